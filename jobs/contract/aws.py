@@ -1,0 +1,87 @@
+"""boto3 clients, made one way: standard environment and profiles, bounded retries, errors in plain words.
+
+Endpoints come from `AWS_ENDPOINT_URL` and `AWS_ENDPOINT_URL_<SERVICE>`, which boto3 reads by itself.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, NoRegionError, ProfileNotFound
+
+from jobs.contract.errors import AwsAccessError, ConfigurationError, TransientError
+
+DENIED = {
+    "AccessDenied",
+    "AccessDeniedException",
+    "ExpiredToken",
+    "ExpiredTokenException",
+    "InvalidAccessKeyId",
+    "InvalidClientTokenId",
+    "SignatureDoesNotMatch",
+    "UnrecognizedClientException",
+}
+MISSING = {"EntityNotFoundException", "NoSuchBucket", "ResourceNotFoundException"}
+
+
+def region() -> str | None:
+    """The region that boto3 and the AWS SDKs would use; None where none is configured."""
+    return os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or boto3.Session().region_name
+
+
+def client(service: str, *, connections: int = 10, **config: Any) -> Any:
+    """A boto3 client of `service`, retrying throttles and 5xx with jittered back-off (botocore's standard mode).
+
+    Clients do not pickle: make them where they are used, in the worker. Raises ConfigurationError where no
+    region or profile is found.
+    """
+    settings = Config(
+        retries={"mode": "standard", "max_attempts": 8},
+        max_pool_connections=connections,
+        connect_timeout=5,
+        read_timeout=60,
+        user_agent_extra="movement-lake",
+        **config,
+    )
+    try:
+        return boto3.Session().client(service, region_name=region(), config=settings)
+    except NoRegionError as error:
+        raise ConfigurationError("no AWS region: set AWS_REGION, or a region in the AWS profile") from error
+    except ProfileNotFound as error:
+        raise ConfigurationError(f"AWS_PROFILE: {error}; `aws configure list-profiles` lists those that exist") from error
+
+
+def error_code(error: ClientError) -> str:
+    """AWS's code of an error answer, such as `AccessDeniedException`."""
+    return str(error.response.get("Error", {}).get("Code", ""))
+
+
+@contextmanager
+def explained(what: str) -> Iterator[None]:
+    """Turns boto3's errors within into ours, with `what` was being done: `with explained("list stream x"):`.
+
+    Raises AwsAccessError where permission, credentials or the thing itself is missing, else TransientError
+    (botocore has already retried what can be retried).
+    """
+    try:
+        yield
+    except NoCredentialsError as error:
+        raise AwsAccessError(
+            f"{what}: no AWS credentials; set AWS_PROFILE or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, "
+            'or run `eval "$(movement local env)"` for the embedded AWS'
+        ) from error
+    except ClientError as error:
+        code = error_code(error)
+        message = error.response.get("Error", {}).get("Message", "")
+        if code in DENIED:
+            raise AwsAccessError(f"{what}: AWS refused ({code}: {message}); check the role's policy") from error
+        if code in MISSING:
+            raise AwsAccessError(f"{what}: does not exist ({code}: {message}); check name, region and account") from error
+        raise TransientError(f"{what}: {code}: {message}") from error
+    except BotoCoreError as error:
+        raise TransientError(f"{what}: {error}") from error

@@ -1,0 +1,201 @@
+"""Settings: defaults ← a YAML file (`--config`) ← `--set key=value`, checked as a whole before anything starts.
+
+Every key stands with its default and its meaning in `conf/reference.yaml`, which a test holds equal to the
+classes below. AWS itself (region, credentials, endpoints) is never named here: boto3 and S3A find it in the
+standard environment variables and profiles.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from jobs.contract.errors import ConfigurationError
+from jobs.contract.table import find_configuration
+from jobs.contract.validation import explain
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class StreamSettings(_Model):
+    name: Annotated[
+        str, Field(pattern=r"^[a-zA-Z0-9_.-]{1,128}$", description="Name of the Kinesis stream, or its ARN's last part")
+    ] = "uber-movement-stream"
+    shards: Annotated[
+        int, Field(ge=1, le=1000, description="Shards that `movement local up` creates the stream with; unused on AWS")
+    ] = 4
+
+
+class SourceSettings(_Model):
+    connector: Annotated[
+        Literal["native", "aws-kinesis"],
+        Field(description="native: our source, in Python; aws-kinesis: EMR's JVM connector"),
+    ] = "native"
+    starting_position: Annotated[
+        str,
+        Field(
+            description="Where a query without a checkpoint starts: TRIM_HORIZON (oldest record), LATEST, "
+            "or an ISO 8601 time with offset such as 2026-11-23T00:00:00Z"
+        ),
+    ] = "TRIM_HORIZON"
+    fail_on_data_loss: Annotated[
+        bool, Field(description="Stop when records left the stream before they were read; false: go on and count them")
+    ] = True
+
+    @field_validator("starting_position")
+    @classmethod
+    def _known_position(cls, value: str) -> str:
+        if value in ("TRIM_HORIZON", "LATEST"):
+            return value
+        try:
+            moment = datetime.fromisoformat(value)
+        except ValueError:
+            moment = None
+        if moment is None or moment.tzinfo is None:
+            raise ValueError("allowed: TRIM_HORIZON, LATEST, or an ISO 8601 time with offset (2026-11-23T00:00:00Z)")
+        return value
+
+
+class SinkSettings(_Model):
+    parquet_compression: Annotated[
+        Literal["zstd", "snappy", "gzip", "none"], Field(description="Compression of the Parquet files")
+    ] = "zstd"
+    raw_compression_level: Annotated[
+        int, Field(ge=1, le=9, description="gzip level of the raw files: 1 is fastest, 9 smallest")
+    ] = 3
+    target_file_bytes: Annotated[
+        int,
+        Field(ge=1024 * 1024, le=4 * 1024**3, description="A file is closed once it has about this many bytes"),
+    ] = 134217728
+
+
+class StreamJobSettings(_Model):
+    trigger_seconds: Annotated[
+        float, Field(ge=0, le=3600, description="A micro-batch starts at most this often; 0: as soon as one has ended")
+    ] = 5.0
+    checkpoint: Annotated[
+        str | None,
+        Field(description="Folder of Spark's checkpoint; null: <lake>/_checkpoints/stream. One job, one checkpoint"),
+    ] = None
+
+
+class SparkSettings(_Model):
+    master: Annotated[
+        str, Field(description="Spark master of runs on this machine; a cluster's spark-submit decides it there")
+    ] = "local[*]"
+    conf: Annotated[
+        dict[str, str | int | float | bool], Field(description="Further Spark settings, key: value, for runs here")
+    ] = {}
+
+
+class LocalSettings(_Model):
+    port: Annotated[int, Field(ge=1, le=65535, description="Port of the embedded AWS on 127.0.0.1")] = 4566
+    state: Annotated[
+        str, Field(description="Folder for what runs leave on this machine: logs, the embedded AWS's process file")
+    ] = ".movement"
+
+
+class Settings(_Model):
+    """Everything that can be set. Frozen; made by `load_settings`."""
+
+    contract: Annotated[
+        str, Field(description="The table's contract: a path, or the name of a file that ships in conf/")
+    ] = "travel_times.yaml"
+    lake: Annotated[
+        str, Field(description="Where the lake lies: s3://bucket/prefix, or a folder of this machine")
+    ] = "s3://movement-lake/lake"
+    database: Annotated[
+        str, Field(pattern=r"^[a-z0-9_]{1,255}$", description="Database in the Glue Data Catalog")
+    ] = "uber_movement"
+    stream: StreamSettings = StreamSettings()
+    source: SourceSettings = SourceSettings()
+    stream_job: StreamJobSettings = StreamJobSettings()
+    sink: SinkSettings = SinkSettings()
+    spark: SparkSettings = SparkSettings()
+    local: LocalSettings = LocalSettings()
+
+    @field_validator("lake")
+    @classmethod
+    def _lake_is_a_place(cls, value: str) -> str:
+        if "://" in value:
+            if not re.fullmatch(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9!_.*'()=/-]+)?/?", value):
+                raise ValueError("allowed: s3://bucket/prefix, or a folder of this machine")
+            return value.rstrip("/")
+        if not value:
+            raise ValueError("allowed: s3://bucket/prefix, or a folder of this machine")
+        return str(Path(value).expanduser().absolute())
+
+    @property
+    def checkpoint(self) -> str:
+        """The checkpoint's folder, with the default filled in."""
+        return self.stream_job.checkpoint or f"{self.lake}/_checkpoints/stream"
+
+
+def load_settings(config: str | None = None, overrides: Iterable[str] = ()) -> Settings:
+    """Settings from the YAML file `config` (None: defaults alone) and `key=value` overrides, which win.
+
+    A value is read as YAML: `sink.raw_compression_level=9` is a number, `source.fail_on_data_loss=false` a
+    boolean. Raises ConfigurationError naming the file or `--set`, the key, the value and what is allowed.
+    """
+    layered: dict[str, Any] = {}
+    origins: dict[str, str] = {}
+    if config is not None:
+        _lay_over(layered, _read(find_configuration(config)), str(config), origins)
+    for override in overrides:
+        key, separator, text = override.partition("=")
+        if not separator or not key.strip():
+            raise ConfigurationError(f"--set {override}: not of the form key=value, such as stream.name=my-stream")
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise ConfigurationError(f"--set {override}: the value is not readable as YAML") from error
+        for part in reversed(key.strip().split(".")):
+            value = {part: value}
+        _lay_over(layered, value, "--set", origins)
+
+    def origin(key: str) -> str:
+        return next((origins[known] for known in _prefixes(key) if known in origins), config or "settings")
+
+    try:
+        return Settings.model_validate(layered)
+    except ValidationError as error:
+        raise ConfigurationError(explain(error, Settings, origin)) from error
+
+
+def _read(path: Path) -> Mapping[str, Any]:
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{path}: not readable as YAML: {error}") from error
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise ConfigurationError(f"{path}: holds {type(content).__name__}; expected keys, as in conf/reference.yaml")
+    return content
+
+
+def _lay_over(base: dict[str, Any], layer: Mapping[str, Any], origin: str, origins: dict[str, str], at: str = "") -> None:
+    """Lays `layer` over `base` key by key; a key that is set wins whatever its value, 0 and false included."""
+    for key, value in layer.items():
+        path = f"{at}{key}"
+        origins[path] = origin
+        if isinstance(value, Mapping) and isinstance(base.get(key), dict):
+            _lay_over(base[key], value, origin, origins, f"{path}.")
+        elif isinstance(value, Mapping):
+            base[key] = {}
+            _lay_over(base[key], value, origin, origins, f"{path}.")
+        else:
+            base[key] = value
+
+
+def _prefixes(key: str) -> list[str]:
+    parts = key.split(".")
+    return [".".join(parts[:length]) for length in range(len(parts), 0, -1)]

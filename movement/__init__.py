@@ -1,0 +1,1 @@
+"""The `movement` command: wires producer, jobs and the embedded AWS for a person at a terminal."""

@@ -1,0 +1,37 @@
+"""The command line: one function a command, each with --help, --config, --set and --json.
+
+Commands import what they run inside the function, so that `movement --help` answers at once. Exit code 0 is
+success, 1 a failed run or check, 2 bad usage or configuration.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+from rich.markup import escape
+
+from jobs.contract.errors import ConfigurationError, MovementError
+from movement import local_commands
+from movement.console import err
+
+app = typer.Typer(
+    name="movement",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="From a Kinesis stream to a queryable lake on S3: nothing lost, nothing doubled.",
+)
+app.add_typer(local_commands.app, name="local")
+
+
+def main() -> None:
+    """Console script: runs a command, and turns our errors into one message and an exit code."""
+    try:
+        app()
+    except ConfigurationError as error:
+        err.print(f"[bold red]error:[/] {escape(str(error))}")
+        sys.exit(2)
+    except MovementError as error:
+        err.print(f"[bold red]error:[/] {escape(str(error))}")
+        sys.exit(1)

@@ -1,0 +1,37 @@
+"""What every command shares: its options, its two consoles, and the result that `--json` writes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+# Results go to standard output; progress, notices and errors to standard error.
+out = Console(highlight=False)
+err = Console(stderr=True, highlight=False)
+
+Config = Annotated[
+    str | None,
+    typer.Option("--config", metavar="FILE", help="Settings as YAML: a path, or a name in conf/ such as emr.yaml."),
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Override one setting; may be repeated. Keys: conf/reference.yaml."),
+]
+JsonFile = Annotated[
+    Path | None,
+    typer.Option("--json", metavar="FILE", help="Also write the result as JSON, for a program to read."),
+]
+
+
+def write_result(file: Path | None, result: dict[str, Any]) -> None:
+    """Writes a command's result to the file of `--json`, whole or not at all."""
+    if file is None:
+        return
+    file.parent.mkdir(parents=True, exist_ok=True)
+    draft = file.with_name(file.name + ".part")
+    draft.write_text(json.dumps(result, indent=2, ensure_ascii=False, default=str) + "\n", encoding="utf-8")
+    draft.replace(file)

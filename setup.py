@@ -1,0 +1,36 @@
+"""Packaging. `make setup` installs this in development mode with every extra, pinned by requirements.lock."""
+
+from pathlib import Path
+
+from setuptools import find_namespace_packages, setup
+
+EXTRAS = {
+    # The embedded AWS of a laptop and of the tests.
+    "local": ["moto[server]==5.2.5"],
+    # Spark itself: EMR and Glue bring their own.
+    "spark": ["pyspark==4.1.1", "delta-spark==4.2.0"],
+    "dev": ["chispa>=0.11", "hypothesis>=6", "mypy>=1.18", "pytest>=8", "ruff>=0.14", "types-PyYAML", "boto3-stubs[essential]"],
+}
+
+setup(
+    name="movement-lake",
+    version="0.1.0",
+    description="Kinesis to a queryable lake with Spark Structured Streaming: nothing lost, nothing doubled",
+    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    python_requires=">=3.11",
+    packages=find_namespace_packages(include=["jobs*", "producer*", "local*", "movement*", "conf"]),
+    package_data={"conf": ["*.yaml"]},
+    install_requires=[
+        "boto3>=1.40",
+        "msgspec>=0.19",
+        "pyarrow>=18",
+        "pydantic>=2.10",
+        "pyyaml>=6",
+        "rich>=14",
+        "tenacity>=9",
+        "typer>=0.16",
+    ],
+    extras_require=EXTRAS,
+    entry_points={"console_scripts": ["movement=movement.cli:main"]},
+)
