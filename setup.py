@@ -9,7 +9,15 @@ EXTRAS = {
     "local": ["moto[server]==5.2.5"],
     # Spark itself: EMR and Glue bring their own.
     "spark": ["pyspark==4.1.1", "delta-spark==4.2.0"],
-    "dev": ["chispa>=0.11", "hypothesis>=6", "mypy>=1.18", "pytest>=8", "ruff>=0.14", "types-PyYAML", "boto3-stubs[essential]"],
+    "dev": [
+        "chispa>=0.11",
+        "hypothesis>=6",
+        "mypy>=1.18",
+        "pytest>=8",
+        "ruff>=0.14",
+        "types-PyYAML",
+        "boto3-stubs[essential]",
+    ],
 }
 
 setup(

@@ -36,6 +36,14 @@ def _folder(value: object) -> str:
     return escape(text) if text else NULL_PARTITION
 
 
+def is_usable(name: str, value: str) -> bool:
+    """Whether a partition of this value can be a folder everywhere: file systems stop at 255 bytes a name.
+
+    NUL has no escape in Hive's scheme, and the null partition's own name would read back as null.
+    """
+    return "\0" not in value and value != NULL_PARTITION and len(f"{name}={escape(value)}".encode()) <= 255
+
+
 def parse_partition_path(path: str) -> dict[str, str | None]:
     """The names and values of a partition's folder; the null partition's value is None.
 

@@ -1,0 +1,79 @@
+"""Processed: the contract's rows as Parquet under `processed/city=…/start_date=…/`, sorted within a row group."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import reduce
+from typing import BinaryIO
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from jobs.contract.parsed import ARROW_TYPES
+from jobs.contract.partitions import partition_path
+from jobs.contract.table import TableContract
+
+# A row group is sorted in memory: this many bytes of Arrow at most.
+ROW_GROUP_BYTES = 64 * 1024 * 1024
+
+
+def file_schema(contract: TableContract) -> pa.Schema:
+    """The columns of a processed file: the table's, but for those that stand in the folders' names."""
+    return pa.schema([pa.field(name, ARROW_TYPES[kind]) for name, kind, _ in contract.table_columns])
+
+
+class SortedParquet:
+    """Encodes tables of `file_schema` as Parquet; each row group is sorted by the contract's `sort_by`."""
+
+    suffix = ".parquet"
+
+    def __init__(self, file: BinaryIO, contract: TableContract, compression: str) -> None:
+        self._writer = pq.ParquetWriter(file, file_schema(contract), compression=compression, write_statistics=True)
+        self._order = [(name, "ascending") for name in contract.sort_by if name not in contract.partition_by]
+        self._waiting: list[pa.Table] = []
+        self._waiting_bytes = 0
+
+    def write(self, rows: pa.Table) -> int:
+        self._waiting.append(rows)
+        self._waiting_bytes += rows.nbytes
+        if self._waiting_bytes >= ROW_GROUP_BYTES:
+            self._flush()
+        return int(rows.num_rows)
+
+    def close(self) -> None:
+        self._flush()
+        self._writer.close()
+
+    def _flush(self) -> None:
+        if self._waiting:
+            rows = pa.concat_tables(self._waiting)
+            self._writer.write_table(rows.sort_by(self._order) if self._order else rows)
+            self._waiting, self._waiting_bytes = [], 0
+
+
+def by_partition(rows: pa.Table, contract: TableContract) -> Iterator[tuple[str, pa.Table]]:
+    """(folder, its rows without the partition columns) of each partition in `rows`."""
+    keys = [rows[name].combine_chunks().dictionary_encode() for name in contract.partition_by]
+    # One number for each combination of values: mixed radix over the dictionaries' sizes.
+    code = reduce(
+        lambda high, key: pc.add(pc.multiply(high, pa.scalar(len(key.dictionary), pa.int64())), _codes(key)),
+        keys[1:],
+        _codes(keys[0]),
+    )
+    data = rows.drop_columns(list(contract.partition_by))
+    order = pc.sort_indices(code)
+    runs = pc.run_end_encode(code.take(order))
+    single = len(runs.run_ends) == 1
+    start = 0
+    for end in runs.run_ends.to_pylist():
+        first = order[start].as_py()
+        folder = partition_path(
+            contract.partition_by, {name: rows[name][first].as_py() for name in contract.partition_by}
+        )
+        yield folder, data if single else data.take(order.slice(start, end - start))
+        start = end
+
+
+def _codes(key: pa.DictionaryArray) -> pa.Array:
+    return pc.fill_null(key.indices.cast(pa.int64()), len(key.dictionary))
