@@ -109,12 +109,12 @@ class Settings(_Model):
     contract: Annotated[
         str, Field(description="The table's contract: a path, or the name of a file that ships in conf/")
     ] = "travel_times.yaml"
-    lake: Annotated[
-        str, Field(description="Where the lake lies: s3://bucket/prefix, or a folder of this machine")
-    ] = "s3://movement-lake/lake"
-    database: Annotated[
-        str, Field(pattern=r"^[a-z0-9_]{1,255}$", description="Database in the Glue Data Catalog")
-    ] = "uber_movement"
+    lake: Annotated[str, Field(description="Where the lake lies: s3://bucket/prefix, or a folder of this machine")] = (
+        "s3://movement-lake/lake"
+    )
+    database: Annotated[str, Field(pattern=r"^[a-z0-9_]{1,255}$", description="Database in the Glue Data Catalog")] = (
+        "uber_movement"
+    )
     stream: StreamSettings = StreamSettings()
     source: SourceSettings = SourceSettings()
     stream_job: StreamJobSettings = StreamJobSettings()
@@ -182,7 +182,9 @@ def _read(path: Path) -> Mapping[str, Any]:
     return content
 
 
-def _lay_over(base: dict[str, Any], layer: Mapping[str, Any], origin: str, origins: dict[str, str], at: str = "") -> None:
+def _lay_over(
+    base: dict[str, Any], layer: Mapping[str, Any], origin: str, origins: dict[str, str], at: str = ""
+) -> None:
     """Lays `layer` over `base` key by key; a key that is set wins whatever its value, 0 and false included."""
     for key, value in layer.items():
         path = f"{at}{key}"
