@@ -12,7 +12,7 @@ import typer
 from rich.markup import escape
 
 from jobs.contract.errors import ConfigurationError, MovementError
-from movement import local_commands
+from movement import local_commands, produce_commands
 from movement.console import err
 
 app = typer.Typer(
@@ -23,6 +23,8 @@ app = typer.Typer(
     help="From a Kinesis stream to a queryable lake on S3: nothing lost, nothing doubled.",
 )
 app.add_typer(local_commands.app, name="local")
+app.command()(produce_commands.produce)
+app.command()(produce_commands.sample)
 
 
 def main() -> None:

@@ -37,19 +37,23 @@ def region() -> str | None:
 def client(service: str, *, connections: int = 10, **config: Any) -> Any:
     """A boto3 client of `service`, retrying throttles and 5xx with jittered back-off (botocore's standard mode).
 
+    `config` overrides what is set here, as botocore's Config names it.
+
     Clients do not pickle: make them where they are used, in the worker. Raises ConfigurationError where no
     region or profile is found.
     """
-    settings = Config(
-        retries={"mode": "standard", "max_attempts": 8},
-        max_pool_connections=connections,
-        connect_timeout=5,
-        read_timeout=60,
-        user_agent_extra="movement-lake",
-        **config,
-    )
+    defaults: dict[str, Any] = {
+        "retries": {"mode": "standard", "max_attempts": 8},
+        "max_pool_connections": connections,
+        "connect_timeout": 5,
+        "read_timeout": 60,
+        "user_agent_extra": "movement-lake",
+    }
+    settings = Config(**{**defaults, **config})
     try:
-        return boto3.Session().client(service, region_name=region(), config=settings)
+        # boto3's stubs know each service by name; which one is asked for is not known here.
+        session: Any = boto3.Session()
+        return session.client(service, region_name=region(), config=settings)
     except NoRegionError as error:
         raise ConfigurationError("no AWS region: set AWS_REGION, or a region in the AWS profile") from error
     except ProfileNotFound as error:

@@ -34,6 +34,36 @@ class StreamSettings(_Model):
     ] = 4
 
 
+class ProducerSettings(_Model):
+    in_flight: Annotated[
+        int, Field(ge=1, le=64, description="PutRecords requests under way at once, for each process")
+    ] = 4
+    request_bytes: Annotated[
+        int,
+        Field(
+            ge=1024,
+            le=10 * 1024 * 1024,
+            description="A request holds at most 500 records and this many bytes; a larger record goes alone",
+        ),
+    ] = 5242880
+    keep_order: Annotated[
+        bool,
+        Field(
+            description="Keep the order of records of one partition key, through retries too. PutRecords promises "
+            "no order within a request, so a key is then in one request at a time, and once in it"
+        ),
+    ] = True
+    check: Annotated[
+        bool, Field(description="Reject what the contract rejects before it is sent; false: the stream's job decides")
+    ] = True
+    request_timeout_seconds: Annotated[
+        float, Field(gt=0, le=300, description="A request without an answer for so long is sent again")
+    ] = 10.0
+    give_up_seconds: Annotated[
+        float, Field(gt=0, description="Stop with an error once nothing was accepted for so long, retries included")
+    ] = 300.0
+
+
 class SourceSettings(_Model):
     connector: Annotated[
         Literal["native", "aws-kinesis"],
@@ -116,6 +146,7 @@ class Settings(_Model):
         "uber_movement"
     )
     stream: StreamSettings = StreamSettings()
+    producer: ProducerSettings = ProducerSettings()
     source: SourceSettings = SourceSettings()
     stream_job: StreamJobSettings = StreamJobSettings()
     sink: SinkSettings = SinkSettings()
