@@ -142,7 +142,7 @@ def query_name(spark: SparkSession) -> str:
 
     A new checkpoint has a new id, so its batch 0 is never taken for the batch 0 of an older one.
     """
-    identity = spark.sparkContext.getLocalProperty("sql.streaming.queryId")
+    identity: str | None = spark.sparkContext.getLocalProperty("sql.streaming.queryId")
     if not identity:
         raise TerminalError("no streaming query is running on this thread: the query's id is unknown")
     return identity.replace("-", "")[:12]

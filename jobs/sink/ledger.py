@@ -11,9 +11,9 @@ import msgspec
 
 from jobs.contract.errors import AlreadyRunningError, BatchMismatchError
 from jobs.sink.lake import Lake
-from jobs.sink.report import Report
+from jobs.sink.report import Kind, Report
 
-TABLES = ("raw", "processed", "quarantine")
+TABLES: tuple[Kind, ...] = ("raw", "processed", "quarantine")
 
 
 class LedgerEntry(msgspec.Struct):
