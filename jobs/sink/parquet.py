@@ -55,12 +55,7 @@ class SortedParquet:
 def by_partition(rows: pa.Table, contract: TableContract) -> Iterator[tuple[str, pa.Table]]:
     """(folder, its rows without the partition columns) of each partition in `rows`."""
     keys = [rows[name].combine_chunks().dictionary_encode() for name in contract.partition_by]
-    # One number for each combination of values: mixed radix over the dictionaries' sizes.
-    code = reduce(
-        lambda high, key: pc.add(pc.multiply(high, pa.scalar(len(key.dictionary), pa.int64())), _codes(key)),
-        keys[1:],
-        _codes(keys[0]),
-    )
+    code = reduce(_combined, keys[1:], _codes(keys[0]))
     data = rows.drop_columns(list(contract.partition_by))
     order = pc.sort_indices(code)
     runs = pc.run_end_encode(code.take(order))
@@ -75,5 +70,12 @@ def by_partition(rows: pa.Table, contract: TableContract) -> Iterator[tuple[str,
         start = end
 
 
+def _combined(code: pa.Array, key: pa.DictionaryArray) -> pa.Array:
+    """One number for each combination of both: numbered anew each time, or many columns would overflow."""
+    both = pc.add(pc.multiply(code, pa.scalar(len(key.dictionary) + 1, pa.int64())), _codes(key))
+    return both.dictionary_encode().indices.cast(pa.int64())
+
+
 def _codes(key: pa.DictionaryArray) -> pa.Array:
+    """The number of each value in the dictionary; null is the number after the last."""
     return pc.fill_null(key.indices.cast(pa.int64()), len(key.dictionary))
