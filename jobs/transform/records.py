@@ -31,6 +31,8 @@ _FAST_TYPES: dict[str, Any] = {
     "double": float | str | None,
     "boolean": bool | str | None,
 }
+# What a field holds as it is, so that Arrow does not take true for 1; everything else becomes text.
+_AS_IT_IS = {"int": int, "long": int, "double": int, "boolean": bool}
 _NO_ARROW_VALUE = (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError)
 
 
@@ -103,7 +105,7 @@ class RecordParser:
             name, kind = self._field_of.get(source, ("", "string"))
             if not name:
                 unknown[source] = value
-            elif value is None or (kind != "string" and isinstance(value, int)):
+            elif value is None or type(value) is _AS_IT_IS.get(kind):
                 values[name] = value
             else:
                 # A number, a boolean, a ring given as an array: kept as its JSON text, as a CSV would hold it.

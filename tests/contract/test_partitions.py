@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 ODD_NAMES = [
     "São Paulo", "a/b", "50%", "%41", "a=b", "a:b", "what?", "it's", 'the "city"', "{x}", "[y]", "back\\slash",
-    "tab\there", "new\nline", "star*", "#1", "^", "Київ", "東京", "🏙", " leading and trailing ", ".", "..", "~", "a&b+c", "\x7f",
+    "tab\there", "new\nline", "star*", "#1", "^", "Київ", "東京", "🏙",
+    " leading and trailing ", ".", "..", "~", "a&b+c", "\x7f",
 ]  # fmt: skip
 
 
