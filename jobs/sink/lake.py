@@ -158,9 +158,13 @@ class FolderLake:
         drafts = self._root / "_drafts"
         drafts.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=drafts, delete=False) as file:
-            shutil.copyfileobj(content, file, 1024 * 1024)
-            file.flush()
-            os.fsync(file.fileno())
+            try:
+                shutil.copyfileobj(content, file, 1024 * 1024)
+                file.flush()
+                os.fsync(file.fileno())
+            except BaseException:
+                os.unlink(file.name)
+                raise
         return Path(file.name)
 
 
