@@ -131,7 +131,7 @@ class GlueCatalog:
 
         A folder that this process has registered before is not sent again.
         """
-        new = [folder for folder in partitions if (table, folder) not in self._known]
+        new = [folder for folder in dict.fromkeys(partitions) if (table, folder) not in self._known]
         for chunk in _chunks(new, _BATCH):
             inputs = [self._partition_input(self._tables[table], folder) for folder in chunk]
             with explained(f"register {len(chunk)} partitions of {self._database}.{table}"):
@@ -191,7 +191,8 @@ class GlueCatalog:
 
 def _columns(columns: Columns) -> list[dict[str, str]]:
     return [
-        {"Name": name, "Type": _HIVE_TYPES.get(kind, kind), "Comment": comment[:255]} for name, kind, comment in columns
+        {"Name": name, "Type": _HIVE_TYPES.get(kind, kind), "Comment": " ".join(comment.split())[:255]}
+        for name, kind, comment in columns
     ]
 
 
