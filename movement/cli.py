@@ -12,7 +12,7 @@ import typer
 from rich.markup import escape
 
 from jobs.contract.errors import ConfigurationError, MovementError
-from movement import local_commands, produce_commands
+from movement import demo, local_commands, produce_commands, stream_commands
 from movement.console import err
 
 app = typer.Typer(
@@ -22,9 +22,11 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="From a Kinesis stream to a queryable lake on S3: nothing lost, nothing doubled.",
 )
+app.command()(demo.demo)
 app.add_typer(local_commands.app, name="local")
 app.command()(produce_commands.produce)
 app.command()(produce_commands.sample)
+app.command()(stream_commands.stream)
 
 
 def main() -> None:

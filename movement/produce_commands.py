@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.progress import Progress as Bar
 from rich.progress import SpinnerColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from movement.console import Config, JsonFile, Overrides, err, out, write_result
+
+if TYPE_CHECKING:
+    from jobs.contract.settings import Settings
+    from producer.put_records import ProduceResult
 
 Paths = Annotated[
     list[str],
@@ -26,11 +30,20 @@ def produce(
 ) -> None:
     """Send CSV exports to the stream, every row accepted or accounted for."""
     from jobs.contract.settings import load_settings
-    from producer.put_records import Progress, RejectedRow
-    from producer.put_records import produce as run
 
     settings = load_settings(config, overrides or ())
-    rejected: list[RejectedRow] = []
+    result = send(paths, settings)
+    out.print(f"{result.produced:,} records on stream '{result.stream}' in {result.seconds:.1f} s")
+    write_result(json_file, dataclasses.asdict(result))
+    if result.rejected:
+        raise typer.Exit(1)
+
+
+def send(paths: list[str], settings: Settings) -> ProduceResult:
+    """Sends the files with a progress bar."""
+    from producer.put_records import Progress
+    from producer.put_records import produce as run
+
     with Bar(
         SpinnerColumn(),
         TextColumn("{task.description}"),
@@ -51,11 +64,7 @@ def produce(
                 description=f"{progress.counts.accepted:,} records · {rate:,.0f}/s",
             )
 
-        result = run(paths, settings, on_progress=show, on_reject=rejected.append)
-    out.print(f"{result.produced:,} records on stream '{result.stream}' in {result.seconds:.1f} s")
-    write_result(json_file, dataclasses.asdict(result))
-    if result.rejected:
-        raise typer.Exit(1)
+        return run(paths, settings, on_progress=show)
 
 
 def sample(

@@ -25,7 +25,7 @@ class LedgerEntry(msgspec.Struct):
     started_at: datetime
     finished_at: datetime
     report: Report
-    partitions: dict[str, list[str]]
+    partitions: dict[Kind, list[str]]
     seconds: dict[str, float]
     version: int = 1
 
