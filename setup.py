@@ -6,7 +6,7 @@ from setuptools import find_namespace_packages, setup
 
 EXTRAS = {
     # The embedded AWS of a laptop and of the tests.
-    "local": ["moto[server]==5.2.5"],
+    "local": ["moto[glue,s3]==5.2.5", "flask>=3", "flask-cors>=5"],
     # Spark itself: EMR and Glue bring their own.
     "spark": ["pyspark==4.1.1", "delta-spark==4.2.0"],
     "dev": [
@@ -16,7 +16,6 @@ EXTRAS = {
         "pytest>=8",
         "ruff>=0.14",
         "types-PyYAML",
-        "boto3-stubs[essential]",
     ],
 }
 
@@ -33,6 +32,7 @@ setup(
         "boto3>=1.40",
         "msgspec>=0.19",
         "pyarrow>=18",
+        "pandas>=2.2,<3",  # Spark asks for it before it lets Arrow batches through
         "pydantic>=2.10",
         "pyyaml>=6",
         "rich>=14",

@@ -62,12 +62,6 @@ def session_conf(settings: Settings) -> dict[str, str]:
         conf["spark.hadoop.fs.s3a.aws.credentials.provider"] = (
             "software.amazon.awssdk.auth.credentials.ProfileCredentialsProvider"
         )
-    if settings.checkpoint.startswith("s3://"):
-        # Checkpoint files are written in one PUT, without the rename that S3 does not have.
-        conf["spark.sql.streaming.checkpointFileManagerClass"] = (
-            "org.apache.spark.internal.io.cloud.AbortableStreamBasedCheckpointFileManager"
-        )
-        conf["spark.hadoop.fs.s3a.committer.magic.enabled"] = "true"
     return conf
 
 

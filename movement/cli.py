@@ -19,6 +19,7 @@ app = typer.Typer(
     name="movement",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="From a Kinesis stream to a queryable lake on S3: nothing lost, nothing doubled.",
 )
@@ -33,9 +34,6 @@ def main() -> None:
     """Console script: runs a command, and turns our errors into one message and an exit code."""
     try:
         app()
-    except ConfigurationError as error:
-        err.print(f"[bold red]error:[/] {escape(str(error))}")
-        sys.exit(2)
     except MovementError as error:
-        err.print(f"[bold red]error:[/] {escape(str(error))}")
-        sys.exit(1)
+        err.print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True)
+        sys.exit(2 if isinstance(error, ConfigurationError) else 1)

@@ -85,8 +85,8 @@ def run_stream(settings: Settings, log: Path, *, until_drained: bool) -> tuple[S
         from jobs.session import spark_session
         from jobs.stream_job import run, stop_on_signals
 
-        stop_on_signals(stop)
         spark = spark_session(settings, "movement-stream", str(log))
+        stop_on_signals(stop)  # after Spark, which puts a handler of its own in place
         progress.update(line, description="reading the stream")
         show = _shower(lambda text: progress.update(line, description=text))
         watch = threading.Thread(target=_announce, args=(stop, progress, line), daemon=True)
