@@ -18,7 +18,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from movement.console import Config, JsonFile, Overrides, err, out, write_result
+from movement.console import Config, JsonFile, Overrides, command, err, out, write_result
 from movement.local_commands import Port
 
 if TYPE_CHECKING:
@@ -181,6 +181,6 @@ def _show(result: dict[str, Any], log: Path) -> None:
     out.print(f"log       {escape(str(log))}", soft_wrap=True)
     out.print(
         "\nThe embedded AWS goes on running, in memory. Look around, then stop it:\n"
-        f'  eval "$(movement local env)"; aws s3 ls --recursive {result["lake"]}/\n  movement local down',
+        f'  eval "$({command()} local env)"; aws s3 ls --recursive {result["lake"]}/\n  {command()} local down',
         soft_wrap=True,
     )
