@@ -49,7 +49,7 @@ def test_another_java_is_named_with_the_remedy(
     home = java_home(tmp_path, version)
     monkeypatch.setenv("JAVA_HOME", home)
 
-    with pytest.raises(ConfigurationError, match=f"17 or 21: .* is version {shown}; set JAVA_HOME"):
+    with pytest.raises(ConfigurationError, match=rf"17 or 21: .* is version {shown}; set JAVA_HOME"):
         require_java()
 
     code, error = by_script(JAVA_HOME=home)
