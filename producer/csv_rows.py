@@ -135,7 +135,10 @@ class ExportReader:
 
     def _open(self) -> None:
         path = self.export.path
-        self._raw = sys.stdin.buffer if path == STDIN else open(path, "rb", buffering=1 << 18)  # noqa: SIM115
+        if path == STDIN:
+            self._raw = io.BufferedReader(cast(Any, sys.stdin.buffer), 1 << 18)
+        else:
+            self._raw = open(path, "rb", buffering=1 << 18)  # noqa: SIM115
         content: Any = self._raw
         if content.peek(2)[:2] == _GZIP_MAGIC:
             content = io.BufferedReader(cast(Any, gzip.GzipFile(fileobj=content, mode="rb")), 1 << 18)

@@ -130,6 +130,7 @@ class _Run:
         return Progress(
             counts=_sum_counts([part.counts for part in parts]),
             rejected=sum(part.rejected for part in parts),
+            read_rows=sum(part.read_rows for part in parts),
             read_bytes=sum(part.read_bytes for part in parts),
             total_bytes=sum(export.size or 0 for export in self._plan.exports),
             seconds=max(part.seconds for part in parts),
@@ -167,7 +168,12 @@ def _sum_counts(parts: Sequence[Counts]) -> Counts:
 def _work(plan: Plan, part: int, messages: Any, stopping: Any) -> None:
     # A terminal sends Ctrl-C to every process of the run; the first one tells the others.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
     last = 0.0
+
+    def stop() -> bool:
+        # Where the first process was killed nobody waits for this one, and a resumed run would send its rows again.
+        return stopping.is_set() or parent is None or not parent.is_alive()
 
     def report(progress: Progress) -> None:
         nonlocal last
@@ -176,7 +182,7 @@ def _work(plan: Plan, part: int, messages: Any, stopping: Any) -> None:
             messages.put((part, progress))
 
     try:
-        messages.put((part, send(plan, on_progress=report, stop=stopping.is_set, part=part)))
+        messages.put((part, send(plan, on_progress=report, stop=stop, part=part)))
     except MovementError as error:
         # boto3's errors, which ours may be raised from, do not all pickle; the text is enough to act on.
         messages.put((part, type(error)(str(error))))

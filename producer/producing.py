@@ -44,10 +44,11 @@ class FileCount:
 
 @dataclass(slots=True)
 class Progress:
-    """Where a run is: counts so far, bytes of input read of how many (None: unknown), and seconds since the start."""
+    """Where a run is: counts, rows read, bytes of input read of how many (None: unknown), seconds since the start."""
 
     counts: Counts = field(default_factory=Counts)
     rejected: int = 0
+    read_rows: int = 0
     read_bytes: int = 0
     total_bytes: int | None = None
     seconds: float = 0.0
@@ -118,7 +119,6 @@ class Producing:
             keep_order=settings.producer.keep_order, max_bytes=settings.producer.request_bytes
         )
         self._tickets: deque[_Ticket] = deque()
-        self._rows_read = 0
         self.result = ProduceResult(settings.stream.name, counts=self._outbox.counts)
         total = None if any(export.size is None for export in exports) else sum(export.size or 0 for export in exports)
         self._progress = Progress(self._outbox.counts, total_bytes=total)
@@ -169,7 +169,7 @@ class Producing:
 
     def _too_early(self, started: float) -> float:
         """Seconds until the next rows are due under `rate`; 0 or less: they are."""
-        return 0.0 if self._rate is None else started + self._rows_read / self._rate - time.monotonic()
+        return 0.0 if self._rate is None else started + self._progress.read_rows / self._rate - time.monotonic()
 
     def _segments(self) -> Iterator[tuple[list[Record], _Ticket]]:
         """The records of every file, chunk by chunk, each with the ticket that follows it to the stream."""
@@ -190,7 +190,7 @@ class Producing:
                     if records and self._on_record is not None:
                         self._on_record(export, records[0])
                     file.rows += chunk.taken
-                    self._rows_read += chunk.taken
+                    self._progress.read_rows += chunk.taken
                     self._progress.read_bytes = read_before + chunk.position
                     ticket = _Ticket(file, file.rows, len(records))
                     self._tickets.append(ticket)
