@@ -12,7 +12,7 @@ import typer
 from rich.markup import escape
 
 from jobs.contract.errors import ConfigurationError, MovementError
-from movement import local_commands, produce_commands
+from movement import local_commands, produce_commands, serve_commands
 from movement.console import err
 
 app = typer.Typer(
@@ -25,6 +25,7 @@ app = typer.Typer(
 app.add_typer(local_commands.app, name="local")
 app.command()(produce_commands.produce)
 app.command()(produce_commands.sample)
+app.command()(serve_commands.serve)
 
 
 def main() -> None:

@@ -15,7 +15,7 @@ import itertools
 import operator
 import random
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -67,7 +67,8 @@ class Outbox(Generic[Owner]):
     """Records that wait, are under way, or are to be tried again.
 
     Every record that `add` was given is handed out by `take` until it is accepted; whoever takes a batch tells what
-    came of it by one of `accepted`, `answered`, `refused` or `unknown`.
+    came of it by one of `accepted`, `answered`, `refused`, `unknown` or `dropped`. A record whose owner is no longer
+    `wanted` is left out when its turn comes.
     """
 
     def __init__(
@@ -78,6 +79,7 @@ class Outbox(Generic[Owner]):
         max_records: int = MAX_RECORDS,
         pacer: Pacer | None = None,
         jitter: random.Random | None = None,
+        wanted: Callable[[Owner], bool] | None = None,
     ) -> None:
         self.counts = Counts()
         self.pacer = pacer or Pacer()
@@ -89,6 +91,7 @@ class Outbox(Generic[Owner]):
         self._max_bytes = max_bytes
         self._max_records = max_records
         self._jitter = jitter or random.Random()  # noqa: S311  (spreads retries; guards nothing)
+        self._wanted = wanted
         self._turns = itertools.count()
         self._segments: deque[Batch[Owner]] = deque()
         self._fresh: deque[_Entry] = deque()
@@ -108,8 +111,12 @@ class Outbox(Generic[Owner]):
 
     def add(self, records: Sequence[Record], owner: Owner) -> None:
         """Takes records to be sent, in order; `owner` comes back with each."""
+        self.add_each(records, [owner] * len(records))
+
+    def add_each(self, records: Sequence[Record], owners: Sequence[Owner]) -> None:
+        """`add` of records that have an owner each."""
         if records:
-            self._segments.append(Batch(list(records), [owner] * len(records)))
+            self._segments.append(Batch(list(records), list(owners)))
             self.waiting += len(records)
 
     def take(self, now: float) -> Batch[Owner] | None:
@@ -125,7 +132,7 @@ class Outbox(Generic[Owner]):
 
     def _take_segment(self) -> Batch[Owner] | None:
         """A segment as it was added, where it can be a request as it stands: the way of nearly every record."""
-        special = self._ready or self._admitted or self._fresh or self._retries or self.pacer.active
+        special = self._ready or self._admitted or self._fresh or self._retries or self.pacer.active or self._wanted
         if special or not self._segments:
             return None
         segment = self._segments[0]
@@ -168,6 +175,10 @@ class Outbox(Generic[Owner]):
         if self._admitted:
             return self._admitted.popleft()
         while (entry := self._ready.popleft() if self._ready else self._next_fresh()) is not None:
+            if self._wanted is not None and not self._wanted(entry.owner):
+                self.waiting -= 1
+                self._free([entry.record])
+                continue
             if not self.pacer.active:
                 return entry
             shard = self.pacer.shard_of(entry.record.PartitionKey)
@@ -230,6 +241,11 @@ class Outbox(Generic[Owner]):
         self.counts.possible_duplicates += len(batch.records)
         self._try_again(batch, range(len(batch.records)), now)
 
+    def dropped(self, batch: Batch[Owner]) -> None:
+        """The batch is given up; whoever took it tells the owners."""
+        self._under_way -= len(batch.records)
+        self._free(batch.records)
+
     def _learn(self, records: Sequence[Record], throttled: Sequence[int], now: float) -> None:
         if not throttled:
             return
@@ -244,6 +260,10 @@ class Outbox(Generic[Owner]):
         self._under_way -= len(records)
         self.counts.accepted += len(records)
         self.counts.accepted_bytes += sum(map(len, map(_data, records)))
+        self._free(records)
+
+    def _free(self, records: Sequence[Record]) -> None:
+        """The records' keys are free: for the next record of each that waits behind it, or altogether."""
         if not self._keep_order:
             return
         keys = list(map(_key, records))

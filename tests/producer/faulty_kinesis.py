@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import json
 import socket
@@ -184,8 +185,10 @@ class FaultyKinesis:
         handler.send_response(status)
         handler.send_header("Content-Type", "application/x-amz-json-1.1")
         handler.send_header("Content-Length", str(len(body)))
-        handler.end_headers()
-        handler.wfile.write(body)
+        # A client that has timed out has gone by now.
+        with contextlib.suppress(ConnectionError):
+            handler.end_headers()
+            handler.wfile.write(body)
 
     def _reset(self, handler: BaseHTTPRequestHandler) -> None:
         # Linger of zero seconds: the peer sees a reset, not an orderly end.
