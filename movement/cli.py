@@ -12,7 +12,7 @@ import typer
 from rich.markup import escape
 
 from jobs.contract.errors import ConfigurationError, MovementError
-from movement import demo, local_commands, produce_commands, stream_commands
+from movement import demo, local_commands, produce_commands, serve_commands, stream_commands
 from movement.console import err
 
 app = typer.Typer(
@@ -27,6 +27,7 @@ app.command()(demo.demo)
 app.add_typer(local_commands.app, name="local")
 app.command()(produce_commands.produce)
 app.command()(produce_commands.sample)
+app.command()(serve_commands.serve)
 app.command()(stream_commands.stream)
 
 

@@ -79,10 +79,10 @@ def demo(
 def _run(settings: Settings, paths: list[str], log: Path) -> dict[str, Any]:
     from jobs.contract.table import load_contract
     from jobs.sink.lake import lake_at
-    from movement.produce_commands import send
+    from movement.produce_commands import send_all
     from movement.stream_commands import run_stream
 
-    produced = send(paths, settings)
+    produced = send_all(paths, settings)
     _step(3, f"{produced.produced:,} records from {len(produced.files)} files put on the stream")
     streamed, stopped = run_stream(settings, log, until_drained=True)
     if stopped:
