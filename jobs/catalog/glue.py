@@ -15,7 +15,7 @@ from botocore.exceptions import ClientError
 
 from jobs.contract.aws import error_code, explained
 from jobs.contract.errors import TransientError
-from jobs.contract.partitions import parse_partition_path
+from jobs.contract.partitions import NULL_PARTITION, parse_partition_path
 from jobs.contract.table import ColumnType, TableContract
 
 _BATCH = 100  # partitions in one BatchCreatePartition, AWS's limit
@@ -180,7 +180,7 @@ class GlueCatalog:
     def _partition_input(self, table: LakeTable, folder: str) -> dict[str, Any]:
         values = parse_partition_path(folder)
         return {
-            "Values": [values[name] or "" for name, _, _ in table.partitions],
+            "Values": [values[name] or NULL_PARTITION for name, _, _ in table.partitions],
             "StorageDescriptor": self._storage(table, folder + "/"),
         }
 

@@ -19,9 +19,17 @@ class Encoder(Protocol):
 
     suffix: str
 
-    def write(self, rows: Any) -> int:
-        """Encodes rows into the file; the number of rows."""
+    @property
+    def waiting(self) -> int:
+        """Bytes held in memory, to be encoded together."""
         ...
+
+    def write(self, rows: Any) -> int:
+        """Encodes rows into the file, now or with later ones; the number of rows."""
+        ...
+
+    def flush(self) -> None:
+        """Encodes what waits."""
 
     def close(self) -> None:
         """Writes what is left, the file's end included."""
@@ -32,6 +40,8 @@ class OpenFiles:
 
     # More partitions than this at once (a replay over years): all are closed, and go on in new files.
     MAX_OPEN = 128
+    # More than this in memory, over all of them: the fullest are encoded before they would be.
+    MAX_WAITING_BYTES = 256 * 1024 * 1024
 
     def __init__(
         self, lake: Lake, kind: Kind, name: str, open_encoder: Callable[[BinaryIO], Encoder], target_bytes: int
@@ -54,6 +64,7 @@ class OpenFiles:
             self._open[partition] = (file, self._open_encoder(file), 0)
         file, encoder, count = self._open[partition]
         self._open[partition] = (file, encoder, count + encoder.write(rows))
+        self._bound_memory()
         if file.tell() >= self._target_bytes:
             self._put(partition)
 
@@ -61,6 +72,17 @@ class OpenFiles:
         """Puts every open file into the lake."""
         for partition in list(self._open):
             self._put(partition)
+
+    def _bound_memory(self) -> None:
+        encoders = [encoder for _, encoder, _ in self._open.values()]
+        waiting = sum(encoder.waiting for encoder in encoders)
+        if waiting <= self.MAX_WAITING_BYTES:
+            return
+        for encoder in sorted(encoders, key=lambda encoder: encoder.waiting, reverse=True):
+            if waiting <= self.MAX_WAITING_BYTES // 2:
+                break
+            waiting -= encoder.waiting
+            encoder.flush()
 
     def _put(self, partition: str) -> None:
         file, encoder, count = self._open.pop(partition)

@@ -6,9 +6,11 @@ leaves parts behind, so no committer is needed (ADR 0003).
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
@@ -18,8 +20,10 @@ from urllib.parse import urlsplit
 from botocore.exceptions import ClientError
 
 from jobs.contract.aws import client, error_code, explained
+from jobs.contract.errors import TransientError
 
 _DELETE_LIMIT = 1000  # keys in one DeleteObjects
+_CONFLICTS = 50
 
 
 class Lake(Protocol):
@@ -31,7 +35,10 @@ class Lake(Protocol):
         """Writes a file whole, over what may stand there."""
 
     def put_if_absent(self, path: str, content: bytes) -> bool:
-        """Writes a file unless one stands there already; False, and nothing written, if so."""
+        """Writes a file unless another stands there already; False, and nothing written, if so.
+
+        One of exactly this content is taken for our own: a request that was sent again after its answer was lost.
+        """
         ...
 
     def get(self, path: str) -> bytes | None:
@@ -61,14 +68,18 @@ class S3Lake:
             self._s3.put_object(Bucket=self._bucket, Key=self._prefix + path, Body=content)
 
     def put_if_absent(self, path: str, content: bytes) -> bool:
-        with explained(f"write {self.uri}/{path}"):
-            try:
-                self._s3.put_object(Bucket=self._bucket, Key=self._prefix + path, Body=content, IfNoneMatch="*")
-            except ClientError as error:
-                if error_code(error) in ("PreconditionFailed", "412"):
-                    return False
-                raise
-        return True
+        for _ in range(_CONFLICTS):
+            with explained(f"write {self.uri}/{path}"):
+                try:
+                    self._s3.put_object(Bucket=self._bucket, Key=self._prefix + path, Body=content, IfNoneMatch="*")
+                    return True
+                except ClientError as error:
+                    if error_code(error) in ("PreconditionFailed", "412"):
+                        return self.get(path) == content
+                    if error_code(error) != "ConditionalRequestConflict":
+                        raise
+            time.sleep(0.1)  # another writer's request for the same key is under way
+        raise TransientError(f"write {self.uri}/{path}: other writers of the same file kept being under way")
 
     def get(self, path: str) -> bytes | None:
         with explained(f"read {self.uri}/{path}"):
@@ -96,8 +107,8 @@ class S3Lake:
                 answer = self._s3.delete_objects(
                     Bucket=self._bucket, Delete={"Objects": keys[start : start + _DELETE_LIMIT], "Quiet": True}
                 )
-            for refused in answer.get("Errors", []):
-                raise OSError(f"delete s3://{self._bucket}/{refused['Key']}: {refused['Code']}: {refused['Message']}")
+                for refused in answer.get("Errors", []):
+                    raise ClientError({"Error": refused}, f"DeleteObjects of {refused['Key']}")
 
 
 class FolderLake:
@@ -116,14 +127,11 @@ class FolderLake:
     def put_if_absent(self, path: str, content: bytes) -> bool:
         target = self._root / path
         target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile() as file:
-            file.write(content)
-            file.seek(0)
-            draft = self._draft(file)
+        draft = self._draft(io.BytesIO(content))
         try:
             os.link(draft, target)  # unlike a rename, fails where the target exists
         except FileExistsError:
-            return False
+            return target.read_bytes() == content
         finally:
             draft.unlink()
         return True
@@ -135,7 +143,7 @@ class FolderLake:
             return None
 
     def list(self, prefix: str) -> Iterator[tuple[str, int]]:
-        folder = self._root / prefix if prefix.endswith("/") else (self._root / prefix).parent
+        folder = self._root / prefix.rpartition("/")[0]
         for found in sorted(folder.rglob("*")):
             path = found.relative_to(self._root).as_posix()
             if path.startswith(prefix) and found.is_file():
@@ -150,9 +158,13 @@ class FolderLake:
         drafts = self._root / "_drafts"
         drafts.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=drafts, delete=False) as file:
-            shutil.copyfileobj(content, file, 1024 * 1024)
-            file.flush()
-            os.fsync(file.fileno())
+            try:
+                shutil.copyfileobj(content, file, 1024 * 1024)
+                file.flush()
+                os.fsync(file.fileno())
+            except BaseException:
+                os.unlink(file.name)
+                raise
         return Path(file.name)
 
 

@@ -14,8 +14,10 @@ from jobs.contract.parsed import ARROW_TYPES
 from jobs.contract.partitions import partition_path
 from jobs.contract.table import TableContract
 
-# A row group is sorted in memory: this many bytes of Arrow at most.
+# A row group is sorted in memory: this many bytes of Arrow at most, and so many times the file's target, for
+# Parquet is smaller than Arrow and a file is looked at between row groups only.
 ROW_GROUP_BYTES = 64 * 1024 * 1024
+ROW_GROUP_SHARE = 4
 
 
 def file_schema(contract: TableContract) -> pa.Schema:
@@ -28,39 +30,39 @@ class SortedParquet:
 
     suffix = ".parquet"
 
-    def __init__(self, file: BinaryIO, contract: TableContract, compression: str) -> None:
+    def __init__(
+        self, file: BinaryIO, contract: TableContract, compression: str, row_group_bytes: int = ROW_GROUP_BYTES
+    ) -> None:
         self._writer = pq.ParquetWriter(file, file_schema(contract), compression=compression, write_statistics=True)
         self._order = [(name, "ascending") for name in contract.sort_by if name not in contract.partition_by]
         self._waiting: list[pa.Table] = []
-        self._waiting_bytes = 0
+        self.waiting = 0
+        self._row_group_bytes = row_group_bytes
 
     def write(self, rows: pa.Table) -> int:
         self._waiting.append(rows)
-        self._waiting_bytes += rows.nbytes
-        if self._waiting_bytes >= ROW_GROUP_BYTES:
-            self._flush()
+        self.waiting += rows.nbytes
+        if self.waiting >= self._row_group_bytes:
+            self.flush()
         return int(rows.num_rows)
 
     def close(self) -> None:
-        self._flush()
+        self.flush()
         self._writer.close()
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
+        """Writes what waits as one sorted row group."""
         if self._waiting:
             rows = pa.concat_tables(self._waiting)
-            self._writer.write_table(rows.sort_by(self._order) if self._order else rows)
-            self._waiting, self._waiting_bytes = [], 0
+            rows = rows.sort_by(self._order) if self._order else rows
+            self._writer.write_table(rows, row_group_size=rows.num_rows)
+            self._waiting, self.waiting = [], 0
 
 
 def by_partition(rows: pa.Table, contract: TableContract) -> Iterator[tuple[str, pa.Table]]:
     """(folder, its rows without the partition columns) of each partition in `rows`."""
     keys = [rows[name].combine_chunks().dictionary_encode() for name in contract.partition_by]
-    # One number for each combination of values: mixed radix over the dictionaries' sizes.
-    code = reduce(
-        lambda high, key: pc.add(pc.multiply(high, pa.scalar(len(key.dictionary), pa.int64())), _codes(key)),
-        keys[1:],
-        _codes(keys[0]),
-    )
+    code = reduce(_combined, keys[1:], _codes(keys[0]))
     data = rows.drop_columns(list(contract.partition_by))
     order = pc.sort_indices(code)
     runs = pc.run_end_encode(code.take(order))
@@ -75,5 +77,12 @@ def by_partition(rows: pa.Table, contract: TableContract) -> Iterator[tuple[str,
         start = end
 
 
+def _combined(code: pa.Array, key: pa.DictionaryArray) -> pa.Array:
+    """One number for each combination of both: numbered anew each time, or many columns would overflow."""
+    both = pc.add(pc.multiply(code, pa.scalar(len(key.dictionary) + 1, pa.int64())), _codes(key))
+    return both.dictionary_encode().indices.cast(pa.int64())
+
+
 def _codes(key: pa.DictionaryArray) -> pa.Array:
+    """The number of each value in the dictionary; null is the number after the last."""
     return pc.fill_null(key.indices.cast(pa.int64()), len(key.dictionary))

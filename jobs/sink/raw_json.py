@@ -16,6 +16,7 @@ class GzipLines:
     """Encodes binary arrays as gzip, each value a line."""
 
     suffix = ".json.gz"
+    waiting = 0
 
     def __init__(self, file: BinaryIO, level: int) -> None:
         self._file = file
@@ -26,6 +27,9 @@ class GzipLines:
         size = pc.sum(pc.binary_length(ended)).as_py() or 0
         self._file.write(self._gzip.compress(memoryview(ended.buffers()[2])[:size]))
         return len(rows)
+
+    def flush(self) -> None:
+        """Nothing waits: lines are compressed as they come."""
 
     def close(self) -> None:
         self._file.write(self._gzip.flush())

@@ -71,7 +71,7 @@ def add_up(reports: Iterable[Report]) -> Report:
             if shard in total.shards:
                 total.shards[shard].extend(found)
             else:
-                total.shards[shard] = found
+                total.shards[shard] = msgspec.structs.replace(found)
         total.files += report.files
     total.files.sort(key=lambda file: file.path)
     return total

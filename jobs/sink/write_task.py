@@ -23,7 +23,7 @@ from jobs.contract.settings import SinkSettings
 from jobs.contract.table import TableContract
 from jobs.sink.files import OpenFiles
 from jobs.sink.lake import lake_at
-from jobs.sink.parquet import SortedParquet, by_partition
+from jobs.sink.parquet import ROW_GROUP_BYTES, ROW_GROUP_SHARE, SortedParquet, by_partition
 from jobs.sink.quarantine import quarantine_lines
 from jobs.sink.raw_json import GzipLines, by_hour, lines
 from jobs.sink.report import Report, ShardRange
@@ -58,8 +58,13 @@ class WriteTask:
         lake, report, seconds = lake_at(self.lake), Report(), defaultdict[str, float](float)
         parser = self.parser(self.contract)
         gzip = partial(GzipLines, level=self.sink.raw_compression_level)
-        parquet = partial(SortedParquet, contract=self.contract, compression=self.sink.parquet_compression)
         target = self.sink.target_file_bytes
+        parquet = partial(
+            SortedParquet,
+            contract=self.contract,
+            compression=self.sink.parquet_compression,
+            row_group_bytes=min(ROW_GROUP_BYTES, ROW_GROUP_SHARE * target),
+        )
         raw = OpenFiles(lake, "raw", name, gzip, target)
         processed = OpenFiles(lake, "processed", name, parquet, target)
         quarantine = OpenFiles(lake, "quarantine", name, gzip, target)

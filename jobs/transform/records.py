@@ -2,16 +2,14 @@
 
 Works on Arrow batches: a record that is as the contract says is decoded in one call of C into a struct, and every
 check after that is one vector operation a column. Only records that are odd in some way (an unknown field, a
-number for a text, not JSON at all) are looked at one by one.
+number for a text, not JSON at all) are looked at one by one, and only `jobs.contract.checks` says why one is rejected.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
-from datetime import UTC, date, datetime
-from functools import partial
-from itertools import pairwise
+from collections.abc import Iterator, Mapping, Sequence
+from operator import attrgetter
 from typing import Any
 
 import msgspec
@@ -19,16 +17,23 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from jobs.contract import rejects
+from jobs.contract.checks import Checks
 from jobs.contract.parsed import ARROW_TYPES, Parsed
 from jobs.contract.partitions import is_usable
 from jobs.contract.rejects import Rejection
-from jobs.contract.table import DerivedColumn, Parse, SourceColumn, TableContract
+from jobs.contract.table import Check, ColumnType, Parse, SourceColumn, TableContract
+from jobs.contract.values import as_text, is_absent, read_object, read_value, take_apart
 
-_INTEGER = re.compile(r"\s*[+-]?[0-9]+\s*", re.ASCII)
-_NUMBER = re.compile(r"\s*[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?\s*", re.ASCII)
-_BITS = {"int": 31, "long": 63}
 # What the struct's fields accept at full speed; anything else takes the slow way and is judged there.
-_FAST_TYPES: dict[str, Any] = {"int": int | str | None, "long": int | str | None, "double": float | str | None}
+_FAST_TYPES: dict[str, Any] = {
+    "int": int | str | None,
+    "long": int | str | None,
+    "double": float | str | None,
+    "boolean": bool | str | None,
+}
+# What a field holds as it is, so that Arrow does not take true for 1; everything else becomes text.
+_AS_IT_IS = {"int": int, "long": int, "double": int, "boolean": bool}
+_NO_ARROW_VALUE = (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError)
 
 
 class RecordParser:
@@ -37,224 +42,187 @@ class RecordParser:
     def __init__(self, contract: TableContract) -> None:
         self.contract = contract
         self.schema = pa.schema([pa.field(name, ARROW_TYPES[kind]) for name, kind, _ in contract.data_columns])
+        self._checks = Checks(contract)
+        # Fields are named by position: a column may be called what Python keeps for itself, such as `from`.
+        self._names = names = [f"c{number}" for number in range(len(contract.columns))]
         self._struct = msgspec.defstruct(
             "Record",
-            [(column.column, _FAST_TYPES.get(column.type, str | None), None) for column in contract.columns],
-            rename={column.column: column.source for column in contract.columns},
+            [
+                (name, _FAST_TYPES.get(column.type, str | None), None)
+                for name, column in zip(names, contract.columns, strict=True)
+            ],
+            rename={name: column.source for name, column in zip(names, contract.columns, strict=True)},
             forbid_unknown_fields=True,
             gc=False,
         )
         self._decode = msgspec.json.Decoder(self._struct).decode
-        self._decode_any = msgspec.json.Decoder().decode
-        self._encode = msgspec.json.Encoder().encode
         self._nothing = self._struct()
-        self._column_of = {column.source: column.column for column in contract.columns}
+        self._field_of = {
+            column.source: (name, column.type) for name, column in zip(names, contract.columns, strict=True)
+        }
 
     def parse(self, data: pa.BinaryArray) -> Parsed:
         """Reads `data`: n records' bytes, none null. Raises nothing for bad records: they become rejections."""
-        parsed = Parsed(columns=pa.record_batch([], schema=pa.schema([])))
+        rejections: dict[int, Rejection] = {}
         rescued: dict[int, str] = {}
         structs = []
         decode, limit = self._decode, self.contract.max_record_bytes
         for index, record in enumerate(data.to_pylist()):
             try:
-                structs.append(decode(record) if len(record) <= limit else self._odd(index, record, parsed, rescued))
+                structs.append(
+                    decode(record) if len(record) <= limit else self._odd(index, record, rejections, rescued)
+                )
             except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
-                structs.append(self._odd(index, record, parsed, rescued))
-        columns = self._columns(structs, parsed)
+                structs.append(self._odd(index, record, rejections, rescued))
+        columns, suspects = self._columns(structs)
+        for index in pc.indices_nonzero(suspects).to_pylist():
+            if index not in rejections:
+                rejections[index] = self._why(data[index].as_py())
         columns[self.contract.rescued_column] = _sparse(rescued, len(structs))
-        parsed.columns = pa.record_batch([columns[name] for name in self.schema.names], schema=self.schema)
-        parsed.rescued = len(rescued)
-        return parsed
+        return Parsed(
+            columns=pa.record_batch([columns[name] for name in self.schema.names], schema=self.schema),
+            rejections=rejections,
+            rescued=sum(1 for index in rescued if index not in rejections),
+        )
 
     def reject(self, data: bytes) -> Rejection | None:
         """Why one record would be rejected; None for one that becomes a row."""
         return self.parse(pa.array([data], pa.binary())).rejections.get(0)
 
-    def _odd(self, index: int, record: bytes, parsed: Parsed, rescued: dict[int, str]) -> Any:
+    def _why(self, record: bytes) -> Rejection:
+        # A record that its columns call suspect is never a row, even if the checks found nothing wrong with it.
+        return self._checks.reject_bytes(record) or Rejection(rejects.FAILED_CHECK)
+
+    def _odd(self, index: int, record: bytes, rejections: dict[int, Rejection], rescued: dict[int, str]) -> Any:
         """Reads a record that the struct could not take: its struct, with unknown fields put into `rescued`."""
-        found = self._object(record)
+        found = read_object(record, self.contract.max_record_bytes)
         if isinstance(found, Rejection):
-            parsed.rejections[index] = found
+            rejections[index] = found
             return self._nothing
-        values = {}
+        values: dict[str, Any] = {}
         unknown = {}
-        for name, value in found.items():
-            column = self._column_of.get(name)
-            if column is None:
-                unknown[name] = value
-            elif value is None or type(value) is str:
-                values[column] = value
+        for source, value in found.items():
+            name, kind = self._field_of.get(source, ("", "string"))
+            if not name:
+                unknown[source] = value
+            elif value is None or type(value) is _AS_IT_IS.get(kind):
+                values[name] = value
             else:
                 # A number, a boolean, a ring given as an array: kept as its JSON text, as a CSV would hold it.
-                values[column] = self._encode(value).decode()
+                values[name] = as_text(value)
         if unknown:
-            rescued[index] = self._encode(unknown).decode()
+            rescued[index] = as_text(unknown)
         return self._struct(**values)
 
-    def _object(self, record: bytes) -> dict[str, Any] | Rejection:
-        if len(record) > self.contract.max_record_bytes:
-            return Rejection(rejects.TOO_LARGE)
-        try:
-            record.decode("utf-8")
-        except UnicodeDecodeError:
-            return Rejection(rejects.NOT_UTF8)
-        try:
-            found = self._decode_any(record)
-        except (msgspec.MsgspecError, RecursionError):
-            return Rejection(rejects.NOT_JSON)
-        return found if isinstance(found, dict) else Rejection(rejects.NOT_AN_OBJECT)
-
-    def _columns(self, structs: Sequence[Any], parsed: Parsed) -> dict[str, pa.Array]:
-        """Every column but the rescued one, and the rejections in the order of `rejects.REASONS`."""
+    def _columns(self, structs: Sequence[Any]) -> tuple[dict[str, pa.Array], pa.Array]:
+        """Every column but the rescued one, and a mask of the records that cannot be rows."""
         columns: dict[str, pa.Array] = {}
-        missing: list[Callable[[], None]] = []
-        mistyped: list[Callable[[], None]] = []
-        unparsable: list[Callable[[], None]] = []
-        unchecked: list[Callable[[], None]] = []
-        for column in self.contract.columns:
+        suspects = pa.repeat(pa.scalar(False), len(structs))
+        for mask in self._masks(structs, columns):
+            suspects = pc.or_(suspects, mask)
+        return columns, suspects
+
+    def _masks(self, structs: Sequence[Any], columns: dict[str, pa.Array]) -> Iterator[pa.Array]:
+        """Fills `columns`, and yields a mask without nulls for each thing that can be wrong."""
+        for number, (column, pattern) in enumerate(self._checks.columns):
             name = column.column
-            values = [getattr(struct, name) for struct in structs]
-            absent, typed, wrong = _typed(values, column)
-            columns[name] = typed
-            complain = partial(_file, parsed, field_name=column.source, values=values)
-            if column.required:
-                missing.append(partial(complain, rejects.MISSING_FIELD, absent, shown=False))
-            if wrong is not None:
-                mistyped.append(partial(complain, rejects.WRONG_TYPE, wrong))
-            if column.parse:
-                parts, unmatched = _cut(typed, column.parse)
-                columns.update(parts)
-                unparsable.append(partial(complain, column.parse.reason, pc.and_(unmatched, pc.invert(absent))))
-            unchecked += [partial(complain, rejects.FAILED_CHECK, mask) for mask in _out_of_bounds(typed, column)]
-            if column.type == "string" and name in self.contract.partition_by:
-                unchecked.append(partial(complain, rejects.BAD_PARTITION, _unusable(name, typed)))
-        for step in (*missing, *mistyped, *unparsable, *unchecked):
-            step()
+            values = list(map(attrgetter(self._names[number]), structs))
+            typed = columns[name] = _typed(values, column.type)
+            if column.type == "string":
+                if column.required or column.default is not None:
+                    empty = pc.fill_null(pc.equal(typed, ""), True)
+                    if column.required:
+                        yield empty
+                    else:
+                        typed = columns[name] = pc.if_else(empty, column.default, typed)
+                if column.parse and pattern:
+                    parts, unmatched = _cut(typed, column.parse, pattern)
+                    columns.update(parts)
+                    yield unmatched
+            elif typed.null_count:
+                yield (
+                    pc.is_null(typed)
+                    if column.required
+                    else pc.and_(pc.is_null(typed), pa.array([not is_absent(value) for value in values], pa.bool_()))
+                )
+            yield from _out_of_bounds(typed, column)
         for check in self.contract.checks:
-            members = [columns[name] for name in check.ascending]
-            for low, high in pairwise(members):
-                disordered = pc.fill_null(pc.greater(low, high), False)
-                shown = [list(row) for row in zip(*members, strict=True)] if pc.any(disordered).as_py() else []
-                _file(parsed, rejects.FAILED_CHECK, disordered, field_name=check.name, values=shown)
-        return columns
+            yield from _out_of_order(columns, check)
+        for name, kind, _ in self.contract.partition_columns:
+            if kind == "string":
+                yield _unusable(name, columns[name])
 
 
-def _file(
-    parsed: Parsed, reason: str, mask: pa.Array, *, field_name: str, values: Sequence[Any], shown: bool = True
-) -> None:
-    """Files a rejection for each true position of `mask` that has none yet."""
-    if not pc.any(mask).as_py():
-        return
-    for index in pc.indices_nonzero(mask).to_pylist():
-        if index not in parsed.rejections:
-            value = values[index] if shown else None
-            text = ", ".join(map(str, value)) if isinstance(value, list) else value
-            cut = None if text is None else str(text)[: rejects.VALUE_CHARACTERS]
-            parsed.rejections[index] = Rejection(reason, field_name, cut)
-
-
-def _typed(values: list[Any], column: SourceColumn) -> tuple[pa.Array, pa.Array, pa.Array | None]:
-    """(absent, values as the column's type, wrong): wrong is None where every value is of the type."""
-    kind = ARROW_TYPES[column.type]
-    if column.type == "string":
-        typed = pa.array(values, kind)
-        empty = pc.fill_null(pc.equal(typed, ""), True)
-        if column.default is not None:
-            typed = pc.if_else(empty, column.default, typed)
-        return empty, typed, None
+def _typed(values: list[Any], kind: ColumnType) -> pa.Array:
+    """Values as the column's type; null where a value is absent or of another type."""
+    if kind in _FAST_TYPES:
+        try:
+            return pa.array(values, ARROW_TYPES[kind])
+        except _NO_ARROW_VALUE:
+            pass
     try:
-        typed = pa.array(values, kind) if column.type in ("int", "long") else None
-    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
-        typed = None
-    if typed is not None:
-        return pc.is_null(typed), typed, None
-    convert = _CONVERTERS[column.type]
-    absent = pa.array([value is None or value == "" for value in values], pa.bool_())
-    converted = [None if value is None or value == "" else convert(value) for value in values]
-    typed = pa.array(converted, kind)
-    return absent, typed, pc.and_(pc.is_null(typed), pc.invert(absent))
+        texts = pa.array(values, pa.string())
+        if kind == "string":
+            return texts
+        # Numbers in quotes, as the producer sends them: plain digits alone, for a cast reads 0x10 as well.
+        if kind in ("int", "long") and pc.all(pc.ascii_is_decimal(texts)).as_py():
+            return texts.cast(ARROW_TYPES[kind])
+    except _NO_ARROW_VALUE:
+        pass
+    return pa.array([_read(kind, value) for value in values], ARROW_TYPES[kind])
 
 
-def _integer(value: int | str, bits: int) -> int | None:
-    if isinstance(value, str):
-        # Longer than any 64-bit number: not worth a conversion, whose cost grows with the square of the digits.
-        if len(value) > 64 or not _INTEGER.fullmatch(value):
-            return None
-        value = int(value)
-    return value if -(1 << bits) <= value < 1 << bits else None
-
-
-def _double(value: float | str) -> float | None:
-    if isinstance(value, str) and not _NUMBER.fullmatch(value):
+def _read(kind: ColumnType, value: Any) -> Any:
+    if is_absent(value):
         return None
-    return float(value)
-
-
-def _timestamp(value: str) -> datetime | None:
     try:
-        moment = datetime.fromisoformat(value)
-    except ValueError:
-        return None
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-
-
-def _date(value: str) -> date | None:
-    try:
-        return date.fromisoformat(value) if len(value) == len("yyyy-mm-dd") else None
+        return read_value(kind, value)
     except ValueError:
         return None
 
 
-_CONVERTERS: dict[str, Callable[[Any], Any]] = {
-    "string": str,
-    "int": partial(_integer, bits=_BITS["int"]),
-    "long": partial(_integer, bits=_BITS["long"]),
-    "double": _double,
-    "boolean": {"true": True, "false": False}.get,
-    "date": _date,
-    "timestamp": _timestamp,
-}
+def _cut(texts: pa.Array, parse: Parse, pattern: re.Pattern[str]) -> tuple[dict[str, pa.Array], pa.Array]:
+    """The columns of `parse.into` and a mask of the texts that do not match; each distinct text is cut once."""
+    encoded = texts.dictionary_encode()
+    cut: list[dict[str, Any] | None] = []
+    for text in encoded.dictionary.to_pylist():
+        try:
+            cut.append(take_apart(parse, pattern, text) if text else {})
+        except ValueError:
+            cut.append(None)
+    columns = {
+        part.column: pa.array([(parts or {}).get(part.column) for parts in cut], ARROW_TYPES[part.type]).take(
+            encoded.indices
+        )
+        for part in parse.into
+    }
+    return columns, _of_distinct(encoded, [parts is None for parts in cut])
 
 
-def _cut(values: pa.Array, parse: Parse) -> tuple[dict[str, pa.Array], pa.Array]:
-    """The columns of `parse.into` and a mask of the values that do not match; each distinct value is cut once."""
-    encoded = values.dictionary_encode()
-    matches = [re.fullmatch(parse.pattern, value, re.DOTALL | re.ASCII) for value in encoded.dictionary.to_pylist()]
-    columns: dict[str, pa.Array] = {}
-    unmatched = pc.is_null(values)
-    for number, part in enumerate(parse.into, start=1):
-        distinct = [_part(match.group(number), part) if match else None for match in matches]
-        columns[part.column] = pa.array(distinct, ARROW_TYPES[part.type]).take(encoded.indices)
-        unmatched = pc.or_(unmatched, pc.is_null(columns[part.column]))
-    return columns, unmatched
-
-
-def _part(text: str | None, part: DerivedColumn) -> Any:
-    if text is None:
-        return None
-    if part.format is None:
-        return _CONVERTERS[part.type](text)
-    if len(text) != len(part.format):
-        return None
-    start = {name: part.format.index(name) for name in ("yyyy", "MM", "dd")}
-    return _date("-".join(text[at : at + len(name)] for name, at in start.items()))
-
-
-def _out_of_bounds(typed: pa.Array, column: SourceColumn) -> list[pa.Array]:
-    masks = []
+def _out_of_bounds(typed: pa.Array, column: SourceColumn) -> Iterator[pa.Array]:
     if column.min is not None:
-        masks.append(pc.fill_null(pc.less(typed, column.min), False))
+        yield pc.fill_null(pc.less(typed, column.min), False)
     if column.max is not None:
-        masks.append(pc.fill_null(pc.greater(typed, column.max), False))
-    return masks
+        yield pc.fill_null(pc.greater(typed, column.max), False)
+
+
+def _out_of_order(columns: Mapping[str, pa.Array], check: Check) -> Iterator[pa.Array]:
+    """A null value is passed over: the next one is held against the last that is there."""
+    last = columns[check.ascending[0]]
+    for name in check.ascending[1:]:
+        yield pc.fill_null(pc.greater(last, columns[name]), False)
+        last = pc.coalesce(columns[name], last)
 
 
 def _unusable(name: str, values: pa.Array) -> pa.Array:
     """A mask of the values that cannot name a partition's folder."""
     encoded = values.dictionary_encode()
-    distinct = [not is_usable(name, value) for value in encoded.dictionary.to_pylist()]
-    return pc.fill_null(pa.array(distinct, pa.bool_()).take(encoded.indices), False)
+    return _of_distinct(encoded, [not is_usable(name, value) for value in encoded.dictionary.to_pylist()])
+
+
+def _of_distinct(encoded: pa.DictionaryArray, flags: list[bool]) -> pa.Array:
+    """A flag of each distinct value as a mask over all of them; null is false."""
+    return pc.fill_null(pa.array(flags, pa.bool_()).take(encoded.indices), False)
 
 
 def _sparse(values: dict[int, str], length: int) -> pa.Array:
