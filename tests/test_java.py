@@ -61,7 +61,7 @@ def test_another_java_is_named_with_the_remedy(
 def test_a_wrong_java_home_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("JAVA_HOME", str(tmp_path))
 
-    with pytest.raises(ConfigurationError, match="JAVA_HOME is .* is not there"):
+    with pytest.raises(ConfigurationError, match=r"JAVA_HOME is .* is not there"):
         require_java()
 
     code, error = by_script(JAVA_HOME=str(tmp_path))

@@ -67,7 +67,7 @@ class ProducerSettings(_Model):
 
 
 class ApiSettings(_Model):
-    host: Annotated[str, Field(description="Address that `movement serve` listens on; 0.0.0.0: every one")] = "127.0.0.1"
+    host: Annotated[str, Field(description="Address that `movement serve` listens on; 0.0.0.0: all")] = "127.0.0.1"
     port: Annotated[int, Field(ge=1, le=65535, description="Port that `movement serve` listens on")] = 8000
     linger_ms: Annotated[
         float,
@@ -77,7 +77,7 @@ class ApiSettings(_Model):
         int, Field(ge=1024, le=100 * 1024 * 1024, description="A larger request body is answered with 413")
     ] = 5242880
     max_waiting_records: Annotated[
-        int, Field(ge=1, description="Records that wait for Kinesis at most; beyond that requests are answered with 429")
+        int, Field(ge=1, description="Records that wait for Kinesis at most; beyond that, answers are 429")
     ] = 20000
     max_waiting_bytes: Annotated[
         int, Field(ge=1024, description="Bytes of records that wait for Kinesis at most; beyond that, 429")
