@@ -7,7 +7,11 @@ and AWS_ENDPOINT_URL / AWS_ENDPOINT_URL_S3, which S3A does not read by itself.
 from __future__ import annotations
 
 import os
+import signal
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from urllib.parse import urlsplit
 
 from pyspark.sql import SparkSession
@@ -32,9 +36,8 @@ def spark_session(settings: Settings, name: str, log_file: str | None = None) ->
         builder = builder.config("spark.ui.enabled", "false").config("spark.ui.showConsoleProgress", "false")
     for key, value in {**session_conf(settings), **settings.spark.conf}.items():
         builder = builder.config(key, str(value))
-    if log_file is None:
-        return builder.getOrCreate()
-    return _quietly(builder, log_file)
+    with _sigterm_is_ours():
+        return builder.getOrCreate() if log_file is None else _quietly(builder, log_file)
 
 
 def session_conf(settings: Settings) -> dict[str, str]:
@@ -62,13 +65,21 @@ def session_conf(settings: Settings) -> dict[str, str]:
         conf["spark.hadoop.fs.s3a.aws.credentials.provider"] = (
             "software.amazon.awssdk.auth.credentials.ProfileCredentialsProvider"
         )
-    if settings.checkpoint.startswith("s3://"):
-        # Checkpoint files are written in one PUT, without the rename that S3 does not have.
-        conf["spark.sql.streaming.checkpointFileManagerClass"] = (
-            "org.apache.spark.internal.io.cloud.AbortableStreamBasedCheckpointFileManager"
-        )
-        conf["spark.hadoop.fs.s3a.committer.magic.enabled"] = "true"
     return conf
+
+
+@contextmanager
+def _sigterm_is_ours() -> Iterator[None]:
+    """A JVM born within ignores SIGTERM, as Spark lets it ignore Ctrl-C: a signal to the whole process group must
+    leave it running until the batch in hand is done. It ends with this process."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _quietly(builder: SparkSession.Builder, log_file: str) -> SparkSession:

@@ -39,6 +39,7 @@ from jobs.transform.records import RecordParser
 
 log = logging.getLogger(__name__)
 
+_CHECKPOINT_FILES = "spark.sql.streaming.checkpointFileManagerClass"
 # How long a stop waits for Spark to note in its checkpoint that the batch in hand is done.
 _COMMIT_SECONDS = 10.0
 
@@ -173,6 +174,7 @@ def run(
         on_batch(entry)
 
     writer = BatchWriter(settings, contract, lake, catalog, done)
+    _choose_checkpoint_files(spark, settings.checkpoint)
     records = read_stream(spark, settings, tip(settings) if until_drained else None)
     every = 0 if until_drained else settings.stream_job.trigger_seconds
     query = (
@@ -193,6 +195,16 @@ def run(
         raise _explained(failure, writer)
     result.seconds = round(time.perf_counter() - begun, 3)
     return result
+
+
+def _choose_checkpoint_files(spark: SparkSession, checkpoint: str) -> None:
+    """On S3 a checkpoint's file is written in one PUT, without the rename that S3 does not have."""
+    if checkpoint.startswith("s3"):
+        spark.conf.set(
+            _CHECKPOINT_FILES, "org.apache.spark.internal.io.cloud.AbortableStreamBasedCheckpointFileManager"
+        )
+    else:
+        spark.conf.unset(_CHECKPOINT_FILES)
 
 
 def _wait(query: StreamingQuery, stop: threading.Event, until_drained: bool) -> None:
@@ -262,10 +274,10 @@ def main(arguments: list[str] | None = None) -> int:
     options, _ = parser.parse_known_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     stop = threading.Event()
-    stop_on_signals(stop)
     try:
         settings = load_settings(options.config, options.set)
         spark = spark_session(settings, "movement-stream")
+        stop_on_signals(stop)  # after Spark, which puts a handler of its own in place
         result = run(spark, settings, until_drained=options.until_drained, stop=stop)
     except ConfigurationError as error:
         log.error("%s", error)

@@ -41,6 +41,11 @@ class Export:
     city: str | None = None
     size: int | None = None
 
+    @property
+    def identity(self) -> str:
+        """The file, however its path is spelled."""
+        return self.path if self.path == STDIN else str(Path(self.path).resolve())
+
 
 @dataclass(slots=True)
 class Chunk:
@@ -96,7 +101,8 @@ def find_exports(paths: Sequence[str | Path], city: str | None = None) -> list[E
             raise ConfigurationError(f"{given}: no such file or folder")
         for file in files:
             size = file.stat().st_size if file.is_file() else None
-            found.setdefault(str(file.resolve()), Export(str(file), city or city_of(file.name), size))
+            export = Export(str(file), city or city_of(file.name), size)
+            found.setdefault(export.identity, export)
     return list(found.values())
 
 
@@ -129,7 +135,10 @@ class ExportReader:
 
     def _open(self) -> None:
         path = self.export.path
-        self._raw = sys.stdin.buffer if path == STDIN else open(path, "rb", buffering=1 << 18)  # noqa: SIM115
+        if path == STDIN:
+            self._raw = io.BufferedReader(cast(Any, sys.stdin.buffer), 1 << 18)
+        else:
+            self._raw = open(path, "rb", buffering=1 << 18)  # noqa: SIM115
         content: Any = self._raw
         if content.peek(2)[:2] == _GZIP_MAGIC:
             content = io.BufferedReader(cast(Any, gzip.GzipFile(fileobj=content, mode="rb")), 1 << 18)

@@ -14,8 +14,8 @@ import heapq
 import itertools
 import operator
 import random
-from collections import deque
-from collections.abc import Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -67,7 +67,8 @@ class Outbox(Generic[Owner]):
     """Records that wait, are under way, or are to be tried again.
 
     Every record that `add` was given is handed out by `take` until it is accepted; whoever takes a batch tells what
-    came of it by one of `accepted`, `answered`, `refused` or `unknown`.
+    came of it by one of `accepted`, `answered`, `refused`, `unknown` or `dropped`. A record whose owner is no longer
+    `wanted` is left out when its turn comes.
     """
 
     def __init__(
@@ -78,16 +79,19 @@ class Outbox(Generic[Owner]):
         max_records: int = MAX_RECORDS,
         pacer: Pacer | None = None,
         jitter: random.Random | None = None,
+        wanted: Callable[[Owner], bool] | None = None,
     ) -> None:
         self.counts = Counts()
         self.pacer = pacer or Pacer()
         # Records that are not under way: new, held back, or to be tried again.
         self.waiting = 0
         self._under_way = 0
+        self._paused_until = 0.0
         self._keep_order = keep_order
         self._max_bytes = max_bytes
         self._max_records = max_records
         self._jitter = jitter or random.Random()  # noqa: S311  (spreads retries; guards nothing)
+        self._wanted = wanted
         self._turns = itertools.count()
         self._segments: deque[Batch[Owner]] = deque()
         self._fresh: deque[_Entry] = deque()
@@ -107,12 +111,18 @@ class Outbox(Generic[Owner]):
 
     def add(self, records: Sequence[Record], owner: Owner) -> None:
         """Takes records to be sent, in order; `owner` comes back with each."""
+        self.add_each(records, [owner] * len(records))
+
+    def add_each(self, records: Sequence[Record], owners: Sequence[Owner]) -> None:
+        """`add` of records that have an owner each."""
         if records:
-            self._segments.append(Batch(list(records), [owner] * len(records)))
+            self._segments.append(Batch(list(records), list(owners)))
             self.waiting += len(records)
 
     def take(self, now: float) -> Batch[Owner] | None:
         """The next request's records; None where nothing may be sent yet (see `next_time`) or nothing is left."""
+        if now < self._paused_until:
+            return None
         batch = self._take_segment() or self._collect(now)
         if batch is not None:
             self.waiting -= len(batch.records)
@@ -122,7 +132,7 @@ class Outbox(Generic[Owner]):
 
     def _take_segment(self) -> Batch[Owner] | None:
         """A segment as it was added, where it can be a request as it stands: the way of nearly every record."""
-        special = self._ready or self._admitted or self._fresh or self._retries or self.pacer.active
+        special = self._ready or self._admitted or self._fresh or self._retries or self.pacer.active or self._wanted
         if special or not self._segments:
             return None
         segment = self._segments[0]
@@ -165,6 +175,10 @@ class Outbox(Generic[Owner]):
         if self._admitted:
             return self._admitted.popleft()
         while (entry := self._ready.popleft() if self._ready else self._next_fresh()) is not None:
+            if self._wanted is not None and not self._wanted(entry.owner):
+                self.waiting -= 1
+                self._free([entry.record])
+                continue
             if not self.pacer.active:
                 return entry
             shard = self.pacer.shard_of(entry.record.PartitionKey)
@@ -194,6 +208,8 @@ class Outbox(Generic[Owner]):
         """When `take` may have something again though nothing is answered until then; None: only an answer helps."""
         times = [self._retries[0].due] if self._retries else []
         times += [self.pacer.ready_at(shard, now) for shard in self._held]
+        if self.waiting and now < self._paused_until:
+            return self._paused_until
         return min(times) if times else None
 
     def accepted(self, batch: Batch[Owner]) -> list[Owner]:
@@ -205,34 +221,49 @@ class Outbox(Generic[Owner]):
         """Some may have failed: `placed` says which. Returns the owners of those that are on the stream."""
         done = [index for index, where in enumerate(placed) if where.error is None]
         failed = [index for index, where in enumerate(placed) if where.error is not None]
-        throttled = [index for index in failed if is_throttle(placed[index].error)]
-        self._learn([batch.records[index] for index in throttled], now)
+        self._learn(batch.records, [index for index in failed if is_throttle(placed[index].error)], now)
         self._settle([batch.records[index] for index in done])
         self._try_again(batch, failed, now)
         return [batch.owners[index] for index in done]
 
     def refused(self, batch: Batch[Owner], now: float, *, throttled: bool = False) -> None:
-        """The request failed, and surely none of its records is on the stream."""
+        """The request failed, and surely none of its records is on the stream.
+
+        `throttled`: the stream or the account as a whole was asked too much, so everything else waits as well.
+        """
+        due = self._try_again(batch, range(len(batch.records)), now)
         if throttled:
-            self._learn(batch.records, now)
-        self._try_again(batch, range(len(batch.records)), now)
+            self.counts.throttled += len(batch.records)
+            self._paused_until = max(self._paused_until, due)
 
     def unknown(self, batch: Batch[Owner], now: float) -> None:
         """The request failed, and its records may be on the stream: sent again, they may stand there twice."""
         self.counts.possible_duplicates += len(batch.records)
         self._try_again(batch, range(len(batch.records)), now)
 
-    def _learn(self, throttled: Sequence[Record], now: float) -> None:
+    def dropped(self, batch: Batch[Owner]) -> None:
+        """The batch is given up; whoever took it tells the owners."""
+        self._under_way -= len(batch.records)
+        self._free(batch.records)
+
+    def _learn(self, records: Sequence[Record], throttled: Sequence[int], now: float) -> None:
+        if not throttled:
+            return
         self.counts.throttled += len(throttled)
-        if throttled:
-            average = sum(len(record.Data) for record in throttled) / len(throttled)
-            for shard in {self.pacer.shard_of(record.PartitionKey) for record in throttled}:
-                self.pacer.throttled(shard, average, now)
+        average = sum(map(len, map(_data, records))) / len(records)
+        refused = Counter(self.pacer.shard_of(records[index].PartitionKey) for index in throttled)
+        sent = Counter(self.pacer.shard_of(record.PartitionKey) for record in records)
+        for shard, count in refused.items():
+            self.pacer.throttled(shard, count / sent[shard], average, now)
 
     def _settle(self, records: Sequence[Record]) -> None:
         self._under_way -= len(records)
         self.counts.accepted += len(records)
         self.counts.accepted_bytes += sum(map(len, map(_data, records)))
+        self._free(records)
+
+    def _free(self, records: Sequence[Record]) -> None:
+        """The records' keys are free: for the next record of each that waits behind it, or altogether."""
         if not self._keep_order:
             return
         keys = list(map(_key, records))
@@ -248,9 +279,10 @@ class Outbox(Generic[Owner]):
             if not lane:
                 del self._behind[key]
 
-    def _try_again(self, batch: Batch[Owner], indexes: Sequence[int], now: float) -> None:
+    def _try_again(self, batch: Batch[Owner], indexes: Sequence[int], now: float) -> float:
+        """Puts records back for a later attempt; returns when that is due."""
         if not indexes:
-            return
+            return now
         self.counts.retried += len(indexes)
         self._under_way -= len(indexes)
         self.waiting += len(indexes)
@@ -259,6 +291,7 @@ class Outbox(Generic[Owner]):
         due = now + self._jitter.uniform(longest / 10, longest)
         entries = [_Entry(batch.records[index], batch.owners[index], batch.attempts + 1) for index in indexes]
         heapq.heappush(self._retries, _Retry(due, next(self._turns), entries))
+        return due
 
 
 _data = operator.attrgetter("Data")

@@ -17,11 +17,15 @@ from producer.stream import ShardMap
 SHARD_RECORDS_PER_SECOND = 1000
 SHARD_BYTES_PER_SECOND = 1024 * 1024
 
-_CUT = 0.8
-_GROWTH_PER_SECOND = 0.05
+# A cut where everything was refused; where a tenth was, it is a tenth of this.
+_DEEPEST_CUT = 0.5
+_GROWTH_PER_SECOND = 0.1 * SHARD_RECORDS_PER_SECOND
+_QUIET_SECONDS = 5.0
+_QUIET_GROWTH_PER_SECOND = 0.5
 # Requests that were under way together are throttled together: that is one throttle, not many.
 _CUT_AT_MOST_EVERY = 0.25
-_SLOWEST = 5.0
+# Slower than this, requests become so small that throttling would no longer follow from what is sent.
+_SLOWEST = 50.0
 # Tokens for this long may be spent at once.
 _BURST_SECONDS = 0.2
 # A shard that came so far without a throttle is no longer slowed down.
@@ -39,7 +43,8 @@ class _Limit:
     def refill(self, now: float) -> None:
         elapsed = max(0.0, now - self.at)
         self.at = now
-        self.rate *= 1 + _GROWTH_PER_SECOND * min(elapsed, 1.0)
+        grown = self.rate * _QUIET_GROWTH_PER_SECOND if now - self.last_cut > _QUIET_SECONDS else _GROWTH_PER_SECOND
+        self.rate += grown * min(elapsed, 1.0)
         self.tokens = min(max(1.0, self.rate * _BURST_SECONDS), self.tokens + self.rate * elapsed)
 
 
@@ -59,15 +64,16 @@ class Pacer:
         """The shard that the partition key goes to, as far as is known."""
         return self.shards.shard_of(key) if self.shards is not None else WHOLE_STREAM
 
-    def throttled(self, shard: str, record_bytes: float, now: float) -> None:
-        """Learns that the shard refused a record; `record_bytes` is the records' average size."""
+    def throttled(self, shard: str, share: float, record_bytes: float, now: float) -> None:
+        """Learns that the shard refused `share` (0 to 1) of a request's records, of this average size."""
         limit = self._limits.get(shard)
         if limit is None:
+            # Where nothing is known yet: what AWS says a shard takes.
             rate = min(SHARD_RECORDS_PER_SECOND, SHARD_BYTES_PER_SECOND / max(record_bytes, 1.0))
-            self._limits[shard] = _Limit(max(_SLOWEST, rate * _CUT), 0.0, now, now)
+            self._limits[shard] = _Limit(max(_SLOWEST, rate), 0.0, now, now)
         elif now - limit.last_cut >= _CUT_AT_MOST_EVERY:
             limit.refill(now)
-            limit.rate = max(_SLOWEST, limit.rate * _CUT)
+            limit.rate = max(_SLOWEST, limit.rate * (1 - _DEEPEST_CUT * share))
             limit.tokens = 0.0
             limit.last_cut = now
 

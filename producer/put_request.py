@@ -12,12 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import msgspec
-from botocore.exceptions import (
-    ClientError,
-    ConnectTimeoutError,
-    EndpointConnectionError,
-    HTTPClientError,
-)
+from botocore.exceptions import BotoCoreError, ClientError, ConnectionError, NoCredentialsError, PartialCredentialsError
 
 from jobs.contract import aws
 from jobs.contract.errors import AwsAccessError, TransientError
@@ -128,12 +123,15 @@ class PutRequest:
             answer = self._client.put_records(StreamName=self.stream, Records=records)
         except ClientError as error:
             raise _explained(error, what, self.stream) from error
-        except (EndpointConnectionError, ConnectTimeoutError) as error:
+        except (NoCredentialsError, PartialCredentialsError) as error:
+            with aws.explained(what):
+                raise error
+        except ConnectionError as error:
+            # botocore's, for a connection that was never made.
             raise NotAcceptedError(f"{what}: {error}") from error
-        except HTTPClientError as error:
+        except BotoCoreError as error:
             raise OutcomeUnknownError(f"{what}: {error}") from error
-        with aws.explained(what):
-            return self._read(answer[_ANSWER], len(records), what)
+        return self._read(answer[_ANSWER], len(records), what)
 
     def _read(self, body: bytes, count: int, what: str) -> list[Placed] | None:
         try:

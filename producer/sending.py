@@ -112,8 +112,6 @@ class Sending(Generic[Owner]):
         if isinstance(answer, MovementError):
             self._last_error = str(answer)
             if isinstance(answer, NotAcceptedError):
-                if answer.throttled:
-                    self._look_up_shards()
                 self._outbox.refused(batch, now, throttled=answer.throttled)
             else:
                 self._outbox.unknown(batch, now)

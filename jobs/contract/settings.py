@@ -66,6 +66,28 @@ class ProducerSettings(_Model):
     ] = 300.0
 
 
+class ApiSettings(_Model):
+    host: Annotated[str, Field(description="Address that `movement serve` listens on; 0.0.0.0: all")] = "127.0.0.1"
+    port: Annotated[int, Field(ge=1, le=65535, description="Port that `movement serve` listens on")] = 8000
+    linger_ms: Annotated[
+        float,
+        Field(ge=0, le=1000, description="A record waits this long for others, so that requests share a PutRecords"),
+    ] = 3.0
+    max_body_bytes: Annotated[
+        int, Field(ge=1024, le=100 * 1024 * 1024, description="A larger request body is answered with 413")
+    ] = 5242880
+    max_waiting_records: Annotated[
+        int, Field(ge=1, description="Records that wait for Kinesis at most; beyond that, answers are 429")
+    ] = 20000
+    max_waiting_bytes: Annotated[
+        int, Field(ge=1024, description="Bytes of records that wait for Kinesis at most; beyond that, 429")
+    ] = 67108864
+    timeout_seconds: Annotated[
+        float, Field(gt=0, le=300, description="A request that Kinesis has not accepted by then is answered with 503")
+    ] = 10.0
+    workers: Annotated[int, Field(ge=1, le=64, description="Processes that serve, sharing the port")] = 1
+
+
 class SourceSettings(_Model):
     connector: Annotated[
         Literal["native", "aws-kinesis"],
@@ -155,6 +177,7 @@ class Settings(_Model):
     )
     stream: StreamSettings = StreamSettings()
     producer: ProducerSettings = ProducerSettings()
+    api: ApiSettings = ApiSettings()
     source: SourceSettings = SourceSettings()
     stream_job: StreamJobSettings = StreamJobSettings()
     sink: SinkSettings = SinkSettings()

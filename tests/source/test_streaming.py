@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
+import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -106,3 +109,116 @@ def test_a_query_with_an_ending_stops_there_although_producers_go_on(
     assert query.values == names("before", 120)
     Query(spark, stream, tmp_path).run()
     assert query.values == sorted(names("before", 120) + names("later", 80))
+
+
+def test_a_query_whose_tasks_or_driver_failed_reads_the_planned_batch_again(
+    spark: Any, new_stream: Callable[..., Stream], tmp_path: Path
+) -> None:
+    stream = new_stream(shards=2)
+    stream.put(names("a", 100))
+    query = Query(spark, stream, tmp_path)
+    query.run()
+    stream.put(names("b", 100))
+    query.run()
+    # As after a crash between the batch's plan and its commit: the plan stands, the commit and the files do not.
+    last = max(int(path.name) for path in (query.checkpoint / "commits").iterdir() if path.name.isdigit())
+    for name in (str(last), f".{last}.crc"):
+        (query.checkpoint / "commits" / name).unlink(missing_ok=True)
+        (query.out / "_spark_metadata" / name).unlink(missing_ok=True)
+    stream.put(names("c", 50))
+    query.run()
+    assert query.values == sorted(names("a", 100) + names("b", 100) + names("c", 50))
+
+
+def test_capped_batches_drain_a_backlog(spark: Any, new_stream: Callable[..., Stream], tmp_path: Path) -> None:
+    stream = new_stream(shards=2)
+    stream.put(names("a", 300))
+    query = Query(spark, stream, tmp_path, maxRecordsPerBatch="80")
+    query.run()
+    assert query.values == names("a", 300)
+    assert len(list((query.checkpoint / "offsets").glob("[0-9]*"))) >= 4
+
+
+def test_a_split_and_a_merge_lose_and_double_nothing(
+    spark: Any, new_stream: Callable[..., Stream], tmp_path: Path
+) -> None:
+    stream = new_stream(shards=2)
+    query = Query(spark, stream, tmp_path)
+    if stream.emulator.name != "moto":
+        # moto moves a parent's records into its children when it reshards, so there a reshard meets empty shards.
+        stream.put(names("a", 200))
+    query.run()
+    stream.split("shardId-000000000000")
+    if stream.emulator.name != "moto":
+        stream.put(names("b", 200))
+        stream.merge("shardId-000000000002", "shardId-000000000003")
+    stream.put(names("c", 200))
+    query.run()
+    put = names("c", 200) if stream.emulator.name == "moto" else names("a", 200) + names("b", 200) + names("c", 200)
+    assert query.values == sorted(put)
+
+
+def test_a_split_under_load_is_followed_by_a_running_query(
+    spark: Any, new_stream: Callable[..., Stream], tmp_path: Path
+) -> None:
+    stream = new_stream(shards=2)
+    if stream.emulator.name == "moto":
+        stream.split("shardId-000000000001")
+    query = Query(spark, stream, tmp_path)
+    running = query.start(processingTime="100 milliseconds")
+    put: list[str] = []
+    try:
+        for turn in range(6):
+            put += names(f"t{turn}", 100)
+            stream.put(names(f"t{turn}", 100))
+            if turn == 2 and stream.emulator.name != "moto":
+                stream.split("shardId-000000000000")
+            time.sleep(0.3)
+        running.processAllAvailable()
+    finally:
+        running.stop()
+    query.run()
+    assert query.values == sorted(put)
+
+
+def test_available_now_ends_although_nobody_stops_it(
+    spark: Any, new_stream: Callable[..., Stream], tmp_path: Path
+) -> None:
+    stream = new_stream(shards=2)
+    stream.put(names("a", 100))
+    query = Query(spark, stream, tmp_path)
+    running = query.start(availableNow=True)
+    assert running.awaitTermination(60)
+    assert query.values == names("a", 100)
+
+
+def test_a_stream_that_does_not_exist_is_one_clear_error(spark: Any, moto: Any, tmp_path: Path) -> None:
+    missing = Stream(None, "no-such-stream", moto)
+    running = Query(spark, missing, tmp_path).start()
+    with pytest.raises(
+        Exception, match=r"no-such-stream: list shards: does not exist .* check name, region and account"
+    ):
+        running.processAllAvailable()
+
+
+def test_a_position_of_an_explicit_shard_is_honoured(
+    spark: Any, new_stream: Callable[..., Stream], tmp_path: Path
+) -> None:
+    stream = new_stream(shards=1)
+    answers = stream.put(names("a", 20))
+    position = json.dumps({answers[9]["ShardId"]: answers[9]["SequenceNumber"]})
+    query = Query(spark, stream, tmp_path, startingPosition=position)
+    query.run()
+    assert query.values == names("a", 20)[10:]
+
+
+def test_a_start_time_is_honoured(spark: Any, new_stream: Callable[..., Stream], tmp_path: Path) -> None:
+    stream = new_stream(shards=1)
+    stream.put(names("before", 20))
+    time.sleep(1.1)
+    moment = datetime.now(UTC)
+    time.sleep(0.05)
+    stream.put(names("after", 20))
+    query = Query(spark, stream, tmp_path, startingPosition=moment.isoformat())
+    query.run()
+    assert query.values == names("after", 20)

@@ -117,7 +117,7 @@ class BotoStreamClient:
             if inclusive:
                 request["ShardIteratorType"] = "AT_SEQUENCE_NUMBER"
         elif position.moment is not None:
-            # Whole seconds: kinesalite hangs on fractions; readers skip what came before the exact moment.
+            # botocore cuts fractions of a second off; planner and readers skip what came before the moment.
             request["Timestamp"] = int(position.moment.timestamp())
         with self._explained(f"open shard {shard_id} at {position}"):
             answer = self._client.get_shard_iterator(**self._target, **request)
@@ -180,7 +180,7 @@ def _boto_client(options: KinesisOptions, connections: int) -> Any:
         raise ConfigurationError("no AWS region: set AWS_REGION, a region in the AWS profile, or the option 'region'")
     session = botocore.session.get_session()
     if options.role_arn:
-        session._credentials = _role_credentials(options)  # type: ignore[attr-defined]
+        session._credentials = _role_credentials(options)
     return boto3.Session(botocore_session=session).client(
         "kinesis",
         region_name=options.region,

@@ -100,7 +100,10 @@ class StreamClient(Protocol):
     def summary(self) -> StreamSummary: ...
 
     def iterator(self, shard_id: str, position: Position, *, inclusive: bool = False) -> str:
-        """A shard iterator after `position`; with `inclusive`, at its record."""
+        """A shard iterator after `position`; with `inclusive`, at its record.
+
+        AT_TIMESTAMP works to the whole second before `position.moment` (botocore cuts fractions off).
+        """
         ...
 
     def records(self, iterator: str, limit: int) -> Page[Record]:

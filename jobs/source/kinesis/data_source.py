@@ -131,12 +131,15 @@ class KinesisStreamReader(DataSourceStreamReader, SupportsTriggerAvailableNow): 
     # In the workers
 
     def read(self, partition: InputPartition) -> Iterator[pa.RecordBatch]:
+        reader = self._range_reader()
+        for part in partition.ranges:
+            yield from reader.read(part)
+
+    def _range_reader(self) -> RangeReader:
         options = self._options
-        reader = RangeReader(
+        return RangeReader(
             RetryingClient(worker_client(options), seconds=options.retry_seconds),
             options.stream,
             fail_on_data_loss=options.fail_on_data_loss,
             records_per_call=options.records_per_call,
         )
-        for part in partition.ranges:
-            yield from reader.read(part)

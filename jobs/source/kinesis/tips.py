@@ -12,11 +12,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from itertools import dropwhile
 from math import floor
 
 from jobs.source.kinesis.client import ExpiredIteratorError, Head, Page, PositionGoneError, StreamClient
 from jobs.source.kinesis.pace import Pace
-from jobs.source.kinesis.position import SHARD_END, TRIM_HORIZON, Kind, Position, after, at_timestamp
+from jobs.source.kinesis.position import SHARD_END, TRIM_HORIZON, Position, after, at_timestamp
 
 # Empty answers with data ahead that one search follows before it leaves the rest to the next trigger.
 _EMPTY_PAGES = 8
@@ -166,7 +167,8 @@ class _Search:
                 self._gone = self._verified = True
                 return self._client.iterator(start.shard_id, TRIM_HORIZON), 2
         try:
-            return self._client.iterator(start.shard_id, start.position), 1
+            limit = 1 if start.position.moment is None else _NEAR_LIMIT
+            return self._client.iterator(start.shard_id, start.position), limit
         except PositionGoneError:
             if not start.position.is_record:
                 raise
@@ -193,6 +195,10 @@ class _Search:
         """Moves on to the page's last record; False where the page has none behind `best`."""
         floor_number = int(self.best.sequence_number) if self.best else self._last_read
         new = [head for head in page.records if int(head.sequence_number) > floor_number]
+        if self.best is None and self._start.position.moment is not None:
+            # Iterators start at whole seconds; what came earlier within the second is not part of the query.
+            moment = self._start.position.moment.timestamp()
+            new = list(dropwhile(lambda head: head.approximate_arrival_timestamp < moment, new))
         if not new:
             return False
         self.best = new[-1]
@@ -310,6 +316,7 @@ class _Search:
     def found(self) -> Found:
         shard_id, position = self._start.shard_id, self._start.position
         verified = self._verified
+        best: Head | None
         if self.limit is not None:
             best, iterator = self.limit, None
         else:
@@ -328,18 +335,3 @@ class _Search:
             gone=self._gone,
             oldest=self._oldest,
         )
-
-
-def oldest_of(client: StreamClient, shard_id: str, attempts: int = _EMPTY_PAGES) -> float | None:
-    """Arrival of the oldest record that the shard still holds; None where none is found."""
-    iterator: str | None = client.iterator(shard_id, Position(Kind.TRIM_HORIZON))
-    for _ in range(attempts):
-        if iterator is None:
-            return None
-        page = client.heads(iterator, 1)
-        if page.records:
-            return page.records[0].approximate_arrival_timestamp
-        if page.caught_up:
-            return None
-        iterator = page.next_iterator
-    return None
