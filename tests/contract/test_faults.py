@@ -14,7 +14,12 @@ import pytest
 from jobs.contract.faults import POINTS
 
 ROOT = Path(__file__).parents[2]
-PASS = "from jobs.contract.faults import point\nfor _ in range(3):\n    print('passing', flush=True)\n    point('file.put')"
+PASS = """
+from jobs.contract.faults import point
+for _ in range(3):
+    print("passing", flush=True)
+    point("file.put")
+"""
 
 
 def run(code: str, fault: str | None) -> subprocess.CompletedProcess[bytes]:

@@ -160,7 +160,7 @@ def test_a_partition_that_outgrows_the_target_goes_on_in_another_file(tmp_path: 
 
 
 def test_a_task_travels_to_its_worker(task: WriteTask) -> None:
-    batches = pickle.loads(pickle.dumps(task))(iter([arrived([good(), b"x"])]))  # noqa: S301
+    batches = pickle.loads(pickle.dumps(task))(iter([arrived([good(), b"x"])]))
     (answer,) = list(batches)
     report = msgspec.json.decode(answer["report"][0].as_py(), type=Report)
     assert (report.read, report.processed, report.quarantined) == (2, 1, 1)
