@@ -110,7 +110,7 @@ class FakeSpark:
         start, end = json.loads(self._start(batch)), json.loads(self.offsets[batch])
         rows: list[Row] = []
         for task in self.reader.partitions(start, end):
-            for found in self.reader.read(pickle.loads(pickle.dumps(task))):  # noqa: S301
+            for found in self.reader.read(pickle.loads(pickle.dumps(task))):
                 for row in found.to_pylist():
                     rows.append((row["shard_id"], row["sequence_number"], row["data"].decode()))
                     if stop_after is not None and len(rows) >= stop_after:
