@@ -26,7 +26,7 @@ from pyspark.sql.streaming import StreamingQuery
 
 from jobs.catalog.glue import GlueCatalog, lake_tables
 from jobs.contract.aws import client
-from jobs.contract.errors import ConfigurationError, MovementError, TerminalError
+from jobs.contract.errors import ConfigurationError, MovementError, TerminalError, TransientError
 from jobs.contract.settings import Settings, load_settings
 from jobs.contract.table import TableContract, load_contract
 from jobs.session import spark_session
@@ -85,11 +85,15 @@ class BatchWriter:
         self._on_batch = on_batch
         self._first = True
         self.in_hand = threading.Lock()
+        self.ended = False
         self.last_batch = -1
         self.error: Exception | None = None
 
     def __call__(self, records: DataFrame, batch: int) -> None:
         with self.in_hand:
+            if self.ended:
+                # The query was stopped while this batch waited for the lock: it belongs to the next start.
+                raise TransientError(f"batch {batch} was not begun: the query has been stopped")
             try:
                 self._write(records, batch)
             except Exception as error:
@@ -237,6 +241,7 @@ def _end(query: StreamingQuery, writer: BatchWriter) -> None:
             if writer.last_batch < 0 or (progress is not None and int(progress["batchId"]) >= writer.last_batch):
                 break
             time.sleep(0.05)
+        writer.ended = True
         if query.isActive:
             query.stop()
 
