@@ -18,7 +18,6 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 
@@ -60,14 +59,12 @@ class Claim:
         *,
         beat_seconds: float = BEAT_SECONDS,
         lease_seconds: float = LEASE_SECONDS,
-        sleep: Callable[[float], object] = time.sleep,
     ) -> None:
         self._lake = lake
         self._checkpoint = checkpoint
         self._path = f"_claims/{hashlib.sha256(checkpoint.encode()).hexdigest()[:16]}.json"
         self._beat_seconds = beat_seconds
         self._lease_seconds = lease_seconds
-        self._sleep = sleep
         self._entry = ClaimEntry(checkpoint, uuid.uuid4().hex, _machine(), os.getpid(), _process_start(os.getpid()), 0)
         self._written = b""
         self._beaten = 0.0
@@ -130,7 +127,7 @@ class Claim:
         log.warning("the claim on %s is another machine's: watching it for %d s", self._checkpoint, self._lease_seconds)
         deadline = time.monotonic() + self._lease_seconds
         while time.monotonic() < deadline:
-            self._sleep(self._beat_seconds)
+            time.sleep(self._beat_seconds)
             if self._lake.get(self._path) != found:
                 raise self._lost(f"runs as process {entry.pid} of {entry.machine.partition('/')[0]}")
 
