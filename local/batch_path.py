@@ -79,7 +79,6 @@ class BatchPath:
         names: Names | None = None,
         options: DeliveryOptions | None = None,
         on_step: Step = lambda _what: None,
-        visibility_seconds: int = 1,
     ):
         bucket, prefix = lake_location(settings.lake)
         if bucket is None:
@@ -92,7 +91,6 @@ class BatchPath:
         self._script, self._job_arguments = script, job_arguments or {}
         self._names = names or Names()
         self._on_step = on_step
-        self._visibility_seconds = visibility_seconds
         state = Path(settings.local.state)
         self._delivery_stream = DeliveryStream(settings.stream.name, settings.lake, options)
         self._crawler = Crawler(self._names.crawler, lambda phase: on_step(f"crawler {phase}"))
@@ -108,9 +106,10 @@ class BatchPath:
         """
         names = self._names
         embedded_clients("stand in for Firehose, Lambda and Glue", *SERVICES)
-        # A crawl of a failing crawler, or a run of a failing job, is tried so often.
-        objects = ensure_queue(names.object_queue, self._visibility_seconds, max_receives=10)
-        crawls = ensure_queue(names.crawl_queue, self._visibility_seconds, max_receives=3)
+        # Nothing runs beside this process, so what is sent back may show again at once; a failing crawl is tried
+        # up to ten times, a failing job three times.
+        objects = ensure_queue(names.object_queue, visibility_seconds=0, max_receives=10)
+        crawls = ensure_queue(names.crawl_queue, visibility_seconds=0, max_receives=3)
         notify_of_objects(self._bucket, self._delivery_prefix, objects)
         route_crawler_events(names.rule, names.crawler, crawls)
         target = f"s3://{self._bucket}/{self._delivery_prefix}"

@@ -3,26 +3,46 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import boto3
 import botocore.loaders
 import botocore.session
 import pytest
 
+from jobs.contract import aws
 from jobs.contract.settings import Settings, load_settings
 from lambdas import sqs_batch
 from local import server
 
 
 @pytest.fixture(autouse=True, scope="session")
-def one_loader_of_service_models() -> Iterator[None]:
-    """A boto3 session for each client, as the code makes them, reads the service's model anew each time: 0.1 s."""
-    shared = botocore.loaders.create_loader()
+def clients_are_made_once() -> Iterator[None]:
+    """Making a boto3 client takes up to 0.1 s, and the code makes many: here one for each service and environment."""
+
+    def remembered(make: Callable[..., Any]) -> Callable[..., Any]:
+        made: dict[Any, Any] = {}
+
+        def client(service: str, **config: Any) -> Any:
+            environment = sorted((name, value) for name, value in os.environ.items() if name.startswith("AWS_"))
+            key = (service, repr(config), repr(environment))
+            if key not in made:
+                made[key] = make(service, **config)
+            return made[key]
+
+        return client
+
+    # A session of its own, as `aws.client` takes, reads the services' models anew.
+    loader = botocore.loaders.create_loader()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(botocore.session, "create_loader", lambda *_: shared)
+        patch.setattr(botocore.session, "create_loader", lambda *_: loader)
+        patch.setattr(boto3, "client", remembered(boto3.client))
+        patch.setattr(aws, "client", remembered(aws.client))
         yield
 
 

@@ -172,13 +172,16 @@ def test_a_crawler_is_ready_then_running_then_stopping_then_ready(site: Site) ->
     assert site.described()["LastCrawl"]["Status"] == "SUCCEEDED"
 
 
-def test_a_stopping_crawler_refuses_a_start(site: Site) -> None:
+def test_a_stopping_crawler_refuses_a_start_and_is_ready_again_without_a_crawl(site: Site) -> None:
     glue = boto3.client("glue")
     glue.start_crawler(Name=site.name)
     glue.stop_crawler(Name=site.name)
     assert site.described()["State"] == "STOPPING"
     with pytest.raises(glue.exceptions.CrawlerRunningException):
         glue.start_crawler(Name=site.name)
+    assert Crawler(site.name).run_pending() is None
+    assert site.described()["State"] == "READY"
+    assert site.described()["LastCrawl"]["Status"] == "CANCELLED"
 
 
 def test_while_a_crawl_runs_last_crawl_is_the_one_before(site: Site) -> None:

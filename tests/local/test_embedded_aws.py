@@ -130,12 +130,14 @@ def test_up_says_so_where_the_server_hangs(settings: Settings, monkeypatch: pyte
     running = server.up(settings)
     os.kill(running.pid, signal.SIGSTOP)
     monkeypatch.setattr(server, "START_SECONDS", 0.5)
+    monkeypatch.setattr(server, "HEALTH_SECONDS", 0.2)
     with pytest.raises(server.EmbeddedAwsError, match=r"does not answer; `movement local down` stops it"):
         server.up(settings)
     os.kill(running.pid, signal.SIGCONT)
 
 
-def test_a_taken_port_is_named_with_the_remedy(settings: Settings) -> None:
+def test_a_taken_port_is_named_with_the_remedy(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "HEALTH_SECONDS", 0.2)
     with socket.socket() as taker:
         taker.bind(("127.0.0.1", settings.local.port))
         taker.listen()
