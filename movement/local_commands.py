@@ -10,7 +10,7 @@ import typer
 from rich.markup import escape
 
 from jobs.contract.settings import Settings, load_settings
-from movement.console import Config, JsonFile, Overrides, err, out, write_result
+from movement.console import Config, JsonFile, Overrides, command, err, out, write_result
 
 app = typer.Typer(
     no_args_is_help=True, help="The embedded AWS of a laptop: Kinesis, S3, Glue and more, on 127.0.0.1, in memory."
@@ -47,7 +47,7 @@ def up(port: Port = None, config: Config = None, overrides: Overrides = None, js
     ):
         note = " [dim](new)[/]" if what in found.created else ""
         out.print(f"  {what:<9}{escape(name)}{note}", soft_wrap=True)
-    out.print('\nNext:\n  eval "$(movement local env)"\n  movement demo', soft_wrap=True)
+    out.print(f'\nNext:\n  eval "$({command()} local env)"\n  {command()} produce PATH', soft_wrap=True)
     write_result(
         json_file,
         {

@@ -12,7 +12,14 @@ from typing import Any
 
 import boto3
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, NoRegionError, ProfileNotFound
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    EndpointConnectionError,
+    NoCredentialsError,
+    NoRegionError,
+    ProfileNotFound,
+)
 
 from jobs.contract.errors import AwsAccessError, ConfigurationError, TransientError
 
@@ -37,23 +44,29 @@ def region() -> str | None:
 def client(service: str, *, connections: int = 10, **config: Any) -> Any:
     """A boto3 client of `service`, retrying throttles and 5xx with jittered back-off (botocore's standard mode).
 
+    `config` overrides what is set here, as botocore's Config names it.
+
     Clients do not pickle: make them where they are used, in the worker. Raises ConfigurationError where no
     region or profile is found.
     """
-    settings = Config(
-        retries={"mode": "standard", "max_attempts": 8},
-        max_pool_connections=connections,
-        connect_timeout=5,
-        read_timeout=60,
-        user_agent_extra="movement-lake",
-        **config,
-    )
+    defaults: dict[str, Any] = {
+        "retries": {"mode": "standard", "max_attempts": 8},
+        "max_pool_connections": connections,
+        "connect_timeout": 5,
+        "read_timeout": 60,
+        "user_agent_extra": "movement-lake",
+    }
+    settings = Config(**{**defaults, **config})
     try:
-        return boto3.Session().client(service, region_name=region(), config=settings)
+        # boto3's stubs know each service by name; which one is asked for is not known here.
+        session: Any = boto3.Session()
+        return session.client(service, region_name=region(), config=settings)
     except NoRegionError as error:
         raise ConfigurationError("no AWS region: set AWS_REGION, or a region in the AWS profile") from error
     except ProfileNotFound as error:
-        raise ConfigurationError(f"AWS_PROFILE: {error}; `aws configure list-profiles` lists those that exist") from error
+        raise ConfigurationError(
+            f"AWS_PROFILE: {error}; `aws configure list-profiles` lists those that exist"
+        ) from error
 
 
 def error_code(error: ClientError) -> str:
@@ -81,7 +94,13 @@ def explained(what: str) -> Iterator[None]:
         if code in DENIED:
             raise AwsAccessError(f"{what}: AWS refused ({code}: {message}); check the role's policy") from error
         if code in MISSING:
-            raise AwsAccessError(f"{what}: does not exist ({code}: {message}); check name, region and account") from error
+            raise AwsAccessError(
+                f"{what}: does not exist ({code}: {message}); check name, region and account"
+            ) from error
         raise TransientError(f"{what}: {code}: {message}") from error
+    except EndpointConnectionError as error:
+        raise TransientError(
+            f"{what}: {error}; is it running (`movement local up`) and reachable from here?"
+        ) from error
     except BotoCoreError as error:
         raise TransientError(f"{what}: {error}") from error

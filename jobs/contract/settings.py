@@ -19,10 +19,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from jobs.contract.errors import ConfigurationError
 from jobs.contract.table import find_configuration
 from jobs.contract.validation import explain
+from jobs.contract.yaml_file import read_yaml
 
 
 class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    # Strict: true is no 1, and "5" no 5.
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
 class StreamSettings(_Model):
@@ -32,6 +34,58 @@ class StreamSettings(_Model):
     shards: Annotated[
         int, Field(ge=1, le=1000, description="Shards that `movement local up` creates the stream with; unused on AWS")
     ] = 4
+
+
+class ProducerSettings(_Model):
+    in_flight: Annotated[
+        int, Field(ge=1, le=64, description="PutRecords requests under way at once, for each process")
+    ] = 4
+    request_bytes: Annotated[
+        int,
+        Field(
+            ge=1024,
+            le=10 * 1024 * 1024,
+            description="A request holds at most 500 records and this many bytes; a larger record goes alone",
+        ),
+    ] = 5242880
+    keep_order: Annotated[
+        bool,
+        Field(
+            description="Keep the order of records of one partition key, through retries too. PutRecords promises "
+            "no order within a request, so a key is then in one request at a time, and once in it"
+        ),
+    ] = True
+    check: Annotated[
+        bool, Field(description="Reject what the contract rejects before it is sent; false: the stream's job decides")
+    ] = True
+    request_timeout_seconds: Annotated[
+        float, Field(gt=0, le=300, description="A request without an answer for so long is sent again")
+    ] = 10.0
+    give_up_seconds: Annotated[
+        float, Field(gt=0, description="Stop with an error once nothing was accepted for so long, retries included")
+    ] = 300.0
+
+
+class ApiSettings(_Model):
+    host: Annotated[str, Field(description="Address that `movement serve` listens on; 0.0.0.0: all")] = "127.0.0.1"
+    port: Annotated[int, Field(ge=1, le=65535, description="Port that `movement serve` listens on")] = 8000
+    linger_ms: Annotated[
+        float,
+        Field(ge=0, le=1000, description="A record waits this long for others, so that requests share a PutRecords"),
+    ] = 3.0
+    max_body_bytes: Annotated[
+        int, Field(ge=1024, le=100 * 1024 * 1024, description="A larger request body is answered with 413")
+    ] = 5242880
+    max_waiting_records: Annotated[
+        int, Field(ge=1, description="Records that wait for Kinesis at most; beyond that, answers are 429")
+    ] = 20000
+    max_waiting_bytes: Annotated[
+        int, Field(ge=1024, description="Bytes of records that wait for Kinesis at most; beyond that, 429")
+    ] = 67108864
+    timeout_seconds: Annotated[
+        float, Field(gt=0, le=300, description="A request that Kinesis has not accepted by then is answered with 503")
+    ] = 10.0
+    workers: Annotated[int, Field(ge=1, le=64, description="Processes that serve, sharing the port")] = 1
 
 
 class SourceSettings(_Model):
@@ -49,6 +103,12 @@ class SourceSettings(_Model):
     fail_on_data_loss: Annotated[
         bool, Field(description="Stop when records left the stream before they were read; false: go on and count them")
     ] = True
+
+    @field_validator("starting_position", mode="before")
+    @classmethod
+    def _time_as_text(cls, value: Any) -> Any:
+        # YAML takes an unquoted time for a time.
+        return value.isoformat() if isinstance(value, datetime) else value
 
     @field_validator("starting_position")
     @classmethod
@@ -109,13 +169,15 @@ class Settings(_Model):
     contract: Annotated[
         str, Field(description="The table's contract: a path, or the name of a file that ships in conf/")
     ] = "travel_times.yaml"
-    lake: Annotated[
-        str, Field(description="Where the lake lies: s3://bucket/prefix, or a folder of this machine")
-    ] = "s3://movement-lake/lake"
-    database: Annotated[
-        str, Field(pattern=r"^[a-z0-9_]{1,255}$", description="Database in the Glue Data Catalog")
-    ] = "uber_movement"
+    lake: Annotated[str, Field(description="Where the lake lies: s3://bucket/prefix, or a folder of this machine")] = (
+        "s3://movement-lake/lake"
+    )
+    database: Annotated[str, Field(pattern=r"^[a-z0-9_]{1,255}$", description="Database in the Glue Data Catalog")] = (
+        "uber_movement"
+    )
     stream: StreamSettings = StreamSettings()
+    producer: ProducerSettings = ProducerSettings()
+    api: ApiSettings = ApiSettings()
     source: SourceSettings = SourceSettings()
     stream_job: StreamJobSettings = StreamJobSettings()
     sink: SinkSettings = SinkSettings()
@@ -157,7 +219,7 @@ def load_settings(config: str | None = None, overrides: Iterable[str] = ()) -> S
             value = yaml.safe_load(text)
         except yaml.YAMLError as error:
             raise ConfigurationError(f"--set {override}: the value is not readable as YAML") from error
-        for part in reversed(key.strip().split(".")):
+        for part in reversed(_parts(key.strip())):
             value = {part: value}
         _lay_over(layered, value, "--set", origins)
 
@@ -171,10 +233,7 @@ def load_settings(config: str | None = None, overrides: Iterable[str] = ()) -> S
 
 
 def _read(path: Path) -> Mapping[str, Any]:
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"{path}: not readable as YAML: {error}") from error
+    content = read_yaml(path)
     if content is None:
         return {}
     if not isinstance(content, dict):
@@ -182,7 +241,9 @@ def _read(path: Path) -> Mapping[str, Any]:
     return content
 
 
-def _lay_over(base: dict[str, Any], layer: Mapping[str, Any], origin: str, origins: dict[str, str], at: str = "") -> None:
+def _lay_over(
+    base: dict[str, Any], layer: Mapping[str, Any], origin: str, origins: dict[str, str], at: str = ""
+) -> None:
     """Lays `layer` over `base` key by key; a key that is set wins whatever its value, 0 and false included."""
     for key, value in layer.items():
         path = f"{at}{key}"
@@ -194,6 +255,22 @@ def _lay_over(base: dict[str, Any], layer: Mapping[str, Any], origin: str, origi
             _lay_over(base[key], value, origin, origins, f"{path}.")
         else:
             base[key] = value
+
+
+def _parts(key: str) -> list[str]:
+    """A dotted key's parts; below a setting that is a mapping (spark.conf) the rest is one key, dots and all."""
+    parts: list[str] = []
+    model: Any = Settings
+    rest = key
+    while isinstance(model, type) and issubclass(model, BaseModel):
+        part, separator, rest = rest.partition(".")
+        parts.append(part)
+        if not separator:
+            return parts
+        if part not in model.model_fields:
+            break
+        model = model.model_fields[part].annotation
+    return [*parts, rest]
 
 
 def _prefixes(key: str) -> list[str]:

@@ -1,0 +1,73 @@
+"""Rows that were not sent, one JSON object a line: where each stands, why, and what stood there.
+
+From: `producing`. Next: whoever mends them; the cells are kept, because standard input cannot be read twice.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+from jobs.contract.rejects import Rejection
+
+
+@dataclass(frozen=True, slots=True)
+class RejectedRow:
+    """A row that was not sent: file, line (from 1), row (from 0), why, and its cells where it could be read."""
+
+    file: str
+    line: int
+    row: int
+    rejection: Rejection
+    cells: tuple[str, ...] | None = None
+
+
+class RejectsFile:
+    """Appends rejected rows; the file is made with the first one. Several processes may append to one file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._descriptor: int | None = None
+
+    def __enter__(self) -> RejectsFile:
+        return self
+
+    def __exit__(self, _kind: type | None, _error: BaseException | None, _trace: TracebackType | None) -> None:
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+
+    def add(self, row: RejectedRow) -> None:
+        """Appends the row, in one write, so that lines of several processes do not mix."""
+        if self._descriptor is None:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        line = {
+            "file": row.file,
+            "line": row.line,
+            "row": row.row,
+            "reason": row.rejection.reason,
+            "field": row.rejection.field,
+            "value": row.rejection.value,
+            "cells": row.cells,
+        }
+        # ASCII, because text that is no UTF-8 stands here as surrogates.
+        os.write(self._descriptor, (json.dumps(line) + "\n").encode("ascii"))
+
+
+def keep_before(path: Path, done: Mapping[str, int]) -> int:
+    """Drops rejects of rows that will be read again on resume; returns how many stay."""
+    if not path.exists():
+        return 0
+    kept = [
+        line
+        for line in path.read_text(encoding="ascii").splitlines()
+        if (entry := json.loads(line))["row"] < done.get(entry["file"], 0)
+    ]
+    draft = path.with_name(path.name + ".part")
+    draft.write_text("".join(line + "\n" for line in kept), encoding="ascii")
+    draft.replace(path)
+    return len(kept)

@@ -1,0 +1,332 @@
+"""`POST /uber_movement`: what is answered, and that nothing is answered with success which is not on the stream."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
+import httpx
+import pytest
+import uvicorn
+
+from jobs.contract.errors import AwsAccessError
+from jobs.contract.settings import load_settings
+from producer.api import API_KEY_VARIABLE, create_app
+from tests.producer.conftest import free_port
+from tests.producer.faulty_kinesis import Fail, FaultyKinesis, Reset, Status
+
+GOOD = {
+    "City": "Paris",
+    "Origin Movement ID": "9",
+    "Destination Movement ID": "5",
+    "Date Range": "09/03/2016 - 10/01/2016, Every day, Daily Average",
+    "Mean Travel Time (Seconds)": 446,
+}
+BAD = GOOD | {"Mean Travel Time (Seconds)": "soon", "Date Range": "02/30/2017 - 03/01/2017, x, y"}
+
+
+def good(number: int) -> dict[str, object]:
+    return GOOD | {"Origin Movement ID": str(number)}
+
+
+@pytest.fixture
+def kinesis(aws_environment):
+    aws_environment.delenv(API_KEY_VARIABLE, raising=False)
+    with FaultyKinesis() as server:
+        aws_environment.setenv("AWS_ENDPOINT_URL_KINESIS", server.url)
+        yield server
+
+
+@contextmanager
+def client(*overrides: str) -> Iterator[httpx.Client]:
+    """The API, served by uvicorn in a thread of this process."""
+    chosen = ["stream.name=stream", "producer.request_timeout_seconds=0.8", *overrides]
+    port = free_port()
+    app = create_app(load_settings(None, chosen))
+    server = uvicorn.Server(uvicorn.Config(app, port=port, log_level="debug", log_config=None))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    while not server.started:
+        assert thread.is_alive(), "the API did not start"
+        time.sleep(0.01)
+    try:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as http:
+            yield http
+    finally:
+        server.should_exit = True
+        thread.join(20)
+
+
+def on_stream(kinesis: FaultyKinesis) -> list[dict[str, object]]:
+    return [json.loads(data) for _, data in kinesis.accepted]
+
+
+def test_one_record_is_answered_with_its_place_once_it_is_on_the_stream(kinesis):
+    with client() as api:
+        answer = api.post("/uber_movement", json=GOOD)
+    assert answer.status_code == 200
+    body = answer.json()
+    assert (body["success"], body["accepted"]) == (True, 1)
+    assert body["records"] == [{"sequence_number": "1", "shard_id": body["records"][0]["shard_id"]}]
+    assert on_stream(kinesis) == [GOOD]
+    assert kinesis.accepted[0][0] == "Paris|9|5"
+
+
+def test_a_list_is_answered_in_its_order(kinesis):
+    with client() as api:
+        body = api.post("/uber_movement", json=[good(n) for n in range(1200)]).json()
+    assert body["accepted"] == 1200
+    for number, place in enumerate(body["records"]):
+        _, data = kinesis.accepted[int(place["sequence_number"]) - 1]
+        assert json.loads(data)["Origin Movement ID"] == str(number)
+
+
+def test_concurrent_requests_share_put_records(kinesis):
+    kinesis.delay = 0.02
+    with client("api.linger_ms=10") as api, ThreadPoolExecutor(30) as pool:
+        answers = list(pool.map(lambda n: api.post("/uber_movement", json=good(n)), range(300)))
+    assert all(answer.status_code == 200 for answer in answers)
+    assert len(kinesis.accepted) == 300
+    assert len(kinesis.requests) < 100
+
+
+def test_a_rejected_record_is_answered_with_its_fields_and_nothing_is_sent(kinesis):
+    with client() as api:
+        answer = api.post("/uber_movement", json=[GOOD, BAD, {}])
+    assert answer.status_code == 422
+    first, second = answer.json()["rejected"]
+    assert [(error["reason"], error["field"]) for error in first["errors"]] == [
+        ("wrong_type", "Mean Travel Time (Seconds)"),
+        ("bad_date_range", "Date Range"),
+    ]
+    assert {error["reason"] for error in second["errors"]} == {"missing_field"}
+    assert (first["index"], second["index"]) == (1, 2)
+    assert not kinesis.accepted
+
+
+def test_partial_sends_the_good_ones_and_names_the_others(kinesis):
+    with client() as api:
+        answer = api.post("/uber_movement?partial=true", json=[BAD, GOOD])
+        all_bad = api.post("/uber_movement?partial=true", json=[BAD])
+    assert (answer.status_code, all_bad.status_code) == (200, 422)
+    body = answer.json()
+    assert (body["success"], body["accepted"], body["records"][0]) == (True, 1, None)
+    assert [one["index"] for one in body["rejected"]] == [0]
+    assert on_stream(kinesis) == [GOOD]
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        (b"{", 400),
+        (b"", 400),
+        (b"\xff\xfe", 400),
+        (b'{"a": "\xff"}', 400),
+        (b"[" * 50_000, 400),
+        (b'{"a": NaN}', 400),
+        (b"[]", 422),
+        (b"1", 422),
+        (b"[1, null]", 422),
+        (b'"text"', 422),
+    ],
+)
+def test_a_body_that_is_no_record_is_refused(body, status, kinesis):
+    with client() as api:
+        answer = api.post("/uber_movement", content=body)
+    assert answer.status_code == status
+    assert answer.json()["success"] is False
+    assert not kinesis.accepted
+
+
+def test_too_much_is_413_whether_announced_or_streamed_or_in_one_record(kinesis):
+    def stream():
+        for _ in range(100):
+            yield b" " * 100
+
+    big = json.dumps(GOOD | {"Origin Geometry": "x" * 1_100_000})
+    with client("api.max_body_bytes=2000") as api:
+        assert api.post("/uber_movement", content=b" " * 2001).status_code == 413
+        assert api.post("/uber_movement", content=stream()).status_code == 413
+    with client() as api:
+        answer = api.post("/uber_movement", content=big)
+    assert answer.status_code == 413
+    assert answer.json()["rejected"][0]["errors"][0]["reason"] == "too_large"
+    assert not kinesis.accepted
+
+
+def test_the_key_is_asked_for_where_one_is_configured(kinesis, aws_environment):
+    aws_environment.setenv(API_KEY_VARIABLE, "old-key, new-key")
+    with client() as api:
+        assert api.post("/uber_movement", json=GOOD).status_code == 401
+        for wrong in ("", "old", "old-key, new-key", "ключ".encode()):
+            assert api.post("/uber_movement", json=GOOD, headers={"X-API-Key": wrong}).status_code == 401
+        assert not kinesis.accepted
+        for key in ("old-key", "new-key"):
+            assert api.post("/uber_movement", json=GOOD, headers={"X-API-Key": key}).status_code == 200
+        assert api.get("/healthz").status_code == 200
+
+
+def test_a_record_that_is_throttled_at_first_is_answered_with_success_once_accepted(kinesis):
+    kinesis.faults = lambda n: Fail(lambda place: place % 2 == 0) if n < 3 else None
+    with client() as api:
+        body = api.post("/uber_movement", json=[good(n) for n in range(10)]).json()
+    assert (body["success"], body["accepted"], len(kinesis.accepted)) == (True, 10, 10)
+
+
+def test_what_is_not_accepted_in_time_is_503_and_says_what_was_accepted(kinesis):
+    kinesis.faults = lambda n: Fail(lambda place: place == 1 or n > 0)
+    with client("api.timeout_seconds=0.3") as api:
+        answer = api.post("/uber_movement", json=[good(n) for n in range(3)])
+        kinesis.faults = lambda _n: None
+        time.sleep(0.5)
+        assert api.post("/uber_movement", json=good(9)).status_code == 200
+    assert answer.status_code == 503
+    assert int(answer.headers["retry-after"]) >= 1
+    body = answer.json()
+    assert (body["success"], body["accepted"]) == (False, 2)
+    there = [record["Origin Movement ID"] for record in on_stream(kinesis)]
+    assert sorted(there) == ["0", "2", "9"], "what was given up is not sent later"
+    assert body["records"][1] is None
+
+
+def test_under_back_pressure_the_sender_is_told_when_to_come_back(kinesis):
+    kinesis.delay = 0.3
+    with client("api.max_waiting_records=5") as api, ThreadPoolExecutor(20) as pool:
+        answers = list(pool.map(lambda n: api.post("/uber_movement", json=good(n)), range(20)))
+    statuses = [answer.status_code for answer in answers]
+    assert set(statuses) == {200, 429}
+    assert all(answer.headers["retry-after"] for answer in answers if answer.status_code == 429)
+    assert len(kinesis.accepted) == statuses.count(200)
+
+
+def test_an_outage_loses_nothing_that_was_answered_with_success(kinesis):
+    kinds = [
+        Reset(after=True),
+        Status(500, "InternalFailure"),
+        None,
+        Fail(lambda place: place % 2 == 0),
+        Status(400, "ProvisionedThroughputExceededException"),
+        None,
+    ]
+    kinesis.faults = lambda n: kinds[n % len(kinds)]
+    with client("api.timeout_seconds=1.0") as api, ThreadPoolExecutor(16) as pool:
+        answers = list(pool.map(lambda n: api.post("/uber_movement", json=good(n)), range(300)))
+    there = {record["Origin Movement ID"] for record in on_stream(kinesis)}
+    accepted = {str(n) for n, answer in enumerate(answers) if answer.status_code == 200}
+    assert {answer.status_code for answer in answers} <= {200, 503}
+    assert len(accepted) > 100
+    assert accepted <= there
+
+
+def test_a_refusal_for_good_is_503_and_shows_in_healthz_without_the_accounts_insides(kinesis):
+    with client() as api:
+        assert api.get("/healthz").json()["status"] == "ok"
+        kinesis.faults = lambda _n: Status(400, "AccessDeniedException")
+        answer = api.post("/uber_movement", json=GOOD)
+        health = api.get("/healthz")
+        kinesis.faults = lambda _n: None
+        assert api.post("/uber_movement", json=GOOD).status_code == 200
+        assert api.get("/healthz").status_code == 200
+    assert answer.status_code == 503
+    assert "AccessDenied" not in answer.text
+    assert (health.status_code, health.json()["last_error"]) == (503, "AwsAccessError")
+
+
+def test_a_stream_that_is_not_there_is_said_at_start(stream):
+    app = create_app(load_settings(None, ["stream.name=nowhere"]))
+
+    async def start() -> None:
+        async with app.router.lifespan_context(app):
+            raise AssertionError("it started")
+
+    with pytest.raises(AwsAccessError, match="movement local up"):
+        asyncio.run(start())
+
+
+def test_metrics_count_requests_records_and_reasons(kinesis):
+    with client() as api:
+        api.post("/uber_movement", json=[good(n) for n in range(3)])
+        api.post("/uber_movement", json=BAD)
+        text = api.get("/metrics").text
+    assert "movement_records_accepted_total 3.0" in text
+    assert 'movement_http_requests_total{status="200"} 1.0' in text
+    assert 'movement_http_requests_total{status="422"} 1.0' in text
+    assert 'movement_records_rejected_total{reason="wrong_type"} 1.0' in text
+
+
+def test_the_openapi_page_shows_the_contracts_fields_and_examples_that_pass(kinesis):
+    with client() as api:
+        page = api.get("/openapi.json").json()
+        operation = page["paths"]["/uber_movement"]["post"]
+        content = operation["requestBody"]["content"]["application/json"]
+        for example in content["examples"].values():
+            assert api.post("/uber_movement", json=example["value"]).status_code == 200
+        assert api.get("/docs").status_code == 200
+    assert "Date Range" in content["schema"]["oneOf"][0]["required"]
+    assert {"200", "400", "401", "413", "422", "429", "503"} <= set(operation["responses"])
+
+
+def test_what_a_body_holds_never_reaches_a_log(kinesis, caplog):
+    caplog.set_level(logging.DEBUG)
+    secret = "s3cret-payload"
+    kinesis.faults = lambda n: Status(500, "InternalFailure") if n == 0 else None
+    with client() as api:
+        api.post("/uber_movement", json=GOOD | {"Origin Display Name": secret})
+        api.post("/uber_movement", json=BAD | {"Mean Travel Time (Seconds)": secret})
+        api.post("/uber_movement", content=secret.encode())
+    ours = [record for record in caplog.records if not record.name.startswith(("botocore", "urllib3", "httpx"))]
+    assert secret not in "".join(record.getMessage() for record in ours)
+
+
+_SERVE = """
+import typer
+from movement import serve_commands
+app = typer.Typer(pretty_exceptions_enable=False)
+app.command()(serve_commands.serve)
+app()
+"""
+
+
+def test_sigterm_finishes_what_is_in_flight_and_then_ends(kinesis):
+    port = free_port()
+    environment = os.environ | {"PYTHONPATH": os.getcwd()}
+    server = subprocess.Popen(
+        [sys.executable, "-c", _SERVE, "--set", "stream.name=stream", "--port", str(port), "--access-log"],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    url = f"http://127.0.0.1:{port}"
+    try:
+        for _ in range(200):
+            try:
+                httpx.get(f"{url}/healthz")
+                break
+            except httpx.TransportError:
+                time.sleep(0.05)
+        kinesis.delay = 1.0
+        answers = []
+        posting = threading.Thread(target=lambda: answers.append(httpx.post(f"{url}/uber_movement", json=GOOD)))
+        posting.start()
+        time.sleep(0.4)
+        server.send_signal(signal.SIGTERM)
+        posting.join(10)
+        output, _ = server.communicate(timeout=10)
+    finally:
+        server.kill()
+    assert [answer.status_code for answer in answers] == [200], output
+    assert len(kinesis.accepted) == 1
+    assert server.returncode in (0, -signal.SIGTERM), output
+    assert b"Paris" not in output
+    with pytest.raises(httpx.TransportError):
+        httpx.get(f"{url}/healthz")

@@ -1,0 +1,83 @@
+"""From a CSV file to the stream and back: every row, every field, byte for byte."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from jobs.contract.errors import AwsAccessError
+from jobs.contract.settings import load_settings
+from producer.put_records import produce
+from producer.sample import write_sample
+
+
+def rows_as_read(folder: Path) -> Counter[tuple[tuple[str, str], ...]]:
+    """The files' rows, read by the standard library alone."""
+    found: Counter[tuple[tuple[str, str], ...]] = Counter()
+    for file in folder.glob("*.csv"):
+        city = file.name.removeprefix("Travel_Times - ").removesuffix(".csv")
+        with file.open(encoding="utf-8", newline="") as source:
+            found.update(tuple(sorted({**row, "City": city}.items())) for row in csv.DictReader(source))
+    return found
+
+
+@pytest.mark.aws
+def test_every_field_of_the_real_files_survives(stream, real_data):
+    result = produce([real_data], load_settings(None, [f"stream.name={stream.name}"]))
+
+    records = stream.records()
+    found = Counter(tuple(sorted(json.loads(record["Data"]).items())) for record in records)
+    assert found == rows_as_read(real_data)
+    assert (result.produced, result.rejected) == (3153, 0)
+    assert {file.city: file.produced for file in result.files} == {
+        "Paris": 2227,
+        "Boston": 700,
+        "Johannesburg and Pretoria": 226,
+    }
+
+
+@pytest.mark.aws
+def test_a_pair_of_zones_has_one_partition_key_and_the_shards_share_the_load(stream, tmp_path):
+    write_sample(2000, tmp_path, cities=2)
+
+    produce([tmp_path], load_settings(None, [f"stream.name={stream.name}"]))
+
+    records = stream.records()
+    keys = {
+        (row["City"], row["Origin Movement ID"], row["Destination Movement ID"], record["PartitionKey"])
+        for record in records
+        for row in [json.loads(record["Data"])]
+    }
+    assert all(key == f"{city}|{origin}|{destination}" for city, origin, destination, key in keys)
+    assert len(records) == 2000
+
+
+@pytest.mark.aws
+def test_records_of_one_pair_keep_their_order(stream, tmp_path):
+    write_sample(3000, tmp_path, cities=1)
+
+    produce([tmp_path], load_settings(None, [f"stream.name={stream.name}"]))
+
+    order: dict[str, list[str]] = {}
+    for record in stream.records():
+        row = json.loads(record["Data"])
+        order.setdefault(record["PartitionKey"], []).append(row["Date Range"] + row["Mean Travel Time (Seconds)"])
+    expected: dict[str, list[str]] = {}
+    with next(tmp_path.glob("*.csv")).open(encoding="utf-8", newline="") as source:
+        for row in csv.DictReader(source):
+            key = f"Paris|{row['Origin Movement ID']}|{row['Destination Movement ID']}"
+            expected.setdefault(key, []).append(row["Date Range"] + row["Mean Travel Time (Seconds)"])
+    assert max(map(len, expected.values())) > 1
+    assert order == expected
+
+
+@pytest.mark.aws
+def test_a_stream_that_is_not_there_is_named_with_the_remedy(stream, tmp_path):
+    write_sample(1, tmp_path, cities=1)
+
+    with pytest.raises(AwsAccessError, match=r"stream 'nowhere' does not exist .*movement local up"):
+        produce([tmp_path], load_settings(None, ["stream.name=nowhere"]))
