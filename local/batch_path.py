@@ -121,10 +121,13 @@ class BatchPath:
     def run(self, timeout_seconds: float = 1800.0) -> BatchRun:
         """Delivers what is on the stream, then lets events, crawler and job work until nothing is left to do.
 
-        What failed in an earlier run is tried again: its messages come back from the dead-letter queues.
+        What failed in an earlier run is tried again: its messages come back from the dead-letter queues. The first
+        call ensures the resources where nobody did.
         Raises TransientError where that takes longer than `timeout_seconds`.
         """
         begun = time.monotonic()
+        if not self._triggers:
+            self.ensure()
         delivered = self._delivery_stream.drain()
         for file in delivered:
             self._on_step(f"delivered {file.records} records to {file.key}")
@@ -181,13 +184,20 @@ class BatchPath:
 
 
 def ensure_crawler(name: str, database: str, target: str) -> None:
-    """Creates the Glue crawler of one S3 folder, or leaves the one of that name as it is."""
-    with aws.explained(f"create the crawler {name}"), allowed("AlreadyExistsException"):
-        aws.client("glue").create_crawler(
+    """Creates the Glue crawler of one S3 folder; one of that name with another folder or database is replaced."""
+    glue = aws.client("glue")
+    targets = {"S3Targets": [{"Path": target}]}
+    with aws.explained(f"create the crawler {name}"):
+        with allowed("EntityNotFoundException"):
+            there = glue.get_crawler(Name=name)["Crawler"]
+            if (there["Targets"], there["DatabaseName"]) == (targets, database):
+                return
+            glue.delete_crawler(Name=name)
+        glue.create_crawler(
             Name=name,
             Role="arn:aws:iam::123456789012:role/embedded",
             DatabaseName=database,
-            Targets={"S3Targets": [{"Path": target}]},
+            Targets=targets,
             SchemaChangePolicy={"UpdateBehavior": "UPDATE_IN_DATABASE", "DeleteBehavior": "LOG"},
             RecrawlPolicy={"RecrawlBehavior": "CRAWL_EVERYTHING"},
         )

@@ -21,7 +21,7 @@ from lambdas import sqs_batch
 from local import server
 
 
-@pytest.fixture(autouse=True, scope="session")
+@pytest.fixture(autouse=True, scope="module")
 def clients_are_made_once() -> Iterator[None]:
     """Making a boto3 client takes up to 0.1 s, and the code makes many: here one for each service and environment."""
 

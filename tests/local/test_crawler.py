@@ -234,3 +234,13 @@ def test_the_events_have_the_shape_of_awss_examples(site: Site) -> None:
         assert event["detail"]["message"] == example["detail"]["message"]
         assert len(event["time"]) == len(example["time"])
     assert received["Succeeded"]["detail"]["partitionsCreated"] == "1"
+
+
+def test_an_ensured_crawler_keeps_its_crawls_and_follows_its_folder(site: Site) -> None:
+    site.put("ingest_date=2026-11-22/a", {"n": 1})
+    site.crawl()
+    ensure_crawler(site.name, site.database, f"s3://{site.bucket}/lake/delivery/")
+    assert site.described()["LastCrawl"]["Status"] == "SUCCEEDED"
+    ensure_crawler(site.name, site.database, f"s3://{site.bucket}/other/delivery/")
+    assert site.described()["Targets"]["S3Targets"] == [{"Path": f"s3://{site.bucket}/other/delivery/"}]
+    assert "LastCrawl" not in site.described()
