@@ -64,7 +64,8 @@ class BatchPath:
     """The batch path of the settings' stream and lake.
 
     `crawler_trigger` and `gluejob_trigger` are the handlers of `lambdas`; `submit` is the command before the
-    job's script; `job_arguments` are the job's default arguments, keys with their `--`.
+    job's script and `job_environment` what is set for it (`job_runner.spark_submit` makes both); `job_arguments`
+    are the job's default arguments, keys with their `--`.
     Raises ConfigurationError where the lake is a folder: S3 events start this path.
     """
 
@@ -76,6 +77,7 @@ class BatchPath:
         script: str,
         submit: Sequence[str],
         job_arguments: dict[str, str] | None = None,
+        job_environment: dict[str, str] | None = None,
         names: Names | None = None,
         options: DeliveryOptions | None = None,
         on_step: Step = lambda _what: None,
@@ -95,7 +97,11 @@ class BatchPath:
         self._delivery_stream = DeliveryStream(settings.stream.name, settings.lake, options)
         self._crawler = Crawler(self._names.crawler, lambda phase: on_step(f"crawler {phase}"))
         self._runner = JobRunner(
-            self._names.job, submit, state / "job-runs", on_state=lambda run, now: on_step(f"job run {run[:9]} {now}")
+            self._names.job,
+            submit,
+            state / "job-runs",
+            job_environment,
+            lambda run, now: on_step(f"job run {run[:9]} {now}"),
         )
         self._triggers: list[QueueTrigger] = []
 
