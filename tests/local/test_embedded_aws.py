@@ -105,7 +105,8 @@ def test_any_process_file_without_a_lock_is_stale(settings: Settings, content: s
     process_file(settings).parent.mkdir(parents=True)
     process_file(settings).write_text(content)
     assert server.find(settings) is None
-    assert server.up(settings, notice=lambda _: None).started
+    assert server.down(settings) is None
+    assert not process_file(settings).exists()
 
 
 def test_a_recycled_process_id_is_never_killed(settings: Settings) -> None:
