@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import boto3
 import msgspec
 from botocore.exceptions import BotoCoreError, ClientError, ConnectionError, NoCredentialsError, PartialCredentialsError
 
@@ -162,6 +163,8 @@ def kinesis_client(connections: int, timeout_seconds: float) -> Any:
         parameter_validation=False,
         retries={"total_max_attempts": 1, "mode": "standard"},
         read_timeout=timeout_seconds,
+        # botocore puts its own together anew for every request, from two dozen parts.
+        user_agent=f"movement-lake boto3/{boto3.__version__}",
     )
     client.meta.events.register("before-parameter-build.kinesis.PutRecords", _set_records_aside)
     client.meta.events.register("before-call.kinesis.PutRecords", _write_body)
