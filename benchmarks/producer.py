@@ -46,7 +46,7 @@ from jobs.contract.table import load_contract  # noqa: E402
 from producer.csv_rows import ExportReader, find_exports  # noqa: E402
 from producer.processes import send_in_processes  # noqa: E402
 from producer.put_records import plan, produce, send  # noqa: E402
-from producer.put_request import PutRequest, kinesis_client  # noqa: E402
+from producer.put_request import PutRequest  # noqa: E402
 from producer.records import Record, RowEncoder  # noqa: E402
 from producer.sample import write_sample  # noqa: E402
 
@@ -91,13 +91,14 @@ def one_a_row(folder: Path, rows: int) -> float:
     return sent / (time.perf_counter() - started)
 
 
-def signed_loop(endpoint: str, batches: list[list[dict[str, str]]]) -> float:
-    """(b): orjson, SigV4 and urllib3 over ready-made batches; no files, no checks, no retries."""
+def signed_loop(endpoint: str, batches: list[list[Record]]) -> float:
+    """(b): base64, orjson, SigV4 and urllib3 over ready-made batches; no files, no checks, no retries."""
     pool = urllib3.connection_from_url(endpoint)
     signer = SigV4Auth(Credentials("bench", "bench"), "kinesis", "us-east-1")
     headers = {"Content-Type": "application/x-amz-json-1.1", "X-Amz-Target": "Kinesis_20131202.PutRecords"}
     started = time.perf_counter()
-    for records in batches:
+    for batch in batches:
+        records = [{"Data": base64.b64encode(one.Data).decode(), "PartitionKey": one.PartitionKey} for one in batch]
         request = AWSRequest(
             "POST", endpoint + "/", headers=headers, data=orjson.dumps({"StreamName": "stream", "Records": records})
         )
@@ -134,7 +135,7 @@ def stages(folder: Path, rows: int) -> dict[str, float]:
     """CPU seconds for a million records: reading CSV; checks, JSON and keys; the request (body, signature, HTTP)."""
     contract = load_contract("travel_times.yaml")
     taken = {"csv": 0.0, "check_and_json": 0.0, "request": 0.0}
-    puts = PutRequest("stream", client=kinesis_client(1, 10))
+    puts = PutRequest("stream")
     done = 0
     for export in find_exports([folder]):
         with ExportReader(export) as reader:
@@ -192,7 +193,7 @@ def on_kinesalite(program: str, folder: Path, state: Path, rows: int) -> dict[st
     write_sample(total, few, cities=1)
 
     def all_it_takes(stream: str) -> float:
-        puts = PutRequest(stream, client=kinesis_client(8, 60))
+        puts = PutRequest(stream, timeout_seconds=60)
         with ThreadPoolExecutor(4) as pool:
             started = time.perf_counter()
             for answer in pool.map(puts.put, batches):
@@ -238,18 +239,13 @@ def main() -> int:
         batches = encoded(folder, arguments.rows)
         records = [record for batch in batches for record in batch]
         result["record_bytes"] = round(sum(len(record.Data) for record in records) / len(records), 1)
-        ready = [
-            [{"Data": base64.b64encode(one.Data).decode(), "PartitionKey": one.PartitionKey} for one in batch]
-            for batch in batches
-        ]
-        del records, batches
 
         with accepting_server() as endpoint:
             os.environ["AWS_ENDPOINT_URL_KINESIS"] = endpoint
             single, loop, movement = best_of(
                 arguments.runs,
                 lambda: one_a_row(folder, 2000),
-                lambda: signed_loop(endpoint, ready),
+                lambda: signed_loop(endpoint, batches),
                 lambda: ours(folder, state),
             )
             result["records_per_second"] = {

@@ -19,7 +19,9 @@ Config = Annotated[
 ]
 Overrides = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Override one setting; may be repeated. Keys: conf/reference.yaml."),
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Override one setting; may be repeated. Keys: conf/reference.yaml."
+    ),
 ]
 JsonFile = Annotated[
     Path | None,

@@ -230,9 +230,14 @@ def _connect(settings: Settings, puts: Puts | None, record_bytes: int | None) ->
     stream, producer, api = settings.stream.name, settings.producer, settings.api
     find_shards: Callable[[], Any] | None = None
     if puts is None:
-        client = kinesis_client(producer.in_flight + 1, producer.request_timeout_seconds)
+        client = kinesis_client(producer.request_timeout_seconds)
         record_bytes = record_bytes or max_record_bytes(client, stream)
-        puts = PutRequest(stream, client=client, detailed=True)
+        puts = PutRequest(
+            stream,
+            connections=producer.in_flight,
+            timeout_seconds=producer.request_timeout_seconds,
+            detailed=True,
+        )
         find_shards = lambda: shard_map(client, stream)  # noqa: E731
     commit = GroupCommit(
         puts,

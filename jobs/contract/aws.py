@@ -57,7 +57,9 @@ def client(service: str, *, connections: int = 10, **config: Any) -> Any:
     except NoRegionError as error:
         raise ConfigurationError("no AWS region: set AWS_REGION, or a region in the AWS profile") from error
     except ProfileNotFound as error:
-        raise ConfigurationError(f"AWS_PROFILE: {error}; `aws configure list-profiles` lists those that exist") from error
+        raise ConfigurationError(
+            f"AWS_PROFILE: {error}; `aws configure list-profiles` lists those that exist"
+        ) from error
 
 
 def error_code(error: ClientError) -> str:
@@ -85,7 +87,9 @@ def explained(what: str) -> Iterator[None]:
         if code in DENIED:
             raise AwsAccessError(f"{what}: AWS refused ({code}: {message}); check the role's policy") from error
         if code in MISSING:
-            raise AwsAccessError(f"{what}: does not exist ({code}: {message}); check name, region and account") from error
+            raise AwsAccessError(
+                f"{what}: does not exist ({code}: {message}); check name, region and account"
+            ) from error
         raise TransientError(f"{what}: {code}: {message}") from error
     except BotoCoreError as error:
         raise TransientError(f"{what}: {error}") from error

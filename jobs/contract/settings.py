@@ -65,7 +65,9 @@ class ProducerSettings(_Model):
 
 
 class ApiSettings(_Model):
-    host: Annotated[str, Field(description="Address that `movement serve` listens on; 0.0.0.0: every one")] = "127.0.0.1"
+    host: Annotated[str, Field(description="Address that `movement serve` listens on; 0.0.0.0: every one")] = (
+        "127.0.0.1"
+    )
     port: Annotated[int, Field(ge=1, le=65535, description="Port that `movement serve` listens on")] = 8000
     linger_ms: Annotated[
         float,
@@ -75,7 +77,8 @@ class ApiSettings(_Model):
         int, Field(ge=1024, le=100 * 1024 * 1024, description="A larger request body is answered with 413")
     ] = 5242880
     max_waiting_records: Annotated[
-        int, Field(ge=1, description="Records that wait for Kinesis at most; beyond that requests are answered with 429")
+        int,
+        Field(ge=1, description="Records that wait for Kinesis at most; beyond that requests are answered with 429"),
     ] = 20000
     max_waiting_bytes: Annotated[
         int, Field(ge=1024, description="Bytes of records that wait for Kinesis at most; beyond that, 429")
@@ -161,12 +164,12 @@ class Settings(_Model):
     contract: Annotated[
         str, Field(description="The table's contract: a path, or the name of a file that ships in conf/")
     ] = "travel_times.yaml"
-    lake: Annotated[
-        str, Field(description="Where the lake lies: s3://bucket/prefix, or a folder of this machine")
-    ] = "s3://movement-lake/lake"
-    database: Annotated[
-        str, Field(pattern=r"^[a-z0-9_]{1,255}$", description="Database in the Glue Data Catalog")
-    ] = "uber_movement"
+    lake: Annotated[str, Field(description="Where the lake lies: s3://bucket/prefix, or a folder of this machine")] = (
+        "s3://movement-lake/lake"
+    )
+    database: Annotated[str, Field(pattern=r"^[a-z0-9_]{1,255}$", description="Database in the Glue Data Catalog")] = (
+        "uber_movement"
+    )
     stream: StreamSettings = StreamSettings()
     producer: ProducerSettings = ProducerSettings()
     api: ApiSettings = ApiSettings()
@@ -236,7 +239,9 @@ def _read(path: Path) -> Mapping[str, Any]:
     return content
 
 
-def _lay_over(base: dict[str, Any], layer: Mapping[str, Any], origin: str, origins: dict[str, str], at: str = "") -> None:
+def _lay_over(
+    base: dict[str, Any], layer: Mapping[str, Any], origin: str, origins: dict[str, str], at: str = ""
+) -> None:
     """Lays `layer` over `base` key by key; a key that is set wins whatever its value, 0 and false included."""
     for key, value in layer.items():
         path = f"{at}{key}"

@@ -187,8 +187,8 @@ def test_what_is_not_accepted_in_time_is_503_and_says_what_was_accepted(kinesis)
     kinesis.faults = lambda n: Fail(lambda place: place == 1 or n > 0)
     with client("api.timeout_seconds=0.3") as api:
         answer = api.post("/uber_movement", json=[good(n) for n in range(3)])
-        kinesis.faults = lambda _n: None
         time.sleep(0.5)
+        kinesis.faults = lambda _n: None
         assert api.post("/uber_movement", json=good(9)).status_code == 200
     assert answer.status_code == 503
     assert int(answer.headers["retry-after"]) >= 1
