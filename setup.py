@@ -5,11 +5,21 @@ from pathlib import Path
 from setuptools import find_namespace_packages, setup
 
 EXTRAS = {
+    # `movement serve`.
+    "api": ["fastapi>=0.115", "prometheus-client>=0.21", "uvicorn>=0.32"],
     # The embedded AWS of a laptop and of the tests.
-    "local": ["moto[server]==5.2.5"],
+    "local": ["moto[glue,s3]==5.2.5", "flask>=3", "flask-cors>=5"],
     # Spark itself: EMR and Glue bring their own.
     "spark": ["pyspark==4.1.1", "delta-spark==4.2.0"],
-    "dev": ["chispa>=0.11", "hypothesis>=6", "mypy>=1.18", "pytest>=8", "ruff>=0.14", "types-PyYAML", "boto3-stubs[essential]"],
+    "dev": [
+        "chispa>=0.11",
+        "httpx>=0.27",
+        "hypothesis>=6",
+        "mypy>=1.18",
+        "pytest>=8",
+        "ruff>=0.14",
+        "types-PyYAML",
+    ],
 }
 
 setup(
@@ -19,12 +29,13 @@ setup(
     long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     python_requires=">=3.11",
-    packages=find_namespace_packages(include=["jobs*", "producer*", "local*", "movement*", "conf"]),
+    packages=find_namespace_packages(include=["jobs*", "producer*", "lambdas*", "local*", "movement*", "conf"]),
     package_data={"conf": ["*.yaml"]},
     install_requires=[
         "boto3>=1.40",
         "msgspec>=0.19",
         "pyarrow>=18",
+        "pandas>=2.2,<3",  # Spark asks for it before it lets Arrow batches through
         "pydantic>=2.10",
         "pyyaml>=6",
         "rich>=14",

@@ -12,29 +12,29 @@ import typer
 from rich.markup import escape
 
 from jobs.contract.errors import ConfigurationError, MovementError
-from movement import local_commands, produce_commands, serve_commands
+from movement import demo, local_commands, produce_commands, serve_commands, stream_commands
 from movement.console import err
 
 app = typer.Typer(
     name="movement",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="From a Kinesis stream to a queryable lake on S3: nothing lost, nothing doubled.",
 )
+app.command()(demo.demo)
 app.add_typer(local_commands.app, name="local")
 app.command()(produce_commands.produce)
 app.command()(produce_commands.sample)
 app.command()(serve_commands.serve)
+app.command()(stream_commands.stream)
 
 
 def main() -> None:
     """Console script: runs a command, and turns our errors into one message and an exit code."""
     try:
         app()
-    except ConfigurationError as error:
-        err.print(f"[bold red]error:[/] {escape(str(error))}")
-        sys.exit(2)
     except MovementError as error:
-        err.print(f"[bold red]error:[/] {escape(str(error))}")
-        sys.exit(1)
+        err.print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True)
+        sys.exit(2 if isinstance(error, ConfigurationError) else 1)

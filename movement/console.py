@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -27,6 +30,15 @@ JsonFile = Annotated[
     Path | None,
     typer.Option("--json", metavar="FILE", help="Also write the result as JSON, for a program to read."),
 ]
+
+
+def command() -> str:
+    """How this very command is typed here: `movement` where that finds it, else the way it was started."""
+    started = Path(sys.argv[0])
+    found = shutil.which("movement")
+    if started.name != "movement" or (found and Path(found).resolve() == started.resolve()):
+        return "movement"
+    return os.path.relpath(started) if started.is_relative_to(Path.cwd()) else str(started)
 
 
 def write_result(file: Path | None, result: dict[str, Any]) -> None:

@@ -18,6 +18,7 @@ from rich.progress import Progress as Bar
 from movement.console import Config, JsonFile, Overrides, err, out, write_result
 
 if TYPE_CHECKING:
+    from jobs.contract.settings import Settings
     from producer.put_records import Plan, ProduceResult, Progress
 
 _STOPPED = 130
@@ -90,6 +91,14 @@ def produce(
         raise typer.Exit(_STOPPED)
     if result.rejected and not allow_rejects:
         raise typer.Exit(1)
+
+
+def send_all(paths: list[str], settings: Settings) -> ProduceResult:
+    """Sends files with the progress bar and nothing else on the screen: for the commands that do more than this."""
+    from producer.put_records import plan, send
+
+    with _screen() as show:
+        return send(plan(paths, settings, keep_journal=False), on_progress=show)
 
 
 def sample(

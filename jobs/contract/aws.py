@@ -12,7 +12,14 @@ from typing import Any
 
 import boto3
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, NoRegionError, ProfileNotFound
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    EndpointConnectionError,
+    NoCredentialsError,
+    NoRegionError,
+    ProfileNotFound,
+)
 
 from jobs.contract.errors import AwsAccessError, ConfigurationError, TransientError
 
@@ -91,5 +98,9 @@ def explained(what: str) -> Iterator[None]:
                 f"{what}: does not exist ({code}: {message}); check name, region and account"
             ) from error
         raise TransientError(f"{what}: {code}: {message}") from error
+    except EndpointConnectionError as error:
+        raise TransientError(
+            f"{what}: {error}; is it running (`movement local up`) and reachable from here?"
+        ) from error
     except BotoCoreError as error:
         raise TransientError(f"{what}: {error}") from error

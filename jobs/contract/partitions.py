@@ -14,6 +14,7 @@ from urllib.parse import unquote
 NULL_PARTITION = "__HIVE_DEFAULT_PARTITION__"
 
 _ESCAPED = frozenset([chr(code) for code in range(1, 32)] + list("\"#%'*/:=?\\\x7f{[]^"))
+_UNSAYABLE = frozenset("\0\ufffe\uffff")
 
 
 def escape(value: str) -> str:
@@ -32,8 +33,19 @@ def partition_path(names: Sequence[str], values: Mapping[str, object]) -> str:
 
 
 def _folder(value: object) -> str:
-    text = "" if value is None else str(value)
-    return escape(text) if text else NULL_PARTITION
+    if value is None or value == "":
+        return NULL_PARTITION
+    text = str(value)
+    return escape(text.lower() if isinstance(value, bool) else text)  # Hive and Spark write true, Python True
+
+
+def is_usable(name: str, value: str) -> bool:
+    """Whether a partition of this value can be a folder everywhere: file systems stop at 255 bytes a name.
+
+    NUL has no escape in Hive's scheme, the null partition's own name would read back as null, and S3's XML has no
+    way to say the two characters that Unicode keeps for nobody.
+    """
+    return not _UNSAYABLE & set(value) and value != NULL_PARTITION and len(f"{name}={escape(value)}".encode()) <= 255
 
 
 def parse_partition_path(path: str) -> dict[str, str | None]:

@@ -16,9 +16,20 @@ MISSING_FIELD = "missing_field"
 WRONG_TYPE = "wrong_type"
 UNPARSABLE = "unparsable"
 FAILED_CHECK = "failed_check"
+BAD_PARTITION = "bad_partition_value"
 
 # The order is the contract: a record that fails twice is filed under the first.
-REASONS = (TOO_LARGE, NOT_UTF8, NOT_JSON, NOT_AN_OBJECT, MISSING_FIELD, WRONG_TYPE, UNPARSABLE, FAILED_CHECK)
+REASONS = (
+    TOO_LARGE,
+    NOT_UTF8,
+    NOT_JSON,
+    NOT_AN_OBJECT,
+    MISSING_FIELD,
+    WRONG_TYPE,
+    UNPARSABLE,
+    FAILED_CHECK,
+    BAD_PARTITION,
+)
 
 # A rejected value is shown up to this many characters; the whole of it stands in the record's bytes.
 VALUE_CHARACTERS = 200

@@ -19,10 +19,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from jobs.contract.errors import ConfigurationError
 from jobs.contract.table import find_configuration
 from jobs.contract.validation import explain
+from jobs.contract.yaml_file import read_yaml
 
 
 class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    # Strict: true is no 1, and "5" no 5.
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
 class StreamSettings(_Model):
@@ -65,9 +67,7 @@ class ProducerSettings(_Model):
 
 
 class ApiSettings(_Model):
-    host: Annotated[str, Field(description="Address that `movement serve` listens on; 0.0.0.0: every one")] = (
-        "127.0.0.1"
-    )
+    host: Annotated[str, Field(description="Address that `movement serve` listens on; 0.0.0.0: all")] = "127.0.0.1"
     port: Annotated[int, Field(ge=1, le=65535, description="Port that `movement serve` listens on")] = 8000
     linger_ms: Annotated[
         float,
@@ -77,8 +77,7 @@ class ApiSettings(_Model):
         int, Field(ge=1024, le=100 * 1024 * 1024, description="A larger request body is answered with 413")
     ] = 5242880
     max_waiting_records: Annotated[
-        int,
-        Field(ge=1, description="Records that wait for Kinesis at most; beyond that requests are answered with 429"),
+        int, Field(ge=1, description="Records that wait for Kinesis at most; beyond that, answers are 429")
     ] = 20000
     max_waiting_bytes: Annotated[
         int, Field(ge=1024, description="Bytes of records that wait for Kinesis at most; beyond that, 429")
@@ -104,6 +103,12 @@ class SourceSettings(_Model):
     fail_on_data_loss: Annotated[
         bool, Field(description="Stop when records left the stream before they were read; false: go on and count them")
     ] = True
+
+    @field_validator("starting_position", mode="before")
+    @classmethod
+    def _time_as_text(cls, value: Any) -> Any:
+        # YAML takes an unquoted time for a time.
+        return value.isoformat() if isinstance(value, datetime) else value
 
     @field_validator("starting_position")
     @classmethod
@@ -214,7 +219,7 @@ def load_settings(config: str | None = None, overrides: Iterable[str] = ()) -> S
             value = yaml.safe_load(text)
         except yaml.YAMLError as error:
             raise ConfigurationError(f"--set {override}: the value is not readable as YAML") from error
-        for part in reversed(key.strip().split(".")):
+        for part in reversed(_parts(key.strip())):
             value = {part: value}
         _lay_over(layered, value, "--set", origins)
 
@@ -228,10 +233,7 @@ def load_settings(config: str | None = None, overrides: Iterable[str] = ()) -> S
 
 
 def _read(path: Path) -> Mapping[str, Any]:
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"{path}: not readable as YAML: {error}") from error
+    content = read_yaml(path)
     if content is None:
         return {}
     if not isinstance(content, dict):
@@ -253,6 +255,22 @@ def _lay_over(
             _lay_over(base[key], value, origin, origins, f"{path}.")
         else:
             base[key] = value
+
+
+def _parts(key: str) -> list[str]:
+    """A dotted key's parts; below a setting that is a mapping (spark.conf) the rest is one key, dots and all."""
+    parts: list[str] = []
+    model: Any = Settings
+    rest = key
+    while isinstance(model, type) and issubclass(model, BaseModel):
+        part, separator, rest = rest.partition(".")
+        parts.append(part)
+        if not separator:
+            return parts
+        if part not in model.model_fields:
+            break
+        model = model.model_fields[part].annotation
+    return [*parts, rest]
 
 
 def _prefixes(key: str) -> list[str]:

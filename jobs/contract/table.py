@@ -9,18 +9,20 @@ from __future__ import annotations
 import re
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from jobs.contract.errors import ConfigurationError
 from jobs.contract.rejects import UNPARSABLE
 from jobs.contract.validation import explain
+from jobs.contract.yaml_file import read_yaml
 
 ColumnType = Literal["string", "int", "long", "double", "boolean", "date", "timestamp"]
 ColumnName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,127}$")]
 NUMBERS = ("int", "long", "double")
+# Types whose values have one text, the same to Spark, Athena and Python: what a folder's name needs.
+FOLDER_TYPES = ("string", "int", "long", "boolean", "date")
 
 # The project's own configuration files: beside `jobs/`, in a checkout as in an installed package.
 SHIPPED = Path(__file__).parents[2] / "conf"
@@ -32,6 +34,8 @@ PROVENANCE: dict[str, tuple[ColumnType, str]] = {
     "arrival_time": ("timestamp", "When Kinesis accepted the record (UTC)"),
     "batch": ("string", "Micro-batch that wrote the row: <query>-<batch>, as in the ledger"),
 }
+# Partition columns of the raw table, which holds the contract's columns too.
+RAW_PARTITIONS = ("ingest_date", "hour")
 
 
 class _Model(BaseModel):
@@ -114,14 +118,14 @@ class TableContract(_Model):
     checks: tuple[Check, ...] = ()
     rescued_column: ColumnName = "rescued_data"
     max_record_bytes: Annotated[int, Field(ge=1, le=10 * 1024 * 1024)] = 10 * 1024 * 1024
-    partition_by: tuple[str, ...]
+    partition_by: Annotated[tuple[str, ...], Field(min_length=1)]
     sort_by: tuple[str, ...] = ()
     stream_partition_key: Annotated[tuple[str, ...], Field(min_length=1)]
 
     @model_validator(mode="after")
     def _names_are_known_and_used_once(self) -> TableContract:
         sources = [column.source for column in self.columns]
-        names = [name for name, _, _ in self.data_columns] + list(PROVENANCE)
+        names = [name for name, _, _ in self.data_columns] + [*PROVENANCE, *RAW_PARTITIONS]
         for what, found in (("source", sources), ("column", names)):
             doubled = sorted({name for name in found if found.count(name) > 1})
             if doubled:
@@ -135,9 +139,29 @@ class TableContract(_Model):
             for name in wanted:
                 if name not in known:
                     raise ValueError(f"{key}: no column is named {name!r}")
+            if len(set(wanted)) < len(wanted):
+                raise ValueError(f"{key}: a column stands more than once")
         for name in self.stream_partition_key:
             if name not in sources:
                 raise ValueError(f"stream_partition_key: no source field is named {name!r}")
+        return self
+
+    @model_validator(mode="after")
+    def _types_fit_their_use(self) -> TableContract:
+        kinds = {name: kind for name, kind, _ in self.data_columns}
+        for name in self.partition_by:
+            if kinds[name] not in FOLDER_TYPES or name == self.rescued_column:
+                raise ValueError(
+                    f"partition_by: {name!r} ({kinds[name]}) cannot name folders; allowed: a column of type "
+                    f"{', '.join(FOLDER_TYPES)} other than {self.rescued_column!r}"
+                )
+        for check in self.checks:
+            found = {"number" if kinds[name] in NUMBERS else kinds[name] for name in check.ascending}
+            if len(found) > 1:
+                raise ValueError(
+                    f"checks.{check.name}: cannot compare {' with '.join(sorted(found))}; allowed: columns of one "
+                    "type, or numbers"
+                )
         return self
 
     @cached_property
@@ -185,10 +209,6 @@ def load_contract(name: str) -> TableContract:
     """The contract in the YAML file `name`. Raises ConfigurationError with file, key, value and remedy."""
     path = find_configuration(name)
     try:
-        content: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"{path}: not readable as YAML: {error}") from error
-    try:
-        return TableContract.model_validate(content)
+        return TableContract.model_validate(read_yaml(path))
     except ValidationError as error:
         raise ConfigurationError(explain(error, TableContract, lambda _key: str(path))) from error

@@ -1,0 +1,42 @@
+# `make demo` and `make test` do all the set-up on a fresh machine; a second run starts at once.
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test fast lint format lock reference clean
+
+help: ## Show what can be made
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+setup: $(READY) ## Virtual environment in .venv, pinned dependencies, Java, Spark's jars
+	@bootstrap/java.sh
+
+$(READY): setup.py requirements.lock bootstrap/setup.sh bootstrap/spark-jars.lock bootstrap/spark_jars.py
+	@PYTHON=$(PYTHON) bootstrap/setup.sh
+
+demo: setup ## The main job, all of it, on this machine (ARGS="--csv PATH" for exports of your own)
+	@$(BIN)/movement demo $(ARGS)
+
+test: setup lint ## Everything that CI checks
+	@$(BIN)/python -m pytest $(ARGS)
+
+fast: setup ## The tests that need neither Spark nor the embedded AWS
+	@$(BIN)/python -m pytest -q -m "not spark and not aws" $(ARGS)
+
+lint: setup ## Formatter, linter, type checker
+	@$(BIN)/ruff format --check --quiet . && $(BIN)/ruff check --quiet . && $(BIN)/mypy
+
+format: setup ## Format the code and mend what the linter can
+	@$(BIN)/ruff format . && $(BIN)/ruff check --fix .
+
+lock: ## Pin the dependencies of setup.py anew in requirements.lock (needs uv)
+	@uv pip compile setup.py --all-extras --universal --python-version 3.11 --generate-hashes --quiet \
+		--custom-compile-command "make lock" --output-file requirements.lock
+
+reference: setup ## Write conf/reference.yaml from the settings' classes
+	@$(BIN)/python -m jobs.contract.reference > conf/reference.yaml
+
+clean: ## Remove what was installed and written here
+	@test ! -x $(BIN)/movement || $(BIN)/movement local down
+	@rm -rf .venv .movement build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis spark-warehouse

@@ -1,0 +1,21 @@
+#!/usr/bin/env bash
+# Makes .venv: pinned dependencies, this project in development mode, the jars that Spark lacks. Safe to repeat.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+python=${PYTHON:-python3}
+
+fail() { echo "error: $*" >&2; exit 1; }
+
+command -v "$python" >/dev/null || fail "no $python on the PATH: install Python 3.11 or newer, or set PYTHON"
+"$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
+    fail "$python is $("$python" -V): Python 3.11 or newer is needed; set PYTHON to one, such as PYTHON=python3.12"
+if [ ! -x .venv/bin/python ]; then
+    echo "Making the virtual environment .venv"
+    "$python" -m venv .venv >/dev/null 2>&1 || { rm -rf .venv; fail "python's venv is missing: apt-get install python3-venv"; }
+fi
+bootstrap/java.sh
+echo "Installing the pinned dependencies (Spark is 450 MB: a few minutes the first time)"
+.venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements.lock
+.venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+.venv/bin/python bootstrap/spark_jars.py
+touch .venv/.ready

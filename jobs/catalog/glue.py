@@ -1,0 +1,199 @@
+"""The lake's tables in the Glue Data Catalog, and the partitions that a batch has written.
+
+Every call is safe to repeat: what is already there is success. The ledger entry of a batch waits for
+`register`, so a batch that is final is also visible to Athena, Spark and Redshift Spectrum.
+Source: https://docs.aws.amazon.com/glue/latest/webapi/ (CreateTable, BatchCreatePartition).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from botocore.exceptions import ClientError
+
+from jobs.contract.aws import error_code, explained
+from jobs.contract.errors import TransientError
+from jobs.contract.partitions import NULL_PARTITION, parse_partition_path
+from jobs.contract.table import ColumnType, TableContract
+
+_BATCH = 100  # partitions in one BatchCreatePartition, AWS's limit
+_EXISTS = "AlreadyExistsException"
+_HIVE_TYPES = {"long": "bigint"}
+
+Columns = Sequence[tuple[str, ColumnType, str]]
+
+
+@dataclass(frozen=True)
+class LakeTable:
+    """A table of the lake as Glue sees it: `name` is also its folder."""
+
+    name: str
+    comment: str
+    columns: Columns
+    partitions: Columns
+    storage: Mapping[str, Any]
+    classification: str
+
+
+_PARQUET = {
+    "InputFormat": "org.apache.hadoop.hive.ql.io.parquet.MapredParquetInputFormat",
+    "OutputFormat": "org.apache.hadoop.hive.ql.io.parquet.MapredParquetOutputFormat",
+    "SerdeInfo": {
+        "SerializationLibrary": "org.apache.hadoop.hive.ql.io.parquet.serde.ParquetHiveSerDe",
+        "Parameters": {"serialization.format": "1"},
+    },
+}
+
+
+def _json(mapping: Mapping[str, str]) -> dict[str, Any]:
+    """JSON lines; `mapping` is column → the field's name in the JSON, where they differ."""
+    return {
+        "InputFormat": "org.apache.hadoop.mapred.TextInputFormat",
+        "OutputFormat": "org.apache.hadoop.hive.ql.io.HiveIgnoreKeyTextOutputFormat",
+        "SerdeInfo": {
+            "SerializationLibrary": "org.openx.data.jsonserde.JsonSerDe",
+            "Parameters": {
+                "ignore.malformed.json": "true",
+                "case.insensitive": "false",
+                **{f"mapping.{column}": field for column, field in mapping.items()},
+            },
+        },
+    }
+
+
+_DAY: Columns = (("ingest_date", "date", "Day on which Kinesis accepted the record (UTC)"),)
+_HOUR: Columns = (*_DAY, ("hour", "string", "Hour of that day, 00 to 23"))
+
+
+def lake_tables(contract: TableContract) -> tuple[LakeTable, ...]:
+    """The tables that the streaming job writes: raw, processed, quarantine."""
+    return (
+        LakeTable(
+            "raw",
+            "Records as they came, a line of JSON each",
+            tuple((column.column, "string", column.comment) for column in contract.columns),
+            _HOUR,
+            _json({column.column: column.source for column in contract.columns}),
+            "json",
+        ),
+        LakeTable(
+            "processed", contract.comment, contract.table_columns, contract.partition_columns, _PARQUET, "parquet"
+        ),
+        LakeTable(
+            "quarantine",
+            "Records that the contract rejected, with the reason and their bytes",
+            (
+                ("reason", "string", "Why: a code of jobs/contract/rejects.py"),
+                ("stage", "string", "Where in the pipeline it was rejected"),
+                ("field", "string", "Source field or check at fault, null for the record as a whole"),
+                ("value", "string", "What stood there, cut to 200 characters"),
+                ("shard_id", "string", "Shard that the record was read from"),
+                ("sequence_number", "string", "The record's sequence number in its shard"),
+                ("partition_key", "string", "The record's partition key on the stream"),
+                ("arrival_time", "string", "When Kinesis accepted the record (UTC, ISO 8601)"),
+                ("batch", "string", "Micro-batch that wrote it: <query>-<batch>"),
+                ("encoding", "string", "How payload holds the bytes: utf-8 or base64"),
+                ("payload", "string", "The record's bytes"),
+            ),
+            _DAY,
+            _json({}),
+            "json",
+        ),
+    )
+
+
+class GlueCatalog:
+    """One database of the catalog. `glue` is a boto3 Glue client.
+
+    Raises AwsAccessError where permission is missing, TransientError where AWS kept failing.
+    """
+
+    def __init__(self, glue: Any, database: str, lake: str) -> None:
+        self._glue = glue
+        self._database = database
+        self._lake = lake
+        self._tables: dict[str, LakeTable] = {}
+        self._known: set[tuple[str, str]] = set()
+
+    def ensure_tables(self, tables: Iterable[LakeTable]) -> None:
+        """Creates the database and the tables where they are missing; `register` then knows these tables."""
+        with explained(f"create Glue database {self._database}"):
+            self._create(self._glue.create_database, DatabaseInput={"Name": self._database})
+        for table in tables:
+            with explained(f"create Glue table {self._database}.{table.name}"):
+                self._create(self._glue.create_table, DatabaseName=self._database, TableInput=self._table_input(table))
+            self._tables[table.name] = table
+
+    def register(self, table: str, partitions: Iterable[str]) -> int:
+        """Registers folders such as `city=Paris/start_date=2016-09-03`; the number that this call sent.
+
+        A folder that this process has registered before is not sent again.
+        """
+        new = [folder for folder in partitions if (table, folder) not in self._known]
+        for chunk in _chunks(new, _BATCH):
+            inputs = [self._partition_input(self._tables[table], folder) for folder in chunk]
+            with explained(f"register {len(chunk)} partitions of {self._database}.{table}"):
+                answer = self._glue.batch_create_partition(
+                    DatabaseName=self._database, TableName=table, PartitionInputList=inputs
+                )
+            for failed in answer.get("Errors", []):
+                detail = failed.get("ErrorDetail", {})
+                if detail.get("ErrorCode") != _EXISTS:
+                    raise TransientError(
+                        f"register partition {failed.get('PartitionValues')} of {self._database}.{table}: "
+                        f"{detail.get('ErrorCode')}: {detail.get('ErrorMessage')}"
+                    )
+            self._known.update((table, folder) for folder in chunk)
+        return len(new)
+
+    def partitions(self, table: str) -> list[dict[str, str]]:
+        """The values of every partition of a table, by column."""
+        names = [name for name, _, _ in self._tables[table].partitions]
+        with explained(f"list partitions of {self._database}.{table}"):
+            pages = self._glue.get_paginator("get_partitions").paginate(
+                DatabaseName=self._database, TableName=table, ExcludeColumnSchema=True
+            )
+            return [
+                dict(zip(names, partition["Values"], strict=True)) for page in pages for partition in page["Partitions"]
+            ]
+
+    @staticmethod
+    def _create(call: Any, **arguments: Any) -> None:
+        try:
+            call(**arguments)
+        except ClientError as error:
+            if error_code(error) != _EXISTS:
+                raise
+
+    def _table_input(self, table: LakeTable) -> dict[str, Any]:
+        return {
+            "Name": table.name,
+            "Description": table.comment,
+            "TableType": "EXTERNAL_TABLE",
+            "Parameters": {"classification": table.classification, "EXTERNAL": "TRUE"},
+            "PartitionKeys": _columns(table.partitions),
+            "StorageDescriptor": self._storage(table, ""),
+        }
+
+    def _partition_input(self, table: LakeTable, folder: str) -> dict[str, Any]:
+        values = parse_partition_path(folder)
+        return {
+            "Values": [values[name] or NULL_PARTITION for name, _, _ in table.partitions],
+            "StorageDescriptor": self._storage(table, folder + "/"),
+        }
+
+    def _storage(self, table: LakeTable, folder: str) -> dict[str, Any]:
+        root = self._lake if "://" in self._lake else f"file://{self._lake}"
+        return {**table.storage, "Location": f"{root}/{table.name}/{folder}", "Columns": _columns(table.columns)}
+
+
+def _columns(columns: Columns) -> list[dict[str, str]]:
+    return [
+        {"Name": name, "Type": _HIVE_TYPES.get(kind, kind), "Comment": comment[:255]} for name, kind, comment in columns
+    ]
+
+
+def _chunks(items: Sequence[str], size: int) -> Iterator[Sequence[str]]:
+    return (items[start : start + size] for start in range(0, len(items), size))

@@ -1,0 +1,97 @@
+"""Files under way: written on the worker's disk, put into the lake whole once they are full or the task ends.
+
+A name is `<query>-<batch>-<task>-<number>`: the same task of a replayed batch writes the same names with the
+same records, so that repeating it changes nothing.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from typing import Any, BinaryIO, Protocol
+
+from jobs.sink.lake import Lake
+from jobs.sink.report import Kind, WrittenFile
+
+
+class Encoder(Protocol):
+    """Turns what a table's writer is given into the bytes of one file."""
+
+    suffix: str
+
+    @property
+    def waiting(self) -> int:
+        """Bytes held in memory, to be encoded together."""
+        ...
+
+    def write(self, rows: Any) -> int:
+        """Encodes rows into the file, now or with later ones; the number of rows."""
+        ...
+
+    def flush(self) -> None:
+        """Encodes what waits."""
+
+    def close(self) -> None:
+        """Writes what is left, the file's end included."""
+
+
+class OpenFiles:
+    """The open files of one table and task, one a partition, each rolled over at `target_bytes`."""
+
+    # More partitions than this at once (a replay over years): all are closed, and go on in new files.
+    MAX_OPEN = 128
+    # More than this in memory, over all of them: the fullest are encoded before they would be.
+    MAX_WAITING_BYTES = 256 * 1024 * 1024
+
+    def __init__(
+        self, lake: Lake, kind: Kind, name: str, open_encoder: Callable[[BinaryIO], Encoder], target_bytes: int
+    ) -> None:
+        self._lake = lake
+        self._kind: Kind = kind
+        self._name = name
+        self._open_encoder = open_encoder
+        self._target_bytes = target_bytes
+        self._open: dict[str, tuple[BinaryIO, Encoder, int]] = {}
+        self._numbers: dict[str, int] = {}
+        self.written: list[WrittenFile] = []
+
+    def write(self, partition: str, rows: Any) -> None:
+        """Adds rows to the partition's file."""
+        if partition not in self._open:
+            if len(self._open) >= self.MAX_OPEN:
+                self.close()
+            file: BinaryIO = tempfile.TemporaryFile()  # noqa: SIM115 - closed when it is put into the lake
+            self._open[partition] = (file, self._open_encoder(file), 0)
+        file, encoder, count = self._open[partition]
+        self._open[partition] = (file, encoder, count + encoder.write(rows))
+        self._bound_memory()
+        if file.tell() >= self._target_bytes:
+            self._put(partition)
+
+    def close(self) -> None:
+        """Puts every open file into the lake."""
+        for partition in list(self._open):
+            self._put(partition)
+
+    def _bound_memory(self) -> None:
+        encoders = [encoder for _, encoder, _ in self._open.values()]
+        waiting = sum(encoder.waiting for encoder in encoders)
+        if waiting <= self.MAX_WAITING_BYTES:
+            return
+        for encoder in sorted(encoders, key=lambda encoder: encoder.waiting, reverse=True):
+            if waiting <= self.MAX_WAITING_BYTES // 2:
+                break
+            waiting -= encoder.waiting
+            encoder.flush()
+
+    def _put(self, partition: str) -> None:
+        file, encoder, count = self._open.pop(partition)
+        encoder.close()
+        number = self._numbers.get(partition, 0)
+        self._numbers[partition] = number + 1
+        path = f"{self._kind}/{partition}/{self._name}-{number:03d}{encoder.suffix}"
+        size = file.tell()
+        file.seek(0)
+        self._lake.put(path, file)
+        file.close()
+        self.written.append(WrittenFile(self._kind, path, partition, count, size))

@@ -1,0 +1,77 @@
+"""What one Spark task wrote, as it travels from the worker to the driver and into the ledger."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Literal
+
+import msgspec
+
+Kind = Literal["raw", "processed", "quarantine"]
+
+
+class WrittenFile(msgspec.Struct, frozen=True):
+    """A file of the lake: `path` relative to the lake, `partition` relative to its table."""
+
+    kind: Kind
+    path: str
+    partition: str
+    rows: int
+    bytes: int
+
+
+class ShardRange(msgspec.Struct):
+    """The records of one shard in a batch: first and last sequence number, both included."""
+
+    first: str
+    last: str
+    records: int
+
+    def extend(self, other: ShardRange) -> None:
+        """Takes in another range of the same shard."""
+        self.first = min(self.first, other.first, key=int)
+        self.last = max(self.last, other.last, key=int)
+        self.records += other.records
+
+
+class Report(msgspec.Struct):
+    """Counts, files and sequence ranges of a task, or of a batch once they are added up.
+
+    `read` = `raw` = `processed` + `quarantined` holds for every batch. `reasons`: rejections by code; `rescued`:
+    rows with fields that the contract does not name; `seconds`: time by stage, summed over tasks.
+    """
+
+    read: int = 0
+    read_bytes: int = 0
+    raw: int = 0
+    processed: int = 0
+    quarantined: int = 0
+    rescued: int = 0
+    reasons: dict[str, int] = msgspec.field(default_factory=dict)
+    shards: dict[str, ShardRange] = msgspec.field(default_factory=dict)
+    files: list[WrittenFile] = msgspec.field(default_factory=list)
+    seconds: dict[str, float] = msgspec.field(default_factory=dict)
+
+    def partitions(self, kind: Kind) -> list[str]:
+        """The partitions of one table that were written to, each once, sorted."""
+        return sorted({file.partition for file in self.files if file.kind == kind})
+
+
+def add_up(reports: Iterable[Report]) -> Report:
+    """The report of a whole batch."""
+    total = Report()
+    for report in reports:
+        for name in ("read", "read_bytes", "raw", "processed", "quarantined", "rescued"):
+            setattr(total, name, getattr(total, name) + getattr(report, name))
+        for code, count in report.reasons.items():
+            total.reasons[code] = total.reasons.get(code, 0) + count
+        for stage, seconds in report.seconds.items():
+            total.seconds[stage] = total.seconds.get(stage, 0.0) + seconds
+        for shard, found in report.shards.items():
+            if shard in total.shards:
+                total.shards[shard].extend(found)
+            else:
+                total.shards[shard] = msgspec.structs.replace(found)
+        total.files += report.files
+    total.files.sort(key=lambda file: file.path)
+    return total

@@ -1,0 +1,142 @@
+"""One Spark task's part of a batch: records come in as Arrow, three kinds of files go out in the same pass.
+
+`WriteTask` is given to `DataFrame.mapInArrow`, so a record is read, parsed and written once, without a copy in
+Spark's cache; what comes back to the driver is one small report a task.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+
+import msgspec
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyspark import TaskContext
+
+from jobs.contract.parsed import Parser
+from jobs.contract.rejects import Rejection
+from jobs.contract.settings import SinkSettings
+from jobs.contract.table import TableContract
+from jobs.sink.files import OpenFiles
+from jobs.sink.lake import lake_at
+from jobs.sink.parquet import ROW_GROUP_BYTES, ROW_GROUP_SHARE, SortedParquet, by_partition
+from jobs.sink.quarantine import quarantine_lines
+from jobs.sink.raw_json import GzipLines, by_hour, lines
+from jobs.sink.report import Report, ShardRange
+
+# The columns that a task reads, whatever the connector.
+RECORD_COLUMNS = ("data", "shard_id", "sequence_number", "partition_key", "arrival_time")
+REPORT_SCHEMA = "report binary"
+
+
+@dataclass(frozen=True)
+class WriteTask:
+    """Writes the records of one task; pickles, and makes its clients where it runs.
+
+    `batch` is `<query>-<batch>`: it prefixes the files' names and stands in every row.
+    """
+
+    lake: str
+    batch: str
+    contract: TableContract
+    sink: SinkSettings
+    parser: type[Parser]
+
+    def __call__(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        """Batches of RECORD_COLUMNS → one row of REPORT_SCHEMA: a `Report` as JSON."""
+        context = TaskContext.get()
+        task = context.partitionId() if context else 0
+        report = self.write(batches, f"{self.batch}-{task:05d}")
+        yield pa.record_batch({"report": pa.array([msgspec.json.encode(report)], pa.binary())})
+
+    def write(self, batches: Iterator[pa.RecordBatch], name: str) -> Report:
+        """Writes all batches to files that start with `name`."""
+        lake, report, seconds = lake_at(self.lake), Report(), defaultdict[str, float](float)
+        parser = self.parser(self.contract)
+        gzip = partial(GzipLines, level=self.sink.raw_compression_level)
+        target = self.sink.target_file_bytes
+        parquet = partial(
+            SortedParquet,
+            contract=self.contract,
+            compression=self.sink.parquet_compression,
+            row_group_bytes=min(ROW_GROUP_BYTES, ROW_GROUP_SHARE * target),
+        )
+        raw = OpenFiles(lake, "raw", name, gzip, target)
+        processed = OpenFiles(lake, "processed", name, parquet, target)
+        quarantine = OpenFiles(lake, "quarantine", name, gzip, target)
+        for records in batches:
+            if records.num_rows == 0:
+                continue
+            clock = time.perf_counter()
+            parsed = parser.parse(records["data"])
+            clock = _lap(seconds, "parse", clock)
+            raw_lines = lines(records["data"])
+            for partition, mask in by_hour(records["arrival_time"]):
+                raw.write(partition, raw_lines if mask is None else raw_lines.filter(mask))
+            clock = _lap(seconds, "raw", clock)
+            rows = self._rows(records, parsed.columns, parsed.rejections)
+            if rows.num_rows:
+                for partition, part in by_partition(rows, self.contract):
+                    processed.write(partition, part)
+            clock = _lap(seconds, "processed", clock)
+            if parsed.rejections:
+                rejected = quarantine_lines(records, parsed.rejections, self.batch, "transform")
+                arrival = records["arrival_time"].take(pa.array(sorted(parsed.rejections), pa.int64()))
+                for partition, mask in by_hour(arrival):
+                    day = partition.partition("/")[0]
+                    quarantine.write(day, rejected if mask is None else rejected.filter(mask))
+                _lap(seconds, "quarantine", clock)
+            report.read += records.num_rows
+            report.read_bytes += pc.sum(pc.binary_length(records["data"])).as_py()
+            report.rescued += parsed.rescued
+            _count(report, records, parsed.rejections)
+        clock = time.perf_counter()
+        for files in (raw, processed, quarantine):
+            files.close()
+            report.files += files.written
+        _lap(seconds, "finish", clock)
+        report.raw, report.processed, report.quarantined = (
+            sum(file.rows for file in files.written) for files in (raw, processed, quarantine)
+        )
+        report.seconds = {stage: round(spent, 4) for stage, spent in seconds.items()}
+        return report
+
+    def _rows(self, records: pa.RecordBatch, columns: pa.RecordBatch, rejections: Mapping[int, Rejection]) -> pa.Table:
+        """The accepted rows: the contract's columns and where each came from."""
+        batch = pa.repeat(pa.scalar(self.batch, pa.string()), records.num_rows)
+        arrays = {name: columns[name] for name in columns.schema.names}
+        arrays |= {name: records[name] for name in ("shard_id", "sequence_number", "arrival_time")} | {"batch": batch}
+        partitions = [name for name, _, _ in self.contract.partition_columns]
+        rows = pa.table({name: arrays[name] for name in [*partitions, *(n for n, _, _ in self.contract.table_columns)]})
+        if rejections:
+            accepted = pc.invert(pc.is_in(pa.array(range(records.num_rows)), value_set=pa.array(list(rejections))))
+            rows = rows.filter(accepted)
+        return rows
+
+
+def _lap(seconds: dict[str, float], stage: str, since: float) -> float:
+    now = time.perf_counter()
+    seconds[stage] += now - since
+    return now
+
+
+def _count(report: Report, records: pa.RecordBatch, rejections: Mapping[int, Rejection]) -> None:
+    """Counts a batch's rejections by reason, and takes in its shards' sequence ranges."""
+    for rejection in rejections.values():
+        report.reasons[rejection.reason] = report.reasons.get(rejection.reason, 0) + 1
+    # A task's records stand in their shard's order, so a shard's first and last row are its range.
+    shards = records["shard_id"].dictionary_encode()
+    for code, shard in enumerate(shards.dictionary.to_pylist()):
+        positions = pc.indices_nonzero(pc.equal(shards.indices, code))
+        numbers = records["sequence_number"]
+        found = ShardRange(
+            numbers[positions[0].as_py()].as_py(), numbers[positions[-1].as_py()].as_py(), len(positions)
+        )
+        if shard in report.shards:
+            report.shards[shard].extend(found)
+        else:
+            report.shards[shard] = found

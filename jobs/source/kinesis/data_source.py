@@ -1,0 +1,145 @@
+"""The data source as Spark sees it: thin, every decision is made in `planner` and `reader`.
+
+Spark calls `initialOffset`, `latestOffset` and `partitions` in one Python process beside the driver, and `read`
+in the workers, with a partition that was pickled on the way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from pyspark.sql.datasource import DataSource, DataSourceStreamReader, InputPartition
+
+from jobs.source.kinesis.boto_client import BotoStreamClient, worker_client
+from jobs.source.kinesis.offset import Offset, from_json
+from jobs.source.kinesis.options import KinesisOptions, parse_options
+from jobs.source.kinesis.planner import Planner
+from jobs.source.kinesis.ranges import ShardRange, into_tasks
+from jobs.source.kinesis.reader import RangeReader
+from jobs.source.kinesis.retry import RetryingClient
+from jobs.source.kinesis.tips import Cap
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+try:  # Spark 4.2
+    from pyspark.sql.streaming.datasource import (
+        ReadAllAvailable,
+        ReadLimit,
+        ReadMaxBytes,
+        ReadMaxRows,
+        SupportsTriggerAvailableNow,
+    )
+except ImportError:  # Spark 4.0, 4.1: no admission control for Python sources
+    ReadAllAvailable = ReadLimit = ReadMaxBytes = ReadMaxRows = None
+
+    class SupportsTriggerAvailableNow:  # type: ignore[no-redef]
+        """Stands in where Spark has no such interface."""
+
+
+COLUMNS = (
+    "data binary, shard_id string, sequence_number string, partition_key string, arrival_time timestamp, stream string"
+)
+
+
+class KinesisDataSource(DataSource):  # type: ignore[misc]
+    """`spark.readStream.format("kinesis")`: the records of one Kinesis stream, each exactly once per checkpoint."""
+
+    @classmethod
+    def name(cls) -> str:
+        return "kinesis"
+
+    def schema(self) -> str:
+        return COLUMNS
+
+    def streamReader(self, schema: Any) -> KinesisStreamReader:
+        return KinesisStreamReader(parse_options(self.options))
+
+
+class ShardTask(InputPartition):  # type: ignore[misc]
+    """One Spark task's ranges, read one after the other."""
+
+    def __init__(self, ranges: tuple[ShardRange, ...]) -> None:
+        super().__init__(ranges)
+        self.ranges = ranges
+
+
+class KinesisStreamReader(DataSourceStreamReader, SupportsTriggerAvailableNow):  # type: ignore[misc]
+    """Carries Spark's calls to the planner (driver) and to the range reader (workers). Pickles before first use."""
+
+    def __init__(self, options: KinesisOptions) -> None:
+        self._options = options
+        self._planner: Planner | None = None
+        self._position: Offset | None = None
+        self._ending = options.ending
+
+    # On the driver
+
+    def initialOffset(self) -> dict[str, Any]:
+        """Symbolic, so that it is the same when Spark asks again for a batch 0 that was planned, not committed."""
+        return self._options.initial_offset.to_json()
+
+    def latestOffset(self, start: Any = None, limit: Any = None) -> dict[str, Any]:
+        """Where the next batch ends. Spark 4.2 says from where and how much; 4.0 and 4.1 call without arguments."""
+        if start is not None:
+            self._position = from_json(start, self._options.stream)
+        position = self._position or self._options.initial_offset
+        self._position = self._plan().latest(position, cap=self._cap(limit), ending=self._ending)
+        return self._position.to_json()
+
+    def partitions(self, start: dict[str, Any], end: dict[str, Any]) -> Sequence[InputPartition]:
+        """The tasks of the batch (start, end]. A restarted query on 4.0/4.1 first gives its last offset as both."""
+        stream = self._options.stream
+        ending = from_json(end, stream)
+        found = self._plan().ranges(from_json(start, stream), ending)
+        self._position = ending
+        return [ShardTask(ranges) for ranges in into_tasks(found, self._options.bytes_per_task)]
+
+    def getDefaultReadLimit(self) -> Any:
+        """Spark 4.2 asks how much a batch may hold; the caps themselves are applied in `latestOffset`."""
+        options = self._options
+        if options.max_records:
+            return ReadMaxRows(options.max_records)
+        if options.max_bytes or options.max_seconds:
+            return ReadMaxBytes(options.max_bytes or 2**62)
+        return ReadAllAvailable()
+
+    def prepareForTriggerAvailableNow(self) -> None:
+        """Fixes the tip that the query ends at, on Spark 4.2."""
+        if self._ending is None:
+            self._ending = self._plan().tip()
+
+    def stop(self) -> None:
+        if self._planner is not None:
+            self._planner.close()
+
+    def _cap(self, limit: Any) -> Cap:
+        options = self._options
+        if limit is not None and isinstance(limit, ReadAllAvailable):
+            return Cap()
+        records = limit.max_rows if limit is not None and isinstance(limit, ReadMaxRows) else options.max_records
+        return Cap(records, options.max_bytes, options.max_seconds)
+
+    def _plan(self) -> Planner:
+        if self._planner is None:
+            options = self._options
+            client = BotoStreamClient(options, connections=options.planning_threads)
+            self._planner = Planner(options, RetryingClient(client, seconds=options.retry_seconds))
+        return self._planner
+
+    # In the workers
+
+    def read(self, partition: InputPartition) -> Iterator[pa.RecordBatch]:
+        reader = self._range_reader()
+        for part in partition.ranges:
+            yield from reader.read(part)
+
+    def _range_reader(self) -> RangeReader:
+        options = self._options
+        return RangeReader(
+            RetryingClient(worker_client(options), seconds=options.retry_seconds),
+            options.stream,
+            fail_on_data_loss=options.fail_on_data_loss,
+            records_per_call=options.records_per_call,
+        )

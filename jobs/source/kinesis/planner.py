@@ -1,0 +1,317 @@
+"""Plans batches on the driver: from the offset read so far to the next one, and the ranges between two offsets.
+
+`data_source` calls it as Spark does; it asks `shards` what may be read, `tips` where each shard ends, `loss`
+whether something is missing. Its memory (iterators, the shard list) is a cache: everything that decides what a
+batch holds stands in the two offsets.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+
+from jobs.contract.errors import ConfigurationError
+from jobs.source.kinesis.client import StreamClient, StreamSummary
+from jobs.source.kinesis.loss import may_have_lost, report_loss
+from jobs.source.kinesis.offset import Offset
+from jobs.source.kinesis.options import KinesisOptions, starts_in_the_future
+from jobs.source.kinesis.pace import Pace
+from jobs.source.kinesis.position import SHARD_END, TRIM_HORIZON, Position, parse
+from jobs.source.kinesis.ranges import ShardRange, ranges_between
+from jobs.source.kinesis.shards import ShardGraph
+from jobs.source.kinesis.tips import Cap, Cursor, Found, Tips
+
+_log = logging.getLogger(__name__)
+
+# A shard list younger than this is not fetched again, whatever happened.
+_LIST_AT_MOST_EVERY = 1.0
+
+
+@dataclass
+class _Progress:
+    """The offset under construction."""
+
+    shards: dict[str, Position]
+    behind: dict[str, datetime]
+    losses: int
+
+
+class Planner:
+    """One query's planner. Not thread-safe; its searches run in a pool of its own.
+
+    `clock` gives seconds since 1970.
+    """
+
+    def __init__(
+        self,
+        options: KinesisOptions,
+        client: StreamClient,
+        *,
+        clock: Callable[[], float] = time.time,
+        pace: Pace | None = None,
+        pool: ThreadPoolExecutor | None = None,
+    ) -> None:
+        self._options = options
+        self._client = client
+        self._clock = clock
+        self._tips = Tips(client, pace or Pace(options.planning_calls_per_second), page_limit=options.records_per_call)
+        self._pool = pool or ThreadPoolExecutor(options.planning_threads, thread_name_prefix="kinesis-plan")
+        self._cursors: dict[str, Cursor] = {}
+        self._complete: dict[str, datetime] = {}
+        self._bytes: dict[tuple[str, Position], int] = {}
+        self._graph: ShardGraph | None = None
+        self._summary: StreamSummary | None = None
+        self._listed_at = 0.0
+
+    def close(self) -> None:
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def latest(self, start: Offset, *, cap: Cap | None = None, ending: Offset | None = None) -> Offset:
+        """The next batch's end: each readable shard's tip, or less where `cap` (for the whole batch) or `ending`
+        says so. Returns `start` itself where nothing is new.
+
+        A new query at LATEST gets the tips of this moment, pinned: its first batch is empty.
+        """
+        now = self._now()
+        graph = self._discover(start)
+        if start.initial == "LATEST":
+            return self._pinned(graph, now)
+        known = self._known(start, graph)
+        progress = _Progress(dict(known), {}, start.losses)
+        self._drop_vanished(progress, known, start, graph, now)
+        for shard_id in graph.retired(known):
+            del progress.shards[shard_id]
+        self._advance(progress, known, start, graph, cap or Cap(), ending, now)
+        self._forget(progress.shards)
+
+        moved = progress.shards != dict(start.shards) or start.initial is not None
+        # A batch without records now and then keeps the checkpoint able to tell an idle stream from a lossy one.
+        proof_is_old = start.planned_at is not None and now - start.planned_at > self._retention() / 4
+        if not moved and not proof_is_old and progress.losses == start.losses:
+            return start
+        return Offset(self._options.stream, progress.shards, now, progress.behind, losses=progress.losses)
+
+    def tip(self) -> Offset:
+        """Every listed shard's tip at this moment: SHARD_END for closed shards, TRIM_HORIZON for empty ones."""
+        now = self._now()
+        graph = self._list()
+        return self._pinned(graph, now, closed=True)
+
+    def ranges(self, start: Offset, end: Offset) -> list[ShardRange]:
+        """What a batch reads: exactly the records between two offsets, shard by shard."""
+        if start.initial == "LATEST" or start.to_json() == end.to_json():
+            return []
+        default = TRIM_HORIZON
+        if start.initial is not None and start.initial.startswith("AT_TIMESTAMP"):
+            default = parse(start.initial)
+        found = ranges_between(start, end, default)
+        if any(part.end == SHARD_END for part in found) and self._graph is None:
+            self._list()
+        graph = self._graph
+        return [
+            replace(
+                part,
+                complete_until=self._complete_until(part.shard_id, part.start, start),
+                retention_hours=self._retention_hours(),
+                ending_sequence=graph.ending_sequence(part.shard_id) if graph and part.end == SHARD_END else None,
+                bytes=self._bytes.get((part.shard_id, part.end)),
+            )
+            for part in found
+        ]
+
+    # Discovery
+
+    def _discover(self, start: Offset) -> ShardGraph:
+        due = self._clock() - self._listed_at >= self._options.discovery_seconds
+        graph = self._graph
+        if graph is None or due or (self._has_new_end(start, graph) and self._may_list()):
+            return self._list()
+        return graph
+
+    def _has_new_end(self, start: Offset, graph: ShardGraph) -> bool:
+        """Whether a shard was read to its end whose children the offset does not know."""
+        return any(
+            position == SHARD_END and not any(child in start.shards for child in graph.children.get(shard_id, ()))
+            for shard_id, position in start.shards.items()
+        )
+
+    def _may_list(self) -> bool:
+        return self._clock() - self._listed_at >= _LIST_AT_MOST_EVERY or self._listed_at == 0.0
+
+    def _list(self) -> ShardGraph:
+        self._graph = ShardGraph(self._client.list_shards())
+        self._summary = self._client.summary()
+        self._listed_at = self._clock()
+        return self._graph
+
+    def _known(self, start: Offset, graph: ShardGraph) -> dict[str, Position]:
+        """The offset's shards and those that join it now."""
+        if starts_in_the_future(self._options, self._now()) and start.initial is not None:
+            raise ConfigurationError(f"option 'startingPosition': {start.initial} lies in the future")
+        entry = TRIM_HORIZON
+        if start.initial is not None and start.initial.startswith("AT_TIMESTAMP"):
+            entry = parse(start.initial)
+        known = dict(start.shards)
+        missing = sorted(set(known) - set(graph.shards))
+        if start.initial is not None and missing:
+            raise ConfigurationError(
+                f"option 'startingPosition': stream {self._options.stream} has no shard {', '.join(missing)}"
+            )
+        for shard_id in graph.joining(known):
+            known[shard_id] = entry
+        return known
+
+    def _drop_vanished(
+        self, progress: _Progress, known: Mapping[str, Position], start: Offset, graph: ShardGraph, now: datetime
+    ) -> None:
+        for shard_id in graph.vanished(known):
+            self._lose(progress, shard_id, known[shard_id], start, None)
+            del progress.shards[shard_id]
+
+    def _lose(
+        self, progress: _Progress, shard_id: str, position: Position, start: Offset, oldest: float | None
+    ) -> None:
+        report_loss(
+            self._options.stream,
+            shard_id,
+            position,
+            fail=self._options.fail_on_data_loss,
+            complete_until=self._complete_until(shard_id, position, start),
+            oldest=oldest,
+            retention_hours=self._retention_hours(),
+        )
+        progress.losses += 1
+
+    # Tips
+
+    def _advance(
+        self,
+        progress: _Progress,
+        known: Mapping[str, Position],
+        start: Offset,
+        graph: ShardGraph,
+        cap: Cap,
+        ending: Offset | None,
+        now: datetime,
+    ) -> None:
+        to_search: list[str] = []
+        readable = [shard_id for shard_id in graph.readable(known) if shard_id in progress.shards]
+        for shard_id in readable:
+            target = None if ending is None else ending.shards.get(shard_id, TRIM_HORIZON)
+            if target is not None and target <= known[shard_id]:
+                continue
+            if cap == Cap() and target is not None and target.is_record:
+                progress.shards[shard_id] = target
+            elif cap == Cap() and graph.is_closed(shard_id) and (target is None or target == SHARD_END):
+                progress.shards[shard_id] = SHARD_END
+            else:
+                to_search.append(shard_id)
+        share = _share(cap, len(to_search))
+        for shard_id, found in zip(to_search, self._search(to_search, known, share), strict=True):
+            self._take(progress, shard_id, found, known[shard_id], start, graph, ending)
+        searched = {shard_id for shard_id in to_search if progress.shards[shard_id] != SHARD_END}
+        for shard_id, position in progress.shards.items():
+            if position == SHARD_END:
+                continue
+            if shard_id not in searched:
+                until = now if shard_id not in start.shards else start.complete_until(shard_id)
+                if ending is not None and position == ending.shards.get(shard_id):
+                    until = ending.complete_until(shard_id) or until
+                progress.behind[shard_id] = until or now
+
+    def _search(self, shard_ids: list[str], known: Mapping[str, Position], cap: Cap) -> list[Found]:
+        cursors = [self._cursor(shard_id, known[shard_id]) for shard_id in shard_ids]
+        if len(cursors) == 1:
+            return [self._tips.search(cursors[0], cap)]
+        return list(self._pool.map(lambda cursor: self._tips.search(cursor, cap), cursors))
+
+    def _cursor(self, shard_id: str, position: Position) -> Cursor:
+        cursor = self._cursors.get(shard_id)
+        return cursor if cursor is not None and cursor.position == position else Cursor(shard_id, position)
+
+    def _take(
+        self,
+        progress: _Progress,
+        shard_id: str,
+        found: Found,
+        position: Position,
+        start: Offset,
+        graph: ShardGraph,
+        ending: Offset | None,
+    ) -> None:
+        if found.gone and may_have_lost(
+            self._complete_until(shard_id, position, start), self._retention_hours(), self._now()
+        ):
+            self._lose(progress, shard_id, position, start, found.oldest)
+        end = found.cursor.position
+        # moto never ends a closed shard with a null iterator; caught up, it is at its end all the same.
+        if found.at_tip and graph.is_closed(shard_id):
+            end = SHARD_END
+        target = None if ending is None else ending.shards.get(shard_id, TRIM_HORIZON)
+        if target is not None and target < end:
+            end = target
+        until = datetime.fromtimestamp(found.until, UTC)
+        if end == found.cursor.position:
+            self._cursors[shard_id] = found.cursor
+            if found.at_tip:
+                self._complete[shard_id] = until
+        if end == position and not found.at_tip:
+            until = self._complete_until(shard_id, position, start) or until
+        progress.shards[shard_id] = end
+        if end != SHARD_END and not found.at_tip:
+            progress.behind[shard_id] = until
+        self._bytes[(shard_id, end)] = found.bytes
+
+    def _pinned(self, graph: ShardGraph, now: datetime, *, closed: bool = False) -> Offset:
+        """Each open shard's tip; with `closed`, SHARD_END for the others."""
+        open_shards = [shard_id for shard_id in graph.shards if not graph.is_closed(shard_id)]
+        cursors = [Cursor(shard_id, TRIM_HORIZON) for shard_id in open_shards]
+        found = self._pool.map(lambda cursor: self._tips.search(cursor, Cap(), exhaustive=True), cursors)
+        shards = {each.cursor.shard_id: each.cursor.position for each in found}
+        if closed:
+            shards |= {shard_id: SHARD_END for shard_id in graph.shards if shard_id not in shards}
+        return Offset(self._options.stream, shards, now)
+
+    # What is known of time
+
+    def _now(self) -> datetime:
+        return datetime.fromtimestamp(self._clock(), UTC)
+
+    def _retention_hours(self) -> int:
+        if self._summary is None:
+            self._summary = self._client.summary()
+        return self._summary.retention_hours
+
+    def _retention(self) -> timedelta:
+        return timedelta(hours=self._retention_hours())
+
+    def _complete_until(self, shard_id: str, position: Position, start: Offset) -> datetime | None:
+        """Everything that arrived before this time had been read at `position`: from the offset, or seen since."""
+        known = start.complete_until(shard_id)
+        cursor = self._cursors.get(shard_id)
+        seen = self._complete.get(shard_id)
+        if cursor is not None and cursor.position == position and seen is not None:
+            return seen if known is None else max(known, seen)
+        return known
+
+    def _forget(self, shards: Mapping[str, Position]) -> None:
+        """Drops what is remembered of shards that are done, so that memory does not grow with the resharding."""
+        for shard_id in set(self._cursors) - {each for each, at in shards.items() if at != SHARD_END}:
+            self._cursors.pop(shard_id, None)
+            self._complete.pop(shard_id, None)
+        self._bytes = {key: size for key, size in self._bytes.items() if shards.get(key[0]) == key[1]}
+
+
+def _share(cap: Cap, shards: int) -> Cap:
+    """One shard's part of a batch's cap: an even share, at least one record."""
+    if not shards:
+        return cap
+    return Cap(
+        records=max(1, cap.records // shards) if cap.records else 0,
+        bytes=max(1, cap.bytes // shards) if cap.bytes else 0,
+        seconds=cap.seconds,
+    )

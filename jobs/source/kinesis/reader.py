@@ -1,0 +1,242 @@
+"""Reads one range of one shard, in a worker: from Kinesis to Arrow batches, which Spark takes as they are.
+
+The range comes from `planner`; the rows go to the query. Reading depends on nothing but the range, so repeated
+and speculative task attempts yield the same rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from datetime import UTC, datetime
+from time import sleep as _sleep
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from jobs.contract.errors import MovementError
+from jobs.source.kinesis.client import ExpiredIteratorError, Page, PositionGoneError, Record, StreamClient
+from jobs.source.kinesis.loss import may_have_lost, report_loss
+from jobs.source.kinesis.position import SHARD_END, TRIM_HORIZON, Kind, Position, after
+from jobs.source.kinesis.ranges import ShardRange
+
+SCHEMA = pa.schema(
+    [
+        ("data", pa.binary()),
+        ("shard_id", pa.string()),
+        ("sequence_number", pa.string()),
+        ("partition_key", pa.string()),
+        ("arrival_time", pa.timestamp("us", "UTC")),
+        ("stream", pa.string()),
+    ]
+)
+# Empty, caught-up answers in a row that are believed when the range's end has not been seen.
+_BELIEVED = 3
+_PAUSE_SECONDS = 0.25
+
+
+class RangeReader:
+    """Reads ranges of one stream. `read` may be called again for the same range; it holds no state between calls."""
+
+    def __init__(
+        self,
+        client: StreamClient,
+        stream: str,
+        *,
+        fail_on_data_loss: bool = True,
+        records_per_call: int = 10_000,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        sleep: Callable[[float], None] = _sleep,
+        prefetch: bool = True,
+    ) -> None:
+        self._client = client
+        self._stream = stream
+        self._fail = fail_on_data_loss
+        self._limit = records_per_call
+        self._clock = clock
+        self._sleep = sleep
+        self._prefetch = prefetch
+
+    def read(self, part: ShardRange) -> Iterator[pa.RecordBatch]:
+        """Arrow batches of at most one GetRecords answer (10 MB, 10,000 records), in the shard's order.
+
+        Raises TransientError, AwsAccessError or DataLossError; each names stream, shard and range.
+        """
+        try:
+            for records in self.records(part):
+                yield to_arrow(records, self._stream, part.shard_id)
+        except MovementError as error:
+            if str(part) in str(error):
+                raise
+            raise type(error)(f"stream {self._stream}, {part}: {error}") from error
+
+    def records(self, part: ShardRange) -> Iterator[Sequence[Record]]:
+        """The range's records, page by page; no page is empty."""
+        reading = _Reading(self._client, self._stream, part, self._limit, self._fail, self._clock)
+        with ThreadPoolExecutor(1, thread_name_prefix="kinesis-read") as pool:
+            page = reading.fetch()
+            while True:
+                wanted = reading.take(page)
+                if reading.pause:
+                    self._sleep(_PAUSE_SECONDS)
+                # The next page is on its way while Spark works on this one.
+                ahead: Future[Page[Record]] | None = None
+                if not reading.done and self._prefetch and wanted:
+                    ahead = pool.submit(reading.fetch)
+                if wanted:
+                    yield wanted
+                if reading.done:
+                    return
+                page = ahead.result() if ahead is not None else reading.fetch()
+
+
+class _Reading:
+    """The state of one pass over a range: the last record taken, the iterator behind it, whether it is done."""
+
+    def __init__(
+        self,
+        client: StreamClient,
+        stream: str,
+        part: ShardRange,
+        limit: int,
+        fail: bool,
+        clock: Callable[[], datetime],
+    ) -> None:
+        self._client = client
+        self._stream = stream
+        self._part = part
+        self._limit = limit
+        self._fail = fail
+        self._clock = clock
+        # An aggregate that was read in part is read again, and its first user records skipped.
+        self._last = part.start.number - (part.start.sub is not None)
+        self._iterator: str | None = None
+        self._opened = False
+        self._checked = not part.start.is_record
+        self._skip_before = part.start.moment.timestamp() if part.start.moment is not None else None
+        self._quiet = 0
+        self.done = False
+        self.pause = False
+
+    def fetch(self) -> Page[Record]:
+        """The next page; an iterator that has expired is opened again behind the last record taken."""
+        if self._iterator is None:
+            self._iterator = self._open()
+        try:
+            return self._client.records(self._iterator, self._limit)
+        except ExpiredIteratorError:
+            self._iterator = self._open()
+            return self._client.records(self._iterator, self._limit)
+
+    def _open(self) -> str:
+        part = self._part
+        if self._opened and self._last > 0 and self._checked:
+            return self._client.iterator(part.shard_id, after(str(self._last)))
+        try:
+            # At the position's record, not after it: its presence proves that nothing behind it has been trimmed.
+            iterator = self._client.iterator(part.shard_id, part.start, inclusive=part.start.is_record)
+        except PositionGoneError:
+            if not part.start.is_record:
+                raise
+            self._lost(None)
+            iterator = self._client.iterator(part.shard_id, TRIM_HORIZON)
+        self._opened = True
+        return iterator
+
+    def take(self, page: Page[Record]) -> Sequence[Record]:
+        """What of the page belongs to the range; moves on, and sets `done` at the range's end."""
+        self.pause = False
+        if not self._checked and page.records:
+            if page.records[0].sequence_number != self._part.start.sequence:
+                self._lost(page.records[0].approximate_arrival_timestamp)
+            self._checked = True
+        wanted = self._within(page.records)
+        if page.records:
+            self._last = max(self._last, int(page.records[-1].sequence_number))
+            self._quiet = 0
+        self._iterator = page.next_iterator
+        self._settle(page)
+        return wanted
+
+    def _within(self, records: Sequence[Record]) -> Sequence[Record]:
+        part = self._part
+        low = self._last
+        high = part.end.number if part.end.kind is Kind.AFTER else None
+        # Records of a shard come in order, so both cuts are found from the ends.
+        first = 0
+        while first < len(records) and int(records[first].sequence_number) <= low:
+            first += 1
+        if self._skip_before is not None:
+            while first < len(records) and records[first].approximate_arrival_timestamp < self._skip_before:
+                first += 1
+            if first < len(records):
+                self._skip_before = None
+        last = len(records)
+        if high is not None:
+            while last > first and int(records[last - 1].sequence_number) > high:
+                last -= 1
+        return records[first:last] if first or last < len(records) else records
+
+    def _settle(self, page: Page[Record]) -> None:
+        """Decides whether the range is read: at its last record, or at the end of the closed shard."""
+        part = self._part
+        if part.end == SHARD_END:
+            ending = part.ending_sequence
+            if page.next_iterator is None or (ending is not None and 0 < int(ending) <= self._last):
+                self.done = True
+            elif not page.records and page.millis_behind == 0:
+                # moto never ends a closed shard with a null iterator.
+                self._quiet += 1
+                self.done = self._quiet >= _BELIEVED
+            return
+        if self._last >= part.end.number:
+            self.done = True
+        elif page.next_iterator is None:
+            self._end_is_missing()
+        elif not page.records and page.millis_behind == 0:
+            self._quiet += 1
+            self.pause = True
+            if self._quiet >= _BELIEVED:
+                self._end_is_missing()
+
+    def _end_is_missing(self) -> None:
+        self.done = True
+        self._report(None)
+
+    def _lost(self, oldest: float | None) -> None:
+        """The start's record is gone: a loss, unless it expired after everything behind it had been read."""
+        self._checked = True
+        part = self._part
+        if may_have_lost(part.complete_until, part.retention_hours, self._clock()):
+            self._report(oldest)
+
+    def _report(self, oldest: float | None) -> None:
+        part = self._part
+        position: Position = part.start if part.start.is_record else part.end
+        report_loss(
+            self._stream,
+            part.shard_id,
+            position,
+            fail=self._fail,
+            complete_until=part.complete_until,
+            oldest=oldest,
+            retention_hours=part.retention_hours,
+        )
+
+
+def to_arrow(records: Sequence[Record], stream: str, shard_id: str) -> pa.RecordBatch:
+    """Records as one batch of `SCHEMA`."""
+    count = len(records)
+    seconds = pa.array([record.approximate_arrival_timestamp for record in records], pa.float64())
+    micros = pc.round(pc.multiply(seconds, 1e6)).cast(pa.int64())
+    return pa.RecordBatch.from_arrays(
+        [
+            pa.array([record.data for record in records], pa.binary()),
+            pa.repeat(pa.scalar(shard_id, pa.string()), count),
+            pa.array([record.sequence_number for record in records], pa.string()),
+            pa.array([record.partition_key for record in records], pa.string()),
+            micros.cast(pa.timestamp("us", "UTC")),
+            pa.repeat(pa.scalar(stream, pa.string()), count),
+        ],
+        schema=SCHEMA,
+    )

@@ -1,0 +1,300 @@
+"""Entry point: the streaming job. Kinesis → raw, processed, quarantine → Glue partitions → ledger.
+
+On a cluster: `spark-submit jobs/stream_job.py --config conf/emr.yaml`; on a laptop `movement stream` runs the
+same code. A batch: write the files, register their partitions, write the ledger entry. A batch that is in the
+ledger is skipped whole; one that a crash left half written is cleared and written again from the same records.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+from pyspark.errors import StreamingQueryException
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql.streaming import StreamingQuery
+
+from jobs.catalog.glue import GlueCatalog, lake_tables
+from jobs.contract.aws import client
+from jobs.contract.errors import ConfigurationError, MovementError, TerminalError, TransientError
+from jobs.contract.settings import Settings, load_settings
+from jobs.contract.table import TableContract, load_contract
+from jobs.session import spark_session
+from jobs.sink.lake import Lake, lake_at
+from jobs.sink.ledger import TABLES, Ledger, LedgerEntry
+from jobs.sink.report import Report, add_up
+from jobs.sink.write_task import RECORD_COLUMNS, REPORT_SCHEMA, WriteTask
+from jobs.source.connectors import read_stream, tip
+from jobs.transform.records import RecordParser
+
+log = logging.getLogger(__name__)
+
+_CHECKPOINT_FILES = "spark.sql.streaming.checkpointFileManagerClass"
+# How long a stop waits for Spark to note in its checkpoint that the batch in hand is done.
+_COMMIT_SECONDS = 10.0
+
+
+@dataclass
+class StreamResult:
+    """What one run of the job did, over all its batches."""
+
+    batches: int = 0
+    read: int = 0
+    raw: int = 0
+    processed: int = 0
+    quarantined: int = 0
+    partitions: list[str] = field(default_factory=list)
+    reasons: dict[str, int] = field(default_factory=dict)
+    seconds: float = 0.0
+
+    def add(self, entry: LedgerEntry) -> None:
+        """Takes in one batch."""
+        self.batches += 1
+        for name in ("read", "raw", "processed", "quarantined"):
+            setattr(self, name, getattr(self, name) + getattr(entry.report, name))
+        self.partitions = sorted({*self.partitions, *entry.partitions["processed"]})
+        for reason, count in entry.report.reasons.items():
+            self.reasons[reason] = self.reasons.get(reason, 0) + count
+
+
+class BatchWriter:
+    """The function that Spark calls for each micro-batch. Its steps are the exactly-once protocol (docs/adr/0003)."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        contract: TableContract,
+        lake: Lake,
+        catalog: GlueCatalog,
+        on_batch: Callable[[LedgerEntry], None],
+    ) -> None:
+        self._settings = settings
+        self._contract = contract
+        self._lake = lake
+        self._catalog = catalog
+        self._on_batch = on_batch
+        self._first = True
+        self.in_hand = threading.Lock()
+        self.ended = False
+        self.last_batch = -1
+        self.error: Exception | None = None
+
+    def __call__(self, records: DataFrame, batch: int) -> None:
+        with self.in_hand:
+            if self.ended:
+                # The query was stopped while this batch waited for the lock: it belongs to the next start.
+                raise TransientError(f"batch {batch} was not begun: the query has been stopped")
+            try:
+                self._write(records, batch)
+            except Exception as error:
+                self.error = error
+                raise
+            self.last_batch = batch
+
+    def _write(self, records: DataFrame, batch: int) -> None:
+        query = query_name(records.sparkSession)
+        ledger = Ledger(self._lake, query)
+        if ledger.entry(batch) is not None:
+            log.info("batch %s-%d is in the ledger: skipped", query, batch)
+            return
+        started, clock = datetime.now(UTC), time.perf_counter()
+        if self._first:
+            leftovers = ledger.remove_leftovers(batch)
+            if leftovers:
+                log.warning("batch %s-%d: deleted %d files of a run that died", query, batch, len(leftovers))
+            self._first = False
+        seconds = {"clear": time.perf_counter() - clock}
+        clock = time.perf_counter()
+        task = WriteTask(self._settings.lake, f"{query}-{batch}", self._contract, self._settings.sink, RecordParser)
+        report = _written(records, task)
+        seconds["write"], clock = time.perf_counter() - clock, time.perf_counter()
+        partitions = {table: report.partitions(table) for table in TABLES}
+        for table, folders in partitions.items():
+            self._catalog.register(table, folders)
+        seconds["register"] = time.perf_counter() - clock
+        entry = LedgerEntry(
+            query=query,
+            batch=batch,
+            stream=self._settings.stream.name,
+            started_at=started,
+            finished_at=datetime.now(UTC),
+            report=report,
+            partitions=partitions,
+            seconds={stage: round(spent, 4) for stage, spent in seconds.items()},
+        )
+        ledger.commit(entry)
+        log.info("batch %s-%d: %d records, %s", query, batch, report.read, entry.seconds)
+        self._on_batch(entry)
+
+
+def _written(records: DataFrame, task: WriteTask) -> Report:
+    reports = records.select(*RECORD_COLUMNS).mapInArrow(task, REPORT_SCHEMA).collect()
+    return add_up(msgspec.json.decode(row.report, type=Report) for row in reports)
+
+
+def query_name(spark: SparkSession) -> str:
+    """`<query>` of files and ledger: the start of the query's id, which lives in its checkpoint.
+
+    A new checkpoint has a new id, so its batch 0 is never taken for the batch 0 of an older one.
+    """
+    identity: str | None = spark.sparkContext.getLocalProperty("sql.streaming.queryId")
+    if not identity:
+        raise TerminalError("no streaming query is running on this thread: the query's id is unknown")
+    return identity.replace("-", "")[:12]
+
+
+def run(
+    spark: SparkSession,
+    settings: Settings,
+    *,
+    until_drained: bool = False,
+    stop: threading.Event | None = None,
+    on_batch: Callable[[LedgerEntry], None] = lambda _: None,
+) -> StreamResult:
+    """Runs the job until `stop` is set, or with `until_drained` until the stream's tip at the start is written.
+
+    Ends after the batch in hand. Raises ConfigurationError, AwsAccessError or another MovementError with what
+    went wrong and the remedy.
+    """
+    stop = stop or threading.Event()
+    begun, result = time.perf_counter(), StreamResult()
+    contract = load_contract(settings.contract)
+    lake = lake_at(settings.lake)
+    catalog = GlueCatalog(client("glue"), settings.database, settings.lake)
+    catalog.ensure_tables(lake_tables(contract))
+
+    def done(entry: LedgerEntry) -> None:
+        result.add(entry)
+        on_batch(entry)
+
+    writer = BatchWriter(settings, contract, lake, catalog, done)
+    _choose_checkpoint_files(spark, settings.checkpoint)
+    records = read_stream(spark, settings, tip(settings) if until_drained else None)
+    every = 0 if until_drained else settings.stream_job.trigger_seconds
+    query = (
+        records.writeStream.queryName("movement-stream")
+        .foreachBatch(writer)
+        .option("checkpointLocation", settings.checkpoint)
+        .trigger(processingTime=f"{int(every * 1000)} milliseconds")
+        .start()
+    )
+    try:
+        _wait(query, stop, until_drained)
+    except StreamingQueryException as error:
+        raise _explained(error, writer) from error
+    finally:
+        _end(query, writer)
+    failure = query.exception()
+    if failure is not None and not stop.is_set():
+        raise _explained(failure, writer)
+    result.seconds = round(time.perf_counter() - begun, 3)
+    return result
+
+
+def _choose_checkpoint_files(spark: SparkSession, checkpoint: str) -> None:
+    """On S3 a checkpoint's file is written in one PUT, without the rename that S3 does not have."""
+    if checkpoint.startswith("s3"):
+        spark.conf.set(
+            _CHECKPOINT_FILES, "org.apache.spark.internal.io.cloud.AbortableStreamBasedCheckpointFileManager"
+        )
+    else:
+        spark.conf.unset(_CHECKPOINT_FILES)
+
+
+def _wait(query: StreamingQuery, stop: threading.Event, until_drained: bool) -> None:
+    """Returns when the query has ended or drained, or `stop` is set. Raises what the query died of."""
+    drained = threading.Event()
+    died: list[StreamingQueryException] = []
+
+    def drain() -> None:
+        try:
+            query.processAllAvailable()
+        except StreamingQueryException as error:
+            died.append(error)
+        finally:
+            drained.set()
+
+    if until_drained:
+        threading.Thread(target=drain, name="drain", daemon=True).start()
+    while query.isActive and not stop.wait(0.2) and not drained.is_set():
+        pass
+    if died and not stop.is_set():
+        raise died[0]
+
+
+def _end(query: StreamingQuery, writer: BatchWriter) -> None:
+    """Stops the query between two batches: waits for the one in hand and for its note in the checkpoint."""
+    with writer.in_hand:
+        deadline = time.monotonic() + _COMMIT_SECONDS
+        while query.isActive and time.monotonic() < deadline:
+            progress = query.lastProgress
+            if writer.last_batch < 0 or (progress is not None and int(progress["batchId"]) >= writer.last_batch):
+                break
+            time.sleep(0.05)
+        writer.ended = True
+        if query.isActive:
+            query.stop()
+
+
+def _explained(error: StreamingQueryException, writer: BatchWriter) -> MovementError:
+    """Our own error out of Spark's, whose text is the worker's whole traceback."""
+    if isinstance(writer.error, MovementError):
+        return writer.error
+    text = str(error)
+    ours = [line for line in text.splitlines() if line.lstrip().startswith("jobs.contract.errors.")]
+    if ours:
+        return TerminalError(ours[-1].strip().partition(": ")[2])
+    return TerminalError(f"the streaming query failed: {text.strip().splitlines()[0] if text.strip() else error!r}")
+
+
+def stop_on_signals(stop: threading.Event) -> None:
+    """Ctrl-C and SIGTERM end the job after the batch in hand; a second one ends it at once."""
+
+    def handle(number: int, _frame: object) -> None:
+        if stop.is_set():
+            raise SystemExit(128 + number)
+        stop.set()
+
+    signal.signal(signal.SIGINT, handle)
+    signal.signal(signal.SIGTERM, handle)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """For spark-submit: exit code 0 after a clean end, 1 where the job failed, 2 for a wrong configuration."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--config", metavar="FILE", help="settings as YAML, such as conf/emr.yaml")
+    parser.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="override one setting")
+    parser.add_argument("--until-drained", action="store_true", help="end at the stream's tip of the start")
+    parser.add_argument("--json", metavar="FILE", type=Path, help="write the result there as JSON")
+    options, _ = parser.parse_known_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    stop = threading.Event()
+    try:
+        settings = load_settings(options.config, options.set)
+        spark = spark_session(settings, "movement-stream")
+        stop_on_signals(stop)  # after Spark, which puts a handler of its own in place
+        result = run(spark, settings, until_drained=options.until_drained, stop=stop)
+    except ConfigurationError as error:
+        log.error("%s", error)
+        return 2
+    except MovementError as error:
+        log.error("%s", error)
+        return 1
+    if options.json:
+        options.json.write_text(json.dumps(asdict(result)), encoding="utf-8")
+    log.info("ended: %s", result)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,181 @@
+"""The process behind `movement local up`: moto over HTTP, served one request at a time.
+
+Started by `local.server` with a listening socket and the process file's lock, both inherited; ends on SIGTERM.
+Requests come from boto3, S3A and the AWS CLI; answers are moto's own, state lives in memory alone.
+
+moto's backends are not thread-safe (seen: of 20,000 records put by four threads, 19,953 were readable), so a
+lock stands in front of moto. Connections still have a thread each, which reads the whole body before it takes
+the lock: an idle or slow connection (a browser's, a pool's) holds up nobody, as it would a one-thread server.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterable
+from logging.handlers import RotatingFileHandler
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
+from werkzeug.serving import make_server
+
+from local import moto_repairs
+
+# No bucket's name begins with an underscore, so no S3 request has this path.
+HEALTH_PATH = "/_movement/health"
+
+# What the stand-ins report: states that only they know.
+REPORT_PATHS = (moto_repairs.CRAWL_PATH, moto_repairs.JOB_RUN_PATH)
+
+# The log and its one predecessor stay under this together.
+LOG_BYTES = 10_000_000
+
+# A connection that sends or takes nothing for this long is closed.
+IDLE_SECONDS = 120.0
+
+Environ = dict[str, Any]
+StartResponse = Callable[..., Any]
+
+logger = logging.getLogger("embedded-aws")
+
+
+class OneAtATime:
+    """WSGI application: hands requests to `application` one after the other, each with its body read in full."""
+
+    def __init__(self, application: Callable[[Environ, StartResponse], Iterable[bytes]], identity: dict[str, Any]):
+        self._application = application
+        self._identity = json.dumps(identity).encode()
+        self._lock = Lock()
+
+    def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        if environ["PATH_INFO"] == HEALTH_PATH:
+            return _json("200 OK", self._identity, start_response)
+        begun = time.monotonic()
+        body = _whole_body(environ)
+        if environ["PATH_INFO"] in REPORT_PATHS:
+            with self._lock:
+                return _report(environ["PATH_INFO"], body, start_response)
+        environ["wsgi.input"] = io.BytesIO(body)
+        status = ""
+
+        def answer(line: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
+            nonlocal status
+            status = line
+            return start_response(line, headers, exc_info)
+
+        with self._lock:
+            answered = self._application(environ, answer)
+            try:
+                parts = list(answered)
+            finally:
+                if hasattr(answered, "close"):
+                    answered.close()
+        logger.info(
+            "%s %s %s %d in %d out %.0f ms",
+            environ["REQUEST_METHOD"],
+            environ.get("HTTP_X_AMZ_TARGET") or environ["RAW_URI"][:300],
+            status[:3],
+            len(body),
+            sum(map(len, parts)),
+            (time.monotonic() - begun) * 1000,
+        )
+        return parts
+
+
+def _json(status: str, body: bytes, start_response: StartResponse) -> list[bytes]:
+    start_response(status, [("Content-Type", "application/json"), ("Content-Length", str(len(body)))])
+    return [body]
+
+
+def _report(path: str, body: bytes, start_response: StartResponse) -> list[bytes]:
+    try:
+        moto_repairs.report(path, json.loads(body))
+    except (KeyError, IndexError, StopIteration, ValueError) as error:
+        return _json("404 Not Found", json.dumps({"error": repr(error)}).encode(), start_response)
+    logger.info("POST %s %s", path, body.decode())
+    return _json("200 OK", b"{}", start_response)
+
+
+def _whole_body(environ: Environ) -> bytes:
+    """The request's body. Raises ConnectionResetError where the client left before its end."""
+    if environ.get("wsgi.input_terminated"):  # chunked: werkzeug ends the stream, or raises
+        return bytes(environ["wsgi.input"].read())
+    length = int(environ.get("CONTENT_LENGTH") or 0)
+    body = bytes(environ["wsgi.input"].read(length)) if length else b""
+    if len(body) < length:
+        raise ConnectionResetError(f"the client sent {len(body)} of {length} bytes")
+    return body
+
+
+def _backend_app(service: Any) -> Any:
+    """moto's Flask application of one service; what moto lacks is said so, in an answer that clients do not retry."""
+
+    def lacking(error: Exception) -> tuple[str, int, dict[str, str]]:
+        message = f"the embedded AWS lacks this operation of {service}: {error}"
+        body = json.dumps({"__type": "NotImplemented", "message": message})
+        return body, 501, {"Content-Type": "application/x-amz-json-1.1"}
+
+    application = create_backend_app(service)
+    application.register_error_handler(NotImplementedError, lacking)
+    return application
+
+
+class _Handler(MotoRequestHandler):  # type: ignore[misc]
+    """moto's request handler, without a second log line for each request."""
+
+    timeout = IDLE_SECONDS
+
+    def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
+        """`OneAtATime` writes the log's line, with what was asked."""
+
+
+class _BoundedLog(RotatingFileHandler):
+    """A log of bounded size that also takes what is written to the process's standard output and error."""
+
+    def __init__(self, file: Path):
+        super().__init__(file, maxBytes=LOG_BYTES // 2, backupCount=1, encoding="utf-8")
+        self._take_output()
+
+    def doRollover(self) -> None:
+        super().doRollover()
+        self._take_output()
+
+    def _take_output(self) -> None:
+        if self.stream is not None:
+            for descriptor in (1, 2):
+                os.dup2(self.stream.fileno(), descriptor)
+
+
+def _end(_signal: int, _frame: Any) -> None:
+    sys.exit(0)
+
+
+def main() -> None:
+    """Serves until SIGTERM. `--fd`: the listening socket; `--log`: the log; `--state`: whose we are."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--fd", type=int, required=True)
+    parser.add_argument("--log", type=Path, required=True)
+    parser.add_argument("--state", required=True)
+    arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, _end)
+    logging.basicConfig(
+        level=logging.INFO, handlers=[_BoundedLog(arguments.log)], format="%(asctime)s %(levelname)s %(message)s"
+    )
+    moto_repairs.apply()
+    identity = {"service": "movement embedded AWS", "pid": os.getpid(), "state": arguments.state}
+    application = OneAtATime(DomainDispatcherApplication(_backend_app), identity)
+    server = make_server("127.0.0.1", 0, application, threaded=True, request_handler=_Handler, fd=arguments.fd)
+    logger.info("serving on 127.0.0.1:%d", server.port)
+    server.serve_forever()
+
+
+if __name__ == "__main__":
+    main()

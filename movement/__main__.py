@@ -1,0 +1,5 @@
+"""`python -m movement`: the same as the console script."""
+
+from movement.cli import main
+
+main()

@@ -1,0 +1,186 @@
+"""`movement demo`: the main job, all of it, on the embedded AWS, and a look at what it wrote.
+
+The same code as on a cluster with other configuration (conf/demo.yaml). The figures of the summary are counted in
+the lake and the catalog afterwards, not taken from what the job says of itself.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import pyarrow.parquet as pq
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from movement.console import Config, JsonFile, Overrides, command, err, out, write_result
+from movement.local_commands import Port
+
+if TYPE_CHECKING:
+    from jobs.contract.settings import Settings
+    from jobs.sink.lake import Lake
+
+
+@dataclass(frozen=True)
+class LakeCounts:
+    """What stands in a lake: raw lines, processed rows, quarantined records, processed partitions and files."""
+
+    raw: int
+    processed: int
+    quarantined: int
+    partitions: list[str]
+    files: int
+
+
+def demo(
+    csv: Annotated[
+        list[str] | None,
+        typer.Option("--csv", metavar="PATH", help="Exports of your own: CSV files or folders; may be repeated."),
+    ] = None,
+    rows: Annotated[int, typer.Option("--rows", min=1, help="Without --csv: made-up rows, in the real shape.")] = 3000,
+    port: Port = None,
+    config: Config = None,
+    overrides: Overrides = None,
+    json_file: JsonFile = None,
+) -> None:
+    """See all of it run on this machine, without an AWS account: CSV → Kinesis → Spark → a lake with a catalog.
+
+    Starts the embedded AWS (or uses the one that runs), and leaves it running for you to look around.
+    """
+    from jobs.contract.settings import load_settings
+    from local import resources, server
+    from movement.java import require_java
+
+    begun = time.monotonic()
+    require_java()
+    port_override = [f"local.port={port}"] if port is not None else []
+    settings = load_settings(config or "demo.yaml", [*(overrides or ()), *port_override])
+    state = Path(settings.local.state).expanduser().absolute()
+    running = server.up(settings, notice=lambda line: err.print(f"[yellow]note:[/] {escape(line)}", soft_wrap=True))
+    _step(1, f"embedded AWS on {running.endpoint}")
+    with server.aimed_at(running):
+        resources.remove(settings)
+        resources.ensure(settings)
+        _step(2, f"Kinesis stream '{settings.stream.name}' with {settings.stream.shards} shards, {settings.lake}")
+        paths = csv or [str(_sample(rows, state / "demo-exports"))]
+        result = _run(settings, paths, state / "demo.log")
+    result |= {"endpoint": running.endpoint, "seconds": round(time.monotonic() - begun, 1)}
+    _show(result, state / "demo.log")
+    write_result(json_file, result)
+    if not result["complete"]:
+        raise typer.Exit(1)
+
+
+def _run(settings: Settings, paths: list[str], log: Path) -> dict[str, Any]:
+    from jobs.contract.table import load_contract
+    from jobs.sink.lake import lake_at
+    from movement.produce_commands import send_all
+    from movement.stream_commands import run_stream
+
+    produced = send_all(paths, settings)
+    _step(3, f"{produced.produced:,} records from {len(produced.files)} files put on the stream")
+    streamed, stopped = run_stream(settings, log, until_drained=True)
+    if stopped:
+        err.print("Stopped before the stream was drained.")
+        raise typer.Exit(1)
+    _step(4, f"{streamed.read:,} records read by Spark Structured Streaming in {streamed.batches} batches")
+    counts = count_lake(lake_at(settings.lake))
+    catalogued = _catalogued(settings, load_contract(settings.contract))
+    _step(5, f"{len(catalogued)} partitions found in the Glue Data Catalog")
+    complete = (
+        produced.produced == counts.raw == counts.processed + counts.quarantined and counts.partitions == catalogued
+    )
+    return {
+        "complete": complete,
+        "produced": produced.produced,
+        "raw": counts.raw,
+        "processed": counts.processed,
+        "quarantined": counts.quarantined,
+        "processed_batch": None,
+        "partitions": counts.partitions,
+        "catalog_partitions": catalogued,
+        "files": counts.files,
+        "reasons": streamed.reasons,
+        "parity": None,
+        "stream": settings.stream.name,
+        "lake": settings.lake,
+        "database": settings.database,
+    }
+
+
+def count_lake(lake: Lake) -> LakeCounts:
+    """Counts what stands in the lake by reading it: every raw line, every Parquet footer."""
+    raw = sum(_lines(lake, path) for path, _ in lake.list("raw/"))
+    quarantined = sum(_lines(lake, path) for path, _ in lake.list("quarantine/"))
+    rows, partitions, files = 0, set(), 0
+    for path, _ in lake.list("processed/"):
+        rows += pq.ParquetFile(io.BytesIO(lake.get(path) or b"")).metadata.num_rows
+        partitions.add(path.removeprefix("processed/").rpartition("/")[0])
+        files += 1
+    return LakeCounts(raw, rows, quarantined, sorted(partitions), files)
+
+
+def _lines(lake: Lake, path: str) -> int:
+    return gzip.decompress(lake.get(path) or b"").count(b"\n")
+
+
+def _catalogued(settings: Settings, contract: Any) -> list[str]:
+    from jobs.catalog.glue import GlueCatalog, lake_tables
+    from jobs.contract.aws import client
+    from jobs.contract.partitions import partition_path
+
+    catalog = GlueCatalog(client("glue"), settings.database, settings.lake)
+    catalog.ensure_tables(lake_tables(contract))
+    return sorted(partition_path(contract.partition_by, values) for values in catalog.partitions("processed"))
+
+
+def _sample(rows: int, folder: Path) -> Path:
+    """Made-up exports in the real shape, in place of those of an earlier run."""
+    from producer.sample import write_sample
+
+    for old in folder.glob("*.csv"):
+        old.unlink()
+    write_sample(rows, folder)
+    return folder
+
+
+def _step(number: int, text: str) -> None:
+    err.print(f"[green]{number}[/] {escape(text)}", soft_wrap=True)
+
+
+def _show(result: dict[str, Any], log: Path) -> None:
+    table = Table(title="What the lake holds", title_justify="left", show_header=False, box=None, padding=(0, 2, 0, 0))
+    table.add_column()
+    table.add_column(justify="right")
+    for name, key in (
+        ("records produced", "produced"),
+        ("raw JSON lines", "raw"),
+        ("processed rows (Parquet)", "processed"),
+        ("in quarantine", "quarantined"),
+        ("Parquet files", "files"),
+    ):
+        table.add_row(name, f"{result[key]:,}")
+    out.print()
+    out.print(table)
+    out.print("\nPartitions, in the lake and in the Glue Data Catalog alike")
+    for partition in result["partitions"]:
+        out.print(f"  {escape(partition)}", soft_wrap=True)
+    verdict = (
+        "[green]Every record is accounted for:[/] produced = raw = processed + quarantined."
+        if result["complete"]
+        else "[red]The figures do not add up.[/] This is a bug: please report it with the log."
+    )
+    out.print(f"\n{verdict} ({result['seconds']:.0f} s)")
+    out.print(f"\nlake      {result['lake']} at {result['endpoint']}", soft_wrap=True)
+    out.print(f"database  {result['database']}", soft_wrap=True)
+    out.print(f"log       {escape(str(log))}", soft_wrap=True)
+    out.print(
+        "\nThe embedded AWS goes on running, in memory. Look around, then stop it:\n"
+        f'  eval "$({command()} local env)"; aws s3 ls --recursive {result["lake"]}/\n  {command()} local down',
+        soft_wrap=True,
+    )

@@ -1,0 +1,174 @@
+"""One task's part of a batch, without Spark: three kinds of files in one pass, and counts that add up."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import pickle
+import random
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+import pytest
+
+from jobs.contract.settings import SinkSettings
+from jobs.sink.report import Report, ShardRange
+from jobs.sink.write_task import WriteTask
+from jobs.transform.records import RecordParser
+from tests.samples import LOWER, MEAN, TRAVEL_TIMES, UPPER, arrived, good
+
+
+@pytest.fixture
+def task(tmp_path: Path) -> WriteTask:
+    return WriteTask(str(tmp_path / "lake"), "q-7", TRAVEL_TIMES, SinkSettings(), RecordParser)
+
+
+def files(task: WriteTask, kind: str) -> list[Path]:
+    return sorted((Path(task.lake) / kind).rglob("*.*"))
+
+
+def lines_of(paths: list[Path]) -> list[bytes]:
+    return [line for path in paths for line in gzip.decompress(path.read_bytes()).splitlines(keepends=True)]
+
+
+def test_records_go_to_raw_processed_and_quarantine_in_one_pass(task: WriteTask) -> None:
+    records = [good(), b"not json", good(City="Boston", extra=1), b"\xff", good(**{MEAN: -1})]
+    report = task.write(iter([arrived(records)]), "q-7-00000")
+    assert (report.read, report.raw, report.processed, report.quarantined) == (5, 5, 2, 3)
+    assert report.reasons == {"not_json": 1, "not_utf8": 1, "failed_check": 1}
+    assert report.rescued == 1
+    assert report.read_bytes == sum(map(len, records))
+    assert report.shards == {"shardId-000000000000": ShardRange("1", "5", 5)}
+    assert lines_of(files(task, "raw")) == [record + b"\n" for record in records]
+    rows = [row for path in files(task, "processed") for row in pq.ParquetFile(path).read().to_pylist()]
+    assert {(row["sequence_number"], row["batch"], row["rescued_data"]) for row in rows} == {
+        ("1", "q-7", None),
+        ("3", "q-7", '{"extra":1}'),
+    }
+    assert [json.loads(line)["sequence_number"] for line in lines_of(files(task, "quarantine"))] == ["2", "4", "5"]
+    assert (
+        {str(path.relative_to(task.lake)) for kind in ("raw", "processed", "quarantine") for path in files(task, kind)}
+        == {file.path for file in report.files}
+        == {
+            "raw/ingest_date=2026-11-23/hour=10/q-7-00000-000.json.gz",
+            "processed/city=Paris/start_date=2016-09-03/q-7-00000-000.parquet",
+            "processed/city=Boston/start_date=2016-09-03/q-7-00000-000.parquet",
+            "quarantine/ingest_date=2026-11-23/q-7-00000-000.json.gz",
+        }
+    )
+    assert all(file.bytes == (Path(task.lake) / file.path).stat().st_size for file in report.files)
+
+
+def test_a_task_without_records_writes_no_file(task: WriteTask) -> None:
+    empty = arrived([])
+    assert task.write(iter([]), "q-7-00000") == Report(seconds={"finish": 0.0})
+    assert task.write(iter([empty, empty]), "q-7-00000").files == []
+    assert not Path(task.lake).exists()
+
+
+def test_a_batch_of_rejections_alone_writes_no_parquet(task: WriteTask) -> None:
+    report = task.write(iter([arrived([b"x", b"y"])]), "q-7-00000")
+    assert (report.processed, report.quarantined) == (0, 2)
+    assert files(task, "processed") == []
+
+
+def test_what_comes_in_many_batches_stands_in_one_file_a_partition(task: WriteTask) -> None:
+    batches = [arrived([good(), b"x"], first=1 + 2 * number) for number in range(50)]
+    report = task.write(iter(batches), "q-7-00000")
+    assert (report.read, report.raw, report.processed, report.quarantined) == (100, 100, 50, 50)
+    assert sorted(file.rows for file in report.files) == [50, 50, 100]
+    assert report.shards["shardId-000000000000"] == ShardRange("1", "100", 100)
+
+
+def test_a_batch_may_span_hours_days_and_shards(task: WriteTask) -> None:
+    start = datetime(2026, 11, 23, 22, 30, tzinfo=UTC)
+    moments = [start + timedelta(hours=number) for number in range(3)]
+    one = arrived([b"x", good(), b"y"], at=moments, shard="a")
+    two = arrived([good()], shard="b", first=7)
+    report = task.write(iter([pa.Table.from_batches([one, two]).combine_chunks().to_batches()[0]]), "q-7-00000")
+    assert report.partitions("raw") == [
+        "ingest_date=2026-11-23/hour=10",
+        "ingest_date=2026-11-23/hour=22",
+        "ingest_date=2026-11-23/hour=23",
+        "ingest_date=2026-11-24/hour=00",
+    ]
+    assert report.partitions("quarantine") == ["ingest_date=2026-11-23", "ingest_date=2026-11-24"]
+    assert report.shards == {"a": ShardRange("1", "3", 3), "b": ShardRange("7", "7", 1)}
+    assert (report.raw, report.processed, report.quarantined) == (4, 2, 2)
+
+
+def test_a_replayed_task_writes_the_same_bytes_under_the_same_names(task: WriteTask) -> None:
+    batches = [arrived([good(City=f"c{number % 5}", **{UPPER: 9999}) for number in range(200)] + [b"x"])]
+    found = []
+    for _ in range(2):
+        report = task.write(iter(batches), "q-7-00000")
+        found.append(
+            (
+                report.files,
+                {path: path.read_bytes() for kind in ("raw", "processed", "quarantine") for path in files(task, kind)},
+            )
+        )
+    assert found[0] == found[1]
+
+
+def test_odd_city_names_are_folders_that_read_back(task: WriteTask) -> None:
+    names = [
+        "São Paulo",
+        "a/b",
+        "50%",
+        "x=y",
+        "what?",
+        "it's",
+        '"q"',
+        "Київ",
+        "東京",
+        " x ",
+        "..",
+        "new\nline",
+        "{}",
+        "a:b",
+    ]
+    report = task.write(iter([arrived([good(City=name) for name in names])]), "q-7-00000")
+    assert report.processed == len(names)
+    folders = ds.partitioning(pa.schema([("city", pa.string()), ("start_date", pa.string())]), flavor="hive")
+    found = ds.dataset(f"{task.lake}/processed", format="parquet", partitioning=folders).to_table(columns=["city"])
+    assert sorted(found["city"].to_pylist()) == sorted(names)
+
+
+def test_a_partition_that_outgrows_the_target_goes_on_in_another_file(tmp_path: Path) -> None:
+    target = 1024 * 1024
+    chance = random.Random(1)
+    sink = SinkSettings(target_file_bytes=target, parquet_compression="none", raw_compression_level=1)
+    task = WriteTask(str(tmp_path / "lake"), "q-7", TRAVEL_TIMES, sink, RecordParser)
+
+    def batch() -> pa.RecordBatch:
+        return arrived([good(**{"Origin Geometry": chance.randbytes(25_000).hex()}) for _ in range(20)])
+
+    report = task.write((batch() for _ in range(20)), "q-7-00000")
+    sizes = {kind: [file.bytes for file in report.files if file.kind == kind] for kind in ("raw", "processed")}
+    assert len(sizes["raw"]) > 5
+    assert len(sizes["processed"]) > 2
+    # A file is looked at after each batch (raw) or row group (Parquet: four targets of Arrow at most).
+    assert all(size < 2.5 * target for size in sizes["raw"])
+    assert all(size < 6 * target for size in sizes["processed"])
+    assert report.raw == report.processed == 400
+
+
+def test_a_task_travels_to_its_worker(task: WriteTask) -> None:
+    batches = pickle.loads(pickle.dumps(task))(iter([arrived([good(), b"x"])]))
+    (answer,) = list(batches)
+    report = msgspec.json.decode(answer["report"][0].as_py(), type=Report)
+    assert (report.read, report.processed, report.quarantined) == (2, 1, 1)
+
+
+def test_every_accepted_row_passes_the_contracts_checks(task: WriteTask) -> None:
+    records: list[Any] = [good(**{LOWER: low, MEAN: 5, UPPER: 9}) for low in range(-3, 12)]
+    task.write(iter([arrived(records)]), "q-7-00000")
+    (file,) = files(task, "processed")
+    rows = pq.ParquetFile(file).read().to_pylist()
+    assert sorted(row["lower_bound_travel_time_seconds"] for row in rows) == [0, 1, 2, 3, 4, 5]

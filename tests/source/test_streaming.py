@@ -1,0 +1,224 @@
+"""Whole queries: Spark, the source and an emulator."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jobs.contract.settings import Settings
+from jobs.source.connectors import tip
+from jobs.source.kinesis import KinesisDataSource
+from tests.source.emulators import Stream
+
+pytestmark = [pytest.mark.spark, pytest.mark.aws]
+
+
+class Query:
+    """Runs one query again and again on the same checkpoint; `rows` is all that its batches delivered."""
+
+    def __init__(self, spark: Any, stream: Stream, folder: Path, **options: str) -> None:
+        spark.dataSource.register(KinesisDataSource)
+        self.spark = spark
+        self.out = folder / "out"
+        self.checkpoint = folder / "checkpoint"
+        self.options = {
+            "streamName": stream.name,
+            "endpointUrl": stream.emulator.endpoint,
+            "region": "us-east-1",
+            "startingPosition": "TRIM_HORIZON",
+            "discoverySeconds": "0",
+            "planningCallsPerSecond": "1000",
+            "retrySeconds": "10",
+            **options,
+        }
+
+    def start(self, **trigger: Any) -> Any:
+        rows = self.spark.readStream.format("kinesis").options(**self.options).load()
+        writer = rows.writeStream.format("parquet").option("checkpointLocation", str(self.checkpoint))
+        if trigger:
+            writer = writer.trigger(**trigger)
+        return writer.start(str(self.out))
+
+    def run(self, until_rows: int | None = None) -> None:
+        """Starts the query, waits until nothing new comes, stops it."""
+        query = self.start()
+        try:
+            query.processAllAvailable()
+        finally:
+            query.stop()
+
+    @property
+    def rows(self) -> list[Any]:
+        return list(self.spark.read.parquet(str(self.out)).collect()) if self.out.exists() else []
+
+    @property
+    def values(self) -> list[str]:
+        return sorted(bytes(row.data).decode() for row in self.rows)
+
+
+def names(prefix: str, count: int) -> list[str]:
+    return sorted(f"{prefix}-{number:05}" for number in range(count))
+
+
+def test_a_restarted_query_reads_each_record_once(
+    spark: Any, new_stream: Callable[..., Stream], tmp_path: Path
+) -> None:
+    stream = new_stream(shards=3)
+    query = Query(spark, stream, tmp_path)
+    stream.put(names("a", 700))
+    query.run()
+    assert query.values == names("a", 700)
+    stream.put(names("b", 300))
+    query.run()
+    assert query.values == sorted(names("a", 700) + names("b", 300))
+
+
+def test_latest_reads_what_comes_after_the_first_start_even_while_the_job_is_down(
+    spark: Any, new_stream: Callable[..., Stream], tmp_path: Path
+) -> None:
+    stream = new_stream(shards=2)
+    stream.put(names("before", 50))
+    query = Query(spark, stream, tmp_path, startingPosition="LATEST")
+    query.run()
+    assert query.values == []
+    stream.put(names("down", 40))
+    query.run()
+    assert query.values == names("down", 40)
+
+
+def test_a_query_with_an_ending_stops_there_although_producers_go_on(
+    spark: Any, new_stream: Callable[..., Stream], tmp_path: Path
+) -> None:
+    stream = new_stream(shards=2)
+    stream.put(names("before", 120))
+    os.environ["AWS_ENDPOINT_URL_KINESIS"] = stream.emulator.endpoint
+    try:
+        ending = tip(Settings.model_validate({"stream": {"name": stream.name}}))
+    finally:
+        del os.environ["AWS_ENDPOINT_URL_KINESIS"]
+    stream.put(names("later", 80))
+    query = Query(spark, stream, tmp_path, endingPosition=ending)
+    query.run()
+    assert query.values == names("before", 120)
+    Query(spark, stream, tmp_path).run()
+    assert query.values == sorted(names("before", 120) + names("later", 80))
+
+
+def test_a_query_whose_tasks_or_driver_failed_reads_the_planned_batch_again(
+    spark: Any, new_stream: Callable[..., Stream], tmp_path: Path
+) -> None:
+    stream = new_stream(shards=2)
+    stream.put(names("a", 100))
+    query = Query(spark, stream, tmp_path)
+    query.run()
+    stream.put(names("b", 100))
+    query.run()
+    # As after a crash between the batch's plan and its commit: the plan stands, the commit and the files do not.
+    last = max(int(path.name) for path in (query.checkpoint / "commits").iterdir() if path.name.isdigit())
+    for name in (str(last), f".{last}.crc"):
+        (query.checkpoint / "commits" / name).unlink(missing_ok=True)
+        (query.out / "_spark_metadata" / name).unlink(missing_ok=True)
+    stream.put(names("c", 50))
+    query.run()
+    assert query.values == sorted(names("a", 100) + names("b", 100) + names("c", 50))
+
+
+def test_capped_batches_drain_a_backlog(spark: Any, new_stream: Callable[..., Stream], tmp_path: Path) -> None:
+    stream = new_stream(shards=2)
+    stream.put(names("a", 300))
+    query = Query(spark, stream, tmp_path, maxRecordsPerBatch="80")
+    query.run()
+    assert query.values == names("a", 300)
+    assert len(list((query.checkpoint / "offsets").glob("[0-9]*"))) >= 4
+
+
+def test_a_split_and_a_merge_lose_and_double_nothing(
+    spark: Any, new_stream: Callable[..., Stream], tmp_path: Path
+) -> None:
+    stream = new_stream(shards=2)
+    query = Query(spark, stream, tmp_path)
+    if stream.emulator.name != "moto":
+        # moto moves a parent's records into its children when it reshards, so there a reshard meets empty shards.
+        stream.put(names("a", 200))
+    query.run()
+    stream.split("shardId-000000000000")
+    if stream.emulator.name != "moto":
+        stream.put(names("b", 200))
+        stream.merge("shardId-000000000002", "shardId-000000000003")
+    stream.put(names("c", 200))
+    query.run()
+    put = names("c", 200) if stream.emulator.name == "moto" else names("a", 200) + names("b", 200) + names("c", 200)
+    assert query.values == sorted(put)
+
+
+def test_a_split_under_load_is_followed_by_a_running_query(
+    spark: Any, new_stream: Callable[..., Stream], tmp_path: Path
+) -> None:
+    stream = new_stream(shards=2)
+    if stream.emulator.name == "moto":
+        stream.split("shardId-000000000001")
+    query = Query(spark, stream, tmp_path)
+    running = query.start(processingTime="100 milliseconds")
+    put: list[str] = []
+    try:
+        for turn in range(6):
+            put += names(f"t{turn}", 100)
+            stream.put(names(f"t{turn}", 100))
+            if turn == 2 and stream.emulator.name != "moto":
+                stream.split("shardId-000000000000")
+            time.sleep(0.3)
+        running.processAllAvailable()
+    finally:
+        running.stop()
+    query.run()
+    assert query.values == sorted(put)
+
+
+def test_available_now_ends_although_nobody_stops_it(
+    spark: Any, new_stream: Callable[..., Stream], tmp_path: Path
+) -> None:
+    stream = new_stream(shards=2)
+    stream.put(names("a", 100))
+    query = Query(spark, stream, tmp_path)
+    running = query.start(availableNow=True)
+    assert running.awaitTermination(60)
+    assert query.values == names("a", 100)
+
+
+def test_a_stream_that_does_not_exist_is_one_clear_error(spark: Any, moto: Any, tmp_path: Path) -> None:
+    missing = Stream(None, "no-such-stream", moto)
+    running = Query(spark, missing, tmp_path).start()
+    with pytest.raises(
+        Exception, match=r"no-such-stream: list shards: does not exist .* check name, region and account"
+    ):
+        running.processAllAvailable()
+
+
+def test_a_position_of_an_explicit_shard_is_honoured(
+    spark: Any, new_stream: Callable[..., Stream], tmp_path: Path
+) -> None:
+    stream = new_stream(shards=1)
+    answers = stream.put(names("a", 20))
+    position = json.dumps({answers[9]["ShardId"]: answers[9]["SequenceNumber"]})
+    query = Query(spark, stream, tmp_path, startingPosition=position)
+    query.run()
+    assert query.values == names("a", 20)[10:]
+
+
+def test_a_start_time_is_honoured(spark: Any, new_stream: Callable[..., Stream], tmp_path: Path) -> None:
+    stream = new_stream(shards=1)
+    stream.put(names("before", 20))
+    time.sleep(1.1)
+    moment = datetime.now(UTC)
+    time.sleep(0.05)
+    stream.put(names("after", 20))
+    query = Query(spark, stream, tmp_path, startingPosition=moment.isoformat())
+    query.run()
+    assert query.values == names("after", 20)
