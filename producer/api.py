@@ -34,7 +34,8 @@ SETTINGS_VARIABLE = "MOVEMENT_API_SETTINGS"
 RETRY_AFTER_SECONDS = "1"
 
 _encode = msgspec.json.Encoder().encode
-_decode = msgspec.json.Decoder().decode
+# A number with a fraction keeps its own text: 1.50 goes to the stream as 1.50.
+_decode = msgspec.json.Decoder(float_hook=lambda text: msgspec.Raw(text.encode("ascii"))).decode
 
 
 class _Refused(Exception):

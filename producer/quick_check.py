@@ -53,10 +53,11 @@ class QuickCheck:
         self._able = True
         self._required: list[int] = []
         self._numbers: list[_Number] = []
-        self._parsed: list[tuple[str, int]] = []
         self._ascending: list[list[str]] = []
-        # The values that could be taken apart: they repeat (a file has few periods), so each is tried once.
-        self._seen: set[tuple[str, str]] = set()
+        self._at = dict(at)
+        self._folders = frozenset(contract.partition_by)
+        # Position of each text column that has rules of its own → the texts that passed them.
+        self._texts: dict[int, set[str]] = {}
 
         # Where a column's values come from: "number", the field that it is a part of, "other", or nowhere.
         origin: dict[str, str] = {}
@@ -80,8 +81,9 @@ class QuickCheck:
         else:
             self._able = False
         if column.parse:
-            self._parsed.append((column.source, index))
             origin.update({part.column: f"part of {column.source}" for part in column.parse.into})
+        if column.parse or (column.type == "string" and column.column in self._folders):
+            self._texts[index] = set()
 
     def _add_check(self, check: Check, origin: Mapping[str, str]) -> None:
         present = [name for name in check.ascending if name in origin]
@@ -98,15 +100,16 @@ class QuickCheck:
         return self._texts_pass(columns) and self._numbers_pass(columns)
 
     def _texts_pass(self, columns: Sequence[Sequence[str]]) -> bool:
-        if len(self._seen) > _SEEN_AT_MOST:
-            self._seen.clear()
-        for source, index in self._parsed:
-            for text in set(columns[index]):
-                if (source, text) in self._seen:
-                    continue
-                if not self._checks.can_be_taken_apart(source, text):
+        """Whether the texts that have rules pass. They repeat (a file has few periods), so each is tried once."""
+        for index, seen in self._texts.items():
+            for text in set(columns[index]) - seen:
+                row = columns[index].index(text)
+                # The contract itself decides, on the first row that holds the text.
+                if self._checks.reject({name: columns[at][row] for name, at in self._at.items()}) is not None:
                     return False
-                self._seen.add((source, text))
+                if len(seen) >= _SEEN_AT_MOST:
+                    seen.clear()
+                seen.add(text)
         return True
 
     def _numbers_pass(self, columns: Sequence[Sequence[str]]) -> bool:
