@@ -51,7 +51,7 @@ def test_up_env_and_down_work_together_from_one_folder(movement_local: Terminal)
     assert started.returncode == 0, started.stderr
     assert f"http://127.0.0.1:{movement_local.port}" in started.stdout
     assert str(movement_local.folder / ".movement" / "embedded-aws.log") in started.stdout
-    assert started.stdout.splitlines()[-2:] == ['  eval "$(movement local env)"', "  movement demo"]
+    assert started.stdout.splitlines()[-2:] == ['  eval "$(movement local env)"', "  movement produce PATH"]
     result = json.loads((movement_local.folder / "up.json").read_text())
     assert result["endpoint"] == f"http://127.0.0.1:{movement_local.port}"
     assert result["created"] == ["stream", "bucket", "database"]
