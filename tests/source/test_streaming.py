@@ -144,26 +144,20 @@ def test_a_split_and_a_merge_lose_and_double_nothing(
 ) -> None:
     stream = new_stream(shards=2)
     query = Query(spark, stream, tmp_path)
-    if stream.emulator.name != "moto":
-        # moto moves a parent's records into its children when it reshards, so there a reshard meets empty shards.
-        stream.put(names("a", 200))
+    stream.put(names("a", 200))
     query.run()
     stream.split("shardId-000000000000")
-    if stream.emulator.name != "moto":
-        stream.put(names("b", 200))
-        stream.merge("shardId-000000000002", "shardId-000000000003")
+    stream.put(names("b", 200))
+    stream.merge("shardId-000000000002", "shardId-000000000003")
     stream.put(names("c", 200))
     query.run()
-    put = names("c", 200) if stream.emulator.name == "moto" else names("a", 200) + names("b", 200) + names("c", 200)
-    assert query.values == sorted(put)
+    assert query.values == sorted(names("a", 200) + names("b", 200) + names("c", 200))
 
 
 def test_a_split_under_load_is_followed_by_a_running_query(
     spark: Any, new_stream: Callable[..., Stream], tmp_path: Path
 ) -> None:
     stream = new_stream(shards=2)
-    if stream.emulator.name == "moto":
-        stream.split("shardId-000000000001")
     query = Query(spark, stream, tmp_path)
     running = query.start(processingTime="100 milliseconds")
     put: list[str] = []
@@ -171,7 +165,7 @@ def test_a_split_under_load_is_followed_by_a_running_query(
         for turn in range(6):
             put += names(f"t{turn}", 100)
             stream.put(names(f"t{turn}", 100))
-            if turn == 2 and stream.emulator.name != "moto":
+            if turn == 2:
                 stream.split("shardId-000000000000")
             time.sleep(0.3)
         running.processAllAvailable()
