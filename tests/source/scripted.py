@@ -136,13 +136,17 @@ class ScriptedClient:
     calls      GetRecords calls by shard, GetShardIterator under `iterator`, the others under their names
     faults     exceptions to raise, one for each coming call, before it does anything; None lets a call pass
     ragged     answers are partial and now and then empty although data is ahead, as AWS allows
+    silent     MillisBehindLatest is always 0, as kinesalite answers
     strict     GetShardIterator refuses a sequence number that has expired (else: silently the oldest record)
     """
 
-    def __init__(self, stream: ScriptedStream, *, ragged: bool = False, strict: bool = False) -> None:
+    def __init__(
+        self, stream: ScriptedStream, *, ragged: bool = False, strict: bool = False, silent: bool = False
+    ) -> None:
         self.stream = stream
         self.ragged = ragged
         self.strict = strict
+        self.silent = silent
         self.calls: dict[str, int] = {}
         self.answered = 0
         self.faults: list[Exception | None] = []
@@ -233,6 +237,8 @@ class ScriptedClient:
         if more:
             reference = found[-1].arrival if found else ahead[0].arrival
             behind = max(1, int((self.stream.now - reference) * 1000))
+        if self.silent:
+            behind = 0
         if not more and shard.ending is not None:
             return found, None, 0, count >= limit
         return found, self._open(at.shard_id, after), behind, count >= limit

@@ -37,6 +37,7 @@ NAMES = (
     "maxRecordsPerBatch",
     "maxBytesPerBatch",
     "maxSecondsPerBatch",
+    "exactCaps",
     "discoverySeconds",
     "planningCallsPerSecond",
     "planningThreads",
@@ -69,6 +70,7 @@ class KinesisOptions:
     max_records: int = 0
     max_bytes: int = 0
     max_seconds: int = 0
+    exact_caps: bool = False
     discovery_seconds: float = 30.0
     planning_calls_per_second: float = 2.0
     planning_threads: int = 32
@@ -111,6 +113,7 @@ def parse_options(given: Mapping[str, str]) -> KinesisOptions:
         max_records=int(_number(options, "maxRecordsPerBatch", 0, 0, 10**12)),
         max_bytes=int(_number(options, "maxBytesPerBatch", 0, 0, 10**15)),
         max_seconds=int(_number(options, "maxSecondsPerBatch", 0, 0, 366 * 86400)),
+        exact_caps=_flag(options, "exactCaps", False),
         discovery_seconds=_number(options, "discoverySeconds", 30.0, 0, 3600),
         planning_calls_per_second=_number(options, "planningCallsPerSecond", 2.0, 0.1, 100_000),
         planning_threads=int(_number(options, "planningThreads", 32, 1, 256)),

@@ -16,6 +16,7 @@ from datetime import UTC, datetime, timedelta
 
 from jobs.contract.errors import ConfigurationError
 from jobs.source.kinesis.client import StreamClient, StreamSummary
+from jobs.source.kinesis.cursor import Cap, Cursor, Found
 from jobs.source.kinesis.loss import may_have_lost, report_loss
 from jobs.source.kinesis.offset import Offset
 from jobs.source.kinesis.options import KinesisOptions, starts_in_the_future
@@ -23,7 +24,7 @@ from jobs.source.kinesis.pace import Pace
 from jobs.source.kinesis.position import SHARD_END, TRIM_HORIZON, Position, parse
 from jobs.source.kinesis.ranges import ShardRange, ranges_between
 from jobs.source.kinesis.shards import ShardGraph
-from jobs.source.kinesis.tips import Cap, Cursor, Found, Tips
+from jobs.source.kinesis.tips import Tips
 
 _log = logging.getLogger(__name__)
 
@@ -204,9 +205,9 @@ class Planner:
             target = None if ending is None else ending.shards.get(shard_id, TRIM_HORIZON)
             if target is not None and target <= known[shard_id]:
                 continue
-            if cap == Cap() and target is not None and target.is_record:
+            if not cap.is_set and target is not None and target.is_record:
                 progress.shards[shard_id] = target
-            elif cap == Cap() and graph.is_closed(shard_id) and (target is None or target == SHARD_END):
+            elif not cap.is_set and graph.is_closed(shard_id) and (target is None or target == SHARD_END):
                 progress.shards[shard_id] = SHARD_END
             else:
                 to_search.append(shard_id)
@@ -314,4 +315,5 @@ def _share(cap: Cap, shards: int) -> Cap:
         records=max(1, cap.records // shards) if cap.records else 0,
         bytes=max(1, cap.bytes // shards) if cap.bytes else 0,
         seconds=cap.seconds,
+        exact=cap.exact,
     )
