@@ -79,7 +79,7 @@ class Found:
     cursor   where the batch ends; its position is the old one where nothing is new
     at_tip   whether the shard held nothing behind it when it was looked at
     until    every record that arrived before this time (seconds since 1970) stands before the cursor
-    bytes    roughly how much the range holds
+    bytes, records   roughly how much the range holds; records 0 where unknown
     gone     whether the old position had left the stream
     oldest   arrival of the oldest record left, where the position is gone
     """
@@ -88,5 +88,6 @@ class Found:
     at_tip: bool
     until: float
     bytes: int = 0
+    records: int = 0
     gone: bool = False
     oldest: float | None = None

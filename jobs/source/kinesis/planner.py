@@ -63,7 +63,7 @@ class Planner:
         self._pool = pool or ThreadPoolExecutor(options.planning_threads, thread_name_prefix="kinesis-plan")
         self._cursors: dict[str, Cursor] = {}
         self._complete: dict[str, datetime] = {}
-        self._bytes: dict[tuple[str, Position], int] = {}
+        self._sizes: dict[tuple[str, Position], Found] = {}
         self._graph: ShardGraph | None = None
         self._summary: StreamSummary | None = None
         self._listed_at = 0.0
@@ -119,9 +119,10 @@ class Planner:
                 complete_until=self._complete_until(part.shard_id, part.start, start),
                 retention_hours=self._retention_hours(),
                 ending_sequence=graph.ending_sequence(part.shard_id) if graph and part.end == SHARD_END else None,
-                bytes=self._bytes.get((part.shard_id, part.end)),
+                bytes=size.bytes if size else None,
+                records=size.records if size else None,
             )
-            for part in found
+            for part, size in ((part, self._sizes.get((part.shard_id, part.end))) for part in found)
         ]
 
     # Discovery
@@ -265,7 +266,7 @@ class Planner:
         progress.shards[shard_id] = end
         if end != SHARD_END and not found.at_tip:
             progress.behind[shard_id] = until
-        self._bytes[(shard_id, end)] = found.bytes
+        self._sizes[(shard_id, end)] = found
 
     def _pinned(self, graph: ShardGraph, now: datetime, *, closed: bool = False) -> Offset:
         """Each open shard's tip; with `closed`, SHARD_END for the others."""
@@ -304,7 +305,7 @@ class Planner:
         for shard_id in set(self._cursors) - {each for each, at in shards.items() if at != SHARD_END}:
             self._cursors.pop(shard_id, None)
             self._complete.pop(shard_id, None)
-        self._bytes = {key: size for key, size in self._bytes.items() if shards.get(key[0]) == key[1]}
+        self._sizes = {key: size for key, size in self._sizes.items() if shards.get(key[0]) == key[1]}
 
 
 def _share(cap: Cap, shards: int) -> Cap:

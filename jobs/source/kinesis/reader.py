@@ -33,6 +33,8 @@ SCHEMA = pa.schema(
 # Empty, caught-up answers in a row that are believed when the range's end has not been seen.
 _BELIEVED = 3
 _PAUSE_SECONDS = 0.25
+# A call asks for at least so many records: a shard gives five answers a second, however small.
+_FEWEST = 250
 
 
 class RangeReader:
@@ -105,7 +107,11 @@ class _Reading:
         self._client = client
         self._stream = stream
         self._part = part
+        self._most = limit
         self._limit = limit
+        if part.records:
+            # One more for the start's own record. What is read behind the end is read in vain.
+            self._limit = min(limit, int(part.records * 0.97) + 2)
         self._fail = fail
         self._clock = clock
         # An aggregate that was read in part is read again, and its first user records skipped.
@@ -156,7 +162,16 @@ class _Reading:
             self._quiet = 0
         self._iterator = page.next_iterator
         self._settle(page)
+        self._limit = self._rest(page)
         return wanted
+
+    def _rest(self, page: Page[Record]) -> int:
+        """How many records to ask for next: about what lies before the end, going by the sequence numbers so far."""
+        if self.done or self._part.end.kind is not Kind.AFTER or len(page.records) < 2:
+            return self._most
+        span = int(page.records[-1].sequence_number) - int(page.records[0].sequence_number)
+        rest = (self._part.end.number - self._last) * (len(page.records) - 1) // span
+        return min(self._most, max(_FEWEST, rest * 21 // 20))
 
     def _within(self, records: Sequence[Record]) -> Sequence[Record]:
         part = self._part

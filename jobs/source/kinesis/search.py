@@ -217,7 +217,7 @@ class Search:
             page = self._at_number(density.ahead(start.position.number, int(count)))
         if page is None or not self._take(page):
             return False
-        self.bytes = int(count * density.bytes)
+        self.bytes, self.taken = int(count * density.bytes), int(count)
         self._density = density.used()
         return True
 
@@ -270,7 +270,8 @@ class Search:
                 ahead = moment
         # Between the first record and the landing nothing was counted: estimate by the rate near the tip.
         span = max(1.0, self.best.approximate_arrival_timestamp - begin)
-        self.bytes = int(self.bytes * max(1.0, span / _WINDOW_SECONDS))
+        if span > _WINDOW_SECONDS:
+            self.bytes, self.taken = int(self.bytes * span / _WINDOW_SECONDS), 0
 
     def _gallop(self) -> None:
         """More was asked for than came although nothing is said to be ahead: looks ahead in growing steps."""
@@ -301,7 +302,8 @@ class Search:
             landed = self._at_number(target)
             if landed is None or not self._take(landed):
                 ahead = target
-        self.bytes = int((int(self.best.sequence_number) - begin) / density.numbers * density.bytes)
+        self.taken = (int(self.best.sequence_number) - begin) // density.numbers
+        self.bytes = int(self.taken * density.bytes)
 
     @property
     def _settled(self) -> bool:
@@ -345,6 +347,7 @@ class Search:
             at_tip=at_tip,
             until=self._now if at_tip else arrival,
             bytes=self.bytes,
+            records=self.taken,
             gone=self._gone,
             oldest=self._oldest,
         )
