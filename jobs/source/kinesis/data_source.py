@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from pyspark.sql.datasource import DataSource, DataSourceStreamReader, InputPartition
 
+from jobs.source.kinesis.aggregates import Deaggregator
 from jobs.source.kinesis.boto_client import BotoStreamClient, worker_client
 from jobs.source.kinesis.cursor import Cap
 from jobs.source.kinesis.offset import Offset, from_json
@@ -54,7 +55,10 @@ class KinesisDataSource(DataSource):  # type: ignore[misc]
         return COLUMNS
 
     def streamReader(self, schema: Any) -> KinesisStreamReader:
-        return KinesisStreamReader(parse_options(self.options))
+        options = parse_options(self.options)
+        if options.deaggregate:
+            Deaggregator()  # a missing package is an error here, before the first batch
+        return KinesisStreamReader(options)
 
 
 class ShardTask(InputPartition):  # type: ignore[misc]
@@ -142,4 +146,5 @@ class KinesisStreamReader(DataSourceStreamReader, SupportsTriggerAvailableNow): 
             options.stream,
             fail_on_data_loss=options.fail_on_data_loss,
             records_per_call=options.records_per_call,
+            deaggregator=Deaggregator() if options.deaggregate else None,
         )

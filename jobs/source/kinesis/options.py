@@ -97,6 +97,12 @@ def parse_options(given: Mapping[str, str]) -> KinesisOptions:
 
     stream, arn, region = _stream(options)
     initial, starting_shards = _starting(options.get("startingposition", "LATEST"))
+    deaggregate = _flag(options, "deaggregate", False)
+    if not deaggregate and any(position.sub is not None for position in starting_shards.values()):
+        raise ConfigurationError(
+            "option 'startingPosition' names user records of KPL aggregates (<sequence>:<sub>); this needs "
+            "deaggregate=true"
+        )
     ending = options.get("endingposition")
     return KinesisOptions(
         stream=stream,
@@ -106,7 +112,7 @@ def parse_options(given: Mapping[str, str]) -> KinesisOptions:
         ending=None if ending is None else from_json(ending, stream, "option 'endingPosition'"),
         fail_on_data_loss=_flag(options, "failOnDataLoss", True),
         region=options.get("region") or region or aws.region(),
-        endpoint_url=options.get("endpointurl") or _endpoint(),
+        endpoint_url=options.get("endpointurl") or configured_endpoint(),
         role_arn=options.get("rolearn"),
         role_session_name=options.get("rolesessionname", "movement-lake"),
         role_external_id=options.get("roleexternalid"),
@@ -120,7 +126,7 @@ def parse_options(given: Mapping[str, str]) -> KinesisOptions:
         bytes_per_task=int(_number(options, "bytesPerTask", 8 * 1024 * 1024, 0, 2**40)),
         records_per_call=int(_number(options, "recordsPerCall", 10_000, 1, 10_000)),
         retry_seconds=_number(options, "retrySeconds", 120.0, 0, 3600),
-        deaggregate=_flag(options, "deaggregate", False),
+        deaggregate=deaggregate,
     )
 
 
@@ -164,7 +170,7 @@ def _starting_shards(text: str) -> Mapping[str, Position]:
     return {shard: parse(at) for shard, at in shards.items()}
 
 
-def _endpoint() -> str | None:
+def configured_endpoint() -> str | None:
     """The endpoint that boto3 would take from the driver's environment, so that workers need no variables of ours."""
     if os.environ.get("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS", "").lower() == "true":
         return None

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from jobs.contract.errors import MovementError
+from jobs.source.kinesis.aggregates import Deaggregator
 from jobs.source.kinesis.client import ExpiredIteratorError, Page, PositionGoneError, Record, StreamClient
 from jobs.source.kinesis.loss import may_have_lost, report_loss
 from jobs.source.kinesis.position import SHARD_END, TRIM_HORIZON, Kind, Position, after
@@ -50,6 +51,7 @@ class RangeReader:
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         sleep: Callable[[float], None] = _sleep,
         prefetch: bool = True,
+        deaggregator: Deaggregator | None = None,
     ) -> None:
         self._client = client
         self._stream = stream
@@ -58,6 +60,7 @@ class RangeReader:
         self._clock = clock
         self._sleep = sleep
         self._prefetch = prefetch
+        self._deaggregator = deaggregator
 
     def read(self, part: ShardRange) -> Iterator[pa.RecordBatch]:
         """Arrow batches of at most one GetRecords answer (10 MB, 10,000 records), in the shard's order.
@@ -66,6 +69,8 @@ class RangeReader:
         """
         try:
             for records in self.records(part):
+                if self._deaggregator is not None:
+                    records = self._deaggregator.user_records(records, part.start)
                 yield to_arrow(records, self._stream, part.shard_id)
         except MovementError as error:
             if str(part) in str(error):
