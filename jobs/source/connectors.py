@@ -59,7 +59,7 @@ def read_stream(spark: SparkSession, settings: Settings, ending: str | None = No
 
 
 def _read_with_jvm_connector(spark: SparkSession, settings: Settings) -> DataFrame:
-    from py4j.protocol import Py4JJavaError
+    from py4j.protocol import Py4JJavaError  # type: ignore[import-untyped]
     from pyspark.errors import AnalysisException
 
     reader = spark.readStream.format("aws-kinesis").options(**jvm_options(settings))

@@ -59,6 +59,7 @@ class ScriptedStream:
         self, shards: int = 2, *, seed: int = 0, start: float = 1_764_000_000.0, retention_hours: int = 24
     ) -> None:
         self.now = start
+        self.created_at = start
         self.retention_hours = retention_hours
         self.random = random.Random(seed)
         self.shards: dict[str, ScriptedShard] = {}
@@ -174,7 +175,7 @@ class ScriptedClient:
 
     def summary(self) -> StreamSummary:
         self._called("summary")
-        return StreamSummary(self.stream.retention_hours)
+        return StreamSummary(self.stream.retention_hours, as_time(self.stream.created_at))
 
     def iterator(self, shard_id: str, position: Position, *, inclusive: bool = False) -> str:
         self._called("iterator")

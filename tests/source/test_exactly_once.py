@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
-from jobs.source.kinesis import search
+from jobs.source.kinesis import capped, nearing
 from jobs.source.kinesis.client import ExpiredIteratorError
 from jobs.source.kinesis.options import KinesisOptions
 from tests.source.fake_spark import FakeSpark
@@ -165,9 +165,9 @@ class Story(RuleBasedStateMachine):
 
 def test_every_record_is_read_exactly_once_in_its_keys_order(monkeypatch: pytest.MonkeyPatch) -> None:
     # Small, so that stories of some dozen records take the same turns as backlogs of millions.
-    monkeypatch.setattr(search, "_MEASURED_RECORDS", 3)
-    monkeypatch.setattr(search, "_NEAR_LIMIT", 3)
-    monkeypatch.setattr(search, "_WINDOW_SECONDS", 1)
+    monkeypatch.setattr(capped, "_MEASURED_RECORDS", 3)
+    monkeypatch.setattr(nearing, "_NEAR_LIMIT", 3)
+    monkeypatch.setattr(nearing, "_WINDOW_SECONDS", 1)
     run_state_machine_as_test(
         Story,
         settings=settings(

@@ -141,6 +141,9 @@ class _Reading:
 
     def _open(self) -> str:
         part = self._part
+        if not self._opened and not part.start.is_record and part.complete_until is not None:
+            # A shard that joined the query long ago and had to wait: what it held first may have expired.
+            self._lost(None)
         if self._opened and self._last > 0 and self._checked:
             return self._client.iterator(part.shard_id, after(str(self._last)))
         try:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from jobs.source.kinesis import capped, nearing
 from jobs.source.kinesis.client import ExpiredIteratorError, StreamClient
 from jobs.source.kinesis.cursor import Cap, Cursor, Found
 from jobs.source.kinesis.pace import Pace
@@ -38,7 +39,7 @@ class Tips:
 
     def _search(self, cursor: Cursor, cap: Cap, exhaustive: bool) -> Found:
         search = Search(self._client, self._pace, cursor, self._page_limit, exhaustive)
-        if not cap.exact and search.extrapolate(cap):
+        if not cap.exact and capped.extrapolate(search, cap):
             return search.found()
         first = search.first()
         if first is None:
@@ -46,10 +47,10 @@ class Tips:
         if search.ended or search.caught_up:
             return search.found()
         if cap.seconds and first.millis_behind > cap.seconds * 1000:
-            search.within_seconds(cap.seconds)
+            capped.within_seconds(search, cap.seconds)
         if cap.records or cap.bytes:
-            search.count(cap)
+            capped.count(search, cap)
         elif search.limit is None:
-            search.jump(first)
-            search.scan()
+            nearing.jump(search, first)
+            nearing.scan(search)
         return search.found()
