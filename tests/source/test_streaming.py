@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import pyspark
 import pytest
 
 from jobs.contract.settings import Settings
@@ -216,3 +217,18 @@ def test_a_start_time_is_honoured(spark: Any, new_stream: Callable[..., Stream],
     query = Query(spark, stream, tmp_path, startingPosition=moment.isoformat())
     query.run()
     assert query.values == names("after", 20)
+
+
+@pytest.mark.skipif(pyspark.__version__ < "4.2", reason="Spark 4.0 and 4.1 run one batch for availableNow")
+def test_available_now_drains_capped_batches_to_the_tip_of_its_start(
+    spark: Any, new_stream: Callable[..., Stream], tmp_path: Path
+) -> None:
+    stream = new_stream(shards=2)
+    stream.put(names("a", 300))
+    stream.split("shardId-000000000000")
+    stream.put(names("b", 100))
+    query = Query(spark, stream, tmp_path, maxRecordsPerBatch="60")
+    running = query.start(availableNow=True)
+    assert running.awaitTermination(120)
+    assert query.values == sorted(names("a", 300) + names("b", 100))
+    assert len(list((query.checkpoint / "offsets").glob("[0-9]*"))) >= 4
