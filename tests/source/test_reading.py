@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import threading
+import time
 from typing import Any
 
 import pyarrow as pa
@@ -317,3 +319,18 @@ def test_a_recreated_stream_is_read_from_its_beginning_where_loss_is_allowed() -
     spark.drain()
     assert spark.values[5:] == wanted
     assert from_json(spark.offsets[-1], "s").losses == 1
+
+
+def test_a_task_that_is_killed_does_not_wait_for_the_next_page() -> None:
+    stream = ScriptedStream(1)
+    put(stream, 20)
+    client = ScriptedClient(stream)
+    answer = threading.Event()
+    last = stream.shards[SHARD].records[-1]
+    batches = reader(client, records_per_call=5).read(ShardRange(SHARD, TRIM_HORIZON, after(str(last.number))))
+    client.after_call = lambda _name: answer.wait(30) and None if client.calls.get(SHARD, 0) > 1 else None
+    next(batches)
+    begin = time.monotonic()
+    batches.close()  # type: ignore[attr-defined]
+    assert time.monotonic() - begin < 5
+    answer.set()

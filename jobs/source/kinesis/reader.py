@@ -80,7 +80,8 @@ class RangeReader:
     def records(self, part: ShardRange) -> Iterator[Sequence[Record]]:
         """The range's records, page by page; no page is empty."""
         reading = _Reading(self._client, self._stream, part, self._limit, self._fail, self._clock)
-        with ThreadPoolExecutor(1, thread_name_prefix="kinesis-read") as pool:
+        pool = ThreadPoolExecutor(1, thread_name_prefix="kinesis-read")
+        try:
             page = reading.fetch()
             while True:
                 wanted = reading.take(page)
@@ -95,6 +96,9 @@ class RangeReader:
                 if reading.done:
                     return
                 page = ahead.result() if ahead is not None else reading.fetch()
+        finally:
+            # A task that is killed must not wait for an answer that nobody wants any more.
+            pool.shutdown(wait=False, cancel_futures=True)
 
 
 class _Reading:
