@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Callable
 from typing import Any, BinaryIO, Protocol
 
+from jobs.contract.faults import point
 from jobs.sink.lake import Lake
 from jobs.sink.report import Kind, WrittenFile
 
@@ -92,6 +93,8 @@ class OpenFiles:
         path = f"{self._kind}/{partition}/{self._name}-{number:03d}{encoder.suffix}"
         size = file.tell()
         file.seek(0)
+        point("file.encoded")
         self._lake.put(path, file)
+        point("file.put")
         file.close()
         self.written.append(WrittenFile(self._kind, path, partition, count, size))

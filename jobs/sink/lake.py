@@ -6,6 +6,7 @@ leaves parts behind, so no committer is needed (ADR 0003).
 
 from __future__ import annotations
 
+import fcntl
 import io
 import os
 import shutil
@@ -41,6 +42,13 @@ class Lake(Protocol):
         """
         ...
 
+    def replace(self, path: str, expected: bytes, content: bytes) -> bool:
+        """Writes a file over one that holds exactly `expected`; False, and nothing written, where it does not.
+
+        One that holds `content` already is taken for our own, as by `put_if_absent`.
+        """
+        ...
+
     def get(self, path: str) -> bytes | None:
         """A file's bytes, or None where there is none."""
         ...
@@ -68,10 +76,26 @@ class S3Lake:
             self._s3.put_object(Bucket=self._bucket, Key=self._prefix + path, Body=content)
 
     def put_if_absent(self, path: str, content: bytes) -> bool:
+        return self._put_if(path, content, IfNoneMatch="*")
+
+    def replace(self, path: str, expected: bytes, content: bytes) -> bool:
+        with explained(f"read {self.uri}/{path}"):
+            try:
+                found = self._s3.get_object(Bucket=self._bucket, Key=self._prefix + path)
+                standing: bytes = found["Body"].read()
+            except ClientError as error:
+                if error_code(error) in ("NoSuchKey", "404"):
+                    return False
+                raise
+        if standing != expected:
+            return standing == content
+        return self._put_if(path, content, IfMatch=found["ETag"])
+
+    def _put_if(self, path: str, content: bytes, **condition: str) -> bool:
         for _ in range(_CONFLICTS):
             with explained(f"write {self.uri}/{path}"):
                 try:
-                    self._s3.put_object(Bucket=self._bucket, Key=self._prefix + path, Body=content, IfNoneMatch="*")
+                    self._s3.put_object(Bucket=self._bucket, Key=self._prefix + path, Body=content, **condition)
                     return True
                 except ClientError as error:
                     if error_code(error) in ("PreconditionFailed", "412"):
@@ -135,6 +159,16 @@ class FolderLake:
         finally:
             draft.unlink()
         return True
+
+    def replace(self, path: str, expected: bytes, content: bytes) -> bool:
+        drafts = self._root / "_drafts"
+        drafts.mkdir(parents=True, exist_ok=True)
+        with (drafts / "replace.lock").open("wb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # of this machine's processes; a folder is one machine's lake
+            standing = self.get(path)
+            if standing == expected:
+                self.put(path, io.BytesIO(content))
+            return standing in (expected, content)
 
     def get(self, path: str) -> bytes | None:
         try:

@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyspark import TaskContext
 
+from jobs.contract.faults import point
 from jobs.contract.parsed import Parser
 from jobs.contract.rejects import Rejection
 from jobs.contract.settings import SinkSettings
@@ -55,6 +56,7 @@ class WriteTask:
 
     def write(self, batches: Iterator[pa.RecordBatch], name: str) -> Report:
         """Writes all batches to files that start with `name`."""
+        point("task.started")
         lake, report, seconds = lake_at(self.lake), Report(), defaultdict[str, float](float)
         parser = self.parser(self.contract)
         gzip = partial(GzipLines, level=self.sink.raw_compression_level)
@@ -94,10 +96,12 @@ class WriteTask:
             report.read_bytes += pc.sum(pc.binary_length(records["data"])).as_py()
             report.rescued += parsed.rescued
             _count(report, records, parsed.rejections)
+            point("task.batch_written")
         clock = time.perf_counter()
         for files in (raw, processed, quarantine):
             files.close()
             report.files += files.written
+        point("task.files_put")
         _lap(seconds, "finish", clock)
         report.raw, report.processed, report.quarantined = (
             sum(file.rows for file in files.written) for files in (raw, processed, quarantine)
