@@ -24,10 +24,14 @@ Port = Annotated[
 
 @app.command()
 def up(port: Port = None, config: Config = None, overrides: Overrides = None, json_file: JsonFile = None) -> None:
-    """Start the embedded AWS in the background, with the stream, bucket and database that the settings name."""
+    """Start the embedded AWS in the background, with the stream, bucket, database and tables of the settings."""
+    from jobs.catalog.glue import GlueCatalog, lake_tables
+    from jobs.contract.aws import client
+    from jobs.contract.table import load_contract
     from local import resources, server
 
     settings = _settings(config, overrides, port)
+    tables = lake_tables(load_contract(settings.contract))
     running = server.up(settings, notice=_notice)
     if port not in (None, running.port):
         raise server.EmbeddedAwsError(
@@ -36,6 +40,7 @@ def up(port: Port = None, config: Config = None, overrides: Overrides = None, js
         )
     with server.aimed_at(running):
         found = resources.ensure(settings)
+        GlueCatalog(client("glue"), settings.database, settings.lake).ensure_tables(tables)
     out.print(
         f"The embedded AWS {'runs' if running.started else 'was running already'}: {running.endpoint}", soft_wrap=True
     )
@@ -43,6 +48,7 @@ def up(port: Port = None, config: Config = None, overrides: Overrides = None, js
         ("stream", f"{found.stream} ({found.shards} shards)"),
         ("bucket", found.bucket or f"none: the lake is the folder {settings.lake}"),
         ("database", found.database),
+        ("tables", ", ".join(table.name for table in tables)),
         ("log", str(running.log)),
     ):
         note = " [dim](new)[/]" if what in found.created else ""
@@ -61,6 +67,7 @@ def up(port: Port = None, config: Config = None, overrides: Overrides = None, js
             "bucket": found.bucket,
             "lake": settings.lake,
             "database": found.database,
+            "tables": [table.name for table in tables],
         },
     )
 
@@ -92,6 +99,8 @@ def env(config: Config = None, overrides: Overrides = None, json_file: JsonFile 
     elsewhere = sorted(name for name in os.environ if name.startswith("AWS_ENDPOINT_URL_"))
     if elsewhere:
         _notice(f"{', '.join(elsewhere)} stays set, and wins over AWS_ENDPOINT_URL for its service")
+    if os.environ.get("AWS_PROFILE"):
+        _notice("AWS_PROFILE stays set; unset it if it names a profile that is not there, or another role")
     write_result(json_file, variables)
 
 

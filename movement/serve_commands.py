@@ -34,7 +34,7 @@ def serve(
     chosen += [f"{key}={value}" for key, value in given.items() if value is not None]
     settings = load_settings(config, chosen)
     # Asked here, so that a stream that is not there is one clear line and not a traceback in a worker.
-    max_record_bytes(kinesis_client(1, settings.producer.request_timeout_seconds), settings.stream.name)
+    max_record_bytes(kinesis_client(settings.producer.request_timeout_seconds), settings.stream.name)
     os.environ[api.SETTINGS_VARIABLE] = settings.model_dump_json()
     err.print(
         f"POST http://{settings.api.host}:{settings.api.port}/uber_movement → stream '{settings.stream.name}' "

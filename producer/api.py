@@ -34,7 +34,8 @@ SETTINGS_VARIABLE = "MOVEMENT_API_SETTINGS"
 RETRY_AFTER_SECONDS = "1"
 
 _encode = msgspec.json.Encoder().encode
-_decode = msgspec.json.Decoder().decode
+# A number with a fraction keeps its own text: 1.50 goes to the stream as 1.50.
+_decode = msgspec.json.Decoder(float_hook=lambda text: msgspec.Raw(text.encode("ascii"))).decode
 
 
 class _Refused(Exception):
@@ -230,9 +231,14 @@ def _connect(settings: Settings, puts: Puts | None, record_bytes: int | None) ->
     stream, producer, api = settings.stream.name, settings.producer, settings.api
     find_shards: Callable[[], Any] | None = None
     if puts is None:
-        client = kinesis_client(producer.in_flight + 1, producer.request_timeout_seconds)
+        client = kinesis_client(producer.request_timeout_seconds)
         record_bytes = record_bytes or max_record_bytes(client, stream)
-        puts = PutRequest(stream, client=client, detailed=True)
+        puts = PutRequest(
+            stream,
+            connections=producer.in_flight,
+            timeout_seconds=producer.request_timeout_seconds,
+            detailed=True,
+        )
         find_shards = lambda: shard_map(client, stream)  # noqa: E731
     commit = GroupCommit(
         puts,

@@ -21,10 +21,12 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 from producer.pacing import Pacer
 from producer.put_request import MAX_RECORDS, Placed, is_throttle
-from producer.records import Record
+from producer.records import MAX_KEY_CHARACTERS, Record
 
 Owner = TypeVar("Owner")
 
+# A character of a key is at most 4 bytes of UTF-8.
+_KEY_BYTES_AT_MOST = 4 * MAX_KEY_CHARACTERS
 _BACK_OFF_FIRST = 0.1
 _BACK_OFF_LONGEST = 5.0
 
@@ -36,6 +38,9 @@ class Batch(Generic[Owner]):
     records: list[Record]
     owners: list[Owner]
     attempts: int = 0
+    # Known where it was needed already: the distinct keys, and the bytes of data.
+    keys: set[str] | None = None
+    data_bytes: int | None = None
 
 
 @dataclass(slots=True)
@@ -136,10 +141,14 @@ class Outbox(Generic[Owner]):
         if special or not self._segments:
             return None
         segment = self._segments[0]
-        if len(segment.records) > self._max_records or _bytes_at_most(segment.records) > self._max_bytes:
+        if segment.data_bytes is None:
+            segment.data_bytes = sum(map(len, map(_data, segment.records)))
+        count = len(segment.records)
+        if count > self._max_records or segment.data_bytes + count * _KEY_BYTES_AT_MOST > self._max_bytes:
             return None
         if self._keep_order:
-            keys = {record.PartitionKey for record in segment.records}
+            keys = segment.keys or set(map(_key, segment.records))
+            segment.keys = keys
             if len(keys) < len(segment.records) or not keys.isdisjoint(self._busy):
                 return None
             self._busy |= keys
@@ -214,7 +223,15 @@ class Outbox(Generic[Owner]):
 
     def accepted(self, batch: Batch[Owner]) -> list[Owner]:
         """Every record of the batch is on the stream. Returns the owners, one a record."""
-        self._settle(batch.records)
+        self._under_way -= len(batch.records)
+        self.counts.accepted += len(batch.records)
+        if batch.data_bytes is None:
+            batch.data_bytes = sum(map(len, map(_data, batch.records)))
+        self.counts.accepted_bytes += batch.data_bytes
+        if batch.keys is not None and not self._behind:
+            self._busy -= batch.keys
+        else:
+            self._free(batch.records)
         return batch.owners
 
     def answered(self, batch: Batch[Owner], placed: Sequence[Placed], now: float) -> list[Owner]:
@@ -296,8 +313,3 @@ class Outbox(Generic[Owner]):
 
 _data = operator.attrgetter("Data")
 _key = operator.attrgetter("PartitionKey")
-
-
-def _bytes_at_most(records: Sequence[Record]) -> int:
-    """What the records count at most; a character of a key is at most 4 bytes of UTF-8."""
-    return sum(map(len, map(_data, records))) + 4 * sum(map(len, map(_key, records)))

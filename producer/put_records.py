@@ -112,7 +112,7 @@ def send(
 ) -> ProduceResult:
     """Does what was planned, in this process. `part` numbers the process among those that share the plan."""
     settings, stream = plan.settings.producer, plan.settings.stream.name
-    client: Any = kinesis_client(settings.in_flight + 1, settings.request_timeout_seconds)
+    client: Any = kinesis_client(settings.request_timeout_seconds)
     record_bytes = max_record_bytes(client, stream)
     journal = None if plan.folder is None else Journal(plan.folder, plan.exports, part, dict(plan.skip))
     with RejectsFile(plan.rejects) if plan.rejects else _Nowhere() as rejected:
@@ -120,7 +120,8 @@ def send(
             plan.exports,
             plan.contract,
             plan.settings,
-            puts or PutRequest(stream, client=client),
+            puts
+            or PutRequest(stream, connections=settings.in_flight, timeout_seconds=settings.request_timeout_seconds),
             record_bytes=record_bytes,
             find_shards=lambda: shard_map(client, stream),
             on_progress=on_progress,

@@ -1,18 +1,26 @@
 """One PutRecords request: a batch in, an outcome for each record out. From: `outbox`. Next: Kinesis.
 
-boto3 signs, finds the endpoint and pools connections; two of its event hooks replace what it is slow at, which is
-building the body from 500 dictionaries and parsing 500 results (82,000 records/s without them, 248,000 with).
-Nothing is retried here: only the caller knows which records are left, and in what order they must go.
+boto3 finds the endpoint and the credentials, botocore signs and sends, msgspec builds the body and reads the answer:
+`client.put_records` itself spends most of its time on turning 500 dictionaries into a body and 500 results into
+dictionaries (see benchmarks/producer.py). Nothing is retried here: only the caller knows which records are left, and
+in what order they must go.
 """
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import boto3
+import botocore.session
 import msgspec
-from botocore.exceptions import BotoCoreError, ClientError, ConnectionError, NoCredentialsError, PartialCredentialsError
+from botocore.auth import SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.exceptions import BotoCoreError, ConnectionError, NoCredentialsError
+from botocore.httpsession import URLLib3Session
+from botocore.utils import get_environ_proxies
 
 from jobs.contract import aws
 from jobs.contract.errors import AwsAccessError, TransientError
@@ -76,12 +84,7 @@ class _Result(msgspec.Struct, gc=False):
     ErrorCode: str | None = None
 
 
-class _Counted(msgspec.Struct):
-    Records: list[msgspec.Raw]
-    FailedRecordCount: int = 0
-
-
-class _Detailed(msgspec.Struct):
+class _Answer(msgspec.Struct):
     Records: list[_Result]
 
 
@@ -90,40 +93,68 @@ class _Body(msgspec.Struct):
     Records: Sequence[Record]
 
 
+class _Error(msgspec.Struct):
+    type: str = msgspec.field(name="__type", default="")
+    message: str | None = None
+
+
 _encode = msgspec.json.Encoder().encode
-_decode_counted = msgspec.json.Decoder(_Counted).decode
-_decode_detailed = msgspec.json.Decoder(_Detailed).decode
-_ANSWER = "MovementAnswer"
-_RECORDS = "movement_records"
+_decode = msgspec.json.Decoder(_Answer).decode
+_HEADERS = {
+    "Content-Type": "application/x-amz-json-1.1",
+    "X-Amz-Target": "Kinesis_20131202.PutRecords",
+    "User-Agent": f"movement-lake boto3/{boto3.__version__}",
+}
+_CONNECT_SECONDS = 5
+
+
+class SignedPost:
+    """Posts bodies to Kinesis, signed; finds region, endpoint, credentials, proxies and certificates as boto3 does."""
+
+    def __init__(self, connections: int, timeout_seconds: float) -> None:
+        client = kinesis_client(timeout_seconds)
+        self._url = client.meta.endpoint_url.rstrip("/") + "/"
+        self._region = client.meta.region_name
+        # Refreshes itself where the credentials are temporary.
+        self._credentials = boto3.Session().get_credentials()
+        self._session = URLLib3Session(
+            verify=botocore.session.get_session().get_config_variable("ca_bundle") or True,
+            proxies=get_environ_proxies(self._url),
+            timeout=(_CONNECT_SECONDS, timeout_seconds),
+            max_pool_connections=connections,
+            # As boto3's clients have it: head and body are two writes, and Nagle would hold the second back 40 ms.
+            socket_options=[(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)],
+        )
+
+    def __call__(self, body: bytes) -> tuple[int, bytes]:
+        """The answer's status and body. Raises botocore's errors."""
+        if self._credentials is None:
+            raise NoCredentialsError
+        request = AWSRequest("POST", self._url, dict(_HEADERS), body)
+        SigV4Auth(self._credentials.get_frozen_credentials(), "kinesis", self._region).add_auth(request)
+        response = self._session.send(request.prepare())
+        return response.status_code, response.content
 
 
 class PutRequest:
-    """PutRecords to one stream over a boto3 client; usable from several threads.
+    """PutRecords to one stream; usable from several threads.
 
     `detailed` answers with a `Placed` for every record even where all were accepted (the HTTP API reports them).
     """
 
     def __init__(
-        self,
-        stream: str,
-        *,
-        client: Any = None,
-        connections: int = 4,
-        timeout_seconds: float = 10,
-        detailed: bool = False,
+        self, stream: str, *, connections: int = 4, timeout_seconds: float = 10, detailed: bool = False
     ) -> None:
         self.stream = stream
         self._detailed = detailed
-        self._client = client or kinesis_client(connections, timeout_seconds)
+        self._post = SignedPost(connections, timeout_seconds)
 
     def put(self, records: Sequence[Record]) -> list[Placed] | None:
         """See `Puts.put`."""
         what = f"put {len(records)} records to stream '{self.stream}'"
         try:
-            answer = self._client.put_records(StreamName=self.stream, Records=records)
-        except ClientError as error:
-            raise _explained(error, what, self.stream) from error
-        except (NoCredentialsError, PartialCredentialsError) as error:
+            status, answer = self._post(_encode(_Body(self.stream, records)))
+        except NoCredentialsError as error:
             with aws.explained(what):
                 raise error
         except ConnectionError as error:
@@ -131,22 +162,43 @@ class PutRequest:
             raise NotAcceptedError(f"{what}: {error}") from error
         except BotoCoreError as error:
             raise OutcomeUnknownError(f"{what}: {error}") from error
-        return self._read(answer[_ANSWER], len(records), what)
+        if status != 200:
+            raise self._refusal(status, answer, what)
+        return self._read(answer, len(records), what)
 
     def _read(self, body: bytes, count: int, what: str) -> list[Placed] | None:
+        # Nearly every answer: as many sequence numbers as records, and no error. Any doubt is for the decoder.
+        if not self._detailed and b'"ErrorCode"' not in body and body.count(b'"SequenceNumber"') == count:
+            return None
         try:
-            counted = _decode_counted(body)
-            if len(counted.Records) != count:
-                raise OutcomeUnknownError(f"{what}: the answer is about {len(counted.Records)} records")
-            if counted.FailedRecordCount == 0 and not self._detailed:
-                return None
-            results = _decode_detailed(body).Records
+            results = _decode(body).Records
         except msgspec.MsgspecError as error:
             raise OutcomeUnknownError(f"{what}: the answer is not PutRecords' ({error})") from error
+        if len(results) != count or any(found.ErrorCode is None and not found.SequenceNumber for found in results):
+            raise OutcomeUnknownError(f"{what}: the answer does not say what became of each record")
         return [
             Placed(error=found.ErrorCode) if found.ErrorCode else Placed(found.SequenceNumber, found.ShardId)
             for found in results
         ]
+
+    def _refusal(self, status: int, answer: bytes, what: str) -> Exception:
+        """The error for an answer other than 200, whose body is JSON with `__type` where Kinesis itself answers."""
+        try:
+            error = msgspec.json.decode(answer, type=_Error)
+        except msgspec.MsgspecError:
+            error = _Error(f"HTTP {status}")
+        # The code may carry a name space before and a URL after it.
+        code = error.type.rpartition("#")[2].partition(":")[0] or f"HTTP {status}"
+        if code == "ResourceNotFoundException":
+            return missing_stream(self.stream)
+        if is_throttle(code) or status == 429:
+            return NotAcceptedError(f"{what}: {code}", throttled=True)
+        if code in _WORTH_ANOTHER_TRY:
+            return NotAcceptedError(f"{what}: {code}")
+        if status >= 500:
+            return OutcomeUnknownError(f"{what}: {code}")
+        # A 4xx that is no throttle stays one when repeated: no permission, or a request that is invalid.
+        return AwsAccessError(f"{what}: AWS refused ({code}: {error.message or ''}); check credentials and policy")
 
 
 def is_throttle(code: str | None) -> bool:
@@ -154,57 +206,9 @@ def is_throttle(code: str | None) -> bool:
     return code in _THROTTLES
 
 
-def kinesis_client(connections: int, timeout_seconds: float) -> Any:
-    """A boto3 Kinesis client that tries once, and whose PutRecords takes and gives what `PutRequest` uses."""
-    client = aws.client(
-        "kinesis",
-        connections=connections,
-        parameter_validation=False,
-        retries={"total_max_attempts": 1, "mode": "standard"},
-        read_timeout=timeout_seconds,
-    )
-    client.meta.events.register("before-parameter-build.kinesis.PutRecords", _set_records_aside)
-    client.meta.events.register("before-call.kinesis.PutRecords", _write_body)
-    client.meta.events.register("before-parse.kinesis.PutRecords", _keep_answer)
-    return client
-
-
-def _set_records_aside(params: dict[str, Any], context: dict[str, Any], **_rest: Any) -> None:
-    context[_RECORDS] = params.pop("Records")
-
-
-def _write_body(params: dict[str, Any], context: dict[str, Any], **_rest: Any) -> None:
-    # botocore has serialized the few parameters that are left; the stream's name is one of them.
-    name = msgspec.json.decode(params["body"])["StreamName"]
-    params["body"] = _encode(_Body(name, context.pop(_RECORDS)))
-
-
-def _keep_answer(response_dict: dict[str, Any], customized_response_dict: dict[str, Any], **_rest: Any) -> None:
-    # An error's answer is botocore's to parse: swallowed here, its code would be lost.
-    if response_dict["status_code"] == 200:
-        customized_response_dict[_ANSWER] = response_dict["body"]
-        response_dict["body"] = b"{}"
-
-
-def _explained(error: ClientError, what: str, stream: str) -> Exception:
-    code = aws.error_code(error)
-    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-    if code == "ResourceNotFoundException":
-        return missing_stream(stream)
-    if is_throttle(code) or status == 429:
-        return NotAcceptedError(f"{what}: {code}", throttled=True)
-    if code in _WORTH_ANOTHER_TRY:
-        return NotAcceptedError(f"{what}: {code}")
-    if status >= 500:
-        return OutcomeUnknownError(f"{what}: {code or status}")
-    try:
-        with aws.explained(what):
-            raise error
-    except AwsAccessError as ours:
-        return ours
-    except TransientError as ours:
-        # A 4xx that is no throttle, such as a request that the service takes for invalid, stays one when repeated.
-        return AwsAccessError(str(ours))
+def kinesis_client(timeout_seconds: float) -> Any:
+    """boto3's client, for everything but PutRecords. Raises ConfigurationError where there is no region."""
+    return aws.client("kinesis", connections=2, read_timeout=timeout_seconds)
 
 
 def missing_stream(stream: str) -> AwsAccessError:

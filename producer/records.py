@@ -15,8 +15,9 @@ from typing import Any
 import msgspec
 
 from jobs.contract.checks import Checks
-from jobs.contract.rejects import NOT_UTF8, TOO_LARGE, Rejection
+from jobs.contract.rejects import NOT_JSON, NOT_UTF8, TOO_LARGE, Rejection
 from jobs.contract.table import TableContract
+from jobs.contract.values import as_text, is_absent
 from producer.csv_rows import CITY_FIELD
 from producer.quick_check import QuickCheck
 
@@ -64,9 +65,12 @@ class RecordEncoder:
         return list(self.checks.rejections(record))
 
     def encode(self, record: Mapping[str, Any]) -> Record | Rejection:
-        """The record as it goes to the stream; a Rejection where it is too large for it."""
-        data = _encode(record)
-        values = ("" if (value := record.get(name)) is None else str(value) for name in self._key_fields)
+        """The record as it goes to the stream; a Rejection where it is too large, or nested too deep, for it."""
+        try:
+            data = _encode(record)
+        except RecursionError:
+            return Rejection(NOT_JSON)
+        values = ("" if is_absent(value := record.get(name)) else as_text(value) for name in self._key_fields)
         return _within(self._limit, Record(data, partition_key(list(values))))
 
 

@@ -2,8 +2,8 @@
 
 From: `outbox`. Next: `put_request`.
 
-One thread (the caller's) owns the outbox; the others only send. With one request in flight there is no other
-thread at all, which is fastest against an endpoint that answers at once.
+One thread (the caller's) owns the outbox; the others only send. There are no others until the endpoint turns out
+to be slow to answer: against one that is not, the interpreter's lock makes four threads slower than one.
 """
 
 from __future__ import annotations
@@ -18,14 +18,18 @@ from producer.outbox import Batch, Outbox, Owner
 from producer.put_request import NotAcceptedError, OutcomeUnknownError, Placed, Puts
 from producer.stream import ShardMap
 
+# An answer that takes longer than this is worth a thread that waits for it; building and signing a request takes 1 ms.
+_SLOW_ANSWER_SECONDS = 0.006
+_WEIGHT_OF_THE_LATEST = 0.3
+
 _Answer = list[Placed] | None | NotAcceptedError | OutcomeUnknownError
 
 
 class Sending(Generic[Owner]):
     """Sends what the outbox holds. `done` is told the owners of accepted records, one a record.
 
-    `find_shards` looks the stream's shards up, once there is a throttle to pace by. A context manager; leaving it
-    waits for requests that are under way.
+    `in_flight` is how many requests may be under way at once; `find_shards` looks the stream's shards up, once there
+    is a throttle to pace by. A context manager; leaving it waits for requests that are under way.
     """
 
     def __init__(
@@ -45,7 +49,8 @@ class Sending(Generic[Owner]):
         self._give_up_seconds = give_up_seconds
         self._find_shards = find_shards
         self._clock, self._sleep = clock, sleep
-        self._threads = ThreadPoolExecutor(in_flight, thread_name_prefix="put-records") if in_flight > 1 else None
+        self._threads: ThreadPoolExecutor | None = None
+        self._answer_seconds = 0.0
         self._under_way: dict[Future[_Answer], Batch[Owner]] = {}
         self._last_success = clock()
         self._last_error = "no answer"
@@ -73,7 +78,7 @@ class Sending(Generic[Owner]):
         while not self.full and (batch := self._outbox.take(self._clock())) is not None:
             worked = True
             if self._threads is None:
-                self._settle(batch, self._attempt(batch))
+                self._settle(batch, self._attempt_here(batch))
                 break
             self._under_way[self._threads.submit(self._attempt, batch)] = batch
         if not worked and block and not self._outbox.empty:
@@ -96,6 +101,15 @@ class Sending(Generic[Owner]):
         for future in answered:
             self._settle(self._under_way.pop(future), future.result())
         return bool(answered)
+
+    def _attempt_here(self, batch: Batch[Any]) -> _Answer:
+        """Sends in this thread, and starts others where that takes long."""
+        started = self._clock()
+        answer = self._attempt(batch)
+        self._answer_seconds += _WEIGHT_OF_THE_LATEST * (self._clock() - started - self._answer_seconds)
+        if self._limit > 1 and self._answer_seconds > _SLOW_ANSWER_SECONDS:
+            self._threads = ThreadPoolExecutor(self._limit, thread_name_prefix="put-records")
+        return answer
 
     def _attempt(self, batch: Batch[Any]) -> _Answer:
         try:

@@ -96,17 +96,6 @@ class Checks:
             if any(low > high for low, high in itertools.pairwise(found)):
                 yield _rejection(FAILED_CHECK, check.name, ", ".join(map(str, found)))
 
-    def can_be_taken_apart(self, source: str, text: str) -> bool:
-        """Whether the value of a field with `parse` matches, and its parts pass the checks that need no other field."""
-        for column, pattern in self.columns:
-            if column.source == source and column.parse and pattern and text:
-                try:
-                    parts = take_apart(column.parse, pattern, text)
-                except ValueError:
-                    return False
-                return next(self._out_of_order(parts), None) is None
-        return True
-
     def reject_bytes(self, data: bytes) -> Rejection | None:
         """Why the bytes of a record on the stream cannot become a row; None where they can."""
         record = read_object(data, self.contract.max_record_bytes)

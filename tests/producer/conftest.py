@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -64,6 +65,31 @@ def moto_endpoint() -> Iterator[str]:
         process.wait(10)
 
 
+@pytest.fixture(scope="session")
+def kinesalite_endpoint() -> Iterator[str]:
+    """The URL of a kinesalite, whose sequence numbers look like AWS's and which bears concurrent requests."""
+    node, npm = shutil.which("node"), shutil.which("npm")
+    if node is None or npm is None:
+        pytest.skip("kinesalite needs Node.js and npm, which are not installed")
+    folder = Path(__file__).parents[2] / ".emulators"
+    script = folder / "node_modules" / "kinesalite" / "cli.js"
+    if not script.exists():
+        install = [npm, "install", "--no-save", "--no-audit", "--no-fund", "--prefix", str(folder), "kinesalite@3.3.3"]
+        subprocess.run(install, check=True, capture_output=True)
+    port = free_port()
+    process = subprocess.Popen(
+        [node, str(script), "--port", str(port), "--createStreamMs", "5", "--shardLimit", "100"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        wait_for_port(port, process)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
 @pytest.fixture
 def aws_environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     """Credentials and a region, as on any machine; no endpoint yet."""
@@ -104,9 +130,17 @@ class Stream:
 
 @pytest.fixture
 def stream(moto_endpoint: str, aws_environment: pytest.MonkeyPatch) -> Stream:
-    """A new stream of four shards; AWS_ENDPOINT_URL_KINESIS leads to it."""
+    """A new stream of four shards on moto; AWS_ENDPOINT_URL_KINESIS leads to it."""
     aws_environment.setenv("AWS_ENDPOINT_URL_KINESIS", moto_endpoint)
     return Stream(moto_endpoint, 4)
+
+
+@pytest.fixture(params=["moto", "kinesalite"])
+def any_stream(request: pytest.FixtureRequest, aws_environment: pytest.MonkeyPatch) -> Stream:
+    """A new stream of four shards on each of the emulators."""
+    endpoint: str = request.getfixturevalue(f"{request.param}_endpoint")
+    aws_environment.setenv("AWS_ENDPOINT_URL_KINESIS", endpoint)
+    return Stream(endpoint, 4)
 
 
 @pytest.fixture

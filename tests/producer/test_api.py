@@ -82,6 +82,15 @@ def test_one_record_is_answered_with_its_place_once_it_is_on_the_stream(kinesis)
     assert kinesis.accepted[0][0] == "Paris|9|5"
 
 
+def test_a_number_keeps_its_own_text_and_nesting_is_carried_or_refused(kinesis):
+    body = json.dumps(GOOD).replace("446", '446, "Factor": 1.50')
+    with client() as api:
+        assert api.post("/uber_movement", content=body).status_code == 200
+        deep = json.dumps(GOOD).replace("446", '446, "Deep": ' + "[" * 900 + "]" * 900)
+        assert api.post("/uber_movement", content=deep).status_code in (200, 400, 422)
+    assert b'"Factor":1.50' in kinesis.accepted[0][1]
+
+
 def test_a_list_is_answered_in_its_order(kinesis):
     with client() as api:
         body = api.post("/uber_movement", json=[good(n) for n in range(1200)]).json()
@@ -187,8 +196,8 @@ def test_what_is_not_accepted_in_time_is_503_and_says_what_was_accepted(kinesis)
     kinesis.faults = lambda n: Fail(lambda place: place == 1 or n > 0)
     with client("api.timeout_seconds=0.3") as api:
         answer = api.post("/uber_movement", json=[good(n) for n in range(3)])
-        kinesis.faults = lambda _n: None
         time.sleep(0.5)
+        kinesis.faults = lambda _n: None
         assert api.post("/uber_movement", json=good(9)).status_code == 200
     assert answer.status_code == 503
     assert int(answer.headers["retry-after"]) >= 1

@@ -64,7 +64,7 @@ FAULTS = {
 def test_refused_records_are_sent_until_accepted_once_each_and_in_order(
     fault, in_flight, tmp_path, aws_environment, clean
 ):
-    with FaultyKinesis(fault, delay=0.002) as kinesis:
+    with FaultyKinesis(fault, delay=0.02) as kinesis:
         result = run(kinesis, tmp_path, aws_environment, f"producer.in_flight={in_flight}")
     assert times_there(kinesis) == times_there(clean)
     assert result.produced == ROWS
@@ -104,7 +104,7 @@ def test_everything_at_once_in_any_order_loses_nothing(tmp_path, aws_environment
         lambda: Status(500, "InternalFailure"),
     ]
     faults = [chance.choice(kinds)() for _ in range(20)]
-    with FaultyKinesis(lambda n: faults[n] if n < 20 else None, delay=0.001) as kinesis:
+    with FaultyKinesis(lambda n: faults[n] if n < 20 else None, delay=0.01) as kinesis:
         result = run(kinesis, tmp_path, aws_environment)
         there = times_there(kinesis)
     assert set(there) == set(times_there(clean))

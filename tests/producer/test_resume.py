@@ -173,7 +173,7 @@ def test_no_more_is_read_ahead_than_memory_is_meant_to_hold(tmp_path, aws_enviro
 
     class Watched(FaultyKinesis):
         def _take(self, records, fault):
-            ahead.append(progress[-1].read_rows - len(self.accepted))
+            ahead.append((progress[-1].read_rows if progress else 0) - len(self.accepted))
             return super()._take(records, fault)
 
     progress = []
