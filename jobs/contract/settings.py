@@ -160,6 +160,22 @@ class SinkSettings(_Model):
         int,
         Field(ge=1024 * 1024, le=4 * 1024**3, description="A file is closed once it has about this many bytes"),
     ] = 134217728
+    max_rejected_share: Annotated[
+        float,
+        Field(
+            ge=0,
+            le=1,
+            description="A batch of 100 records or more with a greater share of rejected ones raises an alarm: in the "
+            "log, in its ledger entry and in the metrics",
+        ),
+    ] = 0.1
+    stop_when_exceeded: Annotated[
+        bool,
+        Field(
+            description="Stop the job at such a batch instead of making it final: its records stay on the stream "
+            "until the contract or the limit is changed and the job is started again"
+        ),
+    ] = False
 
 
 class StreamJobSettings(_Model):

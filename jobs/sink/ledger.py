@@ -18,7 +18,10 @@ TABLES: tuple[Kind, ...] = ("raw", "processed", "quarantine")
 
 
 class LedgerEntry(msgspec.Struct):
-    """What a batch did. Times are UTC; `seconds` are of the driver's clock, `report.seconds` summed over tasks."""
+    """What a batch did. Times are UTC; `seconds` are of the driver's clock, `report.seconds` summed over tasks.
+
+    `alarms`: what somebody should look at, in words, such as too many rejected records.
+    """
 
     query: str
     batch: int
@@ -28,6 +31,7 @@ class LedgerEntry(msgspec.Struct):
     report: Report
     partitions: dict[Kind, list[str]]
     seconds: dict[str, float]
+    alarms: list[str] = []
     version: int = 1
 
 

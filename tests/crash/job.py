@@ -66,6 +66,10 @@ class Job:
             return  # all of them had ended
         self.process.wait()
 
+    def output(self) -> str:
+        """What this run has said so far."""
+        return self.log.read_text(encoding="utf-8", errors="replace").rpartition("\n=== ")[2]
+
     def tail(self, lines: int = 40) -> str:
         return "\n".join(self.log.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:])
 
