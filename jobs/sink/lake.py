@@ -25,6 +25,8 @@ from jobs.contract.errors import TransientError
 
 _DELETE_LIMIT = 1000  # keys in one DeleteObjects
 _CONFLICTS = 50
+_LOCK = "replace.lock"
+_DRAFT_SECONDS = 3600.0
 
 
 class Lake(Protocol):
@@ -59,6 +61,9 @@ class Lake(Protocol):
 
     def delete(self, paths: Iterable[str]) -> None:
         """Deletes files; one that is gone already is no error."""
+
+    def clear_drafts(self) -> None:
+        """Deletes what writers that were killed left half written, outside of every table."""
 
 
 class S3Lake:
@@ -134,6 +139,9 @@ class S3Lake:
                 for refused in answer.get("Errors", []):
                     raise ClientError({"Error": refused}, f"DeleteObjects of {refused['Key']}")
 
+    def clear_drafts(self) -> None:
+        """Nothing to do: a PUT that was cut off leaves nothing, and no multipart upload is ever begun."""
+
 
 class FolderLake:
     """A lake in a folder of this machine."""
@@ -163,7 +171,7 @@ class FolderLake:
     def replace(self, path: str, expected: bytes, content: bytes) -> bool:
         drafts = self._root / "_drafts"
         drafts.mkdir(parents=True, exist_ok=True)
-        with (drafts / "replace.lock").open("wb") as lock:
+        with (drafts / _LOCK).open("wb") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)  # of this machine's processes; a folder is one machine's lake
             standing = self.get(path)
             if standing == expected:
@@ -186,6 +194,12 @@ class FolderLake:
     def delete(self, paths: Iterable[str]) -> None:
         for path in paths:
             (self._root / path).unlink(missing_ok=True)
+
+    def clear_drafts(self) -> None:
+        for draft in (self._root / "_drafts").glob("*"):
+            # Another job may write to the same lake: what it holds now is young.
+            if draft.name != _LOCK and time.time() - draft.stat().st_mtime > _DRAFT_SECONDS:
+                draft.unlink(missing_ok=True)
 
     def _draft(self, content: BinaryIO) -> Path:
         """The content in a file beside the tables, synced, to be moved to its place in one step."""

@@ -75,6 +75,7 @@ class Ledger:
             for path, _ in self._lake.list(f"{table}/")
             if path.rpartition("/")[2].startswith(prefix)
         ]
+        self._lake.clear_drafts()
         point("leftovers.listed")
         self._lake.delete(found)
         point("leftovers.deleted")

@@ -18,7 +18,7 @@ from jobs.contract.faults import POINTS
 from jobs.contract.settings import Settings
 from tests.conftest import make_lake
 from tests.crash.audit import audit
-from tests.crash.job import Job, Producer
+from tests.crash.job import Job, Producer, wait_until
 
 pytestmark = [pytest.mark.spark, pytest.mark.aws]
 
@@ -49,18 +49,26 @@ def plan(kills: int, chance: random.Random) -> list[str]:
 
 
 def test_no_kill_loses_or_doubles_a_record(embedded_aws: object, tmp_path: Path) -> None:
+    kill_and_audit(make_lake(tmp_path, *FAST), plan(KILLS, random.Random(SEED)), tmp_path)
+
+
+def test_a_lake_in_a_folder_is_as_safe(embedded_aws: object, tmp_path: Path) -> None:
+    settings = make_lake(tmp_path, *FAST, f"lake={tmp_path / 'lake'}")
+    kill_and_audit(settings, ["file.put:3", "ledger.committed"], tmp_path)
+
+
+def kill_and_audit(settings: Settings, faults: list[str], tmp_path: Path) -> None:
     chance = random.Random(SEED)
-    settings = make_lake(tmp_path, *FAST)
     missed = []
     with Producer(settings) as producer:
-        for fault in plan(KILLS, chance):
+        for fault in faults:
             if not end_at(settings, tmp_path / "job.log", fault, chance):
                 missed.append(fault)
     drain(settings, tmp_path / "job.log")
 
     entries = audit(settings, producer.accepted)
     assert missed == [], "every planned kill was one"
-    log.info("%d kills, %d batches, %d records", KILLS or len(A_HANDFUL), len(entries), len(producer.accepted))
+    log.info("%d kills, %d batches, %d records", len(faults), len(entries), len(producer.accepted))
 
 
 def end_at(settings: Settings, log_file: Path, fault: str, chance: random.Random) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import threading
 from pathlib import Path
 from typing import Any
@@ -203,3 +204,15 @@ def test_a_file_is_replaced_only_where_it_holds_what_was_expected(lake: Lake) ->
     assert lake.get("_claims/x.json") == b"two"
     assert lake.replace("_claims/x.json", b"one", b"two"), "sent again after a lost answer"
     assert not lake.replace("_claims/x.json", b"one", b"three")
+
+
+def test_only_drafts_that_nobody_can_be_writing_any_more_are_cleared(folder_lake: FolderLake, tmp_path: Path) -> None:
+    put(folder_lake, "raw/x")
+    drafts = tmp_path / "lake/_drafts"
+    old, young = drafts / "tmpold", drafts / "tmpyoung"
+    for draft in (old, young):
+        draft.write_bytes(b"half")
+    os.utime(old, (1, 1))
+    folder_lake.clear_drafts()
+    assert (old.exists(), young.exists()) == (False, True)
+    assert folder_lake.get("raw/x") == b"x"
