@@ -27,8 +27,13 @@ from typing import Any
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
 from werkzeug.serving import make_server
 
+from local import moto_repairs
+
 # No bucket's name begins with an underscore, so no S3 request has this path.
 HEALTH_PATH = "/_movement/health"
+
+# What the stand-ins report: states that only they know.
+REPORT_PATHS = (moto_repairs.CRAWL_PATH, moto_repairs.JOB_RUN_PATH)
 
 # The log and its one predecessor stay under this together.
 LOG_BYTES = 10_000_000
@@ -52,12 +57,12 @@ class OneAtATime:
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         if environ["PATH_INFO"] == HEALTH_PATH:
-            start_response(
-                "200 OK", [("Content-Type", "application/json"), ("Content-Length", str(len(self._identity)))]
-            )
-            return [self._identity]
+            return _json("200 OK", self._identity, start_response)
         begun = time.monotonic()
         body = _whole_body(environ)
+        if environ["PATH_INFO"] in REPORT_PATHS:
+            with self._lock:
+                return _report(environ["PATH_INFO"], body, start_response)
         environ["wsgi.input"] = io.BytesIO(body)
         status = ""
 
@@ -85,6 +90,20 @@ class OneAtATime:
         return parts
 
 
+def _json(status: str, body: bytes, start_response: StartResponse) -> list[bytes]:
+    start_response(status, [("Content-Type", "application/json"), ("Content-Length", str(len(body)))])
+    return [body]
+
+
+def _report(path: str, body: bytes, start_response: StartResponse) -> list[bytes]:
+    try:
+        moto_repairs.report(path, json.loads(body))
+    except (KeyError, IndexError, StopIteration, ValueError) as error:
+        return _json("404 Not Found", json.dumps({"error": repr(error)}).encode(), start_response)
+    logger.info("POST %s %s", path, body.decode())
+    return _json("200 OK", b"{}", start_response)
+
+
 def _whole_body(environ: Environ) -> bytes:
     """The request's body. Raises ConnectionResetError where the client left before its end."""
     if environ.get("wsgi.input_terminated"):  # chunked: werkzeug ends the stream, or raises
@@ -94,6 +113,19 @@ def _whole_body(environ: Environ) -> bytes:
     if len(body) < length:
         raise ConnectionResetError(f"the client sent {len(body)} of {length} bytes")
     return body
+
+
+def _backend_app(service: Any) -> Any:
+    """moto's Flask application of one service; what moto lacks is said so, in an answer that clients do not retry."""
+
+    def lacking(error: Exception) -> tuple[str, int, dict[str, str]]:
+        message = f"the embedded AWS lacks this operation of {service}: {error}"
+        body = json.dumps({"__type": "NotImplemented", "message": message})
+        return body, 501, {"Content-Type": "application/x-amz-json-1.1"}
+
+    application = create_backend_app(service)
+    application.register_error_handler(NotImplementedError, lacking)
+    return application
 
 
 class _Handler(MotoRequestHandler):  # type: ignore[misc]
@@ -137,8 +169,9 @@ def main() -> None:
     logging.basicConfig(
         level=logging.INFO, handlers=[_BoundedLog(arguments.log)], format="%(asctime)s %(levelname)s %(message)s"
     )
+    moto_repairs.apply()
     identity = {"service": "movement embedded AWS", "pid": os.getpid(), "state": arguments.state}
-    application = OneAtATime(DomainDispatcherApplication(create_backend_app), identity)
+    application = OneAtATime(DomainDispatcherApplication(_backend_app), identity)
     server = make_server("127.0.0.1", 0, application, threaded=True, request_handler=_Handler, fd=arguments.fd)
     logger.info("serving on 127.0.0.1:%d", server.port)
     server.serve_forever()

@@ -47,7 +47,7 @@ def ensure(settings: Settings) -> Resources:
     if bucket is not None:
         with aws.explained(f"create the bucket {bucket}"):
             created += ["bucket"] * _ensure_bucket(aws.client("s3"), bucket)
-    with aws.explained(f"create the database {settings.database}"), _allowed("AlreadyExistsException"):
+    with aws.explained(f"create the database {settings.database}"), allowed("AlreadyExistsException"):
         aws.client("glue").create_database(DatabaseInput={"Name": settings.database})
         created.append("database")
     return Resources(settings.stream.name, shards, bucket, settings.database, tuple(created))
@@ -59,25 +59,41 @@ def remove(settings: Settings) -> None:
     A lake that is a folder is left alone. Nothing there is no error. Raises TerminalError, before anything is
     deleted, unless Kinesis, S3 and Glue are all found on this machine.
     """
-    clients = {service: aws.client(service) for service in ("kinesis", "s3", "glue")}
-    for service, client in clients.items():
-        if urlsplit(client.meta.endpoint_url).hostname not in EMBEDDED_HOSTS:
-            raise TerminalError(
-                f"refused to delete anything: {service} is at {client.meta.endpoint_url}, not the embedded AWS; "
-                'run `eval "$(movement local env)"` first'
-            )
-    with aws.explained(f"delete the stream {settings.stream.name}"), _allowed("ResourceNotFoundException"):
+    clients = embedded_clients("delete anything", "kinesis", "s3", "glue")
+    with aws.explained(f"delete the stream {settings.stream.name}"), allowed("ResourceNotFoundException"):
         clients["kinesis"].delete_stream(StreamName=settings.stream.name, EnforceConsumerDeletion=True)
         _wait_for_stream(clients["kinesis"], settings.stream.name, wanted=None)
     bucket, prefix = lake_location(settings.lake)
     if bucket is not None:
-        with aws.explained(f"empty the lake {settings.lake}"), _allowed("NoSuchBucket"):
+        with aws.explained(f"empty the lake {settings.lake}"), allowed("NoSuchBucket"):
             _remove_objects(clients["s3"], bucket, prefix)
-            with _allowed("BucketNotEmpty"):
+            with allowed("BucketNotEmpty"):
                 clients["s3"].delete_bucket(Bucket=bucket)
     # Glue deletes a database's tables with it.
-    with aws.explained(f"delete the database {settings.database}"), _allowed("EntityNotFoundException"):
+    with aws.explained(f"delete the database {settings.database}"), allowed("EntityNotFoundException"):
         clients["glue"].delete_database(Name=settings.database)
+
+
+def embedded_clients(what: str, *services: str) -> dict[str, Any]:
+    """boto3 clients of `services`. Raises TerminalError, `refused to <what>`, unless all are on this machine."""
+    clients = {service: aws.client(service) for service in services}
+    for service, client in clients.items():
+        if urlsplit(client.meta.endpoint_url).hostname not in EMBEDDED_HOSTS:
+            raise TerminalError(
+                f"refused to {what}: {service} is at {client.meta.endpoint_url}, not the embedded AWS; "
+                'run `eval "$(movement local env)"` first'
+            )
+    return clients
+
+
+@contextmanager
+def allowed(*codes: str) -> Iterator[None]:
+    """Passes over the error answers `codes`, which say that the wanted state is there already."""
+    try:
+        yield
+    except ClientError as error:
+        if aws.error_code(error) not in codes:
+            raise
 
 
 def lake_location(lake: str) -> tuple[str | None, str]:
@@ -88,19 +104,9 @@ def lake_location(lake: str) -> tuple[str | None, str]:
     return bucket, f"{prefix.strip('/')}/" if prefix.strip("/") else ""
 
 
-@contextmanager
-def _allowed(*codes: str) -> Iterator[None]:
-    """Passes over the error answers `codes`, which say that the wanted state is there already."""
-    try:
-        yield
-    except ClientError as error:
-        if aws.error_code(error) not in codes:
-            raise
-
-
 def _ensure_stream(kinesis: Any, name: str, shards: int) -> tuple[int, bool]:
     created = False
-    with _allowed("ResourceInUseException"):
+    with allowed("ResourceInUseException"):
         kinesis.create_stream(StreamName=name, ShardCount=shards)
         created = True
     summary = _wait_for_stream(kinesis, name, wanted="ACTIVE")
@@ -133,7 +139,7 @@ def _ensure_bucket(s3: Any, bucket: str) -> bool:
     region = s3.meta.region_name
     # S3 takes its oldest region by silence only.
     where = {} if region == "us-east-1" else {"CreateBucketConfiguration": {"LocationConstraint": region}}
-    with _allowed("BucketAlreadyOwnedByYou"):
+    with allowed("BucketAlreadyOwnedByYou"):
         s3.create_bucket(Bucket=bucket, **where)
     return True
 

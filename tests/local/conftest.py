@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import botocore.loaders
+import botocore.session
 import pytest
 
 from jobs.contract.settings import Settings, load_settings
+from lambdas import sqs_batch
 from local import server
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_loader_of_service_models() -> Iterator[None]:
+    """A boto3 session for each client, as the code makes them, reads the service's model anew each time: 0.1 s."""
+    shared = botocore.loaders.create_loader()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(botocore.session, "create_loader", lambda *_: shared)
+        yield
 
 
 def free_port() -> int:
@@ -43,13 +57,14 @@ def aws_here(running: server.Running) -> Iterator[server.Running]:
     """As `running`; boto3 finds it, and nothing else."""
     with server.aimed_at(running):
         yield running
+    sqs_batch.glue.cache_clear()
 
 
 @pytest.fixture
 def named(request: pytest.FixtureRequest) -> Callable[..., Settings]:
     """Settings whose stream, bucket and database carry the test's name, so that tests share one server."""
-    name = "".join(char if char.isalnum() else "-" for char in request.node.name.removeprefix("test_")).lower()[:40]
-    name = name.strip("-")
+    words = re.sub(r"[^a-z0-9]+", "-", request.node.name.removeprefix("test_").lower())[:28].strip("-")
+    name = f"{words}-{hashlib.sha256(request.node.nodeid.encode()).hexdigest()[:8]}"
 
     def build(*overrides: str) -> Settings:
         return load_settings(

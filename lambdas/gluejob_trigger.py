@@ -1,0 +1,113 @@
+"""Lambda: the crawler's `Succeeded` event from EventBridge → StartJobRun of the batch job, told what to read.
+
+The rule's target is an SQS queue that this function reads. An event is dropped only once a run of the job that
+began after the crawl has succeeded; till then it goes back to the queue: a busy job gets it later, a failed run
+is started again, and what keeps failing ends in the dead-letter queue. The job's own runs are the memory: each
+carries the event that started it, so a repeated event starts nothing. An event straight from EventBridge is
+understood too; a busy job is then an error, which Lambda's asynchronous retry brings back twice.
+
+Environment: JOB_NAME, CRAWLER_NAME, DATABASE, DELIVERY_TABLE; CLOCK_MARGIN_SECONDS (default 2).
+"""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime, timedelta
+from typing import Any
+
+from botocore.exceptions import ClientError
+
+from lambdas.sqs_batch import (
+    ANSWERED,
+    BUSY,
+    FAILED,
+    IGNORED,
+    STARTED,
+    clock_margin,
+    glue,
+    log,
+    partial_response,
+    required,
+)
+
+# The job run's argument that holds the id of the event that started it.
+EVENT_ARGUMENT = "--trigger_event"
+
+# EventBridge cuts an event's time to the second.
+TIME_PRECISION = timedelta(seconds=1)
+
+# How many of the job's runs are searched for an event; Glue answers with the newest first.
+RUNS_SEARCHED = 200
+
+# https://docs.aws.amazon.com/glue/latest/dg/job-run-statuses.html
+IN_PROGRESS = ("STARTING", "RUNNING", "STOPPING", "WAITING")
+
+
+class JobBusyError(Exception):
+    """The job runs already and the event came without a queue: Lambda's own retry brings it back."""
+
+
+def handler(event: dict[str, Any], _context: object = None) -> dict[str, list[dict[str, str]]]:
+    """Decides for a batch of SQS messages, each an EventBridge event, or for one event; returns what comes back.
+
+    Raises botocore's ClientError where Glue refuses, JobBusyError where there is no queue to send back to.
+    """
+    if "Records" not in event:
+        if decide(event) == BUSY:
+            raise JobBusyError(f"{required('JOB_NAME')} is running")
+        return partial_response([])
+    return partial_response(message["messageId"] for message in event["Records"] if not _is_done(message))
+
+
+def _is_done(message: dict[str, Any]) -> bool:
+    try:
+        return decide(json.loads(message["body"])) in (ANSWERED, IGNORED)
+    except (KeyError, TypeError, ValueError) as error:
+        log(FAILED, message=message["messageId"], error=f"no crawler event: {error!r}")
+        return False
+
+
+def decide(event: dict[str, Any]) -> str:
+    """Starts a job run for a crawler event if need be; returns the decision, as it was logged."""
+    job, crawler = required("JOB_NAME"), required("CRAWLER_NAME")
+    detail = event["detail"]
+    if (
+        event["source"] != "aws.glue"
+        or event["detail-type"] != "Glue Crawler State Change"
+        or detail["crawlerName"] != crawler
+        or detail["state"] != "Succeeded"
+    ):
+        return _logged(IGNORED, event, state=detail.get("state"), crawler=detail.get("crawlerName"))
+    catalogued = datetime.fromisoformat(event["time"]) + TIME_PRECISION + clock_margin()
+    for run in _recent_runs(job):
+        ours = run.get("Arguments", {}).get(EVENT_ARGUMENT) == event["id"]
+        if run["JobRunState"] == "SUCCEEDED" and (ours or run["StartedOn"] >= catalogued):
+            return _logged(ANSWERED, event, job=job, run=run["Id"])
+        if ours and run["JobRunState"] in IN_PROGRESS:
+            return _logged(BUSY, event, job=job, run=run["Id"])
+    try:
+        started = glue().start_job_run(
+            JobName=job,
+            Arguments={
+                EVENT_ARGUMENT: event["id"],
+                "--crawled_until": event["time"],
+                "--database": required("DATABASE"),
+                "--table": required("DELIVERY_TABLE"),
+            },
+        )
+    except ClientError as error:
+        if error.response["Error"]["Code"] == "ConcurrentRunsExceededException":
+            return _logged(BUSY, event, job=job)
+        _logged(FAILED, event, job=job, error=str(error))
+        raise
+    return _logged(STARTED, event, job=job, run=started["JobRunId"])
+
+
+def _recent_runs(job: str) -> list[dict[str, Any]]:
+    pages = glue().get_paginator("get_job_runs").paginate(JobName=job, PaginationConfig={"MaxItems": RUNS_SEARCHED})
+    return [run for page in pages for run in page["JobRuns"]]
+
+
+def _logged(decision: str, event: dict[str, Any], **fields: Any) -> str:
+    log(decision, event=event["id"], time=event["time"], **fields)
+    return decision

@@ -1,0 +1,215 @@
+"""The batch path on a laptop, wired as on AWS: delivery → S3 event → crawler → EventBridge → job.
+
+`movement batch` calls `ensure` once and `run` as often as it likes. Every arrow goes through the queue, the rule
+and the handler that it goes through on AWS; only what runs at its ends is ours.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from jobs.contract import aws
+from jobs.contract.errors import ConfigurationError, TransientError
+from jobs.contract.settings import Settings
+from local.crawler import Crawled, Crawler
+from local.delivery_stream import Delivered, DeliveryOptions, DeliveryStream
+from local.events import Handler, Queue, QueueTrigger, ensure_queue, notify_of_objects, route_crawler_events
+from local.job_runner import JobRun, JobRunner, ensure_job
+from local.resources import allowed, embedded_clients, lake_location
+
+DELIVERY_TABLE = "delivery"
+SERVICES = ("kinesis", "s3", "glue", "sqs", "events")
+
+# Told of each step: (what, in words).
+Step = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Names:
+    """The batch path's resources, all with one prefix."""
+
+    crawler: str = "movement-crawler"
+    job: str = "movement-batch"
+    object_queue: str = "movement-delivery-objects"
+    crawl_queue: str = "movement-crawls"
+    rule: str = "movement-crawl-succeeded"
+
+
+@dataclass(frozen=True)
+class BatchRun:
+    """What one `run` did, step by step."""
+
+    delivered: tuple[Delivered, ...]
+    crawls: tuple[Crawled, ...]
+    job_runs: tuple[JobRun, ...]
+    dead_letters: int
+    seconds: float
+
+    @property
+    def error(self) -> str | None:
+        """Why something is left undone: the last failure, where messages had to be given up. None: all is done."""
+        if not self.dead_letters:
+            return None
+        failures = [f"crawl: {crawl.error}" for crawl in self.crawls if crawl.error]
+        failures += [f"job run: {run.error} (log: {run.log})" for run in self.job_runs if run.error]
+        return (
+            f"{self.dead_letters} messages in the dead-letter queues; {failures[-1] if failures else 'see the steps'}"
+        )
+
+
+class BatchPath:
+    """The batch path of the settings' stream and lake.
+
+    `crawler_trigger` and `gluejob_trigger` are the handlers of `lambdas`; `submit` is the command before the
+    job's script; `job_arguments` are the job's default arguments, keys with their `--`.
+    Raises ConfigurationError where the lake is a folder: S3 events start this path.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        crawler_trigger: Handler,
+        gluejob_trigger: Handler,
+        script: str,
+        submit: Sequence[str],
+        job_arguments: dict[str, str] | None = None,
+        names: Names | None = None,
+        options: DeliveryOptions | None = None,
+        on_step: Step = lambda _what: None,
+        visibility_seconds: int = 1,
+    ):
+        bucket, prefix = lake_location(settings.lake)
+        if bucket is None:
+            raise ConfigurationError(
+                f"lake: the batch path needs a lake on S3 (s3://…), not the folder {settings.lake}"
+            )
+        self._settings, self._bucket = settings, bucket
+        self._crawler_trigger, self._gluejob_trigger = crawler_trigger, gluejob_trigger
+        self._delivery_prefix = f"{prefix}{DELIVERY_TABLE}/"
+        self._script, self._job_arguments = script, job_arguments or {}
+        self._names = names or Names()
+        self._on_step = on_step
+        self._visibility_seconds = visibility_seconds
+        state = Path(settings.local.state)
+        self._delivery_stream = DeliveryStream(settings.stream.name, settings.lake, options)
+        self._crawler = Crawler(self._names.crawler, lambda phase: on_step(f"crawler {phase}"))
+        self._runner = JobRunner(
+            self._names.job, submit, state / "job-runs", on_state=lambda run, now: on_step(f"job run {run[:9]} {now}")
+        )
+        self._triggers: list[QueueTrigger] = []
+
+    def ensure(self) -> None:
+        """Creates queues, notification, rule, crawler and job, or brings those that are there up to date.
+
+        Raises TerminalError unless all of them are on the embedded AWS.
+        """
+        names = self._names
+        embedded_clients("stand in for Firehose, Lambda and Glue", *SERVICES)
+        # A crawl of a failing crawler, or a run of a failing job, is tried so often.
+        objects = ensure_queue(names.object_queue, self._visibility_seconds, max_receives=10)
+        crawls = ensure_queue(names.crawl_queue, self._visibility_seconds, max_receives=3)
+        notify_of_objects(self._bucket, self._delivery_prefix, objects)
+        route_crawler_events(names.rule, names.crawler, crawls)
+        target = f"s3://{self._bucket}/{self._delivery_prefix}"
+        ensure_crawler(names.crawler, self._settings.database, target)
+        ensure_job(names.job, self._script, self._job_arguments)
+        self._runner.fail_abandoned()
+        self._triggers = [self._crawl_on(objects), self._job_on(crawls)]
+
+    def run(self, timeout_seconds: float = 1800.0) -> BatchRun:
+        """Delivers what is on the stream, then lets events, crawler and job work until nothing is left to do.
+
+        What failed in an earlier run is tried again: its messages come back from the dead-letter queues.
+        Raises TransientError where that takes longer than `timeout_seconds`.
+        """
+        begun = time.monotonic()
+        delivered = self._delivery_stream.drain()
+        for file in delivered:
+            self._on_step(f"delivered {file.records} records to {file.key}")
+        for trigger in self._triggers:
+            if again := trigger.redrive():
+                self._on_step(f"{again} dead letters go back to their queue")
+        crawls: list[Crawled] = []
+        job_runs: list[JobRun] = []
+        while True:
+            polled, worked = self._poll(), self._work(crawls, job_runs)
+            if not polled and not worked:
+                if not any(trigger.waiting() for trigger in self._triggers):
+                    break
+                time.sleep(0.05)  # what is left was sent back, and shows again in its own time
+            if time.monotonic() - begun > timeout_seconds:
+                raise TransientError(f"the batch path was not done after {timeout_seconds:.0f} s; run it again")
+        dead = sum(trigger.dead_letters() for trigger in self._triggers)
+        return BatchRun(tuple(delivered), tuple(crawls), tuple(job_runs), dead, time.monotonic() - begun)
+
+    def _poll(self) -> bool:
+        """Delivers one batch of each queue; whether there was any."""
+        invocations = [invocation for trigger in self._triggers if (invocation := trigger.poll()) is not None]
+        for invocation in invocations:
+            for line in [*invocation.log, *([invocation.error] if invocation.error else [])]:
+                self._on_step(f"function: {line}")
+        return bool(invocations)
+
+    def _work(self, crawls: list[Crawled], job_runs: list[JobRun]) -> bool:
+        crawled = self._crawler.run_pending()
+        if crawled is not None:
+            crawls.append(crawled)
+            self._on_step(f"crawled {crawled.files} files" if not crawled.error else f"crawl failed: {crawled.error}")
+        ended = self._runner.run_pending()
+        job_runs += ended
+        return bool(crawled or ended)
+
+    def _crawl_on(self, objects: Queue) -> QueueTrigger:
+        environment = {
+            "CRAWLER_NAME": self._names.crawler,
+            "DELIVERY_PREFIX": self._delivery_prefix,
+            "CLOCK_MARGIN_SECONDS": "0",  # one machine, one clock
+        }
+        return QueueTrigger(objects, self._crawler_trigger, environment)
+
+    def _job_on(self, crawls: Queue) -> QueueTrigger:
+        environment = {
+            "JOB_NAME": self._names.job,
+            "CRAWLER_NAME": self._names.crawler,
+            "DATABASE": self._settings.database,
+            "DELIVERY_TABLE": DELIVERY_TABLE,
+            "CLOCK_MARGIN_SECONDS": "0",
+        }
+        return QueueTrigger(crawls, self._gluejob_trigger, environment)
+
+
+def ensure_crawler(name: str, database: str, target: str) -> None:
+    """Creates the Glue crawler of one S3 folder, or leaves the one of that name as it is."""
+    with aws.explained(f"create the crawler {name}"), allowed("AlreadyExistsException"):
+        aws.client("glue").create_crawler(
+            Name=name,
+            Role="arn:aws:iam::123456789012:role/embedded",
+            DatabaseName=database,
+            Targets={"S3Targets": [{"Path": target}]},
+            SchemaChangePolicy={"UpdateBehavior": "UPDATE_IN_DATABASE", "DeleteBehavior": "LOG"},
+            RecrawlPolicy={"RecrawlBehavior": "CRAWL_EVERYTHING"},
+        )
+
+
+def remove(names: Names | None = None) -> None:
+    """Deletes what `BatchPath.ensure` makes, for a clean start; what is not there is no error.
+
+    Raises TerminalError, before anything is deleted, unless all of it is on the embedded AWS.
+    """
+    names = names or Names()
+    clients = embedded_clients("delete anything", *SERVICES)
+    with aws.explained("delete the batch path"):
+        with allowed("ResourceNotFoundException"):
+            clients["events"].remove_targets(Rule=names.rule, Ids=["queue"])
+            clients["events"].delete_rule(Name=names.rule)
+        for queue in (names.object_queue, names.crawl_queue):
+            for name in (queue, f"{queue}-dead-letters"):
+                with allowed("AWS.SimpleQueueService.NonExistentQueue", "QueueDoesNotExist"):
+                    clients["sqs"].delete_queue(QueueUrl=clients["sqs"].get_queue_url(QueueName=name)["QueueUrl"])
+        with allowed("EntityNotFoundException"):
+            clients["glue"].delete_crawler(Name=names.crawler)
+        with allowed("EntityNotFoundException"):
+            clients["glue"].delete_job(JobName=names.job)

@@ -1,0 +1,210 @@
+"""A delivery stream, as Amazon Data Firehose is one: Kinesis stream → files under the lake's `delivery/`.
+
+moto accepts a Firehose with a Kinesis source and never reads it; this reads. The S3 event of each file starts
+the batch path (`local.events`). Like Firehose it delivers at least once, keeps the order of a shard, and names
+prefix and file by the arrival of the oldest record in the file, UTC:
+`delivery/ingest_date=YYYY-MM-DD/hour=HH/<delivery stream>-<version>-YYYY-MM-DD-HH-mm-ss-<uuid>[.gz]`.
+How far it has delivered stands in the lake, `_delivery/<delivery stream>.json`: another process goes on there.
+Sources: https://docs.aws.amazon.com/firehose/latest/dev/s3-object-name.html and …/s3-prefixes.html
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from botocore.exceptions import ClientError
+
+from jobs.contract import aws
+from jobs.contract.errors import ConfigurationError
+from local.resources import lake_location
+
+# GetRecords gives at most this many (and at most 10 MB).
+RECORDS_A_CALL = 10_000
+
+
+@dataclass(frozen=True)
+class DeliveryOptions:
+    """What Firehose calls buffering hints, compression and AppendDelimiterToRecord; its defaults, but for gzip.
+
+    `delimiter` False leaves records one after the other on one line, as Firehose does by default.
+    """
+
+    name: str = "movement-delivery"
+    version: int = 1
+    buffer_bytes: int = 5 * 1024 * 1024
+    buffer_seconds: float = 300.0
+    compression: Literal["GZIP", "UNCOMPRESSED"] = "GZIP"
+    delimiter: bool = False
+    prefix: str = "delivery/ingest_date=%Y-%m-%d/hour=%H/"
+
+
+@dataclass(frozen=True)
+class Delivered:
+    """A file that was written: bucket, key, its records and its size in bytes as stored."""
+
+    bucket: str
+    key: str
+    records: int
+    size: int
+
+
+@dataclass
+class _Buffer:
+    """Records that wait for their file, and the position that the file's arrival makes safe."""
+
+    parts: list[bytes] = field(default_factory=list)
+    size: int = 0
+    oldest: datetime | None = None
+    since: float = 0.0
+    reached: dict[str, str] = field(default_factory=dict)
+
+
+class DeliveryStream:
+    """Reads `stream` from where it was last read, at first from its oldest record, and writes to the lake's bucket."""
+
+    def __init__(
+        self,
+        stream: str,
+        lake: str,
+        options: DeliveryOptions | None = None,
+        clock: Callable[[], float] = time.time,
+    ):
+        bucket, self._prefix = lake_location(lake)
+        if bucket is None:
+            raise ConfigurationError(f"lake: a delivery stream writes to S3, not to the folder {lake}")
+        self._bucket = bucket
+        self._stream = stream
+        self._options = options or DeliveryOptions()
+        self._clock = clock
+        self._kinesis = aws.client("kinesis")
+        self._s3 = aws.client("s3")
+        self._position_key = f"{self._prefix}_delivery/{self._options.name}.json"
+        self._buffer = _Buffer()
+        self._stream_created: str | None = None
+
+    def drain(self) -> list[Delivered]:
+        """Delivers every record that arrived before the call, the last file however small it is."""
+        tip = datetime.fromtimestamp(self._clock(), UTC)
+        delivered = list(self._read(until=tip))
+        if self._buffer.parts:
+            delivered.append(self._deliver())
+        return delivered
+
+    def poll(self) -> list[Delivered]:
+        """Reads what is there now, and delivers the files whose buffer is full, or old enough."""
+        delivered = list(self._read(until=datetime.fromtimestamp(self._clock(), UTC)))
+        if self._buffer.parts and self._clock() - self._buffer.since >= self._options.buffer_seconds:
+            delivered.append(self._deliver())
+        return delivered
+
+    def _read(self, until: datetime) -> Iterator[Delivered]:
+        with aws.explained(f"read the stream {self._stream}"):
+            if self._stream_created is None:
+                self._find_position()
+            pages = self._kinesis.get_paginator("list_shards").paginate(StreamName=self._stream)
+            shards = [shard for page in pages for shard in page["Shards"]]
+            for shard in shards:
+                for record in self._records(shard, until):
+                    yield from self._take(shard["ShardId"], record)
+
+    def _records(self, shard: dict[str, Any], until: datetime) -> Iterator[dict[str, Any]]:
+        """The shard's records after the position, up to those that arrived at `until`."""
+        last = self._buffer.reached.get(shard["ShardId"])
+        ending = shard["SequenceNumberRange"].get("EndingSequenceNumber")
+        if last is not None and ending is not None and int(last) >= int(ending):
+            return  # closed, and read to its end
+        start = (
+            {"ShardIteratorType": "TRIM_HORIZON"}
+            if last is None
+            else {"ShardIteratorType": "AFTER_SEQUENCE_NUMBER", "StartingSequenceNumber": last}
+        )
+        iterator = self._kinesis.get_shard_iterator(StreamName=self._stream, ShardId=shard["ShardId"], **start)[
+            "ShardIterator"
+        ]
+        while iterator is not None:
+            answer = self._get_records(iterator)
+            for record in answer["Records"]:
+                if record["ApproximateArrivalTimestamp"] > until:
+                    return
+                yield record
+            # An empty answer is no end: Kinesis may answer so with data ahead.
+            if not answer["MillisBehindLatest"] and not answer["Records"]:
+                return
+            iterator = answer.get("NextShardIterator")
+
+    def _get_records(self, iterator: str) -> Any:
+        while True:
+            try:
+                return self._kinesis.get_records(ShardIterator=iterator, Limit=RECORDS_A_CALL)
+            except ClientError as error:
+                if aws.error_code(error) != "ProvisionedThroughputExceededException":
+                    raise
+                time.sleep(0.25)  # other readers share the shard's five calls a second
+
+    def _take(self, shard: str, record: dict[str, Any]) -> Iterator[Delivered]:
+        data = record["Data"] + (b"\n" if self._options.delimiter else b"")
+        buffer = self._buffer
+        if buffer.parts and buffer.size + len(data) > self._options.buffer_bytes:
+            yield self._deliver()
+            buffer = self._buffer
+        if not buffer.parts:
+            buffer.since = self._clock()
+        arrival = record["ApproximateArrivalTimestamp"]
+        buffer.oldest = arrival if buffer.oldest is None else min(buffer.oldest, arrival)
+        buffer.parts.append(data)
+        buffer.size += len(data)
+        buffer.reached[shard] = record["SequenceNumber"]
+
+    def _deliver(self) -> Delivered:
+        buffer, options = self._buffer, self._options
+        if buffer.oldest is None:
+            raise ValueError("nothing to deliver")
+        oldest = buffer.oldest.astimezone(UTC)
+        zipped = options.compression == "GZIP"
+        body = b"".join(buffer.parts)
+        body = gzip.compress(body, compresslevel=3) if zipped else body
+        key = (
+            f"{self._prefix}{oldest.strftime(options.prefix)}{options.name}-{options.version}-"
+            f"{oldest:%Y-%m-%d-%H-%M-%S}-{uuid.uuid4()}{'.gz' if zipped else ''}"
+        )
+        with aws.explained(f"deliver to s3://{self._bucket}/{key}"):
+            self._s3.put_object(Bucket=self._bucket, Key=key, Body=body, ContentType="application/octet-stream")
+        self._buffer = _Buffer(reached=dict(buffer.reached))
+        self._keep_position()
+        return Delivered(self._bucket, key, len(buffer.parts), len(body))
+
+    def _find_position(self) -> None:
+        """Takes up the kept position: shard → last sequence number delivered. Another stream's does not count."""
+        summary = self._kinesis.describe_stream_summary(StreamName=self._stream)["StreamDescriptionSummary"]
+        self._stream_created = summary["StreamCreationTimestamp"].isoformat()
+        try:
+            body = self._s3.get_object(Bucket=self._bucket, Key=self._position_key)["Body"].read()
+        except ClientError as error:
+            if aws.error_code(error) != "NoSuchKey":
+                raise
+            return
+        kept = json.loads(body)
+        if kept["version"] != 1:
+            raise ConfigurationError(
+                f"s3://{self._bucket}/{self._position_key}: version {kept['version']} is not known"
+            )
+        # A stream that was deleted and created again counts its sequence numbers anew.
+        if (kept["stream"], kept["stream_created"]) == (self._stream, self._stream_created):
+            self._buffer.reached = kept["last_delivered"]
+
+    def _keep_position(self) -> None:
+        kept = {
+            "version": 1,
+            "stream": self._stream,
+            "stream_created": self._stream_created,
+            "last_delivered": self._buffer.reached,
+        }
+        with aws.explained(f"keep the position of {self._options.name}"):
+            self._s3.put_object(Bucket=self._bucket, Key=self._position_key, Body=json.dumps(kept).encode())

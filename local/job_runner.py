@@ -1,0 +1,152 @@
+"""A job runner, as AWS Glue's job service is one: StartJobRun → spark-submit on this machine.
+
+moto's StartJobRun only makes a run in state STARTING; `JobRunner.run_pending` runs the job's script, its
+arguments as Glue passes them (`--KEY value`), and reports RUNNING, then SUCCEEDED or FAILED, to moto, and a
+`Glue Job State Change` event to EventBridge. What it printed is in a log file for each run.
+Source: https://docs.aws.amazon.com/glue/latest/dg/aws-glue-programming-etl-glue-arguments.html
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jobs.contract import aws
+from local.events import put_glue_event
+from local.glue_reports import report
+
+StateChange = Callable[[str, str], None]
+
+
+@dataclass(frozen=True)
+class JobRun:
+    """A run that has ended: `state` SUCCEEDED or FAILED, `error` the last line of its log where it failed."""
+
+    job: str
+    run: str
+    state: str
+    seconds: float
+    log: Path
+    error: str | None = None
+
+
+def ensure_job(name: str, script: str, arguments: dict[str, str], max_concurrent_runs: int = 1) -> None:
+    """Creates the Glue job, or brings the one that is there up to these values.
+
+    `arguments` are its default arguments, keys with their `--`. One run at a time: a StartJobRun while it runs
+    is refused with ConcurrentRunsExceededException.
+    """
+    glue = aws.client("glue")
+    wanted: dict[str, Any] = {
+        "Role": "arn:aws:iam::123456789012:role/embedded",
+        "Command": {"Name": "glueetl", "ScriptLocation": script, "PythonVersion": "3"},
+        "DefaultArguments": arguments,
+        "ExecutionProperty": {"MaxConcurrentRuns": max_concurrent_runs},
+        "GlueVersion": "6.0",
+    }
+    with aws.explained(f"create the job {name}"):
+        if name in glue.list_jobs()["JobNames"]:
+            glue.update_job(JobName=name, JobUpdate=wanted)
+        else:
+            glue.create_job(Name=name, **wanted)
+
+
+class JobRunner:
+    """Runs the runs of one Glue job, one after the other.
+
+    `submit` is what stands before the script: `["spark-submit", "--py-files", …]`; `logs` a folder; `on_state` is
+    told each (run id, state).
+    """
+
+    def __init__(
+        self,
+        job: str,
+        submit: Sequence[str],
+        logs: Path,
+        environment: dict[str, str] | None = None,
+        on_state: StateChange = lambda _run, _state: None,
+    ):
+        self.job = job
+        self._submit = list(submit)
+        self._logs = logs
+        self._environment = environment or {}
+        self._on_state = on_state
+        self._glue = aws.client("glue")
+        self._events = aws.client("events")
+
+    def run_pending(self) -> list[JobRun]:
+        """Runs what is STARTING, oldest first, and returns when all of it has ended. A failed run is returned."""
+        return [self._run(run) for run in self._runs() if run["JobRunState"] == "STARTING"]
+
+    def fail_abandoned(self) -> None:
+        """Reports FAILED for runs that are RUNNING though no runner is: their runner was killed.
+
+        To be called before anything is run, by the only runner of the job.
+        """
+        for run in self._runs():
+            if run["JobRunState"] == "RUNNING":
+                self._state(run["Id"], "FAILED", "the job runner was killed")
+
+    def _runs(self) -> list[dict[str, Any]]:
+        """The job's runs, oldest first."""
+        pages = self._glue.get_paginator("get_job_runs").paginate(JobName=self.job)
+        return sorted((run for page in pages for run in page["JobRuns"]), key=lambda run: run["StartedOn"])
+
+    def _run(self, run: dict[str, Any]) -> JobRun:
+        job = self._glue.get_job(JobName=self.job)["Job"]
+        command = [*self._submit, job["Command"]["ScriptLocation"], *glue_arguments(job, run)]
+        self._logs.mkdir(parents=True, exist_ok=True)
+        log = self._logs / f"{self.job}-{run['Id']}.log"
+        self._state(run["Id"], "RUNNING")
+        begun = time.monotonic()
+        error: str | None
+        try:
+            with log.open("wb") as output:
+                code = subprocess.run(  # noqa: S603 (the command is the caller's and the job's own)
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                    env={**os.environ, **self._environment},
+                    check=False,
+                ).returncode
+            error = None if code == 0 else f"exit code {code}: {last_line(log)}"
+        except OSError as failure:
+            error = f"{command[0]} could not be started: {failure}"
+        except BaseException:
+            self._state(run["Id"], "FAILED", "the job runner was stopped")
+            raise
+        state = "FAILED" if error else "SUCCEEDED"
+        self._state(run["Id"], state, error)
+        return JobRun(self.job, run["Id"], state, time.monotonic() - begun, log, error)
+
+    def _state(self, run: str, state: str, error: str | None = None) -> None:
+        report(self._glue, "job-run", job=self.job, run=run, state=state, error=error)
+        self._on_state(run, state)
+        if state != "RUNNING":  # Glue announces how runs end, not that they began
+            detail = {
+                "jobName": self.job,
+                "severity": "ERROR" if error else "INFO",
+                "state": state,
+                "jobRunId": run,
+                "message": error or "Job run succeeded",
+            }
+            put_glue_event(self._events, "Glue Job State Change", detail)
+
+
+def glue_arguments(job: dict[str, Any], run: dict[str, Any]) -> list[str]:
+    """A run's command line: the job's default arguments, the run's own over them, then what Glue adds itself."""
+    named = {**job.get("DefaultArguments", {}), **run.get("Arguments", {})}
+    own = {"--JOB_ID": f"j_{job['Name']}", "--JOB_RUN_ID": run["Id"], "--JOB_NAME": job["Name"]}
+    return [part for key, value in {**named, **own}.items() for part in (key, value)]
+
+
+def last_line(log: Path) -> str:
+    """The last line of a log that is not blank."""
+    lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+    return lines[-1].strip() if lines else "it wrote nothing"

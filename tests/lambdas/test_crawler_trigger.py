@@ -1,0 +1,199 @@
+"""S3 events start the crawler once, and none is let go before a crawl that began after it has succeeded."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError
+
+from lambdas.crawler_trigger import handler
+
+Build = Callable[..., Any]
+Decisions = Callable[[], list[str]]
+NOTHING_BACK: dict[str, list[Any]] = {"batchItemFailures": []}
+
+
+def back(*messages: str) -> dict[str, list[dict[str, str]]]:
+    return {"batchItemFailures": [{"itemIdentifier": message} for message in messages]}
+
+
+def test_awss_own_example_starts_the_crawler(
+    glue: Any, published: Build, sqs_event: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("DELIVERY_PREFIX")
+    handler(sqs_event(published("s3_object_created")))
+    assert len(glue.crawls_started) == 1
+
+
+def test_one_start_is_for_a_whole_batch_and_its_success_answers_for_it(
+    glue: Any, sqs_event: Build, object_created: Build, decisions: Decisions
+) -> None:
+    batch = sqs_event(*(object_created(second) for second in range(3)))
+    glue.now += timedelta(seconds=10)
+    assert handler(batch) == back("m0", "m1", "m2")
+    glue.crawl_ends()
+    assert handler(batch) == NOTHING_BACK
+    assert len(glue.crawls_started) == 1
+    assert decisions() == ["started", "answered"]
+
+
+def test_the_message_of_a_failed_crawl_starts_another(
+    glue: Any, sqs_event: Build, object_created: Build, decisions: Decisions
+) -> None:
+    for status in ("FAILED", "SUCCEEDED"):
+        glue.now += timedelta(seconds=10)
+        assert handler(sqs_event(object_created())) == back("m0")
+        glue.crawl_ends(status)
+    assert handler(sqs_event(object_created())) == NOTHING_BACK
+    assert len(glue.crawls_started) == 2
+
+
+@pytest.mark.parametrize("state", ["RUNNING", "STOPPING"])
+def test_a_busy_crawler_sends_every_message_back(
+    glue: Any, sqs_event: Build, object_created: Build, decisions: Decisions, state: str
+) -> None:
+    glue.state = state
+    assert handler(sqs_event(object_created(), object_created())) == back("m0", "m1")
+    assert decisions() == ["busy"]
+
+
+def test_a_crawler_started_by_another_between_look_and_start_is_busy(
+    glue: Any, sqs_event: Build, object_created: Build
+) -> None:
+    glue.errors["StartCrawler"] = "CrawlerRunningException"
+    assert handler(sqs_event(object_created())) == back("m0")
+
+
+def test_a_crawl_that_began_after_the_object_and_succeeded_answers_for_it(
+    glue: Any, sqs_event: Build, object_created: Build, decisions: Decisions
+) -> None:
+    glue.last_crawl = {"Status": "SUCCEEDED", "StartTime": glue.now + timedelta(seconds=10)}
+    assert handler(sqs_event(object_created(5))) == NOTHING_BACK
+    assert glue.crawls_started == []
+    assert decisions() == ["answered"]
+
+
+@pytest.mark.parametrize("status", ["FAILED", "CANCELLED"])
+def test_a_crawl_that_did_not_succeed_answers_for_nothing(
+    glue: Any, sqs_event: Build, object_created: Build, status: str
+) -> None:
+    glue.last_crawl = {"Status": status, "StartTime": glue.now + timedelta(seconds=10)}
+    assert handler(sqs_event(object_created(5))) == back("m0")
+    assert len(glue.crawls_started) == 1
+
+
+def test_an_object_of_the_last_second_of_a_crawl_starts_another(
+    glue: Any, sqs_event: Build, object_created: Build
+) -> None:
+    handler(sqs_event(object_created(0)))
+    assert handler(sqs_event(object_created(59))) == back("m0")
+    glue.crawl_ends()
+    glue.now += timedelta(seconds=65)
+    assert handler(sqs_event(object_created(59))) == back("m0")
+    assert len(glue.crawls_started) == 2
+    glue.crawl_ends()
+    assert handler(sqs_event(object_created(59))) == NOTHING_BACK
+
+
+def test_in_one_batch_the_answered_are_dropped_and_the_new_start_a_crawl(
+    glue: Any, sqs_event: Build, object_created: Build, decisions: Decisions
+) -> None:
+    glue.last_crawl = {"Status": "SUCCEEDED", "StartTime": glue.now + timedelta(seconds=10)}
+    assert handler(sqs_event(object_created(5), object_created(20))) == back("m1")
+    assert len(glue.crawls_started) == 1
+    assert decisions() == ["answered", "started"]
+
+
+def test_while_it_runs_only_what_no_earlier_crawl_answers_comes_back(
+    glue: Any, sqs_event: Build, object_created: Build
+) -> None:
+    glue.last_crawl = {"Status": "SUCCEEDED", "StartTime": glue.now + timedelta(seconds=10)}
+    glue.state = "RUNNING"
+    assert handler(sqs_event(object_created(5), object_created(20))) == back("m1")
+
+
+@pytest.mark.parametrize(("margin", "crawls"), [("2", 1), ("0", 0)])
+def test_clocks_may_differ_by_the_margin(
+    glue: Any, sqs_event: Build, object_created: Build, monkeypatch: pytest.MonkeyPatch, margin: str, crawls: int
+) -> None:
+    monkeypatch.setenv("CLOCK_MARGIN_SECONDS", margin)
+    glue.last_crawl = {"Status": "SUCCEEDED", "StartTime": glue.now + timedelta(seconds=1.5)}
+    handler(sqs_event(object_created(0.5)))
+    assert len(glue.crawls_started) == crawls
+
+
+def test_an_object_of_the_crawls_own_millisecond_is_not_taken_for_seen(
+    glue: Any, sqs_event: Build, object_created: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CLOCK_MARGIN_SECONDS", "0")
+    glue.last_crawl = {"Status": "SUCCEEDED", "StartTime": glue.now + timedelta(microseconds=500)}
+    handler(sqs_event(object_created(0.0009)))  # S3 says .000
+    assert len(glue.crawls_started) == 1
+
+
+def test_a_notification_of_several_objects_counts_as_its_last(
+    glue: Any, sqs_event: Build, object_created: Build
+) -> None:
+    glue.last_crawl = {"Status": "SUCCEEDED", "StartTime": glue.now + timedelta(seconds=10)}
+    both = {"Records": [*object_created(20)["Records"], *object_created(5)["Records"]]}
+    handler(sqs_event(both))
+    assert len(glue.crawls_started) == 1
+
+
+def test_what_is_not_for_the_crawler_is_dropped_without_asking_glue(
+    glue: Any, sqs_event: Build, object_created: Build, published: Build, decisions: Decisions
+) -> None:
+    glue.errors["GetCrawler"] = "must not be asked"
+    others = [
+        published("s3_test_event"),
+        object_created(key="lake/delivery-errors/file.gz"),
+        object_created(key="lake/delivery/hour%3D12/"),
+        object_created(name="ObjectRemoved:Delete"),
+    ]
+    assert handler(sqs_event(*others)) == NOTHING_BACK
+    assert decisions() == ["ignored"] * 4
+
+
+def test_a_url_encoded_key_is_decoded(glue: Any, sqs_event: Build, object_created: Build) -> None:
+    handler(sqs_event(object_created(key="lake%2Fdelivery/city%3DS%C3%A3o+Paulo/file.gz")))
+    assert len(glue.crawls_started) == 1
+
+
+@pytest.mark.parametrize("body", ["", "no json", "[]", "{}", '{"Records": [{}]}', '{"Records": 5}'])
+def test_a_message_that_is_no_event_comes_back_and_the_others_are_served(
+    glue: Any, sqs_event: Build, object_created: Build, decisions: Decisions, body: str
+) -> None:
+    glue.last_crawl = {"Status": "SUCCEEDED", "StartTime": glue.now + timedelta(seconds=10)}
+    assert handler(sqs_event(object_created(), body)) == back("m1")
+    assert sorted(decisions()) == ["answered", "failed"]
+
+
+@pytest.mark.parametrize("operation", ["GetCrawler", "StartCrawler"])
+def test_what_glue_refuses_is_raised_so_that_the_batch_comes_back(
+    glue: Any, sqs_event: Build, object_created: Build, operation: str
+) -> None:
+    glue.errors[operation] = "AccessDeniedException"
+    with pytest.raises(ClientError, match="AccessDeniedException"):
+        handler(sqs_event(object_created()))
+
+
+def test_a_missing_name_says_which_variable(glue: Any, sqs_event: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CRAWLER_NAME")
+    with pytest.raises(KeyError, match="CRAWLER_NAME"):
+        handler(sqs_event())
+
+
+def test_the_log_line_names_crawler_and_messages(
+    glue: Any, sqs_event: Build, object_created: Build, capsys: pytest.CaptureFixture[str]
+) -> None:
+    handler(sqs_event(object_created()))
+    assert json.loads(capsys.readouterr().out) == {
+        "decision": "started",
+        "crawler": "delivery-crawler",
+        "messages": 1,
+        "state": "READY",
+    }

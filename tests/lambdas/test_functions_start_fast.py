@@ -1,0 +1,37 @@
+"""A Lambda's cold start is its import: boto3 and the standard library, under 250 ms."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+MEASURE = """
+import sys, time
+begun = time.perf_counter()
+import {module}
+print(time.perf_counter() - begun, *sorted(name.partition(".")[0] for name in sys.modules))
+"""
+
+
+@pytest.mark.parametrize("module", ["lambdas.crawler_trigger", "lambdas.gluejob_trigger"])
+def test_the_import_is_quick_and_brings_boto3_alone(module: str) -> None:
+    seconds, imported = [], set()
+    for _ in range(5):  # the best of five: the machine has other work
+        output = subprocess.run(
+            [sys.executable, "-c", MEASURE.format(module=module)],
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.split()
+        seconds.append(float(output[0]))
+        imported = set(output[1:])
+    assert min(seconds) < 0.25
+    brought = {"boto3", "botocore", "s3transfer", "jmespath", "dateutil", "six", "urllib3", "certifi", "lambdas"}
+    assert imported & {"pyspark", "pandas", "pyarrow", "pydantic", "jobs", "local", "movement", "moto"} == set()
+    assert {"boto3", "lambdas"} <= imported & brought

@@ -1,0 +1,165 @@
+"""The crawler's `Succeeded` starts the job once, with what to read; a busy job gets the event again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError
+
+from lambdas.gluejob_trigger import JobBusyError, handler
+
+Build = Callable[..., Any]
+Decisions = Callable[[], list[str]]
+NOTHING_BACK: dict[str, list[Any]] = {"batchItemFailures": []}
+
+
+def back(*messages: str) -> dict[str, list[dict[str, str]]]:
+    return {"batchItemFailures": [{"itemIdentifier": message} for message in messages]}
+
+
+def test_awss_own_example_starts_the_job_and_says_what_to_read(
+    glue: Any, published: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    event = published("crawler_succeeded")
+    monkeypatch.setenv("CRAWLER_NAME", event["detail"]["crawlerName"])
+    assert handler(event) == NOTHING_BACK
+    assert glue.runs[0]["JobName"] == "batch-job"
+    assert glue.runs[0]["Arguments"] == {
+        "--trigger_event": "3d675db5-59b9-6388-b8e8-e0a9b6d567a9",
+        "--crawled_until": "2017-11-11T01:25:00Z",
+        "--database": "uber_movement",
+        "--table": "delivery",
+    }
+
+
+@pytest.mark.parametrize("example", ["crawler_started", "crawler_failed"])
+def test_other_states_of_the_crawler_start_nothing(
+    glue: Any, published: Build, decisions: Decisions, monkeypatch: pytest.MonkeyPatch, example: str
+) -> None:
+    event = published(example)
+    monkeypatch.setenv("CRAWLER_NAME", event["detail"]["crawlerName"])
+    assert handler(event) == NOTHING_BACK
+    assert glue.runs == []
+    assert decisions() == ["ignored"]
+
+
+@pytest.mark.parametrize(
+    "change", [{"source": "my.app"}, {"detail-type": "Glue Job State Change"}, {"detail": {"crawlerName": "another"}}]
+)
+def test_other_crawlers_and_sources_start_nothing(glue: Any, crawl_succeeded: Build, change: dict[str, Any]) -> None:
+    event = crawl_succeeded()
+    detail = event["detail"] | change.get("detail", {})
+    handler(event | change | {"detail": detail})
+    assert glue.runs == []
+
+
+def test_an_event_comes_back_until_its_run_has_succeeded(
+    glue: Any, sqs_event: Build, crawl_succeeded: Build, decisions: Decisions
+) -> None:
+    assert handler(sqs_event(crawl_succeeded())) == back("m0")
+    glue.runs[0]["JobRunState"] = "RUNNING"
+    assert handler(sqs_event(crawl_succeeded())) == back("m0")
+    glue.runs[0]["JobRunState"] = "SUCCEEDED"
+    assert handler(sqs_event(crawl_succeeded())) == NOTHING_BACK
+    assert len(glue.runs) == 1
+    assert decisions() == ["started", "busy", "answered"]
+
+
+@pytest.mark.parametrize("state", ["STARTING", "RUNNING", "STOPPING", "WAITING", "SUCCEEDED"])
+def test_a_repeated_event_starts_nothing(glue: Any, crawl_succeeded: Build, sqs_event: Build, state: str) -> None:
+    handler(sqs_event(crawl_succeeded()))
+    glue.runs[0]["JobRunState"] = state
+    glue.now += timedelta(minutes=5)
+    handler(sqs_event(crawl_succeeded(), crawl_succeeded()))
+    assert len(glue.runs) == 1
+
+
+@pytest.mark.parametrize("state", ["FAILED", "STOPPED", "TIMEOUT", "ERROR"])
+def test_a_run_that_failed_is_started_again(glue: Any, crawl_succeeded: Build, sqs_event: Build, state: str) -> None:
+    handler(sqs_event(crawl_succeeded()))
+    glue.runs[0]["JobRunState"] = state
+    assert handler(sqs_event(crawl_succeeded())) == back("m0")
+    assert [run["JobRunState"] for run in glue.runs] == [state, "STARTING"]
+
+
+def test_a_repeated_event_is_known_among_many_later_runs(glue: Any, sqs_event: Build, crawl_succeeded: Build) -> None:
+    for number in range(30):
+        handler(sqs_event(crawl_succeeded(number * 10, f"event-{number}")))
+        glue.runs[-1]["JobRunState"] = "SUCCEEDED"
+        glue.now += timedelta(seconds=10)
+    handler(sqs_event(crawl_succeeded(0, "event-0")))
+    assert len(glue.runs) == 30
+
+
+def test_a_busy_job_sends_the_event_back_and_gets_it_again(
+    glue: Any, sqs_event: Build, crawl_succeeded: Build, decisions: Decisions
+) -> None:
+    handler(sqs_event(crawl_succeeded(0, "event-1")))
+    assert handler(sqs_event(crawl_succeeded(30, "event-2"))) == back("m0")
+    glue.runs[0]["JobRunState"] = "SUCCEEDED"
+    handler(sqs_event(crawl_succeeded(30, "event-2")))
+    assert [run["Arguments"]["--trigger_event"] for run in glue.runs] == ["event-1", "event-2"]
+    assert decisions() == ["started", "busy", "started"]
+
+
+def test_of_a_batch_only_what_is_not_done_comes_back(
+    glue: Any, sqs_event: Build, crawl_succeeded: Build, published: Build, decisions: Decisions
+) -> None:
+    batch = sqs_event(published("crawler_failed"), crawl_succeeded(0, "event-1"), crawl_succeeded(1, "event-2"))
+    assert handler(batch) == back("m1", "m2")
+    assert decisions() == ["ignored", "started", "busy"]
+
+
+def test_an_event_without_a_queue_is_left_to_lambdas_own_retry_while_the_job_is_busy(
+    glue: Any, crawl_succeeded: Build
+) -> None:
+    handler(crawl_succeeded(0, "event-1"))
+    with pytest.raises(JobBusyError, match="batch-job"):
+        handler(crawl_succeeded(1, "event-2"))
+
+
+def test_a_run_that_began_after_the_crawl_and_succeeded_answers_for_it(
+    glue: Any, sqs_event: Build, crawl_succeeded: Build, decisions: Decisions
+) -> None:
+    handler(sqs_event(crawl_succeeded(0, "event-2")))
+    glue.runs[0] |= {"JobRunState": "SUCCEEDED", "StartedOn": glue.now + timedelta(seconds=30)}
+    assert handler(sqs_event(crawl_succeeded(10, "event-1"))) == NOTHING_BACK
+    assert decisions() == ["started", "answered"]
+
+
+def test_a_run_that_began_after_the_crawl_and_failed_answers_for_nothing(
+    glue: Any, sqs_event: Build, crawl_succeeded: Build
+) -> None:
+    handler(sqs_event(crawl_succeeded(0, "event-2")))
+    glue.runs[0] |= {"JobRunState": "FAILED", "StartedOn": glue.now + timedelta(seconds=30)}
+    handler(sqs_event(crawl_succeeded(10, "event-1")))
+    assert len(glue.runs) == 2
+
+
+def test_a_run_of_the_events_own_second_is_not_taken_for_a_later_one(
+    glue: Any, sqs_event: Build, crawl_succeeded: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CLOCK_MARGIN_SECONDS", "0")
+    handler(sqs_event(crawl_succeeded(-60, "event-1")))
+    # The run began at 12:00:00.2, the crawl ended at 12:00:00.8, which EventBridge writes as 12:00:00.
+    glue.runs[0] |= {"JobRunState": "SUCCEEDED", "StartedOn": glue.now + timedelta(seconds=0.2)}
+    handler(sqs_event(crawl_succeeded(0, "event-2")))
+    assert len(glue.runs) == 2
+
+
+@pytest.mark.parametrize("body", ["", "no json", "[]", "{}", '{"source": "aws.glue", "detail": {}}'])
+def test_a_message_that_is_no_event_comes_back_and_the_others_are_served(
+    glue: Any, sqs_event: Build, crawl_succeeded: Build, body: str
+) -> None:
+    assert handler(sqs_event(body, crawl_succeeded())) == back("m0", "m1")
+    assert len(glue.runs) == 1
+
+
+@pytest.mark.parametrize("operation", ["GetJobRuns", "StartJobRun"])
+def test_what_glue_refuses_is_raised(glue: Any, sqs_event: Build, crawl_succeeded: Build, operation: str) -> None:
+    glue.errors[operation] = "AccessDeniedException"
+    with pytest.raises(ClientError, match="AccessDeniedException"):
+        handler(sqs_event(crawl_succeeded()))

@@ -1,0 +1,164 @@
+"""The delivery stream: every record once, in Firehose's files, under Firehose's prefixes and names."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import re
+from collections.abc import Callable
+from typing import Any
+
+import boto3
+import pytest
+
+from jobs.contract.errors import ConfigurationError
+from jobs.contract.settings import Settings
+from local import resources, server
+from local.delivery_stream import Delivered, DeliveryOptions, DeliveryStream
+
+pytestmark = pytest.mark.aws
+Named = Callable[..., Settings]
+
+
+@pytest.fixture
+def ready(aws_here: server.Running, named: Named) -> Settings:
+    """Settings whose stream of two shards and bucket are there."""
+    settings = named("stream.shards=2")
+    resources.ensure(settings)
+    return settings
+
+
+def put(settings: Settings, start: int, count: int) -> None:
+    records = [
+        {"Data": json.dumps({"n": number, "name": "Zürich"}, ensure_ascii=False).encode(), "PartitionKey": str(number)}
+        for number in range(start, start + count)
+    ]
+    answer = boto3.client("kinesis").put_records(StreamName=settings.stream.name, Records=records)
+    assert answer["FailedRecordCount"] == 0
+
+
+def body_of(file: Delivered) -> bytes:
+    body: bytes = boto3.client("s3").get_object(Bucket=file.bucket, Key=file.key)["Body"].read()
+    assert len(body) == file.size
+    return gzip.decompress(body) if file.key.endswith(".gz") else body
+
+
+def numbers_in(files: list[Delivered]) -> list[int]:
+    return sorted(int(found) for file in files for found in re.findall(rb'"n": (\d+)', body_of(file)))
+
+
+def test_drain_delivers_every_record_once_and_a_second_drain_the_new_ones(ready: Settings) -> None:
+    stream = DeliveryStream(ready.stream.name, ready.lake)
+    put(ready, 0, 400)
+    first = stream.drain()
+    assert numbers_in(first) == list(range(400))
+    assert sum(file.records for file in first) == 400
+    assert stream.drain() == []
+    put(ready, 400, 10)
+    assert numbers_in(stream.drain()) == list(range(400, 410))
+
+
+def test_file_and_prefix_are_named_as_firehose_names_them(ready: Settings) -> None:
+    put(ready, 0, 1)
+    (file,) = DeliveryStream(ready.stream.name, ready.lake, DeliveryOptions(name="to-lake", version=3)).drain()
+    uuid = r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
+    pattern = (
+        r"lake/delivery/ingest_date=(\d{4}-\d\d-\d\d)/hour=(\d\d)/"
+        rf"to-lake-3-(\d{{4}}-\d\d-\d\d)-(\d\d)-\d\d-\d\d-{uuid}\.gz"
+    )
+    found = re.fullmatch(pattern, file.key)
+    assert found is not None, file.key
+    assert found.group(1, 2) == found.group(3, 4)
+
+
+@pytest.mark.parametrize("compression", ["GZIP", "UNCOMPRESSED"])
+@pytest.mark.parametrize("delimiter", [True, False])
+def test_records_stand_one_a_line_or_one_after_the_other(ready: Settings, compression: Any, delimiter: bool) -> None:
+    put(ready, 0, 3)
+    options = DeliveryOptions(compression=compression, delimiter=delimiter)
+    (file,) = DeliveryStream(ready.stream.name, ready.lake, options).drain()
+    assert file.key.endswith(".gz") == (compression == "GZIP")
+    body = body_of(file).decode()
+    assert body.count("\n") == (3 if delimiter else 0)
+    assert body.count('"name": "Zürich"}') == 3
+
+
+def test_a_full_buffer_is_a_file_and_no_record_is_cut(ready: Settings) -> None:
+    put(ready, 0, 100)
+    files = DeliveryStream(ready.stream.name, ready.lake, DeliveryOptions(buffer_bytes=1_000)).drain()
+    assert len(files) > 2
+    for file in files:
+        assert len(body_of(file)) <= 1_000
+        assert body_of(file).endswith(b"}")
+    assert numbers_in(files) == list(range(100))
+
+
+def test_a_record_bigger_than_the_buffer_is_a_file_of_its_own(ready: Settings) -> None:
+    big = b'{"n": 7, "pad": "' + b"x" * 5_000 + b'"}'
+    boto3.client("kinesis").put_record(StreamName=ready.stream.name, Data=big, PartitionKey="7")
+    (file,) = DeliveryStream(ready.stream.name, ready.lake, DeliveryOptions(buffer_bytes=1_000)).drain()
+    assert body_of(file) == big
+
+
+def test_poll_waits_for_size_or_age(ready: Settings) -> None:
+    now = [2_000_000_000.0]  # after every arrival
+    options = DeliveryOptions(buffer_seconds=60)
+    stream = DeliveryStream(ready.stream.name, ready.lake, options, clock=lambda: now[0])
+    put(ready, 0, 5)
+    assert stream.poll() == []
+    now[0] += 59
+    put(ready, 5, 5)
+    assert stream.poll() == []
+    now[0] += 1
+    assert numbers_in(stream.poll()) == list(range(10))
+
+
+def test_drain_leaves_what_arrives_after_the_call_to_the_next(ready: Settings) -> None:
+    put(ready, 0, 5)
+    before = [1_000_000_000.0]  # a clock from before every arrival
+    stream = DeliveryStream(ready.stream.name, ready.lake, clock=lambda: before[0])
+    assert stream.drain() == []
+    before[0] = 3_000_000_000.0
+    assert numbers_in(stream.drain()) == list(range(5))
+
+
+def test_another_process_goes_on_where_the_last_one_delivered(ready: Settings) -> None:
+    put(ready, 0, 20)
+    first = DeliveryStream(ready.stream.name, ready.lake).drain()
+    put(ready, 20, 20)
+    second = DeliveryStream(ready.stream.name, ready.lake).drain()
+    assert numbers_in(first) == list(range(20))
+    assert numbers_in(second) == list(range(20, 40))
+
+
+def test_what_was_read_and_not_delivered_is_read_again_by_the_next_process(ready: Settings) -> None:
+    put(ready, 0, 20)
+    assert DeliveryStream(ready.stream.name, ready.lake).poll() == []
+    assert numbers_in(DeliveryStream(ready.stream.name, ready.lake).drain()) == list(range(20))
+
+
+def test_a_stream_that_was_created_again_is_read_from_its_start(ready: Settings) -> None:
+    put(ready, 0, 20)
+    DeliveryStream(ready.stream.name, ready.lake).drain()
+    boto3.client("kinesis").delete_stream(StreamName=ready.stream.name)
+    resources.ensure(ready)
+    put(ready, 0, 5)
+    assert numbers_in(DeliveryStream(ready.stream.name, ready.lake).drain()) == list(range(5))
+
+
+def test_after_a_reshard_the_tail_of_the_closed_shards_and_their_children_are_delivered(ready: Settings) -> None:
+    kinesis = boto3.client("kinesis")
+    stream = DeliveryStream(ready.stream.name, ready.lake)
+    put(ready, 0, 20)
+    files = stream.drain()
+    put(ready, 20, 20)
+    kinesis.update_shard_count(StreamName=ready.stream.name, TargetShardCount=4, ScalingType="UNIFORM_SCALING")
+    put(ready, 40, 20)
+    files += stream.drain()
+    assert numbers_in(files) == list(range(60))
+    assert stream.drain() == []
+
+
+def test_a_lake_that_is_a_folder_is_refused(aws_here: server.Running, named: Named) -> None:
+    with pytest.raises(ConfigurationError, match="lake"):
+        DeliveryStream("stream", "/some/folder")
