@@ -155,14 +155,15 @@ def test_killed_at_any_step_it_does_the_same_run_again(
         raise Killed
 
     deliver(lake_settings, [record(n=number) for number in range(10)] + [b"bad"])
-    with monkeypatch.context() as patch, pytest.raises(Killed):
-        owner, name = {
-            "write": (batch_job.BatchJob, "_written"),
-            "register": (GlueCatalog, "register"),
-            "ledger": (BatchLedger, "commit"),
-        }[step]
+    owner, name = {
+        "write": (batch_job.BatchJob, "_written"),
+        "register": (GlueCatalog, "register"),
+        "ledger": (BatchLedger, "commit"),
+    }[step]
+    with monkeypatch.context() as patch:
         patch.setattr(owner, name, die)
-        run_batch(spark, lake_settings)
+        with pytest.raises(Killed):
+            run_batch(spark, lake_settings)
     # What a run of an older version of the code may have left beside it.
     stray = "processed_batch/city=Paris/start_date=2016-09-03/batch-0-00077-000.parquet"
     with (Path(__file__).parent / "delivered.py").open("rb") as anything:
