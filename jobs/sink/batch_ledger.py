@@ -72,6 +72,11 @@ class BatchLedger:
             for path, content in zip(paths, contents, strict=True)
         }
 
+    def entry(self, run: int) -> BatchEntry | None:
+        """The run's entry, or None where it is not final."""
+        content = self._lake.get(f"_ledger/{QUERY}/{run}.json")
+        return None if content is None else msgspec.json.decode(content, type=BatchEntry)
+
     def planned(self, run: int) -> Plan | None:
         """The plan of a run, or None where there is none."""
         content = self._lake.get(f"_plans/{QUERY}/{run}.json")
