@@ -27,6 +27,7 @@ from lambdas.sqs_batch import (
     clock_margin,
     glue,
     log,
+    moment,
     partial_response,
     required,
 )
@@ -69,7 +70,7 @@ def latest_object(body: str) -> datetime | None:
         return None
     prefix = os.environ.get("DELIVERY_PREFIX", "")
     times = [
-        datetime.fromisoformat(record["eventTime"])
+        moment(record["eventTime"])
         for record in content["Records"]
         if record["eventName"].startswith("ObjectCreated:")
         and (key := unquote_plus(record["s3"]["object"]["key"])).startswith(prefix)

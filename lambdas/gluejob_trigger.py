@@ -12,7 +12,7 @@ Environment: JOB_NAME, CRAWLER_NAME, DATABASE, DELIVERY_TABLE; CLOCK_MARGIN_SECO
 from __future__ import annotations
 
 import json
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 from botocore.exceptions import ClientError
@@ -26,6 +26,7 @@ from lambdas.sqs_batch import (
     clock_margin,
     glue,
     log,
+    moment,
     partial_response,
     required,
 )
@@ -61,10 +62,18 @@ def handler(event: dict[str, Any], _context: object = None) -> dict[str, list[di
 
 def _is_done(message: dict[str, Any]) -> bool:
     try:
-        return decide(json.loads(message["body"])) in (ANSWERED, IGNORED)
+        event = json.loads(message["body"])
+        _check(event)
     except (KeyError, TypeError, ValueError) as error:
         log(FAILED, message=message["messageId"], error=f"no crawler event: {error!r}")
         return False
+    return decide(event) in (ANSWERED, IGNORED)
+
+
+def _check(event: dict[str, Any]) -> None:
+    """Raises KeyError, TypeError or ValueError where the event lacks what `decide` reads."""
+    moment(event["time"])
+    _ = event["id"], event["source"], event["detail-type"], event["detail"]["crawlerName"], event["detail"]["state"]
 
 
 def decide(event: dict[str, Any]) -> str:
@@ -77,8 +86,8 @@ def decide(event: dict[str, Any]) -> str:
         or detail["crawlerName"] != crawler
         or detail["state"] != "Succeeded"
     ):
-        return _logged(IGNORED, event, state=detail.get("state"), crawler=detail.get("crawlerName"))
-    catalogued = datetime.fromisoformat(event["time"]) + TIME_PRECISION + clock_margin()
+        return _logged(IGNORED, event, state=detail["state"], crawler=detail["crawlerName"])
+    catalogued = moment(event["time"]) + TIME_PRECISION + clock_margin()
     for run in _recent_runs(job):
         ours = run.get("Arguments", {}).get(EVENT_ARGUMENT) == event["id"]
         if run["JobRunState"] == "SUCCEEDED" and (ours or run["StartedOn"] >= catalogued):

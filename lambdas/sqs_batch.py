@@ -11,7 +11,7 @@ import json
 import os
 import sys
 from collections.abc import Iterable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import cache
 from typing import Any
 
@@ -33,11 +33,19 @@ def log(decision: str, **fields: Any) -> None:
 
 
 def required(name: str) -> str:
-    """The environment variable `name`. Raises KeyError with its name where it is missing or empty."""
+    """The environment variable `name`. Raises RuntimeError with its name where it is missing or empty."""
     value = os.environ.get(name, "")
     if not value:
-        raise KeyError(f"environment variable {name} is not set")
+        raise RuntimeError(f"environment variable {name} is not set")
     return value
+
+
+def moment(text: str) -> datetime:
+    """An event's time. Raises ValueError where it is no ISO 8601 time with an offset."""
+    parsed = datetime.fromisoformat(text)
+    if parsed.tzinfo is None:
+        raise ValueError(f"time without offset: {text}")
+    return parsed
 
 
 def clock_margin() -> timedelta:

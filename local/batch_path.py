@@ -64,7 +64,8 @@ class BatchPath:
     """The batch path of the settings' stream and lake.
 
     `crawler_trigger` and `gluejob_trigger` are the handlers of `lambdas`; `submit` is the command before the
-    job's script; `job_arguments` are the job's default arguments, keys with their `--`.
+    job's script and `job_environment` what is set for it (`job_runner.spark_submit` makes both); `job_arguments`
+    are the job's default arguments, keys with their `--`.
     Raises ConfigurationError where the lake is a folder: S3 events start this path.
     """
 
@@ -76,10 +77,10 @@ class BatchPath:
         script: str,
         submit: Sequence[str],
         job_arguments: dict[str, str] | None = None,
+        job_environment: dict[str, str] | None = None,
         names: Names | None = None,
         options: DeliveryOptions | None = None,
         on_step: Step = lambda _what: None,
-        visibility_seconds: int = 1,
     ):
         bucket, prefix = lake_location(settings.lake)
         if bucket is None:
@@ -92,12 +93,15 @@ class BatchPath:
         self._script, self._job_arguments = script, job_arguments or {}
         self._names = names or Names()
         self._on_step = on_step
-        self._visibility_seconds = visibility_seconds
         state = Path(settings.local.state)
         self._delivery_stream = DeliveryStream(settings.stream.name, settings.lake, options)
         self._crawler = Crawler(self._names.crawler, lambda phase: on_step(f"crawler {phase}"))
         self._runner = JobRunner(
-            self._names.job, submit, state / "job-runs", on_state=lambda run, now: on_step(f"job run {run[:9]} {now}")
+            self._names.job,
+            submit,
+            state / "job-runs",
+            job_environment,
+            lambda run, now: on_step(f"job run {run[:9]} {now}"),
         )
         self._triggers: list[QueueTrigger] = []
 
@@ -108,9 +112,10 @@ class BatchPath:
         """
         names = self._names
         embedded_clients("stand in for Firehose, Lambda and Glue", *SERVICES)
-        # A crawl of a failing crawler, or a run of a failing job, is tried so often.
-        objects = ensure_queue(names.object_queue, self._visibility_seconds, max_receives=10)
-        crawls = ensure_queue(names.crawl_queue, self._visibility_seconds, max_receives=3)
+        # Nothing runs beside this process, so what is sent back may show again at once; a failing crawl is tried
+        # up to ten times, a failing job three times.
+        objects = ensure_queue(names.object_queue, visibility_seconds=0, max_receives=10)
+        crawls = ensure_queue(names.crawl_queue, visibility_seconds=0, max_receives=3)
         notify_of_objects(self._bucket, self._delivery_prefix, objects)
         route_crawler_events(names.rule, names.crawler, crawls)
         target = f"s3://{self._bucket}/{self._delivery_prefix}"
@@ -122,10 +127,13 @@ class BatchPath:
     def run(self, timeout_seconds: float = 1800.0) -> BatchRun:
         """Delivers what is on the stream, then lets events, crawler and job work until nothing is left to do.
 
-        What failed in an earlier run is tried again: its messages come back from the dead-letter queues.
+        What failed in an earlier run is tried again: its messages come back from the dead-letter queues. The first
+        call ensures the resources where nobody did.
         Raises TransientError where that takes longer than `timeout_seconds`.
         """
         begun = time.monotonic()
+        if not self._triggers:
+            self.ensure()
         delivered = self._delivery_stream.drain()
         for file in delivered:
             self._on_step(f"delivered {file.records} records to {file.key}")
@@ -182,13 +190,20 @@ class BatchPath:
 
 
 def ensure_crawler(name: str, database: str, target: str) -> None:
-    """Creates the Glue crawler of one S3 folder, or leaves the one of that name as it is."""
-    with aws.explained(f"create the crawler {name}"), allowed("AlreadyExistsException"):
-        aws.client("glue").create_crawler(
+    """Creates the Glue crawler of one S3 folder; one of that name with another folder or database is replaced."""
+    glue = aws.client("glue")
+    targets = {"S3Targets": [{"Path": target}]}
+    with aws.explained(f"create the crawler {name}"):
+        with allowed("EntityNotFoundException"):
+            there = glue.get_crawler(Name=name)["Crawler"]
+            if (there["Targets"], there["DatabaseName"]) == (targets, database):
+                return
+            glue.delete_crawler(Name=name)
+        glue.create_crawler(
             Name=name,
             Role="arn:aws:iam::123456789012:role/embedded",
             DatabaseName=database,
-            Targets={"S3Targets": [{"Path": target}]},
+            Targets=targets,
             SchemaChangePolicy={"UpdateBehavior": "UPDATE_IN_DATABASE", "DeleteBehavior": "LOG"},
             RecrawlPolicy={"RecrawlBehavior": "CRAWL_EVERYTHING"},
         )

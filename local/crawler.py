@@ -64,8 +64,10 @@ class Crawler:
         self._events = aws.client("events")
 
     def run_pending(self) -> Crawled | None:
-        """Does the crawl if the crawler was started; None where it is READY. A failed crawl is returned, not raised."""
+        """Does the crawl that was started; None where there is none. A failed crawl is returned, not raised."""
         described = self._glue.get_crawler(Name=self.name)["Crawler"]
+        if described["State"] == "STOPPING":  # by StopCrawler, before the crawl was begun
+            report(self._glue, "crawl", crawler=self.name, state="STOPPED")
         if described["State"] != "RUNNING":
             return None
         begun = datetime.now(UTC)

@@ -8,8 +8,10 @@ Source: https://docs.aws.amazon.com/glue/latest/dg/aws-glue-programming-etl-glue
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs.contract import aws
+from jobs.contract.errors import ConfigurationError
 from local.events import put_glue_event
 from local.glue_reports import report
 
@@ -59,8 +62,8 @@ def ensure_job(name: str, script: str, arguments: dict[str, str], max_concurrent
 class JobRunner:
     """Runs the runs of one Glue job, one after the other.
 
-    `submit` is what stands before the script: `["spark-submit", "--py-files", …]`; `logs` a folder; `on_state` is
-    told each (run id, state).
+    `submit` is what stands before the script, `environment` what is set for it (see `spark_submit`); `logs` is a
+    folder; `on_state` is told each (run id, state).
     """
 
     def __init__(
@@ -137,6 +140,26 @@ class JobRunner:
                 "message": error or "Job run succeeded",
             }
             put_glue_event(self._events, "Glue Job State Change", detail)
+
+
+def spark_submit() -> tuple[list[str], dict[str, str]]:
+    """(command, environment) of the spark-submit of this interpreter's pyspark, with our packages on its path.
+
+    Without them the script finds neither Spark nor Python: it asks the `python3` of PATH where pyspark is. Raises
+    ConfigurationError where pyspark is not installed.
+    """
+    found = importlib.util.find_spec("pyspark")
+    if found is None or found.origin is None:
+        raise ConfigurationError("the batch job needs pyspark: pip install 'movement-lake[spark]'")
+    home = Path(found.origin).parent
+    path = os.pathsep.join(filter(None, (str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH"))))
+    environment = {
+        "SPARK_HOME": str(home),
+        "PYSPARK_PYTHON": sys.executable,
+        "PYSPARK_DRIVER_PYTHON": sys.executable,
+        "PYTHONPATH": path,
+    }
+    return [str(home / "bin" / "spark-submit")], environment
 
 
 def glue_arguments(job: dict[str, Any], run: dict[str, Any]) -> list[str]:

@@ -38,6 +38,7 @@ LOG_NAME = "embedded-aws.log"
 PROCESS_NAME = "embedded-aws.json"
 START_SECONDS = 60.0
 STOP_SECONDS = 5.0
+HEALTH_SECONDS = 2.0
 
 Notice = Callable[[str], None]
 logger = logging.getLogger(__name__)
@@ -275,7 +276,7 @@ def _health(port: int) -> dict[str, Any] | None:
     """What the embedded AWS on `port` says of itself; None where nothing, or something else, answers."""
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        with opener.open(f"http://{HOST}:{port}/_movement/health", timeout=2) as answer:
+        with opener.open(f"http://{HOST}:{port}/_movement/health", timeout=HEALTH_SECONDS) as answer:
             content = json.loads(answer.read(10_000))
     except (OSError, ValueError, http.client.HTTPException):
         return None

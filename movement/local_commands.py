@@ -99,6 +99,8 @@ def env(config: Config = None, overrides: Overrides = None, json_file: JsonFile 
     elsewhere = sorted(name for name in os.environ if name.startswith("AWS_ENDPOINT_URL_"))
     if elsewhere:
         _notice(f"{', '.join(elsewhere)} stays set, and wins over AWS_ENDPOINT_URL for its service")
+    if os.environ.get("AWS_PROFILE"):
+        _notice("AWS_PROFILE stays set; unset it if it names a profile that is not there, or another role")
     write_result(json_file, variables)
 
 

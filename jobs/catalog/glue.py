@@ -8,13 +8,14 @@ Source: https://docs.aws.amazon.com/glue/latest/webapi/ (CreateTable, BatchCreat
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from botocore.exceptions import ClientError
 
 from jobs.contract.aws import error_code, explained
 from jobs.contract.errors import TransientError
+from jobs.contract.faults import point
 from jobs.contract.partitions import NULL_PARTITION, parse_partition_path
 from jobs.contract.table import ColumnType, TableContract
 
@@ -104,6 +105,12 @@ def lake_tables(contract: TableContract) -> tuple[LakeTable, ...]:
     )
 
 
+def batch_tables(contract: TableContract) -> tuple[LakeTable, ...]:
+    """The tables that the batch job writes: processed_batch, which is as processed is, and the same quarantine."""
+    tables = {table.name: table for table in lake_tables(contract)}
+    return replace(tables["processed"], name="processed_batch"), tables["quarantine"]
+
+
 class GlueCatalog:
     """One database of the catalog. `glue` is a boto3 Glue client.
 
@@ -131,8 +138,9 @@ class GlueCatalog:
 
         A folder that this process has registered before is not sent again.
         """
-        new = [folder for folder in partitions if (table, folder) not in self._known]
+        new = [folder for folder in dict.fromkeys(partitions) if (table, folder) not in self._known]
         for chunk in _chunks(new, _BATCH):
+            point("catalog.registering")
             inputs = [self._partition_input(self._tables[table], folder) for folder in chunk]
             with explained(f"register {len(chunk)} partitions of {self._database}.{table}"):
                 answer = self._glue.batch_create_partition(
@@ -146,6 +154,7 @@ class GlueCatalog:
                         f"{detail.get('ErrorCode')}: {detail.get('ErrorMessage')}"
                     )
             self._known.update((table, folder) for folder in chunk)
+            point("catalog.registered")
         return len(new)
 
     def partitions(self, table: str) -> list[dict[str, str]]:
@@ -191,7 +200,8 @@ class GlueCatalog:
 
 def _columns(columns: Columns) -> list[dict[str, str]]:
     return [
-        {"Name": name, "Type": _HIVE_TYPES.get(kind, kind), "Comment": comment[:255]} for name, kind, comment in columns
+        {"Name": name, "Type": _HIVE_TYPES.get(kind, kind), "Comment": " ".join(comment.split())[:255]}
+        for name, kind, comment in columns
     ]
 
 

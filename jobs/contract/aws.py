@@ -8,9 +8,12 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any
 
 import boto3
+import botocore.loaders
+import botocore.session
 from botocore.config import Config
 from botocore.exceptions import (
     BotoCoreError,
@@ -36,6 +39,11 @@ DENIED = {
 MISSING = {"EntityNotFoundException", "NoSuchBucket", "ResourceNotFoundException"}
 
 
+@lru_cache(maxsize=1)
+def _models() -> Any:
+    return botocore.loaders.create_loader()
+
+
 def region() -> str | None:
     """The region that boto3 and the AWS SDKs would use; None where none is configured."""
     return os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or boto3.Session().region_name
@@ -58,9 +66,10 @@ def client(service: str, *, connections: int = 10, **config: Any) -> Any:
     }
     settings = Config(**{**defaults, **config})
     try:
-        # boto3's stubs know each service by name; which one is asked for is not known here.
-        session: Any = boto3.Session()
-        return session.client(service, region_name=region(), config=settings)
+        # A session for each client, so that a changed environment counts; the models on disk are read only once.
+        core = botocore.session.Session()
+        core.register_component("data_loader", _models())
+        return boto3.Session(botocore_session=core).client(service, region_name=region(), config=settings)
     except NoRegionError as error:
         raise ConfigurationError("no AWS region: set AWS_REGION, or a region in the AWS profile") from error
     except ProfileNotFound as error:

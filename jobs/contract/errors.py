@@ -35,5 +35,9 @@ class BatchMismatchError(TerminalError):
     """A batch's counts do not add up: read = raw = processed + quarantined was violated."""
 
 
+class TooManyRejectedError(TerminalError):
+    """A batch has a greater share of rejected records than `sink.max_rejected_share`, and the job is to stop."""
+
+
 class AlreadyRunningError(TerminalError):
     """Another process has already written what this one was about to write."""

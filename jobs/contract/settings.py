@@ -103,6 +103,31 @@ class SourceSettings(_Model):
     fail_on_data_loss: Annotated[
         bool, Field(description="Stop when records left the stream before they were read; false: go on and count them")
     ] = True
+    max_records_per_batch: Annotated[
+        int,
+        Field(ge=0, le=10**12, description="About how many records a batch takes of a backlog, all shards; 0: no cap"),
+    ] = 0
+    max_bytes_per_batch: Annotated[
+        int,
+        Field(ge=0, le=10**15, description="About how many bytes a batch takes of a backlog, all shards; 0: no cap"),
+    ] = 0
+    max_seconds_per_batch: Annotated[
+        int, Field(ge=0, le=366 * 86400, description="How many seconds of stream a batch takes of a backlog; 0: no cap")
+    ] = 0
+    deaggregate: Annotated[bool, Field(description="Take KPL aggregates apart; needs the extra 'kpl'. Native only")] = (
+        False
+    )
+    role_arn: Annotated[
+        str | None, Field(description="Role to read the stream with, of another account; null: the job's own")
+    ] = None
+    consumer_name: Annotated[
+        str | None,
+        Field(description="Enhanced fan-out consumer, only with aws-kinesis; null: shared throughput (GetRecords)"),
+    ] = None
+    options: Annotated[
+        dict[str, str | int | float | bool],
+        Field(description="Further options of the connector, by its own names (docs/kinesis-source.md)"),
+    ] = {}
 
     @field_validator("starting_position", mode="before")
     @classmethod
@@ -135,6 +160,22 @@ class SinkSettings(_Model):
         int,
         Field(ge=1024 * 1024, le=4 * 1024**3, description="A file is closed once it has about this many bytes"),
     ] = 134217728
+    max_rejected_share: Annotated[
+        float,
+        Field(
+            ge=0,
+            le=1,
+            description="A batch of 100 records or more with a greater share of rejected ones raises an alarm: in the "
+            "log, in its ledger entry and in the metrics",
+        ),
+    ] = 0.1
+    stop_when_exceeded: Annotated[
+        bool,
+        Field(
+            description="Stop the job at such a batch instead of making it final: its records stay on the stream "
+            "until the contract or the limit is changed and the job is started again"
+        ),
+    ] = False
 
 
 class StreamJobSettings(_Model):

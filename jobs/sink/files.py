@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Callable
 from typing import Any, BinaryIO, Protocol
 
+from jobs.contract.faults import point
 from jobs.sink.lake import Lake
 from jobs.sink.report import Kind, WrittenFile
 
@@ -39,9 +40,9 @@ class OpenFiles:
     """The open files of one table and task, one a partition, each rolled over at `target_bytes`."""
 
     # More partitions than this at once (a replay over years): all are closed, and go on in new files.
-    MAX_OPEN = 128
+    MAX_OPEN = 400
     # More than this in memory, over all of them: the fullest are encoded before they would be.
-    MAX_WAITING_BYTES = 256 * 1024 * 1024
+    MAX_WAITING_BYTES = 128 * 1024 * 1024
 
     def __init__(
         self, lake: Lake, kind: Kind, name: str, open_encoder: Callable[[BinaryIO], Encoder], target_bytes: int
@@ -92,6 +93,8 @@ class OpenFiles:
         path = f"{self._kind}/{partition}/{self._name}-{number:03d}{encoder.suffix}"
         size = file.tell()
         file.seek(0)
+        point("file.encoded")
         self._lake.put(path, file)
+        point("file.put")
         file.close()
         self.written.append(WrittenFile(self._kind, path, partition, count, size))

@@ -6,6 +6,7 @@ leaves parts behind, so no committer is needed (ADR 0003).
 
 from __future__ import annotations
 
+import fcntl
 import io
 import os
 import shutil
@@ -24,6 +25,8 @@ from jobs.contract.errors import TransientError
 
 _DELETE_LIMIT = 1000  # keys in one DeleteObjects
 _CONFLICTS = 50
+_LOCK = "replace.lock"
+_DRAFT_SECONDS = 3600.0
 
 
 class Lake(Protocol):
@@ -41,6 +44,13 @@ class Lake(Protocol):
         """
         ...
 
+    def replace(self, path: str, expected: bytes, content: bytes) -> bool:
+        """Writes a file over one that holds exactly `expected`; False, and nothing written, where it does not.
+
+        One that holds `content` already is taken for our own, as by `put_if_absent`.
+        """
+        ...
+
     def get(self, path: str) -> bytes | None:
         """A file's bytes, or None where there is none."""
         ...
@@ -51,6 +61,9 @@ class Lake(Protocol):
 
     def delete(self, paths: Iterable[str]) -> None:
         """Deletes files; one that is gone already is no error."""
+
+    def clear_drafts(self) -> None:
+        """Deletes what writers that were killed left half written, outside of every table."""
 
 
 class S3Lake:
@@ -68,10 +81,26 @@ class S3Lake:
             self._s3.put_object(Bucket=self._bucket, Key=self._prefix + path, Body=content)
 
     def put_if_absent(self, path: str, content: bytes) -> bool:
+        return self._put_if(path, content, IfNoneMatch="*")
+
+    def replace(self, path: str, expected: bytes, content: bytes) -> bool:
+        with explained(f"read {self.uri}/{path}"):
+            try:
+                found = self._s3.get_object(Bucket=self._bucket, Key=self._prefix + path)
+                standing: bytes = found["Body"].read()
+            except ClientError as error:
+                if error_code(error) in ("NoSuchKey", "404"):
+                    return False
+                raise
+        if standing != expected:
+            return standing == content
+        return self._put_if(path, content, IfMatch=found["ETag"])
+
+    def _put_if(self, path: str, content: bytes, **condition: str) -> bool:
         for _ in range(_CONFLICTS):
             with explained(f"write {self.uri}/{path}"):
                 try:
-                    self._s3.put_object(Bucket=self._bucket, Key=self._prefix + path, Body=content, IfNoneMatch="*")
+                    self._s3.put_object(Bucket=self._bucket, Key=self._prefix + path, Body=content, **condition)
                     return True
                 except ClientError as error:
                     if error_code(error) in ("PreconditionFailed", "412"):
@@ -110,6 +139,9 @@ class S3Lake:
                 for refused in answer.get("Errors", []):
                     raise ClientError({"Error": refused}, f"DeleteObjects of {refused['Key']}")
 
+    def clear_drafts(self) -> None:
+        """Nothing to do: a PUT that was cut off leaves nothing, and no multipart upload is ever begun."""
+
 
 class FolderLake:
     """A lake in a folder of this machine."""
@@ -136,6 +168,16 @@ class FolderLake:
             draft.unlink()
         return True
 
+    def replace(self, path: str, expected: bytes, content: bytes) -> bool:
+        drafts = self._root / "_drafts"
+        drafts.mkdir(parents=True, exist_ok=True)
+        with (drafts / _LOCK).open("wb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # of this machine's processes; a folder is one machine's lake
+            standing = self.get(path)
+            if standing == expected:
+                self.put(path, io.BytesIO(content))
+            return standing in (expected, content)
+
     def get(self, path: str) -> bytes | None:
         try:
             return (self._root / path).read_bytes()
@@ -152,6 +194,12 @@ class FolderLake:
     def delete(self, paths: Iterable[str]) -> None:
         for path in paths:
             (self._root / path).unlink(missing_ok=True)
+
+    def clear_drafts(self) -> None:
+        for draft in (self._root / "_drafts").glob("*"):
+            # Another job may write to the same lake: what it holds now is young.
+            if draft.name != _LOCK and time.time() - draft.stat().st_mtime > _DRAFT_SECONDS:
+                draft.unlink(missing_ok=True)
 
     def _draft(self, content: BinaryIO) -> Path:
         """The content in a file beside the tables, synced, to be moved to its place in one step."""

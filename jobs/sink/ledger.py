@@ -10,6 +10,7 @@ from datetime import datetime
 import msgspec
 
 from jobs.contract.errors import AlreadyRunningError, BatchMismatchError
+from jobs.contract.faults import point
 from jobs.sink.lake import Lake
 from jobs.sink.report import Kind, Report
 
@@ -17,7 +18,10 @@ TABLES: tuple[Kind, ...] = ("raw", "processed", "quarantine")
 
 
 class LedgerEntry(msgspec.Struct):
-    """What a batch did. Times are UTC; `seconds` are of the driver's clock, `report.seconds` summed over tasks."""
+    """What a batch did. Times are UTC; `seconds` are of the driver's clock, `report.seconds` summed over tasks.
+
+    `alarms`: what somebody should look at, in words, such as too many rejected records.
+    """
 
     query: str
     batch: int
@@ -27,6 +31,7 @@ class LedgerEntry(msgspec.Struct):
     report: Report
     partitions: dict[Kind, list[str]]
     seconds: dict[str, float]
+    alarms: list[str] = []
     version: int = 1
 
 
@@ -43,17 +48,20 @@ class Ledger:
     def entry(self, batch: int) -> LedgerEntry | None:
         """The batch's entry, or None where the batch is not final."""
         content = self._lake.get(self._path(batch))
+        point("ledger.looked_up")
         return None if content is None else msgspec.json.decode(content, type=LedgerEntry)
 
     def commit(self, entry: LedgerEntry) -> None:
         """Makes a batch final. Raises BatchMismatchError where its counts do not add up, AlreadyRunningError
         where another process has made the same batch final meanwhile."""
         check_counts(entry)
+        point("ledger.committing")
         if not self._lake.put_if_absent(self._path(entry.batch), msgspec.json.format(msgspec.json.encode(entry))):
             raise AlreadyRunningError(
                 f"batch {entry.batch} of query {self.query} in {self._lake.uri} was written by another process "
                 "meanwhile: two jobs share one checkpoint; stop one of them"
             )
+        point("ledger.committed")
 
     def remove_leftovers(self, batch: int) -> list[str]:
         """Deletes the files that a dead run of this batch left in the tables; the paths deleted.
@@ -67,7 +75,10 @@ class Ledger:
             for path, _ in self._lake.list(f"{table}/")
             if path.rpartition("/")[2].startswith(prefix)
         ]
+        self._lake.clear_drafts()
+        point("leftovers.listed")
         self._lake.delete(found)
+        point("leftovers.deleted")
         return found
 
 

@@ -16,7 +16,7 @@ from jobs.contract.table import TableContract
 
 # A row group is sorted in memory: this many bytes of Arrow at most, and so many times the file's target, for
 # Parquet is smaller than Arrow and a file is looked at between row groups only.
-ROW_GROUP_BYTES = 64 * 1024 * 1024
+ROW_GROUP_BYTES = 32 * 1024 * 1024
 ROW_GROUP_SHARE = 4
 
 

@@ -6,18 +6,32 @@ partition_key, arrival_time, stream`.
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
+from jobs.contract import aws
+from jobs.contract.errors import ConfigurationError
 from jobs.contract.settings import Settings
 from jobs.source.kinesis.boto_client import BotoStreamClient
 from jobs.source.kinesis.data_source import KinesisDataSource
-from jobs.source.kinesis.options import parse_options
+from jobs.source.kinesis.options import configured_endpoint, parse_options
 from jobs.source.kinesis.planner import Planner
 from jobs.source.kinesis.retry import RetryingClient
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
+
+# Where EMR's image has the connector's jar.
+JAR = "/usr/share/aws/kinesis/spark-sql-kinesis/lib/spark-streaming-sql-kinesis-connector.jar"
+
+# Our columns from the JVM connector's. It does not say which shard a record came from.
+_FROM_JVM = (
+    "data",
+    "cast(null as string) as shard_id",
+    "sequenceNumber as sequence_number",
+    "partitionKey as partition_key",
+    "approximateArrivalTimestamp as arrival_time",
+    "streamName as stream",
+)
 
 
 def read_stream(spark: SparkSession, settings: Settings, ending: str | None = None) -> DataFrame:
@@ -25,7 +39,17 @@ def read_stream(spark: SparkSession, settings: Settings, ending: str | None = No
 
     ending  an offset as `tip` gives it: no batch passes it, so `query.processAllAvailable()` returns there although
             producers go on. Only with the native connector.
+
+    Raises ConfigurationError for options that do not fit, or where the JVM connector's jar is not on the class path.
     """
+    if settings.source.connector == "aws-kinesis":
+        if ending is not None:
+            raise ConfigurationError(
+                "source.connector: aws-kinesis cannot end at a fixed tip; use native for runs until drained"
+            )
+        return _read_with_jvm_connector(spark, settings)
+    if settings.source.consumer_name is not None:
+        raise ConfigurationError("source.consumer_name: enhanced fan-out needs source.connector: aws-kinesis")
     spark.dataSource.register(KinesisDataSource)
     options = native_options(settings)
     if ending is not None:
@@ -34,14 +58,70 @@ def read_stream(spark: SparkSession, settings: Settings, ending: str | None = No
     return spark.readStream.format("kinesis").options(**options).load()
 
 
+def _read_with_jvm_connector(spark: SparkSession, settings: Settings) -> DataFrame:
+    from py4j.protocol import Py4JJavaError  # type: ignore[import-untyped]
+    from pyspark.errors import AnalysisException
+
+    reader = spark.readStream.format("aws-kinesis").options(**jvm_options(settings))
+    try:
+        rows = reader.load()
+    except (AnalysisException, Py4JJavaError) as error:
+        if "DATA_SOURCE_NOT_FOUND" not in str(error):
+            raise
+        raise ConfigurationError(
+            "source.connector: Spark finds no source 'aws-kinesis': its jar has to be on the class path, on EMR with "
+            f"spark-submit --jars {JAR}"
+        ) from error
+    return rows.selectExpr(*_FROM_JVM)
+
+
 def native_options(settings: Settings) -> dict[str, str]:
-    """The settings as options of the native source."""
+    """The settings as options of the native source; `source.options` wins."""
     source = settings.source
-    return {
+    options = {
         "streamName": settings.stream.name,
         "startingPosition": source.starting_position,
-        "failOnDataLoss": json.dumps(source.fail_on_data_loss),
+        "failOnDataLoss": _text(source.fail_on_data_loss),
+        "maxRecordsPerBatch": _text(source.max_records_per_batch),
+        "maxBytesPerBatch": _text(source.max_bytes_per_batch),
+        "maxSecondsPerBatch": _text(source.max_seconds_per_batch),
+        "deaggregate": _text(source.deaggregate),
     }
+    if source.role_arn is not None:
+        options["roleArn"] = source.role_arn
+    return options | {name: _text(value) for name, value in source.options.items()}
+
+
+def jvm_options(settings: Settings) -> dict[str, str]:
+    """The settings as options of awslabs' spark-sql-kinesis-connector; `source.options` wins.
+
+    Names and values: https://github.com/awslabs/spark-sql-kinesis-connector#kinesis-source-configuration
+    """
+    source = settings.source
+    if source.deaggregate:
+        raise ConfigurationError("source.deaggregate: only the native connector takes KPL aggregates apart")
+    region = aws.region()
+    if region is None:
+        raise ConfigurationError("no AWS region: set AWS_REGION, or a region in the AWS profile")
+    start = source.starting_position
+    options = {
+        "kinesis.region": region,
+        "kinesis.endpointUrl": configured_endpoint() or f"https://kinesis.{region}.amazonaws.com",
+        "kinesis.streamName": settings.stream.name,
+        "kinesis.startingPosition": start if start in ("TRIM_HORIZON", "LATEST") else f"AT_TIMESTAMP {start}",
+        "kinesis.failOnDataLoss": _text(source.fail_on_data_loss),
+        "kinesis.consumerType": "GetRecords" if source.consumer_name is None else "SubscribeToShard",
+    }
+    if source.consumer_name is not None:
+        options["kinesis.consumerName"] = source.consumer_name
+    if source.role_arn is not None:
+        options["kinesis.stsRoleArn"] = source.role_arn
+        options["kinesis.stsSessionName"] = "movement-lake"
+    return options | {name: _text(value) for name, value in source.options.items()}
+
+
+def _text(value: str | int | float | bool) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def tip(settings: Settings) -> str:

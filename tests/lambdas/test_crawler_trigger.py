@@ -183,7 +183,7 @@ def test_what_glue_refuses_is_raised_so_that_the_batch_comes_back(
 
 def test_a_missing_name_says_which_variable(glue: Any, sqs_event: Build, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CRAWLER_NAME")
-    with pytest.raises(KeyError, match="CRAWLER_NAME"):
+    with pytest.raises(RuntimeError, match="CRAWLER_NAME"):
         handler(sqs_event())
 
 

@@ -12,16 +12,16 @@ import pytest
 ROOT = Path(__file__).parents[2]
 MEASURE = """
 import sys, time
-begun = time.perf_counter()
+begun = time.process_time()
 import {module}
-print(time.perf_counter() - begun, *sorted(name.partition(".")[0] for name in sys.modules))
+print(time.process_time() - begun, *sorted(name.partition(".")[0] for name in sys.modules))
 """
 
 
 @pytest.mark.parametrize("module", ["lambdas.crawler_trigger", "lambdas.gluejob_trigger"])
 def test_the_import_is_quick_and_brings_boto3_alone(module: str) -> None:
     seconds, imported = [], set()
-    for _ in range(5):  # the best of five: the machine has other work
+    for _ in range(5):  # processor time, the best of five: the machine has other work
         output = subprocess.run(
             [sys.executable, "-c", MEASURE.format(module=module)],
             env={**os.environ, "PYTHONPATH": str(ROOT)},
@@ -32,6 +32,5 @@ def test_the_import_is_quick_and_brings_boto3_alone(module: str) -> None:
         seconds.append(float(output[0]))
         imported = set(output[1:])
     assert min(seconds) < 0.25
-    brought = {"boto3", "botocore", "s3transfer", "jmespath", "dateutil", "six", "urllib3", "certifi", "lambdas"}
     assert imported & {"pyspark", "pandas", "pyarrow", "pydantic", "jobs", "local", "movement", "moto"} == set()
-    assert {"boto3", "lambdas"} <= imported & brought
+    assert {"boto3", "lambdas"} <= imported

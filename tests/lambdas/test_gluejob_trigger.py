@@ -163,3 +163,19 @@ def test_what_glue_refuses_is_raised(glue: Any, sqs_event: Build, crawl_succeede
     glue.errors[operation] = "AccessDeniedException"
     with pytest.raises(ClientError, match="AccessDeniedException"):
         handler(sqs_event(crawl_succeeded()))
+
+
+@pytest.mark.parametrize("name", ["JOB_NAME", "CRAWLER_NAME", "DATABASE", "DELIVERY_TABLE"])
+def test_a_missing_name_is_an_error_of_the_function_not_of_the_message(
+    glue: Any, sqs_event: Build, crawl_succeeded: Build, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.delenv(name)
+    with pytest.raises(RuntimeError, match=name):
+        handler(sqs_event(crawl_succeeded()))
+    assert glue.runs == []
+
+
+def test_a_time_without_an_offset_is_no_event_of_awss(glue: Any, sqs_event: Build, crawl_succeeded: Build) -> None:
+    event = crawl_succeeded() | {"time": "2026-11-23T12:00:00"}
+    assert handler(sqs_event(event)) == back("m0")
+    assert glue.runs == []

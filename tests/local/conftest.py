@@ -3,26 +3,46 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import boto3
 import botocore.loaders
 import botocore.session
 import pytest
 
+from jobs.contract import aws
 from jobs.contract.settings import Settings, load_settings
 from lambdas import sqs_batch
 from local import server
 
+# Clients by service and environment, and the one reader of the services' models.
+_clients: dict[str, Any] = {}
+_loader = botocore.loaders.create_loader()
 
-@pytest.fixture(autouse=True, scope="session")
-def one_loader_of_service_models() -> Iterator[None]:
-    """A boto3 session for each client, as the code makes them, reads the service's model anew each time: 0.1 s."""
-    shared = botocore.loaders.create_loader()
+
+@pytest.fixture(autouse=True, scope="module")
+def clients_are_made_once() -> Iterator[None]:
+    """Making a boto3 client takes up to 0.1 s, and the code makes many: here one for each service and environment."""
+
+    def remembered(make: Callable[..., Any]) -> Callable[..., Any]:
+        def client(service: str, **config: Any) -> Any:
+            environment = sorted((name, value) for name, value in os.environ.items() if name.startswith("AWS_"))
+            key = repr((make.__module__, service, config, environment))
+            if key not in _clients:
+                _clients[key] = make(service, **config)
+            return _clients[key]
+
+        return client
+
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(botocore.session, "create_loader", lambda *_: shared)
+        patch.setattr(botocore.session, "create_loader", lambda *_: _loader)
+        patch.setattr(boto3, "client", remembered(boto3.client))
+        patch.setattr(aws, "client", remembered(aws.client))
         yield
 
 
@@ -44,9 +64,9 @@ def settings(tmp_path: Path) -> Iterator[Settings]:
     server.down(found)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[server.Running]:
-    """One embedded AWS for the tests of a file."""
+    """One embedded AWS for the tests of this folder, each with names of its own."""
     own = settings_in(tmp_path_factory.mktemp("aws"))
     yield server.up(own)
     server.down(own)

@@ -172,13 +172,16 @@ def test_a_crawler_is_ready_then_running_then_stopping_then_ready(site: Site) ->
     assert site.described()["LastCrawl"]["Status"] == "SUCCEEDED"
 
 
-def test_a_stopping_crawler_refuses_a_start(site: Site) -> None:
+def test_a_stopping_crawler_refuses_a_start_and_is_ready_again_without_a_crawl(site: Site) -> None:
     glue = boto3.client("glue")
     glue.start_crawler(Name=site.name)
     glue.stop_crawler(Name=site.name)
     assert site.described()["State"] == "STOPPING"
     with pytest.raises(glue.exceptions.CrawlerRunningException):
         glue.start_crawler(Name=site.name)
+    assert Crawler(site.name).run_pending() is None
+    assert site.described()["State"] == "READY"
+    assert site.described()["LastCrawl"]["Status"] == "CANCELLED"
 
 
 def test_while_a_crawl_runs_last_crawl_is_the_one_before(site: Site) -> None:
@@ -231,3 +234,13 @@ def test_the_events_have_the_shape_of_awss_examples(site: Site) -> None:
         assert event["detail"]["message"] == example["detail"]["message"]
         assert len(event["time"]) == len(example["time"])
     assert received["Succeeded"]["detail"]["partitionsCreated"] == "1"
+
+
+def test_an_ensured_crawler_keeps_its_crawls_and_follows_its_folder(site: Site) -> None:
+    site.put("ingest_date=2026-11-22/a", {"n": 1})
+    site.crawl()
+    ensure_crawler(site.name, site.database, f"s3://{site.bucket}/lake/delivery/")
+    assert site.described()["LastCrawl"]["Status"] == "SUCCEEDED"
+    ensure_crawler(site.name, site.database, f"s3://{site.bucket}/other/delivery/")
+    assert site.described()["Targets"]["S3Targets"] == [{"Path": f"s3://{site.bucket}/other/delivery/"}]
+    assert "LastCrawl" not in site.described()

@@ -105,7 +105,8 @@ def test_any_process_file_without_a_lock_is_stale(settings: Settings, content: s
     process_file(settings).parent.mkdir(parents=True)
     process_file(settings).write_text(content)
     assert server.find(settings) is None
-    assert server.up(settings, notice=lambda _: None).started
+    assert server.down(settings) is None
+    assert not process_file(settings).exists()
 
 
 def test_a_recycled_process_id_is_never_killed(settings: Settings) -> None:
@@ -130,12 +131,14 @@ def test_up_says_so_where_the_server_hangs(settings: Settings, monkeypatch: pyte
     running = server.up(settings)
     os.kill(running.pid, signal.SIGSTOP)
     monkeypatch.setattr(server, "START_SECONDS", 0.5)
+    monkeypatch.setattr(server, "HEALTH_SECONDS", 0.2)
     with pytest.raises(server.EmbeddedAwsError, match=r"does not answer; `movement local down` stops it"):
         server.up(settings)
     os.kill(running.pid, signal.SIGCONT)
 
 
-def test_a_taken_port_is_named_with_the_remedy(settings: Settings) -> None:
+def test_a_taken_port_is_named_with_the_remedy(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "HEALTH_SECONDS", 0.2)
     with socket.socket() as taker:
         taker.bind(("127.0.0.1", settings.local.port))
         taker.listen()
@@ -209,6 +212,7 @@ def test_a_proxy_is_told_to_leave_the_server_alone(running: server.Running, monk
 def test_within_aimed_at_the_users_aws_variables_do_not_count(
     running: server.Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
     monkeypatch.setenv("AWS_ENDPOINT_URL_KINESIS", "http://127.0.0.1:9")
     monkeypatch.setenv("AWS_PROFILE", "no-such-profile")
     monkeypatch.setenv("AWS_REGION", "eu-central-1")

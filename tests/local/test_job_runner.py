@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +17,7 @@ import pytest
 from jobs.contract.settings import Settings
 from local import server
 from local.events import ensure_queue
-from local.job_runner import JobRunner, ensure_job, glue_arguments
+from local.job_runner import JobRunner, ensure_job, glue_arguments, spark_submit
 
 pytestmark = pytest.mark.aws
 
@@ -167,3 +169,23 @@ def test_ensure_job_updates_and_keeps_the_runs(job: Job) -> None:
     assert described["Command"]["ScriptLocation"] == "s3://elsewhere/job.py"
     assert described["DefaultArguments"] == {"--new": "1"}
     assert job.described(run)["JobRunState"] == "SUCCEEDED"
+
+
+@pytest.mark.spark
+def test_spark_submit_is_this_interpreters_and_finds_our_packages(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = tmp_path / "script.py"
+    script.write_text("import sys, pyspark, jobs.contract; print('ran', sys.executable, *sys.argv[1:])")
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    command, environment = spark_submit()
+    done = subprocess.run(
+        [*command, str(script), "--KEY", "a value"],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert f"ran {sys.executable} --KEY a value" in done.stdout, done.stderr

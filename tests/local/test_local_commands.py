@@ -95,9 +95,10 @@ def test_up_talks_to_its_own_server_whatever_the_environment_says(movement_local
 
 def test_env_keeps_a_services_own_endpoint_and_says_so_beside_the_exports(movement_local: Terminal) -> None:
     movement_local("up", "--port", str(movement_local.port))
-    printed = movement_local("env", AWS_ENDPOINT_URL_KINESIS="http://127.0.0.1:4577")
+    printed = movement_local("env", AWS_ENDPOINT_URL_KINESIS="http://127.0.0.1:4577", AWS_PROFILE="mine")
     assert all(line.startswith("export ") for line in printed.stdout.splitlines())
     assert "AWS_ENDPOINT_URL_KINESIS stays set" in printed.stderr
+    assert "AWS_PROFILE stays set" in printed.stderr
 
 
 def test_env_without_a_server_prints_no_exports_and_fails(movement_local: Terminal) -> None:

@@ -6,24 +6,33 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-import boto3
 import pytest
 from moto import mock_aws
 
 from jobs.sink.lake import FolderLake, Lake, S3Lake
 
 
+@pytest.fixture(scope="module")
+def _moto() -> Iterator[S3Lake]:
+    """moto's S3 in this process, and a client of it, which is slow to make."""
+    with pytest.MonkeyPatch.context() as environment:
+        for name in [name for name in os.environ if name.startswith("AWS_")]:
+            environment.delenv(name)
+        environment.setenv("AWS_REGION", "us-east-1")
+        with mock_aws():
+            yield S3Lake("s3://tests/some/lake")
+
+
 @pytest.fixture
-def s3_lake(monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Lake]:
-    """An empty lake in a bucket of moto's, in this process."""
-    for name in [name for name in os.environ if name.startswith("AWS_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
-    monkeypatch.setenv("AWS_REGION", "us-east-1")
-    with mock_aws():
-        boto3.client("s3", region_name="us-east-1").create_bucket(Bucket="tests")
-        yield S3Lake("s3://tests/some/lake")
+def s3_lake(_moto: S3Lake) -> Iterator[S3Lake]:
+    """An empty lake in a bucket of moto's."""
+    s3 = _moto._s3
+    s3.create_bucket(Bucket="tests")
+    yield _moto
+    _moto.delete([path for path, _ in _moto.list("")])
+    for stray in s3.list_objects_v2(Bucket="tests").get("Contents", []):
+        s3.delete_object(Bucket="tests", Key=stray["Key"])
+    s3.delete_bucket(Bucket="tests")
 
 
 @pytest.fixture

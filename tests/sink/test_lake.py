@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import threading
 from pathlib import Path
 from typing import Any
@@ -73,7 +74,7 @@ def test_odd_folders_are_listed_and_deleted_under_the_name_they_were_written(lak
 
 
 def test_thousands_of_files_are_all_listed_and_all_deleted(lake: Lake) -> None:
-    paths = sorted(f"processed/p={number % 7}/{number:04}.x" for number in range(1203))
+    paths = sorted(f"processed/p={number % 7}/{number:04}.x" for number in range(1003))
     for path in paths:
         put(lake, path, b"")
     put(lake, "raw/kept")
@@ -192,3 +193,26 @@ def test_a_lake_is_found_by_its_address_and_made_once(s3_lake: S3Lake, tmp_path:
     assert isinstance(lake_at("s3://tests/lake"), S3Lake)
     assert lake_at(str(tmp_path)) is lake_at(str(tmp_path))
     lake_at.cache_clear()
+
+
+def test_a_file_is_replaced_only_where_it_holds_what_was_expected(lake: Lake) -> None:
+    assert not lake.replace("_claims/x.json", b"one", b"two"), "there is none"
+    put(lake, "_claims/x.json", b"one")
+    assert not lake.replace("_claims/x.json", b"other", b"two")
+    assert lake.get("_claims/x.json") == b"one"
+    assert lake.replace("_claims/x.json", b"one", b"two")
+    assert lake.get("_claims/x.json") == b"two"
+    assert lake.replace("_claims/x.json", b"one", b"two"), "sent again after a lost answer"
+    assert not lake.replace("_claims/x.json", b"one", b"three")
+
+
+def test_only_drafts_that_nobody_can_be_writing_any_more_are_cleared(folder_lake: FolderLake, tmp_path: Path) -> None:
+    put(folder_lake, "raw/x")
+    drafts = tmp_path / "lake/_drafts"
+    old, young = drafts / "tmpold", drafts / "tmpyoung"
+    for draft in (old, young):
+        draft.write_bytes(b"half")
+    os.utime(old, (1, 1))
+    folder_lake.clear_drafts()
+    assert (old.exists(), young.exists()) == (False, True)
+    assert folder_lake.get("raw/x") == b"x"

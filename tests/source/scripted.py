@@ -59,6 +59,7 @@ class ScriptedStream:
         self, shards: int = 2, *, seed: int = 0, start: float = 1_764_000_000.0, retention_hours: int = 24
     ) -> None:
         self.now = start
+        self.created_at = start
         self.retention_hours = retention_hours
         self.random = random.Random(seed)
         self.shards: dict[str, ScriptedShard] = {}
@@ -136,13 +137,17 @@ class ScriptedClient:
     calls      GetRecords calls by shard, GetShardIterator under `iterator`, the others under their names
     faults     exceptions to raise, one for each coming call, before it does anything; None lets a call pass
     ragged     answers are partial and now and then empty although data is ahead, as AWS allows
+    silent     MillisBehindLatest is always 0, as kinesalite answers
     strict     GetShardIterator refuses a sequence number that has expired (else: silently the oldest record)
     """
 
-    def __init__(self, stream: ScriptedStream, *, ragged: bool = False, strict: bool = False) -> None:
+    def __init__(
+        self, stream: ScriptedStream, *, ragged: bool = False, strict: bool = False, silent: bool = False
+    ) -> None:
         self.stream = stream
         self.ragged = ragged
         self.strict = strict
+        self.silent = silent
         self.calls: dict[str, int] = {}
         self.answered = 0
         self.faults: list[Exception | None] = []
@@ -170,7 +175,7 @@ class ScriptedClient:
 
     def summary(self) -> StreamSummary:
         self._called("summary")
-        return StreamSummary(self.stream.retention_hours)
+        return StreamSummary(self.stream.retention_hours, as_time(self.stream.created_at))
 
     def iterator(self, shard_id: str, position: Position, *, inclusive: bool = False) -> str:
         self._called("iterator")
@@ -233,6 +238,8 @@ class ScriptedClient:
         if more:
             reference = found[-1].arrival if found else ahead[0].arrival
             behind = max(1, int((self.stream.now - reference) * 1000))
+        if self.silent:
+            behind = 0
         if not more and shard.ending is not None:
             return found, None, 0, count >= limit
         return found, self._open(at.shard_id, after), behind, count >= limit

@@ -268,22 +268,22 @@ def test_a_closed_shard_leaves_the_offset_only_when_aws_no_longer_lists_it() -> 
 
 
 @pytest.mark.parametrize("with_start", [False, True])
-def test_a_cap_in_records_is_never_exceeded(with_start: bool) -> None:
+def test_an_exact_cap_in_records_is_never_exceeded(with_start: bool) -> None:
     stream = ScriptedStream(2)
     for shard in list(stream.shards):
         for number in range(100):
             stream.put("x", f"{shard}-{number}", shard)
-    spark = query(stream, max_records=30, with_start=with_start)
+    spark = query(stream, max_records=30, exact_caps=True, with_start=with_start)
     spark.drain()
     assert max(len(rows) for rows in spark.rows.values()) <= 30
     assert len(spark.values) == 200
 
 
-def test_a_cap_in_bytes_is_never_exceeded_by_more_than_one_record() -> None:
+def test_an_exact_cap_in_bytes_is_never_exceeded() -> None:
     stream = ScriptedStream(1)
     for number in range(50):
         stream.put("x", "v" * 1000 + str(number))
-    spark = query(stream, max_bytes=10_500)
+    spark = query(stream, max_bytes=10_500, exact_caps=True)
     spark.drain()
     assert max(len(rows) for rows in spark.rows.values()) <= 10
     assert len(spark.values) == 50
@@ -384,3 +384,26 @@ def test_a_child_listed_with_a_parent_that_has_expired_is_readable() -> None:
     assert graph.readable({"c": TRIM_HORIZON, "d": TRIM_HORIZON}) == ("c",)
     assert graph.readable({"c": SHARD_END, "d": TRIM_HORIZON}) == ("d",)
     assert graph.joining({"d": TRIM_HORIZON}) == ()
+
+
+def test_a_capped_backlog_is_planned_without_reading_it_twice() -> None:
+    stream = ScriptedStream(1)
+    wanted = put(stream, 40_000, every=0.01)
+    stream.now += 5
+    spark = query(stream, max_records=1000)
+    heads = 0
+    original = spark.client.heads
+
+    def counted(iterator: str, limit: int) -> Any:
+        nonlocal heads
+        page = original(iterator, limit)
+        heads += len(page.records)
+        return page
+
+    spark.client.heads = counted  # type: ignore[method-assign]
+    spark.drain()
+    assert spark.values == wanted
+    assert heads < 0.2 * 40_000
+    sizes = [len(rows) for rows in spark.rows.values()]
+    assert max(sizes) <= 1_200
+    assert len(sizes) <= 45

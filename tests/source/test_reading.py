@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import threading
+import time
 from typing import Any
 
 import pyarrow as pa
@@ -269,3 +271,66 @@ def test_an_offset_can_be_read_by_a_person() -> None:
         "planned_at": as_time(stream.now).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
         "shards": {SHARD: str(record.number)},
     }
+
+
+def test_a_child_whose_records_expired_while_it_waited_for_its_parent_is_a_loss() -> None:
+    stream = ScriptedStream(1)
+    put(stream, 40, every=1)
+    left, _ = stream.split(SHARD)
+    stream.put("x", "child", left)
+    spark = query(stream, max_records=3)
+    for _ in range(4):
+        spark.step()
+    stream.now += DAY - 3600
+    put(stream, 0)
+    spark.reader._options = spark.options
+    assert from_json(spark.offsets[-1], "s").behind[left] < as_time(stream.now)
+    stream.now += 2 * 3600
+    with pytest.raises(DataLossError):
+        spark.drain()
+
+
+def recreated(stream: ScriptedStream) -> ScriptedStream:
+    again = ScriptedStream(1, seed=5, start=stream.now + 3600)
+    again._next += 2**100
+    return again
+
+
+def test_a_stream_that_was_deleted_and_created_again_is_not_taken_for_the_old_one() -> None:
+    stream = ScriptedStream(1)
+    spark = query(stream)
+    put(stream, 5)
+    spark.drain()
+    spark.client.stream = recreated(stream)
+    put(spark.client.stream, 5, begin=5)
+    spark.restart()
+    with pytest.raises(DataLossError, match="deleted and created again"):
+        spark.drain()
+
+
+def test_a_recreated_stream_is_read_from_its_beginning_where_loss_is_allowed() -> None:
+    stream = ScriptedStream(1)
+    spark = query(stream, fail_on_data_loss=False)
+    put(stream, 5)
+    spark.drain()
+    spark.client.stream = recreated(stream)
+    wanted = put(spark.client.stream, 5, begin=5)
+    spark.restart()
+    spark.drain()
+    assert spark.values[5:] == wanted
+    assert from_json(spark.offsets[-1], "s").losses == 1
+
+
+def test_a_task_that_is_killed_does_not_wait_for_the_next_page() -> None:
+    stream = ScriptedStream(1)
+    put(stream, 20)
+    client = ScriptedClient(stream)
+    answer = threading.Event()
+    last = stream.shards[SHARD].records[-1]
+    batches = reader(client, records_per_call=5).read(ShardRange(SHARD, TRIM_HORIZON, after(str(last.number))))
+    client.after_call = lambda _name: answer.wait(30) and None if client.calls.get(SHARD, 0) > 1 else None
+    next(batches)
+    begin = time.monotonic()
+    batches.close()  # type: ignore[attr-defined]
+    assert time.monotonic() - begin < 5
+    answer.set()

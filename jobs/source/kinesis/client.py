@@ -47,6 +47,14 @@ class Head(msgspec.Struct, rename="pascal", gc=False):
     data: msgspec.Raw = msgspec.Raw(b'""')
 
     @property
+    def number(self) -> int:
+        return int(self.sequence_number)
+
+    @property
+    def arrival(self) -> float:
+        return self.approximate_arrival_timestamp
+
+    @property
     def payload_bytes(self) -> int:
         return (len(bytes(self.data)) - 2) * 3 // 4
 

@@ -11,14 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 from pyspark.sql.datasource import DataSource, DataSourceStreamReader, InputPartition
 
+from jobs.source.kinesis.aggregates import Deaggregator
 from jobs.source.kinesis.boto_client import BotoStreamClient, worker_client
+from jobs.source.kinesis.cursor import Cap
 from jobs.source.kinesis.offset import Offset, from_json
 from jobs.source.kinesis.options import KinesisOptions, parse_options
 from jobs.source.kinesis.planner import Planner
 from jobs.source.kinesis.ranges import ShardRange, into_tasks
 from jobs.source.kinesis.reader import RangeReader
 from jobs.source.kinesis.retry import RetryingClient
-from jobs.source.kinesis.tips import Cap
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -54,7 +55,10 @@ class KinesisDataSource(DataSource):  # type: ignore[misc]
         return COLUMNS
 
     def streamReader(self, schema: Any) -> KinesisStreamReader:
-        return KinesisStreamReader(parse_options(self.options))
+        options = parse_options(self.options)
+        if options.deaggregate:
+            Deaggregator()  # a missing package is an error here, before the first batch
+        return KinesisStreamReader(options)
 
 
 class ShardTask(InputPartition):  # type: ignore[misc]
@@ -119,7 +123,7 @@ class KinesisStreamReader(DataSourceStreamReader, SupportsTriggerAvailableNow): 
         if limit is not None and isinstance(limit, ReadAllAvailable):
             return Cap()
         records = limit.max_rows if limit is not None and isinstance(limit, ReadMaxRows) else options.max_records
-        return Cap(records, options.max_bytes, options.max_seconds)
+        return Cap(records, options.max_bytes, options.max_seconds, options.exact_caps)
 
     def _plan(self) -> Planner:
         if self._planner is None:
@@ -142,4 +146,5 @@ class KinesisStreamReader(DataSourceStreamReader, SupportsTriggerAvailableNow): 
             options.stream,
             fail_on_data_loss=options.fail_on_data_loss,
             records_per_call=options.records_per_call,
+            deaggregator=Deaggregator() if options.deaggregate else None,
         )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Any
@@ -48,9 +48,6 @@ class Offset:
     def complete_until(self, shard: str) -> datetime | None:
         """Every record of the shard that arrived before this time had been read; None where unknown."""
         return self.behind.get(shard, self.planned_at)
-
-    def with_initial(self, initial: str | None) -> Offset:
-        return replace(self, initial=initial)
 
     def to_json(self) -> dict[str, Any]:
         """As Spark keeps it. Keys are in a fixed order: Spark compares offsets as text."""

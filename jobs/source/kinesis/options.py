@@ -37,6 +37,7 @@ NAMES = (
     "maxRecordsPerBatch",
     "maxBytesPerBatch",
     "maxSecondsPerBatch",
+    "exactCaps",
     "discoverySeconds",
     "planningCallsPerSecond",
     "planningThreads",
@@ -69,6 +70,7 @@ class KinesisOptions:
     max_records: int = 0
     max_bytes: int = 0
     max_seconds: int = 0
+    exact_caps: bool = False
     discovery_seconds: float = 30.0
     planning_calls_per_second: float = 2.0
     planning_threads: int = 32
@@ -95,6 +97,12 @@ def parse_options(given: Mapping[str, str]) -> KinesisOptions:
 
     stream, arn, region = _stream(options)
     initial, starting_shards = _starting(options.get("startingposition", "LATEST"))
+    deaggregate = _flag(options, "deaggregate", False)
+    if not deaggregate and any(position.sub is not None for position in starting_shards.values()):
+        raise ConfigurationError(
+            "option 'startingPosition' names user records of KPL aggregates (<sequence>:<sub>); this needs "
+            "deaggregate=true"
+        )
     ending = options.get("endingposition")
     return KinesisOptions(
         stream=stream,
@@ -104,20 +112,21 @@ def parse_options(given: Mapping[str, str]) -> KinesisOptions:
         ending=None if ending is None else from_json(ending, stream, "option 'endingPosition'"),
         fail_on_data_loss=_flag(options, "failOnDataLoss", True),
         region=options.get("region") or region or aws.region(),
-        endpoint_url=options.get("endpointurl") or _endpoint(),
+        endpoint_url=options.get("endpointurl") or configured_endpoint(),
         role_arn=options.get("rolearn"),
         role_session_name=options.get("rolesessionname", "movement-lake"),
         role_external_id=options.get("roleexternalid"),
         max_records=int(_number(options, "maxRecordsPerBatch", 0, 0, 10**12)),
         max_bytes=int(_number(options, "maxBytesPerBatch", 0, 0, 10**15)),
         max_seconds=int(_number(options, "maxSecondsPerBatch", 0, 0, 366 * 86400)),
+        exact_caps=_flag(options, "exactCaps", False),
         discovery_seconds=_number(options, "discoverySeconds", 30.0, 0, 3600),
         planning_calls_per_second=_number(options, "planningCallsPerSecond", 2.0, 0.1, 100_000),
         planning_threads=int(_number(options, "planningThreads", 32, 1, 256)),
         bytes_per_task=int(_number(options, "bytesPerTask", 8 * 1024 * 1024, 0, 2**40)),
         records_per_call=int(_number(options, "recordsPerCall", 10_000, 1, 10_000)),
         retry_seconds=_number(options, "retrySeconds", 120.0, 0, 3600),
-        deaggregate=_flag(options, "deaggregate", False),
+        deaggregate=deaggregate,
     )
 
 
@@ -161,7 +170,7 @@ def _starting_shards(text: str) -> Mapping[str, Position]:
     return {shard: parse(at) for shard, at in shards.items()}
 
 
-def _endpoint() -> str | None:
+def configured_endpoint() -> str | None:
     """The endpoint that boto3 would take from the driver's environment, so that workers need no variables of ours."""
     if os.environ.get("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS", "").lower() == "true":
         return None

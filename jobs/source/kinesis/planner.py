@@ -14,8 +14,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
-from jobs.contract.errors import ConfigurationError
-from jobs.source.kinesis.client import StreamClient, StreamSummary
+from jobs.contract.errors import ConfigurationError, DataLossError
+from jobs.source.kinesis.client import StreamClient
+from jobs.source.kinesis.cursor import Cap, Cursor, Found
+from jobs.source.kinesis.discovery import Discovery
 from jobs.source.kinesis.loss import may_have_lost, report_loss
 from jobs.source.kinesis.offset import Offset
 from jobs.source.kinesis.options import KinesisOptions, starts_in_the_future
@@ -23,12 +25,9 @@ from jobs.source.kinesis.pace import Pace
 from jobs.source.kinesis.position import SHARD_END, TRIM_HORIZON, Position, parse
 from jobs.source.kinesis.ranges import ShardRange, ranges_between
 from jobs.source.kinesis.shards import ShardGraph
-from jobs.source.kinesis.tips import Cap, Cursor, Found, Tips
+from jobs.source.kinesis.tips import Tips
 
 _log = logging.getLogger(__name__)
-
-# A shard list younger than this is not fetched again, whatever happened.
-_LIST_AT_MOST_EVERY = 1.0
 
 
 @dataclass
@@ -62,10 +61,8 @@ class Planner:
         self._pool = pool or ThreadPoolExecutor(options.planning_threads, thread_name_prefix="kinesis-plan")
         self._cursors: dict[str, Cursor] = {}
         self._complete: dict[str, datetime] = {}
-        self._bytes: dict[tuple[str, Position], int] = {}
-        self._graph: ShardGraph | None = None
-        self._summary: StreamSummary | None = None
-        self._listed_at = 0.0
+        self._sizes: dict[tuple[str, Position], Found] = {}
+        self._discovery = Discovery(client, options.discovery_seconds, clock)
 
     def close(self) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)
@@ -77,9 +74,11 @@ class Planner:
         A new query at LATEST gets the tips of this moment, pinned: its first batch is empty.
         """
         now = self._now()
-        graph = self._discover(start)
+        graph = self._discovery.graph(start)
         if start.initial == "LATEST":
             return self._pinned(graph, now)
+        if self._discovery.recreated_since(start):
+            start = self._begin_again(start)
         known = self._known(start, graph)
         progress = _Progress(dict(known), {}, start.losses)
         self._drop_vanished(progress, known, start, graph, now)
@@ -90,7 +89,10 @@ class Planner:
 
         moved = progress.shards != dict(start.shards) or start.initial is not None
         # A batch without records now and then keeps the checkpoint able to tell an idle stream from a lossy one.
-        proof_is_old = start.planned_at is not None and now - start.planned_at > self._retention() / 4
+        proof_is_old = (
+            start.planned_at is not None
+            and now - start.planned_at > timedelta(hours=self._discovery.retention_hours()) / 4
+        )
         if not moved and not proof_is_old and progress.losses == start.losses:
             return start
         return Offset(self._options.stream, progress.shards, now, progress.behind, losses=progress.losses)
@@ -98,55 +100,31 @@ class Planner:
     def tip(self) -> Offset:
         """Every listed shard's tip at this moment: SHARD_END for closed shards, TRIM_HORIZON for empty ones."""
         now = self._now()
-        graph = self._list()
+        graph = self._discovery.list_now()
         return self._pinned(graph, now, closed=True)
 
     def ranges(self, start: Offset, end: Offset) -> list[ShardRange]:
         """What a batch reads: exactly the records between two offsets, shard by shard."""
         if start.initial == "LATEST" or start.to_json() == end.to_json():
             return []
+        if self._discovery.recreated_since(start) and not self._discovery.recreated_since(end):
+            start = replace(start, shards={}, behind={})
         default = TRIM_HORIZON
         if start.initial is not None and start.initial.startswith("AT_TIMESTAMP"):
             default = parse(start.initial)
         found = ranges_between(start, end, default)
-        if any(part.end == SHARD_END for part in found) and self._graph is None:
-            self._list()
-        graph = self._graph
+        graph = self._discovery.known() if any(part.end == SHARD_END for part in found) else None
         return [
             replace(
                 part,
                 complete_until=self._complete_until(part.shard_id, part.start, start),
-                retention_hours=self._retention_hours(),
-                ending_sequence=graph.ending_sequence(part.shard_id) if graph and part.end == SHARD_END else None,
-                bytes=self._bytes.get((part.shard_id, part.end)),
+                retention_hours=self._discovery.retention_hours(),
+                ending_sequence=graph.ending_sequence(part.shard_id) if graph else None,
+                bytes=size.bytes if size else None,
+                records=size.records if size else None,
             )
-            for part in found
+            for part, size in ((part, self._sizes.get((part.shard_id, part.end))) for part in found)
         ]
-
-    # Discovery
-
-    def _discover(self, start: Offset) -> ShardGraph:
-        due = self._clock() - self._listed_at >= self._options.discovery_seconds
-        graph = self._graph
-        if graph is None or due or (self._has_new_end(start, graph) and self._may_list()):
-            return self._list()
-        return graph
-
-    def _has_new_end(self, start: Offset, graph: ShardGraph) -> bool:
-        """Whether a shard was read to its end whose children the offset does not know."""
-        return any(
-            position == SHARD_END and not any(child in start.shards for child in graph.children.get(shard_id, ()))
-            for shard_id, position in start.shards.items()
-        )
-
-    def _may_list(self) -> bool:
-        return self._clock() - self._listed_at >= _LIST_AT_MOST_EVERY or self._listed_at == 0.0
-
-    def _list(self) -> ShardGraph:
-        self._graph = ShardGraph(self._client.list_shards())
-        self._summary = self._client.summary()
-        self._listed_at = self._clock()
-        return self._graph
 
     def _known(self, start: Offset, graph: ShardGraph) -> dict[str, Position]:
         """The offset's shards and those that join it now."""
@@ -165,6 +143,18 @@ class Planner:
             known[shard_id] = entry
         return known
 
+    def _begin_again(self, start: Offset) -> Offset:
+        """The stream was deleted and created anew: its old positions mean nothing, all it holds is new."""
+        message = (
+            f"stream {self._options.stream} was deleted and created again since {start.planned_at}; what the earlier "
+            "one still held is lost"
+        )
+        if self._options.fail_on_data_loss:
+            raise DataLossError(f"{message}. Start a new checkpoint, or read the new stream with failOnDataLoss=false")
+        _log.warning("%s. Going on, because failOnDataLoss=false", message)
+        self._cursors.clear()
+        return replace(start, shards={}, behind={}, losses=start.losses + 1)
+
     def _drop_vanished(
         self, progress: _Progress, known: Mapping[str, Position], start: Offset, graph: ShardGraph, now: datetime
     ) -> None:
@@ -182,7 +172,7 @@ class Planner:
             fail=self._options.fail_on_data_loss,
             complete_until=self._complete_until(shard_id, position, start),
             oldest=oldest,
-            retention_hours=self._retention_hours(),
+            retention_hours=self._discovery.retention_hours(),
         )
         progress.losses += 1
 
@@ -204,9 +194,9 @@ class Planner:
             target = None if ending is None else ending.shards.get(shard_id, TRIM_HORIZON)
             if target is not None and target <= known[shard_id]:
                 continue
-            if cap == Cap() and target is not None and target.is_record:
+            if not cap.is_set and target is not None and target.is_record:
                 progress.shards[shard_id] = target
-            elif cap == Cap() and graph.is_closed(shard_id) and (target is None or target == SHARD_END):
+            elif not cap.is_set and graph.is_closed(shard_id) and (target is None or target == SHARD_END):
                 progress.shards[shard_id] = SHARD_END
             else:
                 to_search.append(shard_id)
@@ -244,7 +234,7 @@ class Planner:
         ending: Offset | None,
     ) -> None:
         if found.gone and may_have_lost(
-            self._complete_until(shard_id, position, start), self._retention_hours(), self._now()
+            self._complete_until(shard_id, position, start), self._discovery.retention_hours(), self._now()
         ):
             self._lose(progress, shard_id, position, start, found.oldest)
         end = found.cursor.position
@@ -264,7 +254,7 @@ class Planner:
         progress.shards[shard_id] = end
         if end != SHARD_END and not found.at_tip:
             progress.behind[shard_id] = until
-        self._bytes[(shard_id, end)] = found.bytes
+        self._sizes[(shard_id, end)] = found
 
     def _pinned(self, graph: ShardGraph, now: datetime, *, closed: bool = False) -> Offset:
         """Each open shard's tip; with `closed`, SHARD_END for the others."""
@@ -281,14 +271,6 @@ class Planner:
     def _now(self) -> datetime:
         return datetime.fromtimestamp(self._clock(), UTC)
 
-    def _retention_hours(self) -> int:
-        if self._summary is None:
-            self._summary = self._client.summary()
-        return self._summary.retention_hours
-
-    def _retention(self) -> timedelta:
-        return timedelta(hours=self._retention_hours())
-
     def _complete_until(self, shard_id: str, position: Position, start: Offset) -> datetime | None:
         """Everything that arrived before this time had been read at `position`: from the offset, or seen since."""
         known = start.complete_until(shard_id)
@@ -303,7 +285,7 @@ class Planner:
         for shard_id in set(self._cursors) - {each for each, at in shards.items() if at != SHARD_END}:
             self._cursors.pop(shard_id, None)
             self._complete.pop(shard_id, None)
-        self._bytes = {key: size for key, size in self._bytes.items() if shards.get(key[0]) == key[1]}
+        self._sizes = {key: size for key, size in self._sizes.items() if shards.get(key[0]) == key[1]}
 
 
 def _share(cap: Cap, shards: int) -> Cap:
@@ -314,4 +296,5 @@ def _share(cap: Cap, shards: int) -> Cap:
         records=max(1, cap.records // shards) if cap.records else 0,
         bytes=max(1, cap.bytes // shards) if cap.bytes else 0,
         seconds=cap.seconds,
+        exact=cap.exact,
     )

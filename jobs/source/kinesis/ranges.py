@@ -16,7 +16,7 @@ class ShardRange:
 
     complete_until    everything that arrived before this time lies before `start`; None where unknown
     ending_sequence   the closed shard's end, where `end` is SHARD_END and AWS lists it
-    bytes             roughly what the range holds; None where unknown (a replay)
+    bytes, records    roughly what the range holds; None where unknown (a replay)
     """
 
     shard_id: str
@@ -26,6 +26,7 @@ class ShardRange:
     retention_hours: int = 24
     ending_sequence: str | None = None
     bytes: int | None = None
+    records: int | None = None
 
     def __str__(self) -> str:
         return f"shard {self.shard_id}, range ({self.start}, {self.end}]"

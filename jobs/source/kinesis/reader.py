@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from jobs.contract.errors import MovementError
+from jobs.source.kinesis.aggregates import Deaggregator
 from jobs.source.kinesis.client import ExpiredIteratorError, Page, PositionGoneError, Record, StreamClient
 from jobs.source.kinesis.loss import may_have_lost, report_loss
 from jobs.source.kinesis.position import SHARD_END, TRIM_HORIZON, Kind, Position, after
@@ -33,6 +34,8 @@ SCHEMA = pa.schema(
 # Empty, caught-up answers in a row that are believed when the range's end has not been seen.
 _BELIEVED = 3
 _PAUSE_SECONDS = 0.25
+# A call asks for at least so many records: a shard gives five answers a second, however small.
+_FEWEST = 250
 
 
 class RangeReader:
@@ -48,6 +51,7 @@ class RangeReader:
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         sleep: Callable[[float], None] = _sleep,
         prefetch: bool = True,
+        deaggregator: Deaggregator | None = None,
     ) -> None:
         self._client = client
         self._stream = stream
@@ -56,6 +60,7 @@ class RangeReader:
         self._clock = clock
         self._sleep = sleep
         self._prefetch = prefetch
+        self._deaggregator = deaggregator
 
     def read(self, part: ShardRange) -> Iterator[pa.RecordBatch]:
         """Arrow batches of at most one GetRecords answer (10 MB, 10,000 records), in the shard's order.
@@ -64,6 +69,8 @@ class RangeReader:
         """
         try:
             for records in self.records(part):
+                if self._deaggregator is not None:
+                    records = self._deaggregator.user_records(records, part.start)
                 yield to_arrow(records, self._stream, part.shard_id)
         except MovementError as error:
             if str(part) in str(error):
@@ -73,7 +80,8 @@ class RangeReader:
     def records(self, part: ShardRange) -> Iterator[Sequence[Record]]:
         """The range's records, page by page; no page is empty."""
         reading = _Reading(self._client, self._stream, part, self._limit, self._fail, self._clock)
-        with ThreadPoolExecutor(1, thread_name_prefix="kinesis-read") as pool:
+        pool = ThreadPoolExecutor(1, thread_name_prefix="kinesis-read")
+        try:
             page = reading.fetch()
             while True:
                 wanted = reading.take(page)
@@ -88,6 +96,9 @@ class RangeReader:
                 if reading.done:
                     return
                 page = ahead.result() if ahead is not None else reading.fetch()
+        finally:
+            # A task that is killed must not wait for an answer that nobody wants any more.
+            pool.shutdown(wait=False, cancel_futures=True)
 
 
 class _Reading:
@@ -105,7 +116,11 @@ class _Reading:
         self._client = client
         self._stream = stream
         self._part = part
+        self._most = limit
         self._limit = limit
+        if part.records:
+            # One more for the start's own record. What is read behind the end is read in vain.
+            self._limit = min(limit, int(part.records * 0.97) + 2)
         self._fail = fail
         self._clock = clock
         # An aggregate that was read in part is read again, and its first user records skipped.
@@ -130,6 +145,9 @@ class _Reading:
 
     def _open(self) -> str:
         part = self._part
+        if not self._opened and not part.start.is_record and part.complete_until is not None:
+            # A shard that joined the query long ago and had to wait: what it held first may have expired.
+            self._lost(None)
         if self._opened and self._last > 0 and self._checked:
             return self._client.iterator(part.shard_id, after(str(self._last)))
         try:
@@ -156,7 +174,16 @@ class _Reading:
             self._quiet = 0
         self._iterator = page.next_iterator
         self._settle(page)
+        self._limit = self._rest(page)
         return wanted
+
+    def _rest(self, page: Page[Record]) -> int:
+        """How many records to ask for next: about what lies before the end, going by the sequence numbers so far."""
+        if self.done or self._part.end.kind is not Kind.AFTER or len(page.records) < 2:
+            return self._most
+        span = int(page.records[-1].sequence_number) - int(page.records[0].sequence_number)
+        rest = (self._part.end.number - self._last) * (len(page.records) - 1) // span
+        return min(self._most, max(_FEWEST, rest * 21 // 20))
 
     def _within(self, records: Sequence[Record]) -> Sequence[Record]:
         part = self._part

@@ -38,9 +38,6 @@ class ShardGraph:
     def __init__(self, shards: Iterable[Shard]) -> None:
         self.shards: Mapping[str, Shard] = {shard.shard_id: shard for shard in shards}
 
-    def __contains__(self, shard_id: str) -> bool:
-        return shard_id in self.shards
-
     @cached_property
     def children(self) -> Mapping[str, tuple[str, ...]]:
         """The listed children of each shard that has any."""
@@ -49,9 +46,6 @@ class ShardGraph:
             for parent in shard.parents:
                 found.setdefault(parent, []).append(shard.shard_id)
         return {parent: tuple(sorted(children)) for parent, children in found.items()}
-
-    def open_shards(self) -> tuple[str, ...]:
-        return tuple(sorted(shard.shard_id for shard in self.shards.values() if not shard.is_closed))
 
     def is_closed(self, shard_id: str) -> bool:
         """Whether the shard takes no more records: AWS gives its end, or lists a child of it."""

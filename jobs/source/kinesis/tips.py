@@ -10,66 +10,13 @@ at a few small calls, where paging through the backlog would read everything twi
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
-from itertools import dropwhile
-from math import floor
+from dataclasses import replace
 
-from jobs.source.kinesis.client import ExpiredIteratorError, Head, Page, PositionGoneError, StreamClient
+from jobs.source.kinesis import capped, nearing
+from jobs.source.kinesis.client import ExpiredIteratorError, StreamClient
+from jobs.source.kinesis.cursor import Cap, Cursor, Found
 from jobs.source.kinesis.pace import Pace
-from jobs.source.kinesis.position import SHARD_END, TRIM_HORIZON, Position, after, at_timestamp
-
-# Empty answers with data ahead that one search follows before it leaves the rest to the next trigger.
-_EMPTY_PAGES = 8
-# Pages that one search reads forward near the tip; whatever comes later belongs to the next batch.
-_SCAN_PAGES = 40
-# A window this short is read forward rather than halved again (at most 1 MB/s goes into a shard).
-_WINDOW_SECONDS = 8
-_STEPS_BACK = tuple(10**power for power in range(8))
-_NEAR_LIMIT = 1000
-
-
-@dataclass(frozen=True, slots=True)
-class Cursor:
-    """Where the planner stands in one shard.
-
-    iterator   reads on right behind `position`; None: to be opened
-    verified   the position was seen to be in the stream, by this process
-    """
-
-    shard_id: str
-    position: Position
-    iterator: str | None = None
-    verified: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Cap:
-    """What a shard may add to one batch, at least one record; 0 means no cap. `bytes` counts payloads."""
-
-    records: int = 0
-    bytes: int = 0
-    seconds: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """The answer of a search.
-
-    cursor   where the batch ends; its position is the old one where nothing is new
-    at_tip   whether the shard held nothing behind it when it was looked at
-    until    every record that arrived before this time (seconds since 1970) stands before the cursor
-    bytes    roughly how much the range holds
-    gone     whether the old position had left the stream
-    oldest   arrival of the oldest record left, where the position is gone
-    """
-
-    cursor: Cursor
-    at_tip: bool
-    until: float
-    bytes: int = 0
-    gone: bool = False
-    oldest: float | None = None
+from jobs.source.kinesis.search import Search
 
 
 class Tips:
@@ -91,247 +38,19 @@ class Tips:
             return self._search(replace(cursor, iterator=None), cap, exhaustive)
 
     def _search(self, cursor: Cursor, cap: Cap, exhaustive: bool) -> Found:
-        search = _Search(self._client, self._pace, cursor, self._page_limit, exhaustive)
+        search = Search(self._client, self._pace, cursor, self._page_limit, exhaustive)
+        if not cap.exact and capped.extrapolate(search, cap):
+            return search.found()
         first = search.first()
         if first is None:
             return search.found()
         if search.ended or search.caught_up:
             return search.found()
         if cap.seconds and first.millis_behind > cap.seconds * 1000:
-            search.within_seconds(cap.seconds)
+            capped.within_seconds(search, cap.seconds)
         if cap.records or cap.bytes:
-            search.count(cap)
+            capped.count(search, cap)
         elif search.limit is None:
-            search.jump(first)
-            search.scan()
+            nearing.jump(search, first)
+            nearing.scan(search)
         return search.found()
-
-
-class _Search:
-    """One search in one shard: `best` is the last record known so far, `iterator` reads on behind it."""
-
-    def __init__(self, client: StreamClient, pace: Pace, cursor: Cursor, page_limit: int, exhaustive: bool) -> None:
-        self._client = client
-        self._pace = pace
-        self._start = cursor
-        self._page_limit = page_limit
-        self._exhaustive = exhaustive
-        self.best: Head | None = None
-        self.limit: Head | None = None
-        self.iterator: str | None = None
-        self.ended = False
-        self.caught_up = False
-        self.empty_from: float | None = None
-        self.bytes = 0
-        self.taken = 0
-        # An aggregate that was read in part is still to be read on.
-        self._last_read = cursor.position.number - (cursor.position.sub is not None)
-        self._now = 0.0
-        self._gone = False
-        self._oldest: float | None = None
-        self._verified = cursor.verified
-
-    def first(self) -> Page[Head] | None:
-        """The first page with something new; None where nothing is."""
-        if self._start.position == SHARD_END:
-            self.ended = True
-            return None
-        iterator, limit = self._open()
-        pages = 0
-        while True:
-            page = self._heads(iterator, limit)
-            self._now = self._now or page.served_at
-            self._check(page)
-            if self._take(page):
-                return page
-            if page.next_iterator is None:
-                self.ended = True
-                return None
-            self.iterator = iterator = page.next_iterator
-            if page.caught_up:
-                self.caught_up = True
-                return None
-            pages += 1
-            if pages >= _EMPTY_PAGES and not self._exhaustive:
-                return None
-
-    def _open(self) -> tuple[str, int]:
-        start = self._start
-        if start.iterator is not None:
-            return start.iterator, 1
-        if start.position.is_record and not self._verified:
-            # At the record, not after it: its presence proves that nothing behind it has been trimmed.
-            try:
-                return self._client.iterator(start.shard_id, start.position, inclusive=True), 2
-            except PositionGoneError:
-                self._gone = self._verified = True
-                return self._client.iterator(start.shard_id, TRIM_HORIZON), 2
-        try:
-            limit = 1 if start.position.moment is None else _NEAR_LIMIT
-            return self._client.iterator(start.shard_id, start.position), limit
-        except PositionGoneError:
-            if not start.position.is_record:
-                raise
-            self._gone = True
-            return self._client.iterator(start.shard_id, TRIM_HORIZON), 1
-
-    def _check(self, page: Page[Head]) -> None:
-        """On the first records: is the position's own among them?"""
-        if page.records and self._oldest is None:
-            self._oldest = page.records[0].approximate_arrival_timestamp
-        if self._verified or not self._start.position.is_record:
-            return
-        if page.records:
-            self._gone = page.records[0].sequence_number != self._start.position.sequence
-            self._verified = True
-        elif page.caught_up:
-            self._gone = self._verified = True
-
-    def _heads(self, iterator: str, limit: int) -> Page[Head]:
-        self._pace.wait(self._start.shard_id)
-        return self._client.heads(iterator, limit)
-
-    def _take(self, page: Page[Head]) -> bool:
-        """Moves on to the page's last record; False where the page has none behind `best`."""
-        floor_number = int(self.best.sequence_number) if self.best else self._last_read
-        new = [head for head in page.records if int(head.sequence_number) > floor_number]
-        if self.best is None and self._start.position.moment is not None:
-            # Iterators start at whole seconds; what came earlier within the second is not part of the query.
-            moment = self._start.position.moment.timestamp()
-            new = list(dropwhile(lambda head: head.approximate_arrival_timestamp < moment, new))
-        if not new:
-            return False
-        self.best = new[-1]
-        self.iterator = page.next_iterator
-        self.ended = page.next_iterator is None
-        self.caught_up = page.caught_up
-        self.bytes += sum(head.payload_bytes for head in new)
-        self.taken += len(new)
-        return True
-
-    def _at(self, moment: float, limit: int) -> Page[Head] | None:
-        """The first page with records that arrived at `moment` or later; None where there are none (yet)."""
-        position = at_timestamp(datetime.fromtimestamp(floor(moment), UTC))
-        iterator: str | None = self._client.iterator(self._start.shard_id, position)
-        for _ in range(_EMPTY_PAGES):
-            if iterator is None:
-                return None
-            page = self._heads(iterator, limit)
-            if page.records or page.caught_up:
-                return page if page.records else None
-            iterator = page.next_iterator
-        return None
-
-    def within_seconds(self, seconds: int) -> None:
-        """Sets `limit`: the first record that arrived `seconds` after the batch's first one, or later."""
-        first = self.best
-        if first is None:
-            return
-        moment = floor(first.approximate_arrival_timestamp) + seconds
-        page = self._at(moment, 1)
-        if page is None:
-            self.empty_from = moment
-        elif int(page.records[0].sequence_number) > int(first.sequence_number):
-            self.limit = page.records[0]
-
-    def count(self, cap: Cap) -> None:
-        """Reads forward until the cap (or `limit`) is reached: the last record that still fits is the end."""
-        while not self._settled and self.iterator is not None:
-            wanted = min(self._page_limit, cap.records - self.taken) if cap.records else self._page_limit
-            if wanted <= 0 or (cap.bytes and self.bytes >= cap.bytes):
-                break
-            page = self._heads(self.iterator, wanted)
-            fitting = self._fitting(page, cap)
-            if fitting:
-                self.best = fitting[-1]
-                self.taken += len(fitting)
-                self.bytes += sum(head.payload_bytes for head in fitting)
-            if len(fitting) < len(page.records):
-                self.iterator = None
-                break
-            self.iterator = page.next_iterator
-            self.ended = page.next_iterator is None
-            self.caught_up = page.caught_up
-        self.limit = None
-
-    def _fitting(self, page: Page[Head], cap: Cap) -> list[Head]:
-        """The page's first records, up to the cap in bytes and to `limit`."""
-        size, fitting = self.bytes, []
-        for head in page.records:
-            size += head.payload_bytes
-            if cap.bytes and size > cap.bytes:
-                break
-            if self.limit is not None and int(head.sequence_number) > int(self.limit.sequence_number):
-                break
-            fitting.append(head)
-        return fitting
-
-    def jump(self, first: Page[Head]) -> None:
-        """Lands near the tip by time, where the first page says that it is far."""
-        if self.best is None or first.millis_behind == 0:
-            return
-        now = floor(self._now)
-        begin = self.best.approximate_arrival_timestamp
-        ahead = self.empty_from if self.empty_from is not None else now + 1
-        for back in _STEPS_BACK:
-            moment = now - back
-            if moment <= self.best.approximate_arrival_timestamp or self.ended:
-                break
-            if moment >= ahead:
-                continue
-            if self._land(moment):
-                break
-            ahead = moment
-        while not self._settled and ahead - self.best.approximate_arrival_timestamp > _WINDOW_SECONDS:
-            moment = floor((ahead + self.best.approximate_arrival_timestamp) / 2)
-            if not self._land(moment):
-                ahead = moment
-        # Between the first record and the landing nothing was counted: estimate by the rate near the tip.
-        span = max(1.0, self.best.approximate_arrival_timestamp - begin)
-        self.bytes = int(self.bytes * max(1.0, span / _WINDOW_SECONDS))
-
-    @property
-    def _settled(self) -> bool:
-        return self.ended or self.caught_up
-
-    def _land(self, moment: float) -> bool:
-        page = self._at(moment, _NEAR_LIMIT)
-        return page is not None and self._take(page)
-
-    def scan(self) -> None:
-        """Reads forward from `best` to the tip, or to what arrived after the search began."""
-        pages = 0
-        while not self._settled and self.iterator is not None:
-            if self.best is not None and self.best.approximate_arrival_timestamp > self._now + 1:
-                return
-            if pages >= _SCAN_PAGES and not self._exhaustive:
-                return
-            page = self._heads(self.iterator, self._page_limit)
-            pages += 1
-            if not self._take(page):
-                self.iterator = page.next_iterator
-                self.ended = page.next_iterator is None
-                self.caught_up = page.caught_up
-
-    def found(self) -> Found:
-        shard_id, position = self._start.shard_id, self._start.position
-        verified = self._verified
-        best: Head | None
-        if self.limit is not None:
-            best, iterator = self.limit, None
-        else:
-            best, iterator = self.best, self.iterator
-        if self.ended:
-            position, iterator = SHARD_END, None
-        elif best is not None:
-            position, verified = after(best.sequence_number), True
-        at_tip = self._settled and self.limit is None
-        arrival = best.approximate_arrival_timestamp if best is not None else 0.0
-        return Found(
-            cursor=Cursor(shard_id, position, iterator, verified),
-            at_tip=at_tip,
-            until=self._now if at_tip else arrival,
-            bytes=self.bytes,
-            gone=self._gone,
-            oldest=self._oldest,
-        )

@@ -1,0 +1,46 @@
+"""Fault points: the gaps between two steps, where a test ends the job as `kill -9` or a lost machine would.
+
+`MOVEMENT_FAULT=<point>[:<n>]` kills the driver the n-th time (1 by default) that a process passes the point. Without
+the variable a point costs one look at a global. `tests/crash/` kills at every one of POINTS.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections import Counter
+
+POINTS = (
+    # On the driver, in the order in which a batch passes them.
+    "ledger.looked_up",
+    "leftovers.listed",
+    "leftovers.deleted",
+    # In a task.
+    "task.started",
+    "task.batch_written",
+    "file.encoded",
+    "file.put",
+    "task.files_put",
+    # On the driver again.
+    "catalog.registering",
+    "catalog.registered",
+    "ledger.committing",
+    "ledger.committed",
+)
+
+_ARMED, _, _NUMBER = os.environ.get("MOVEMENT_FAULT", "").partition(":")
+_passed: Counter[str] = Counter()
+
+if _ARMED:
+    if _ARMED not in POINTS:
+        raise ValueError(f"MOVEMENT_FAULT={_ARMED}: no such point; there are {', '.join(POINTS)}")
+    # The first process to come here is the driver; Spark's workers inherit its environment.
+    os.environ.setdefault("MOVEMENT_FAULT_DRIVER", str(os.getpid()))
+
+
+def point(name: str) -> None:
+    """A gap between two steps, called `name` in POINTS."""
+    if name == _ARMED:
+        _passed[name] += 1
+        if _passed[name] == int(_NUMBER or 1):
+            os.kill(int(os.environ["MOVEMENT_FAULT_DRIVER"]), signal.SIGKILL)

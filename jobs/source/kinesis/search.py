@@ -1,0 +1,181 @@
+"""One search for the end of one shard's next batch: the calls of `tips`, in their order.
+
+It starts at a cursor and moves `best`, the last record known so far, towards the tip or the cap. Its landings
+are only guesses about where to look; what it returns is always a record that Kinesis answered with.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from itertools import dropwhile
+from math import floor
+
+from jobs.source.kinesis.client import Head, Page, PositionGoneError, StreamClient
+from jobs.source.kinesis.cursor import Cursor, Found
+from jobs.source.kinesis.pace import Pace
+from jobs.source.kinesis.position import SHARD_END, TRIM_HORIZON, after, at_timestamp
+
+# Empty answers with data ahead that one search follows before it leaves the rest to the next trigger.
+_EMPTY_PAGES = 8
+_NEAR_LIMIT = 1000
+
+
+class Search:
+    """One search in one shard: `best` is the last record known so far, `iterator` reads on behind it."""
+
+    def __init__(self, client: StreamClient, pace: Pace, cursor: Cursor, page_limit: int, exhaustive: bool) -> None:
+        self._client = client
+        self._pace = pace
+        self.cursor = cursor
+        self.page_limit = page_limit
+        self.exhaustive = exhaustive
+        self.best: Head | None = None
+        self.limit: Head | None = None
+        self.iterator: str | None = None
+        self.ended = False
+        self.caught_up = False
+        self.empty_from: float | None = None
+        self.bytes = 0
+        self.taken = 0
+        # An aggregate that was read in part is still to be read on.
+        self._last_read = cursor.position.number - (cursor.position.sub is not None)
+        self.now = 0.0
+        self._gone = False
+        self._oldest: float | None = None
+        self.verified = cursor.verified
+        self.first_new: Head | None = None
+        self.density = cursor.density
+        self.horizon = cursor.horizon
+
+    def first(self) -> Page[Head] | None:
+        """The first page with something new; None where nothing is."""
+        if self.cursor.position == SHARD_END:
+            self.ended = True
+            return None
+        iterator, limit = self._open()
+        pages = 0
+        while True:
+            page = self.heads(iterator, limit)
+            self.now = self.now or page.served_at
+            self._check(page)
+            if self.take(page):
+                return page
+            if page.next_iterator is None:
+                self.ended = True
+                return None
+            self.iterator = iterator = page.next_iterator
+            if page.caught_up:
+                self.caught_up = True
+                return None
+            pages += 1
+            if pages >= _EMPTY_PAGES and not self.exhaustive:
+                return None
+
+    def _open(self) -> tuple[str, int]:
+        start = self.cursor
+        if start.iterator is not None:
+            return start.iterator, 1
+        if start.position.is_record and not self.verified:
+            # At the record, not after it: its presence proves that nothing behind it has been trimmed.
+            try:
+                return self._client.iterator(start.shard_id, start.position, inclusive=True), 2
+            except PositionGoneError:
+                self._gone = self.verified = True
+                return self._client.iterator(start.shard_id, TRIM_HORIZON), 2
+        try:
+            limit = 1 if start.position.moment is None else _NEAR_LIMIT
+            return self._client.iterator(start.shard_id, start.position), limit
+        except PositionGoneError:
+            if not start.position.is_record:
+                raise
+            self._gone = True
+            return self._client.iterator(start.shard_id, TRIM_HORIZON), 1
+
+    def _check(self, page: Page[Head]) -> None:
+        """On the first records: is the position's own among them?"""
+        if page.records and self._oldest is None:
+            self._oldest = page.records[0].arrival
+        if self.verified or not self.cursor.position.is_record:
+            return
+        if page.records:
+            self._gone = page.records[0].sequence_number != self.cursor.position.sequence
+            self.verified = True
+        elif page.caught_up:
+            self._gone = self.verified = True
+
+    def heads(self, iterator: str, limit: int) -> Page[Head]:
+        self._pace.wait(self.cursor.shard_id)
+        return self._client.heads(iterator, limit)
+
+    def take(self, page: Page[Head]) -> bool:
+        """Moves on to the page's last record; False where the page has none behind `best`."""
+        floor_number = self.best.number if self.best else self._last_read
+        new = [head for head in page.records if head.number > floor_number]
+        if self.best is None and self.cursor.position.moment is not None:
+            # Iterators start at whole seconds; what came earlier within the second is not part of the query.
+            moment = self.cursor.position.moment.timestamp()
+            new = list(dropwhile(lambda head: head.arrival < moment, new))
+        if not new:
+            return False
+        self.first_new = self.first_new or new[0]
+        self.best = new[-1]
+        self.horizon = max(self.horizon, self.best.arrival + page.millis_behind / 1000)
+        self.iterator = page.next_iterator
+        self.ended = page.next_iterator is None
+        self.caught_up = page.caught_up
+        self.bytes += sum(head.payload_bytes for head in new)
+        self.taken += len(new)
+        return True
+
+    def at(self, moment: float, limit: int) -> Page[Head] | None:
+        """The first page with records that arrived at `moment` or later; None where there are none (yet)."""
+        position = at_timestamp(datetime.fromtimestamp(floor(moment), UTC))
+        iterator: str | None = self._client.iterator(self.cursor.shard_id, position)
+        for _ in range(_EMPTY_PAGES):
+            if iterator is None:
+                return None
+            page = self.heads(iterator, limit)
+            if page.records or page.caught_up:
+                return page if page.records else None
+            iterator = page.next_iterator
+        return None
+
+    def at_number(self, number: int) -> Page[Head] | None:
+        """The first record at or behind a made-up sequence number; None where there is none, or it is refused.
+
+        Only for servers whose `MillisBehindLatest` says nothing (kinesalite): AWS does not document this.
+        """
+        try:
+            iterator = self._client.iterator(self.cursor.shard_id, after(str(number)))
+        except PositionGoneError:
+            return None
+        page = self.heads(iterator, 1)
+        return page if page.records else None
+
+    @property
+    def settled(self) -> bool:
+        return self.ended or self.caught_up
+
+    def found(self) -> Found:
+        shard_id, position = self.cursor.shard_id, self.cursor.position
+        verified = self.verified
+        best: Head | None
+        if self.limit is not None:
+            best, iterator = self.limit, None
+        else:
+            best, iterator = self.best, self.iterator
+        if self.ended:
+            position, iterator = SHARD_END, None
+        elif best is not None:
+            position, verified = after(best.sequence_number), True
+        at_tip = self.settled and self.limit is None
+        arrival = best.arrival if best is not None else 0.0
+        return Found(
+            cursor=Cursor(shard_id, position, iterator, verified, arrival, self.density, self.horizon),
+            at_tip=at_tip,
+            until=self.now if at_tip else arrival,
+            bytes=self.bytes,
+            records=self.taken,
+            gone=self._gone,
+            oldest=self._oldest,
+        )

@@ -1,0 +1,252 @@
+"""The catalog: tables as Athena needs them, partitions that agree with the folders, every call safe to repeat."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError
+from moto import mock_aws
+
+from jobs.catalog.glue import GlueCatalog, lake_tables
+from jobs.contract.aws import client
+from jobs.contract.errors import AwsAccessError, TransientError
+from jobs.contract.partitions import NULL_PARTITION, partition_path
+from tests.contract.test_partitions import ODD_NAMES
+from tests.samples import TRAVEL_TIMES
+
+LAKE = "s3://bucket/lake"
+TABLES = lake_tables(TRAVEL_TIMES)
+
+
+@pytest.fixture(scope="module")
+def _glue() -> Iterator[Any]:
+    with pytest.MonkeyPatch.context() as environment:
+        for name in [name for name in os.environ if name.startswith("AWS_")]:
+            environment.delenv(name)
+        environment.setenv("AWS_REGION", "us-east-1")
+        with mock_aws():
+            yield client("glue", retries={"total_max_attempts": 1})
+
+
+class Calls(list[tuple[str, dict[str, Any]]]):
+    """Every call to Glue: (operation, arguments); `fail(operation, code)` makes the next one fail."""
+
+    def __init__(self, glue: Any) -> None:
+        super().__init__()
+        self._glue = glue
+        self._failures: dict[str, list[str]] = {}
+
+    def fail(self, operation: str, code: str) -> None:
+        self._failures.setdefault(operation, []).append(code)
+
+    def __getattr__(self, operation: str) -> Callable[..., Any]:
+        real = getattr(self._glue, operation)
+        if operation == "get_paginator":
+            return real  # type: ignore[no-any-return]
+
+        def call(**arguments: Any) -> Any:
+            self.append((operation, arguments))
+            if self._failures.get(operation):
+                code = self._failures[operation].pop()
+                raise ClientError({"Error": {"Code": code, "Message": "as told"}}, operation)
+            return real(**arguments)
+
+        return call
+
+    def of(self, operation: str) -> list[dict[str, Any]]:
+        return [arguments for found, arguments in self if found == operation]
+
+
+@pytest.fixture
+def glue(_glue: Any) -> Iterator[Calls]:
+    yield Calls(_glue)
+    for database in _glue.get_databases()["DatabaseList"]:
+        _glue.delete_database(Name=database["Name"])
+
+
+@pytest.fixture
+def catalog(glue: Calls) -> GlueCatalog:
+    """A catalog whose tables are there."""
+    found = GlueCatalog(glue, "travel", LAKE)
+    found.ensure_tables(TABLES)
+    return found
+
+
+def table(glue: Calls, name: str) -> dict[str, Any]:
+    found: dict[str, Any] = glue.get_table(DatabaseName="travel", Name=name)["Table"]
+    return found
+
+
+def values(glue: Calls, name: str) -> list[list[str]]:
+    """The values of every partition that Glue has of a table."""
+    pages = glue.get_paginator("get_partitions").paginate(DatabaseName="travel", TableName=name)
+    return [partition["Values"] for page in pages for partition in page["Partitions"]]
+
+
+def test_the_three_tables_of_the_lake_are_made(glue: Calls, catalog: GlueCatalog) -> None:
+    found = glue.get_tables(DatabaseName="travel")["TableList"]
+    assert sorted(table["Name"] for table in found) == ["processed", "quarantine", "raw"]
+    for each in found:
+        assert each["TableType"] == "EXTERNAL_TABLE"
+        assert each["Parameters"]["EXTERNAL"] == "TRUE"
+        assert each["StorageDescriptor"]["Location"] == f"{LAKE}/{each['Name']}/"
+        assert each["Description"]
+
+
+def test_processed_is_parquet_with_the_contracts_columns_types_and_comments(glue: Calls, catalog: GlueCatalog) -> None:
+    found = table(glue, "processed")
+    storage = found["StorageDescriptor"]
+    assert storage["SerdeInfo"]["SerializationLibrary"].endswith("ParquetHiveSerDe")
+    assert storage["InputFormat"].endswith("MapredParquetInputFormat")
+    assert found["Parameters"]["classification"] == "parquet"
+    assert [(column["Name"], column["Type"], column["Comment"]) for column in storage["Columns"]] == [
+        (name, {"long": "bigint"}.get(kind, kind), comment) for name, kind, comment in TRAVEL_TIMES.table_columns
+    ]
+    assert [(key["Name"], key["Type"]) for key in found["PartitionKeys"]] == [
+        ("city", "string"),
+        ("start_date", "date"),
+    ]
+    assert all(key["Comment"] for key in found["PartitionKeys"])
+
+
+def test_raw_and_quarantine_are_json_whose_fields_find_their_columns(glue: Calls, catalog: GlueCatalog) -> None:
+    for name in ("raw", "quarantine"):
+        found = table(glue, name)
+        assert found["StorageDescriptor"]["SerdeInfo"]["SerializationLibrary"] == "org.openx.data.jsonserde.JsonSerDe"
+        assert found["Parameters"]["classification"] == "json"
+        assert all(column["Type"] == "string" for column in found["StorageDescriptor"]["Columns"])
+    parameters = table(glue, "raw")["StorageDescriptor"]["SerdeInfo"]["Parameters"]
+    assert parameters["mapping.mean_travel_time_seconds"] == "Mean Travel Time (Seconds)"
+    assert parameters["case.insensitive"] == "false", "the SerDe would look for field names in small letters"
+    assert parameters["ignore.malformed.json"] == "true", "raw holds records that are not JSON"
+    assert [key["Name"] for key in table(glue, "raw")["PartitionKeys"]] == ["ingest_date", "hour"]
+    assert [key["Name"] for key in table(glue, "quarantine")["PartitionKeys"]] == ["ingest_date"]
+
+
+def test_a_comment_is_cut_to_the_one_line_that_glue_takes(glue: Calls) -> None:
+    columns = tuple(
+        column.model_copy(update={"comment": "two\nlines " + "c" * 300}) if column.column == "city" else column
+        for column in TRAVEL_TIMES.columns
+    )
+    GlueCatalog(glue, "travel", LAKE).ensure_tables(lake_tables(TRAVEL_TIMES.model_copy(update={"columns": columns})))
+    comment = table(glue, "raw")["StorageDescriptor"]["Columns"][0]["Comment"]
+    assert comment.startswith("two lines ccc")
+    assert len(comment) == 255
+
+
+def test_tables_that_are_there_already_are_success(glue: Calls, catalog: GlueCatalog) -> None:
+    before = table(glue, "processed")
+    GlueCatalog(glue, "travel", LAKE).ensure_tables(TABLES)
+    catalog.ensure_tables(TABLES)
+    assert table(glue, "processed") == before
+
+
+def test_a_partition_stands_where_its_folder_does(glue: Calls, catalog: GlueCatalog) -> None:
+    assert catalog.register("processed", ["city=a%2Fb/start_date=2016-09-03"]) == 1
+    found = glue.get_partition(DatabaseName="travel", TableName="processed", PartitionValues=["a/b", "2016-09-03"])
+    storage = found["Partition"]["StorageDescriptor"]
+    assert storage["Location"] == f"{LAKE}/processed/city=a%2Fb/start_date=2016-09-03/"
+    assert storage["SerdeInfo"] == table(glue, "processed")["StorageDescriptor"]["SerdeInfo"]
+    assert storage["Columns"] == table(glue, "processed")["StorageDescriptor"]["Columns"]
+
+
+def test_odd_names_are_the_same_in_path_and_catalog(catalog: GlueCatalog) -> None:
+    folders = {
+        partition_path(["city", "start_date"], {"city": name, "start_date": "2016-09-03"}): name for name in ODD_NAMES
+    }
+    catalog.register("processed", folders)
+    found = catalog.partitions("processed")
+    assert sorted(values["city"] for values in found) == sorted(ODD_NAMES)
+    assert {partition_path(["city", "start_date"], values) for values in found} == set(folders)
+
+
+def test_the_null_partition_has_hives_name_in_the_catalog_too(glue: Calls, catalog: GlueCatalog) -> None:
+    catalog.register("processed", [f"city=x/start_date={NULL_PARTITION}"])
+    assert values(glue, "processed") == [["x", NULL_PARTITION]]
+
+
+def test_more_than_100_partitions_go_in_several_calls(glue: Calls, catalog: GlueCatalog) -> None:
+    folders = [f"city=c{number}/start_date=2016-09-03" for number in range(250)]
+    assert catalog.register("processed", folders) == 250
+    assert [len(call["PartitionInputList"]) for call in glue.of("batch_create_partition")] == [100, 100, 50]
+    assert len(values(glue, "processed")) == 250
+
+
+def test_what_this_process_has_registered_is_not_sent_again(glue: Calls, catalog: GlueCatalog) -> None:
+    assert catalog.register("raw", ["ingest_date=2026-11-23/hour=01"]) == 1
+    assert catalog.register("raw", ["ingest_date=2026-11-23/hour=01"]) == 0
+    assert catalog.register("raw", ["ingest_date=2026-11-23/hour=01", "ingest_date=2026-11-23/hour=02"]) == 1
+    assert catalog.register("raw", []) == 0
+    assert len(glue.of("batch_create_partition")) == 2
+
+
+def test_partitions_of_another_run_are_success_and_the_new_ones_beside_them_are_made(
+    glue: Calls, catalog: GlueCatalog
+) -> None:
+    catalog.register("raw", ["ingest_date=2026-11-23/hour=01"])
+    other = GlueCatalog(glue, "travel", LAKE)
+    other.ensure_tables(TABLES)
+    assert other.register("raw", [f"ingest_date=2026-11-23/hour={hour:02}" for hour in range(3)]) == 3
+    assert sorted(values(glue, "raw")) == [["2026-11-23", f"{hour:02}"] for hour in range(3)]
+
+
+def test_the_same_folder_twice_in_one_call_is_sent_once(glue: Calls, catalog: GlueCatalog) -> None:
+    """Glue answers a doubled entry of one call with an error of its own."""
+    assert catalog.register("raw", ["ingest_date=2026-11-23/hour=01"] * 2) == 1
+    (call,) = glue.of("batch_create_partition")
+    assert len(call["PartitionInputList"]) == 1
+
+
+@pytest.mark.parametrize(
+    "code", ["InternalServiceException", "OperationTimeoutException", "ResourceNumberLimitExceeded"]
+)
+def test_a_partition_that_glue_refuses_is_an_error_and_is_sent_again(
+    glue: Calls, catalog: GlueCatalog, monkeypatch: pytest.MonkeyPatch, code: str
+) -> None:
+    failed = {"PartitionValues": ["2026-11-23", "01"], "ErrorDetail": {"ErrorCode": code, "ErrorMessage": "no"}}
+    with monkeypatch.context() as patched:
+        patched.setattr(Calls, "batch_create_partition", lambda *_, **__: {"Errors": [failed]}, raising=False)
+        with pytest.raises(TransientError) as error:
+            catalog.register("raw", ["ingest_date=2026-11-23/hour=01"])
+    for words in ("['2026-11-23', '01']", "travel.raw", code, "no"):
+        assert words in str(error.value)
+    assert catalog.register("raw", ["ingest_date=2026-11-23/hour=01"]) == 1, "not taken for registered"
+    assert values(glue, "raw") == [["2026-11-23", "01"]]
+
+
+@pytest.mark.parametrize(
+    ("operation", "code", "kind"),
+    [
+        ("create_database", "AccessDeniedException", AwsAccessError),
+        ("create_database", "InternalServiceException", TransientError),
+        ("create_table", "AccessDeniedException", AwsAccessError),
+        ("create_table", "OperationTimeoutException", TransientError),
+    ],
+)
+def test_a_table_that_cannot_be_made_is_named_with_the_reason(
+    glue: Calls, operation: str, code: str, kind: type[Exception]
+) -> None:
+    glue.fail(operation, code)
+    with pytest.raises(kind, match=f"travel.*{code}"):
+        GlueCatalog(glue, "travel", LAKE).ensure_tables(TABLES)
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"), [("AccessDeniedException", AwsAccessError), ("ThrottlingException", TransientError)]
+)
+def test_a_call_that_fails_registers_nothing_and_can_be_repeated(
+    glue: Calls, catalog: GlueCatalog, code: str, kind: type[Exception]
+) -> None:
+    glue.fail("batch_create_partition", code)
+    with pytest.raises(kind, match=f"register 1 partitions of travel.raw: .*{code}"):
+        catalog.register("raw", ["ingest_date=2026-11-23/hour=01"])
+    assert catalog.register("raw", ["ingest_date=2026-11-23/hour=01"]) == 1
+
+
+def test_a_lake_in_a_folder_is_a_file_location(glue: Calls) -> None:
+    catalog = GlueCatalog(glue, "travel", "/data/lake")
+    catalog.ensure_tables(TABLES)
+    assert table(glue, "raw")["StorageDescriptor"]["Location"] == "file:///data/lake/raw/"
