@@ -12,7 +12,7 @@ import typer
 from rich.markup import escape
 
 from jobs.contract.errors import ConfigurationError, MovementError
-from movement import demo, local_commands, produce_commands, serve_commands, stream_commands
+from movement import batch_commands, demo, local_commands, produce_commands, serve_commands, stream_commands
 from movement.console import err
 
 app = typer.Typer(
@@ -29,6 +29,8 @@ app.command()(produce_commands.produce)
 app.command()(produce_commands.sample)
 app.command()(serve_commands.serve)
 app.command()(stream_commands.stream)
+app.command()(batch_commands.batch)
+app.command()(batch_commands.parity)
 
 
 def main() -> None:

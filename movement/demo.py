@@ -28,11 +28,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LakeCounts:
-    """What stands in a lake: raw lines, processed rows, quarantined records, processed partitions and files."""
+    """What stands in a lake: raw lines, processed rows, what the stream's path quarantined, processed partitions and
+    files; and the batch path's rows and quarantined records."""
 
     raw: int
     processed: int
     quarantined: int
+    processed_batch: int
+    quarantined_batch: int
     partitions: list[str]
     files: int
 
@@ -53,7 +56,8 @@ def demo(
     Starts the embedded AWS (or uses the one that runs), and leaves it running for you to look around.
     """
     from jobs.contract.settings import load_settings
-    from local import resources, server
+    from local import batch_path, resources, server
+    from movement.batch_commands import batch_names
     from movement.java import require_java
 
     begun = time.monotonic()
@@ -64,6 +68,7 @@ def demo(
     running = server.up(settings, notice=lambda line: err.print(f"[yellow]note:[/] {escape(line)}", soft_wrap=True))
     _step(1, f"embedded AWS on {running.endpoint}")
     with server.aimed_at(running):
+        batch_path.remove(batch_names(settings))
         resources.remove(settings)
         resources.ensure(settings)
         _step(2, f"Kinesis stream '{settings.stream.name}' with {settings.stream.shards} shards, {settings.lake}")
@@ -79,6 +84,7 @@ def demo(
 def _run(settings: Settings, paths: list[str], log: Path) -> dict[str, Any]:
     from jobs.contract.table import load_contract
     from jobs.sink.lake import lake_at
+    from movement.batch_commands import run_batch_path, run_parity
     from movement.produce_commands import send_all
     from movement.stream_commands import run_stream
 
@@ -89,11 +95,19 @@ def _run(settings: Settings, paths: list[str], log: Path) -> dict[str, Any]:
         err.print("Stopped before the stream was drained.")
         raise typer.Exit(1)
     _step(4, f"{streamed.read:,} records read by Spark Structured Streaming in {streamed.batches} batches")
-    counts = count_lake(lake_at(settings.lake))
     catalogued = _catalogued(settings, load_contract(settings.contract))
     _step(5, f"{len(catalogued)} partitions found in the Glue Data Catalog")
+    _step(6, "the batch path, on the same stream")
+    batch = run_batch_path(settings, lambda step: err.print(f"  [dim]{escape(step)}[/]", soft_wrap=True))
+    parity = run_parity(settings, log)
+    _step(7, f"both paths compared, row for row: {'equal' if parity.equal else 'NOT equal'}")
+    counts = count_lake(lake_at(settings.lake))
     complete = (
-        produced.produced == counts.raw == counts.processed + counts.quarantined and counts.partitions == catalogued
+        produced.produced == counts.raw == counts.processed + counts.quarantined
+        and counts.partitions == catalogued
+        and batch["error"] is None
+        and parity.equal
+        and counts.processed_batch == counts.processed
     )
     return {
         "complete": complete,
@@ -101,12 +115,12 @@ def _run(settings: Settings, paths: list[str], log: Path) -> dict[str, Any]:
         "raw": counts.raw,
         "processed": counts.processed,
         "quarantined": counts.quarantined,
-        "processed_batch": None,
+        "processed_batch": counts.processed_batch,
         "partitions": counts.partitions,
         "catalog_partitions": catalogued,
         "files": counts.files,
         "reasons": streamed.reasons,
-        "parity": None,
+        "parity": {"equal": parity.equal, "only_stream": parity.only_stream, "only_batch": parity.only_batch},
         "stream": settings.stream.name,
         "lake": settings.lake,
         "database": settings.database,
@@ -116,13 +130,26 @@ def _run(settings: Settings, paths: list[str], log: Path) -> dict[str, Any]:
 def count_lake(lake: Lake) -> LakeCounts:
     """Counts what stands in the lake by reading it: every raw line, every Parquet footer."""
     raw = sum(_lines(lake, path) for path, _ in lake.list("raw/"))
-    quarantined = sum(_lines(lake, path) for path, _ in lake.list("quarantine/"))
+    rejected = {
+        by_batch: sum(_lines(lake, path) for path, _ in lake.list("quarantine/") if _is_of_batch(path) == by_batch)
+        for by_batch in (False, True)
+    }
     rows, partitions, files = 0, set(), 0
     for path, _ in lake.list("processed/"):
-        rows += pq.ParquetFile(io.BytesIO(lake.get(path) or b"")).metadata.num_rows
+        rows += _rows(lake, path)
         partitions.add(path.removeprefix("processed/").rpartition("/")[0])
         files += 1
-    return LakeCounts(raw, rows, quarantined, sorted(partitions), files)
+    by_batch = sum(_rows(lake, path) for path, _ in lake.list("processed_batch/"))
+    return LakeCounts(raw, rows, rejected[False], by_batch, rejected[True], sorted(partitions), files)
+
+
+def _is_of_batch(path: str) -> bool:
+    """Whether a file of quarantine is the batch job's: its name begins as its ledger does."""
+    return path.rpartition("/")[2].startswith("batch-")
+
+
+def _rows(lake: Lake, path: str) -> int:
+    return int(pq.ParquetFile(io.BytesIO(lake.get(path) or b"")).metadata.num_rows)
 
 
 def _lines(lake: Lake, path: str) -> int:
@@ -162,6 +189,7 @@ def _show(result: dict[str, Any], log: Path) -> None:
         ("raw JSON lines", "raw"),
         ("processed rows (Parquet)", "processed"),
         ("in quarantine", "quarantined"),
+        ("processed rows of the batch path", "processed_batch"),
         ("Parquet files", "files"),
     ):
         table.add_row(name, f"{result[key]:,}")
@@ -171,7 +199,8 @@ def _show(result: dict[str, Any], log: Path) -> None:
     for partition in result["partitions"]:
         out.print(f"  {escape(partition)}", soft_wrap=True)
     verdict = (
-        "[green]Every record is accounted for:[/] produced = raw = processed + quarantined."
+        "[green]Every record is accounted for:[/] produced = raw = processed + quarantined.\n"
+        "[green]Stream and batch path agree,[/] row for row: none is on one side alone."
         if result["complete"]
         else "[red]The figures do not add up.[/] This is a bug: please report it with the log."
     )

@@ -75,6 +75,8 @@ def produce(
     if dry_run:
         _dry_run(prepared, json_file, allow_rejects)
         return
+    if prepared.anew:
+        err.print("[yellow]an earlier run of these files was cut short; this one starts anew, from the first row[/]")
     try:
         with _screen() as show, _stop_on_signals() as stop:
             if processes > 1:
@@ -82,7 +84,8 @@ def produce(
             else:
                 result = send(prepared, on_progress=show, stop=stop)
     except MovementError:
-        err.print("[yellow]not all was sent; the same command with --resume goes on where this one ended[/]")
+        if prepared.can_resume:
+            err.print("[yellow]not all was sent; the same command with --resume goes on where this one ended[/]")
         raise
     _summary(result, "sent to")
     write_result(json_file, dataclasses.asdict(result))

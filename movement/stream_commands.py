@@ -76,7 +76,7 @@ def run_stream(settings: Settings, log: Path, *, until_drained: bool) -> tuple[S
     require_java()
     stop = threading.Event()
     with (
-        _log_file(log),
+        log_to_file(log),
         Progress(
             SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn(), console=err, transient=True
         ) as progress,
@@ -118,7 +118,7 @@ def _shower(update: Callable[[str], None]) -> Callable[[LedgerEntry], None]:
     return show
 
 
-class _log_file:
+class log_to_file:
     """Our own logging goes to the same file as Spark's while a command runs."""
 
     def __init__(self, path: Path) -> None:

@@ -53,6 +53,11 @@ def read_journal(folder: Path, exports: Sequence[Export]) -> dict[str, int]:
     return found
 
 
+def has_journal(folder: Path) -> bool:
+    """Whether a run has left something to go on from."""
+    return any(folder.glob("*.json"))
+
+
 def discard(folder: Path) -> None:
     """Removes what earlier runs left in the folder."""
     for part in (*folder.glob("*.json"), *folder.glob("*.json.part")):

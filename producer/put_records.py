@@ -14,7 +14,7 @@ from jobs.contract.errors import ConfigurationError, TerminalError
 from jobs.contract.settings import Settings
 from jobs.contract.table import TableContract, load_contract
 from producer.csv_rows import CITY_FIELD, Export, ExportReader, find_exports
-from producer.journal import Journal, discard, journal_folder, read_journal
+from producer.journal import Journal, discard, has_journal, journal_folder, read_journal
 from producer.producing import ProduceResult, Producing, Progress
 from producer.put_request import DEFAULT_MAX_RECORD_BYTES, Placed, PutRequest, Puts, kinesis_client
 from producer.records import Record
@@ -29,7 +29,8 @@ class Plan:
     """What a run is about to do; picklable, so that several processes can share one.
 
     `folder` is where the journal lies (None: none is kept), `skip` what the run that is resumed has done, and
-    `rejects` the file for rejected rows (None: they are counted only).
+    `rejects` the file for rejected rows (None: they are counted only). `anew`: an earlier run of these files was
+    cut short, and this one starts from the first row all the same.
     """
 
     exports: tuple[Export, ...]
@@ -40,6 +41,12 @@ class Plan:
     rejects: Path | None = None
     skip: Mapping[str, int] = field(default_factory=dict)
     rejected_before: int = 0
+    anew: bool = False
+
+    @property
+    def can_resume(self) -> bool:
+        """Whether a run of these files has left a journal to go on from."""
+        return self.folder is not None and has_journal(self.folder)
 
 
 def plan(
@@ -63,15 +70,17 @@ def plan(
     folder = journal_folder(Path(settings.local.state), settings.stream.name, exports) if keep_journal else None
     skip: Mapping[str, int] = {}
     rejected_before = 0
+    anew = False
     if folder is not None:
         rejects = rejects or folder.with_name(folder.name + ".rejects.jsonl")
         if resume:
             skip = read_journal(folder, exports)
             rejected_before = keep_before(rejects, {export.identity: skip.get(export.path, 0) for export in exports})
         else:
+            anew = has_journal(folder)
             discard(folder)
             rejects.unlink(missing_ok=True)
-    return Plan(tuple(exports), contract, settings, rate, folder, rejects, skip, rejected_before)
+    return Plan(tuple(exports), contract, settings, rate, folder, rejects, skip, rejected_before, anew)
 
 
 def produce(

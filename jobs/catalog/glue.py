@@ -8,7 +8,7 @@ Source: https://docs.aws.amazon.com/glue/latest/webapi/ (CreateTable, BatchCreat
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from botocore.exceptions import ClientError
@@ -103,6 +103,12 @@ def lake_tables(contract: TableContract) -> tuple[LakeTable, ...]:
             "json",
         ),
     )
+
+
+def batch_tables(contract: TableContract) -> tuple[LakeTable, ...]:
+    """The tables that the batch job writes: processed_batch, which is as processed is, and the same quarantine."""
+    tables = {table.name: table for table in lake_tables(contract)}
+    return replace(tables["processed"], name="processed_batch"), tables["quarantine"]
 
 
 class GlueCatalog:

@@ -7,7 +7,7 @@ from typing import Literal
 
 import msgspec
 
-Kind = Literal["raw", "processed", "quarantine"]
+Kind = Literal["raw", "processed", "processed_batch", "quarantine"]
 
 
 class WrittenFile(msgspec.Struct, frozen=True):

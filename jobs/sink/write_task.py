@@ -27,7 +27,7 @@ from jobs.sink.lake import lake_at
 from jobs.sink.parquet import ROW_GROUP_BYTES, ROW_GROUP_SHARE, SortedParquet, by_partition
 from jobs.sink.quarantine import quarantine_lines
 from jobs.sink.raw_json import GzipLines, by_hour, lines
-from jobs.sink.report import Report, ShardRange
+from jobs.sink.report import Kind, Report, ShardRange
 
 # The columns that a task reads, whatever the connector.
 RECORD_COLUMNS = ("data", "shard_id", "sequence_number", "partition_key", "arrival_time")
@@ -46,6 +46,10 @@ class WriteTask:
     contract: TableContract
     sink: SinkSettings
     parser: type[Parser]
+    # The batch path writes the same rows to a table of its own, and no raw lines: it reads them from files.
+    table: Kind = "processed"
+    keeps_raw: bool = True
+    stage: str = "transform"
 
     def __call__(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         """Batches of RECORD_COLUMNS → one row of REPORT_SCHEMA: a `Report` as JSON."""
@@ -68,7 +72,7 @@ class WriteTask:
             row_group_bytes=min(ROW_GROUP_BYTES, ROW_GROUP_SHARE * target),
         )
         raw = OpenFiles(lake, "raw", name, gzip, target)
-        processed = OpenFiles(lake, "processed", name, parquet, target)
+        processed = OpenFiles(lake, self.table, name, parquet, target)
         quarantine = OpenFiles(lake, "quarantine", name, gzip, target)
         for records in batches:
             if records.num_rows == 0:
@@ -76,9 +80,10 @@ class WriteTask:
             clock = time.perf_counter()
             parsed = parser.parse(records["data"])
             clock = _lap(seconds, "parse", clock)
-            raw_lines = lines(records["data"])
-            for partition, mask in by_hour(records["arrival_time"]):
-                raw.write(partition, raw_lines if mask is None else raw_lines.filter(mask))
+            if self.keeps_raw:
+                raw_lines = lines(records["data"])
+                for partition, mask in by_hour(records["arrival_time"]):
+                    raw.write(partition, raw_lines if mask is None else raw_lines.filter(mask))
             clock = _lap(seconds, "raw", clock)
             rows = self._rows(records, parsed.columns, parsed.rejections)
             if rows.num_rows:
@@ -86,7 +91,7 @@ class WriteTask:
                     processed.write(partition, part)
             clock = _lap(seconds, "processed", clock)
             if parsed.rejections:
-                rejected = quarantine_lines(records, parsed.rejections, self.batch, "transform")
+                rejected = quarantine_lines(records, parsed.rejections, self.batch, self.stage)
                 arrival = records["arrival_time"].take(pa.array(sorted(parsed.rejections), pa.int64()))
                 for partition, mask in by_hour(arrival):
                     day = partition.partition("/")[0]

@@ -105,6 +105,7 @@ def test_ctrl_c_finishes_what_was_read_and_resume_doubles_nothing(tmp_path):
         second = command(kinesis, str(data), "--set", state, "--resume")
         _, errors = second.communicate(timeout=60)
         assert second.returncode == 0, errors
+        assert b"anew" not in errors
     assert found(kinesis) == expected(data)
 
 
@@ -137,6 +138,20 @@ def test_there_is_nothing_to_resume_after_a_run_that_ended_well(tmp_path, aws_en
         produce([tmp_path / "data"], settings(tmp_path), keep_journal=True)
         with pytest.raises(ConfigurationError, match="nothing to go on with"):
             produce([tmp_path / "data"], settings(tmp_path), keep_journal=True, resume=True)
+
+
+def test_a_run_that_does_not_resume_though_it_could_says_so(tmp_path):
+    data, state = tmp_path / "data", f"local.state={tmp_path / 'state'}"
+    write_sample(200, data, cities=1)
+    with FaultyKinesis(lambda _n: Status(400, "AccessDeniedException")) as kinesis:
+        _, errors = (first := command(kinesis, str(data), "--set", state)).communicate(timeout=30)
+        assert first.returncode == 1
+        assert b"with --resume goes on" in errors
+        kinesis.faults = lambda _n: None
+        _, errors = (second := command(kinesis, str(data), "--set", state)).communicate(timeout=30)
+    assert second.returncode == 0
+    assert b"starts anew" in errors
+    assert len(kinesis.accepted) == 200
 
 
 def test_a_file_that_changed_since_is_not_resumed(tmp_path, aws_environment):

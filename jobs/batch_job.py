@@ -1,0 +1,258 @@
+"""Entry point: the batch job. Delivery files that are new → processed_batch, quarantine → Glue partitions → ledger.
+
+On a cluster: `spark-submit jobs/batch_job.py --config conf/emr.yaml`; as a Glue 6.0 job with the same script, without
+awsglue: `lambdas/gluejob_trigger.py` starts it after each crawl. Records are read, checked and written by the same
+code as the stream's. A run is planned, written, registered, then final (docs/adr/0004): killed anywhere, the next
+does the same run again, and no record of a file is there twice.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pyarrow as pa
+from pyspark.sql import SparkSession
+
+from jobs.catalog.glue import GlueCatalog, batch_tables
+from jobs.contract.aws import client
+from jobs.contract.errors import ConfigurationError, MovementError, TerminalError
+from jobs.contract.settings import Settings, load_settings
+from jobs.contract.table import TableContract, load_contract
+from jobs.delivery.discovery import delivery_files
+from jobs.delivery.files import DeliveryFile, spread
+from jobs.delivery.reading import ReadFiles
+from jobs.session import spark_session
+from jobs.sink.batch_ledger import TABLES, BatchEntry, BatchLedger, Plan
+from jobs.sink.lake import Lake, lake_at
+from jobs.sink.report import Report, add_up
+from jobs.sink.write_task import REPORT_SCHEMA, WriteTask
+from jobs.transform.records import RecordParser
+
+log = logging.getLogger(__name__)
+
+DELIVERY_TABLE = "delivery"
+# A task reads about so much, compressed; and a run so many files, so that a backlog of years is done in steps.
+TASK_BYTES = 64 * 1024 * 1024
+RUN_FILES = 10_000
+RUN_BYTES = 64 * 1024**3
+
+
+@dataclass
+class BatchResult:
+    """What one call of the job did, over all its runs."""
+
+    runs: int = 0
+    files: int = 0
+    read: int = 0
+    processed: int = 0
+    quarantined: int = 0
+    partitions: list[str] = field(default_factory=list)
+    reasons: dict[str, int] = field(default_factory=dict)
+    seconds: float = 0.0
+
+    def add(self, entry: BatchEntry) -> None:
+        """Takes in one run."""
+        self.runs += 1
+        self.files += len(entry.files)
+        for name in ("read", "processed", "quarantined"):
+            setattr(self, name, getattr(self, name) + getattr(entry.report, name))
+        self.partitions = sorted({*self.partitions, *entry.partitions["processed_batch"]})
+        for reason, count in entry.report.reasons.items():
+            self.reasons[reason] = self.reasons.get(reason, 0) + count
+
+
+@dataclass(frozen=True)
+class BatchTask:
+    """One Spark task: the files of the plan's task with that number → files of the lake, and a Report."""
+
+    plan: Plan
+    read: ReadFiles
+    write: WriteTask
+
+    def __call__(self, numbers: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in numbers:
+            for number in batch["id"].to_pylist():
+                records = self.read(self.plan.tasks[number])
+                # Named by the plan's number, not by Spark's: a run done again writes the same names.
+                report = self.write.write(records, f"{self.plan.name}-{number:05d}")
+                yield pa.record_batch({"report": pa.array([msgspec.json.encode(report)], pa.binary())})
+
+
+class BatchJob:
+    """The job of one lake and delivery table."""
+
+    def __init__(self, spark: SparkSession, settings: Settings, database: str, table: str) -> None:
+        self._spark = spark
+        self._settings = settings
+        self._contract: TableContract = load_contract(settings.contract)
+        self._lake: Lake = lake_at(settings.lake)
+        self._glue: Any = client("glue")
+        self._database, self._table = database, table
+        self._catalog = GlueCatalog(self._glue, settings.database, settings.lake)
+        self._catalog.ensure_tables(batch_tables(self._contract))
+        self._ledger = BatchLedger(self._lake)
+        self._final = self._ledger.final_runs()
+
+    def next_plan(self) -> tuple[Plan, bool] | None:
+        """The run to do now, and whether another began it; None where every file is done."""
+        run = max(self._final, default=-1) + 1
+        begun = self._ledger.planned(run)
+        if begun is not None:
+            return begun, True
+        done = {name for files in self._final.values() for name in files}
+        name = partial(short_name, lake=self._settings.lake)
+        found = delivery_files(self._glue, self._database, self._table, lake_at)
+        new = sorted(file for file in found if name(file.uri) not in done)
+        if not new:
+            return None
+        chosen = _first(new)
+        parallel = self._spark.sparkContext.defaultParallelism
+        tasks = max(parallel, sum(file.size for file in chosen) // TASK_BYTES + 1)
+        plan = Plan(run, datetime.now(UTC), [[file.uri for file in task] for task in spread(chosen, tasks)])
+        counts = self._ledger.plan(plan)
+        return counts, counts != plan
+
+    def do(self, plan: Plan, begun_before: bool) -> BatchEntry | None:
+        """Does a run; its entry, or None where another job made it final meanwhile."""
+        started, clock = datetime.now(UTC), time.perf_counter()
+        report = self._written(plan)
+        seconds = {"write": time.perf_counter() - clock}
+        if begun_before:
+            leftovers = self._ledger.remove_leftovers(plan, report)
+            log.warning("%s was begun before: done again, %d other files of it deleted", plan.name, len(leftovers))
+        clock = time.perf_counter()
+        partitions = {table: report.partitions(table) for table in TABLES}
+        for table, folders in partitions.items():
+            self._catalog.register(table, folders)
+        seconds["register"] = time.perf_counter() - clock
+        entry = BatchEntry(
+            run=plan.run,
+            started_at=started,
+            finished_at=datetime.now(UTC),
+            files=sorted(short_name(uri, self._settings.lake) for task in plan.tasks for uri in task),
+            report=report,
+            partitions=partitions,
+            seconds={stage: round(spent, 4) for stage, spent in seconds.items()},
+        )
+        ours = self._ledger.commit(entry)
+        self._final[plan.run] = entry.files
+        log.info("%s: %d files, %d records, %s", plan.name, len(entry.files), report.read, entry.seconds)
+        return entry if ours else None
+
+    def _written(self, plan: Plan) -> Report:
+        settings = self._settings
+        write = WriteTask(
+            settings.lake,
+            plan.name,
+            self._contract,
+            settings.sink,
+            RecordParser,
+            table="processed_batch",
+            keeps_raw=False,
+            stage="batch",
+        )
+        task = BatchTask(plan, ReadFiles(lake_at, partial(short_name, lake=settings.lake), plan.planned_at), write)
+        numbers = self._spark.range(0, len(plan.tasks), 1, len(plan.tasks))
+        try:
+            reports = numbers.mapInArrow(task, REPORT_SCHEMA).collect()
+        except Exception as error:
+            raise _explained(error) from error
+        return add_up(msgspec.json.decode(row.report, type=Report) for row in reports)
+
+
+def short_name(uri: str, lake: str) -> str:
+    """A file's name in the ledger and in rows: its path in the lake, or its full address where it lies elsewhere."""
+    root = lake if "://" in lake else f"file://{lake}"
+    return uri.removeprefix(f"{root}/")
+
+
+def run(
+    spark: SparkSession,
+    settings: Settings,
+    *,
+    database: str | None = None,
+    table: str = DELIVERY_TABLE,
+    on_run: Callable[[BatchEntry], None] = lambda _: None,
+) -> BatchResult:
+    """Processes every delivery file that the catalog leads to and the ledger does not name.
+
+    `database` (default: the settings') and `table` are the delivery table's; `on_run` is told each run that is
+    final. Raises ConfigurationError, AwsAccessError or another MovementError with what went wrong and the remedy.
+    """
+    begun, result = time.perf_counter(), BatchResult()
+    job = BatchJob(spark, settings, database or settings.database, table)
+    while (found := job.next_plan()) is not None:
+        entry = job.do(*found)
+        if entry is not None:
+            result.add(entry)
+            on_run(entry)
+    result.seconds = round(time.perf_counter() - begun, 3)
+    return result
+
+
+def _first(files: list[DeliveryFile]) -> list[DeliveryFile]:
+    """As many of the files, in their order, as one run takes: one at least."""
+    chosen: list[DeliveryFile] = []
+    size = 0
+    for file in files[:RUN_FILES]:
+        size += file.size
+        if chosen and size > RUN_BYTES:
+            break
+        chosen.append(file)
+    return chosen
+
+
+def _explained(error: Exception) -> MovementError:
+    """Our own error out of Spark's, whose text is the worker's whole traceback."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    ours = [line for line in lines if line.startswith("jobs.contract.errors.")]
+    if ours:
+        return TerminalError(ours[-1].partition(": ")[2])
+    return TerminalError(f"the batch job failed: {lines[0] if lines else repr(error)}")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """For spark-submit and Glue: 0 after a clean end, 1 where the job failed, 2 for a wrong configuration.
+
+    What else Glue passes (`--JOB_NAME`, `--trigger_event`, `--crawled_until`, …) is not needed and let through.
+    """
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None, allow_abbrev=False)
+    parser.add_argument("--config", metavar="FILE", help="settings as YAML, such as conf/glue.yaml")
+    parser.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="override one setting")
+    parser.add_argument("--database", metavar="NAME", help="the delivery table's database; default: the settings'")
+    parser.add_argument("--table", metavar="NAME", default=DELIVERY_TABLE, help="the delivery table")
+    parser.add_argument("--json", metavar="FILE", type=Path, help="write the result there as JSON")
+    options, others = parser.parse_known_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    log.info("arguments for Glue or the trigger: %s", others)
+    try:
+        settings = load_settings(options.config, options.set)
+        spark = spark_session(settings, "movement-batch")
+        result = run(spark, settings, database=options.database, table=options.table)
+    except ConfigurationError as error:
+        log.error("%s", error)
+        return 2
+    except MovementError as error:
+        log.error("%s", error)
+        return 1
+    if options.json:
+        options.json.write_text(json.dumps(asdict(result)), encoding="utf-8")
+    log.info("ended: %s", result)
+    return 0
+
+
+if __name__ == "__main__":
+    code = main()
+    if code:  # Glue takes any SystemExit for a failure
+        sys.exit(code)

@@ -1,0 +1,1 @@
+"""processed against processed_batch: the same rows, as often, partition by partition."""

@@ -1,0 +1,177 @@
+"""Entry point: the parity check. processed (the stream's) against processed_batch (the batch path's), row for row.
+
+`movement parity` runs the same code. Compared is what came from the record, not where the row came from; the same
+record twice is two rows. With `since` and `until` it compares what arrived in between, and can run every hour on
+live data (docs/batch-path.md says which hours both sides have completed).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import sys
+import time
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from pyspark.errors import AnalysisException
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import types as T
+
+from jobs.contract.errors import ConfigurationError, MovementError, TerminalError
+from jobs.contract.partitions import partition_path
+from jobs.contract.settings import Settings, load_settings
+from jobs.contract.table import ColumnType, TableContract, load_contract
+from jobs.parity.comparison import ARRIVAL, Comparison, Window, compare
+from jobs.session import spark_session
+from jobs.sink.lake import lake_at
+
+log = logging.getLogger(__name__)
+
+STREAM_TABLE, BATCH_TABLE = "processed", "processed_batch"
+# Firehose holds a record back for 15 minutes at most; an hour leaves room.
+DELIVERY_SECONDS = 3600
+
+_TYPES: dict[ColumnType, T.DataType] = {
+    "string": T.StringType(),
+    "int": T.IntegerType(),
+    "long": T.LongType(),
+    "double": T.DoubleType(),
+    "boolean": T.BooleanType(),
+    "date": T.DateType(),
+    "timestamp": T.TimestampType(),
+}
+
+
+@dataclass
+class ParityResult:
+    """What the check found. `partitions`: partition, stream, batch (rows), only_stream, only_batch, of each.
+
+    `samples`: side, count, row (the contract's columns): some of the rows that one side has more often.
+    """
+
+    equal: bool
+    stream: int
+    batch: int
+    only_stream: int
+    only_batch: int
+    partitions: list[dict[str, Any]] = field(default_factory=list)
+    samples: list[dict[str, Any]] = field(default_factory=list)
+    since: str | None = None
+    until: str | None = None
+    seconds: float = 0.0
+
+
+def run(
+    spark: SparkSession,
+    settings: Settings,
+    since: datetime | None = None,
+    until: datetime | None = None,
+    *,
+    samples: int = 5,
+    delivery_seconds: float = DELIVERY_SECONDS,
+) -> ParityResult:
+    """Compares the two tables, whole or what arrived in [since, until); a time without a zone is UTC.
+
+    A folder that does not exist is an empty table. `samples`: rows shown of each side, at most; `delivery_seconds`:
+    how long a record may wait for its file. Raises ConfigurationError for a window that is none.
+    """
+    begun = time.perf_counter()
+    contract = load_contract(settings.contract)
+    window = _window(since, until, delivery_seconds)
+    stream, batch = (read_table(spark, settings.lake, table, contract) for table in (STREAM_TABLE, BATCH_TABLE))
+    columns = [name for name, _, _ in contract.data_columns]
+    try:
+        found = compare(stream, batch, columns, contract.partition_by, window, samples)
+    except Exception as error:
+        if isinstance(error, MovementError):
+            raise
+        first = next((line for line in str(error).splitlines() if line.strip()), repr(error))
+        raise TerminalError(f"the parity check of {settings.lake} failed: {first}") from error
+    return _result(found, contract, window, round(time.perf_counter() - begun, 3))
+
+
+def read_table(spark: SparkSession, lake: str, table: str, contract: TableContract) -> DataFrame:
+    """The contract's columns and ARRIVAL of a table of the lake, typed by the contract, not by Spark's guesses."""
+    wanted = [name for name, _, _ in contract.data_columns]
+    schema = T.StructType([T.StructField(name, _TYPES[kind]) for name, kind, _ in contract.data_columns])
+    schema.add(ARRIVAL, T.TimestampType())
+    if next(lake_at(lake).list(f"{table}/"), None) is None:
+        return spark.createDataFrame([], schema)
+    try:
+        rows = spark.read.schema(schema).parquet(f"{lake}/{table}")
+    except AnalysisException as error:
+        raise TerminalError(f"{lake}/{table} is not readable as the contract's table: {error}") from error
+    return rows.select(*wanted, ARRIVAL)
+
+
+def _window(since: datetime | None, until: datetime | None, delivery_seconds: float) -> Window | None:
+    if since is None and until is None:
+        return None
+    bounds = [moment and (moment if moment.tzinfo else moment.replace(tzinfo=UTC)) for moment in (since, until)]
+    if bounds[0] and bounds[1] and bounds[0] >= bounds[1]:
+        raise ConfigurationError(f"since {since} is not before until {until}")
+    return Window(bounds[0], bounds[1], timedelta(seconds=delivery_seconds))
+
+
+def _result(found: Comparison, contract: TableContract, window: Window | None, seconds: float) -> ParityResult:
+    names = contract.partition_by
+    return ParityResult(
+        equal=not found.only_stream and not found.only_batch,
+        stream=sum(part.stream for part in found.partitions),
+        batch=sum(part.batch for part in found.partitions),
+        only_stream=found.only_stream,
+        only_batch=found.only_batch,
+        partitions=[
+            asdict(part) | {"partition": partition_path(names, dict(zip(names, part.partition, strict=True)))}
+            for part in found.partitions
+        ],
+        samples=[asdict(difference) for difference in found.samples],
+        since=window.since.isoformat() if window and window.since else None,
+        until=window.until.isoformat() if window and window.until else None,
+        seconds=seconds,
+    )
+
+
+def moment(text: str) -> datetime:
+    """A time of the command line: ISO 8601, UTC where it names no zone. Raises ConfigurationError."""
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise ConfigurationError(f"'{text}' is no ISO 8601 time, such as 2026-11-23T13:00:00Z") from error
+    return found if found.tzinfo else found.replace(tzinfo=UTC)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """For spark-submit: 0 where both are equal, 1 where not or where the check failed, 2 for a wrong configuration."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None, allow_abbrev=False)
+    parser.add_argument("--config", metavar="FILE", help="settings as YAML, such as conf/emr.yaml")
+    parser.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="override one setting")
+    parser.add_argument("--since", metavar="TIME", help="what arrived then or later (ISO 8601)")
+    parser.add_argument("--until", metavar="TIME", help="what arrived before")
+    parser.add_argument("--json", metavar="FILE", type=Path, help="write the result there as JSON")
+    options, _ = parser.parse_known_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    try:
+        bounds = [moment(text) if text else None for text in (options.since, options.until)]
+        settings = load_settings(options.config, options.set)
+        result = run(spark_session(settings, "movement-parity"), settings, *bounds)
+    except ConfigurationError as error:
+        log.error("%s", error)
+        return 2
+    except MovementError as error:
+        log.error("%s", error)
+        return 1
+    if options.json:
+        options.json.write_text(json.dumps(asdict(result), default=str), encoding="utf-8")
+    log.info("ended: %s", result)
+    return 0 if result.equal else 1
+
+
+if __name__ == "__main__":
+    code = main()
+    if code:  # Glue takes any SystemExit for a failure
+        sys.exit(code)
