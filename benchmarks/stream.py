@@ -1,0 +1,267 @@
+"""The streaming job against its limits: `python benchmarks/stream.py [--json FILE] [--only NAME]… [--rows N]`
+
+drain     rows/s of the whole job (replayed stream → raw, Parquet, quarantine, catalog, ledger), over a plain Spark
+          batch that reads the same JSON lines from disk and does the same two writes; both into a folder, warmed up
+memory    peak memory of the Python workers and the JVM while draining twice the rows, over a tenth of that
+batch     what a micro-batch of about 1,000 records costs on S3A against the embedded AWS, by stage
+latency   from an accepted put to a queryable partition at a trigger of 1 s, p50 and p99 (from the same run)
+
+Every ratio is of two figures from the same run. Talks to 127.0.0.1 only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+
+from benchmarks.replay_stream import STREAM, ReplayStream  # noqa: E402
+from jobs.contract.aws import client  # noqa: E402
+from jobs.contract.settings import Settings, load_settings  # noqa: E402
+from local import resources, server  # noqa: E402
+
+NAMES = ("drain", "memory", "batch", "latency")
+
+
+def job_settings(lake: str, *overrides: str) -> Settings:
+    return load_settings(None, [f"lake={lake}", f"stream.name={STREAM}", "spark.master=local[4]", *overrides])
+
+
+def drained(spark: Any, lake: Path) -> tuple[float, int]:
+    """(seconds, rows) of one run of the job on a new checkpoint, all of its start and end included."""
+    from jobs.stream_job import run
+
+    shutil.rmtree(lake, ignore_errors=True)
+    begun = time.perf_counter()
+    result = run(spark, job_settings(str(lake)), until_drained=True)
+    return time.perf_counter() - begun, result.processed
+
+
+def plain_batch(spark: Any, source: Path, out: Path) -> float:
+    """Seconds of a batch without any of our code: read.json → partitioned Parquet, and text → gzip."""
+    from pyspark.sql import functions as F
+    from pyspark.sql.types import StringType, StructField, StructType
+
+    from jobs.contract.table import load_contract
+
+    contract = load_contract("travel_times.yaml")
+    shutil.rmtree(out, ignore_errors=True)
+    begun = time.perf_counter()
+    schema = StructType([StructField(column.source, StringType()) for column in contract.columns])
+    rows = (
+        spark.read.schema(schema)
+        .json(str(source))
+        .select(*[F.col(f"`{column.source}`").cast(column.type).alias(column.column) for column in contract.columns])
+    )
+    day = F.to_date(F.substring("date_range", 1, 10), "MM/dd/yyyy")
+    rows = rows.withColumn("start_date", day)
+    rows.write.partitionBy("city", "start_date").option("compression", "zstd").parquet(str(out / "processed"))
+    spark.read.text(str(source)).write.option("compression", "gzip").text(str(out / "raw"))
+    return time.perf_counter() - begun
+
+
+def below() -> dict[int, dict[str, str]]:
+    """This process and those that it started, and they in turn: process id → what /proc/…/status says."""
+    status: dict[int, dict[str, str]] = {}
+    for path in Path("/proc").glob("[0-9]*/status"):
+        try:
+            lines = path.read_text().splitlines()
+        except OSError:  # ended meanwhile
+            continue
+        status[int(path.parent.name)] = dict(line.split(":\t", 1) for line in lines if ":\t" in line)
+    found = {os.getpid()}
+    while more := {pid for pid, fields in status.items() if int(fields["PPid"]) in found} - found:
+        found |= more
+    return {pid: status[pid] for pid in found}
+
+
+def peaks() -> dict[str, int]:
+    """Peak resident MB of this process's JVM, and of the greatest Python worker below it."""
+    found = {"jvm": 0, "worker": 0}
+    for pid, fields in below().items():
+        if "VmHWM" in fields and pid != os.getpid():
+            kind = "jvm" if fields["Name"].startswith("java") else "worker"
+            found[kind] = max(found[kind], int(fields["VmHWM"].split()[0]) // 1024)
+    return found
+
+
+def cpu_seconds(without: int) -> float:
+    """Processor time of this process and of all below it so far, but for the process `without`."""
+    ticks = 0
+    for pid in below():
+        if pid != without:
+            try:
+                fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            except OSError:
+                continue
+            ticks += sum(map(int, fields[11:15]))
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def child(rows: int, repeats: int, compare: bool) -> dict[str, Any]:
+    """In a process of its own: drains `rows` once to warm up and then `repeats` times, beside the plain batch."""
+    from jobs.session import spark_session
+
+    with tempfile.TemporaryDirectory() as folder:
+        base = Path(folder)
+        stream = ReplayStream(base / "stream", rows)
+        with stream as endpoint:
+            os.environ["AWS_ENDPOINT_URL_KINESIS"] = endpoint
+            spark = spark_session(job_settings(str(base / "lake")), "benchmark", str(base / "spark.log"))
+            job, plain, job_cpu, plain_cpu = [], [], [], []
+            for number in range(repeats + 1):
+                if number == 1:  # the first one started workers and compiled
+                    job, plain, job_cpu, plain_cpu = [], [], [], []
+                cpu = cpu_seconds(stream.pid)
+                seconds, count = drained(spark, base / "lake")
+                if count != rows:
+                    raise RuntimeError(f"{count} rows of {rows} were written")
+                job.append(seconds)
+                job_cpu.append(cpu_seconds(stream.pid) - cpu)
+                if compare:
+                    cpu = cpu_seconds(stream.pid)
+                    plain.append(plain_batch(spark, base / "stream/json", base / "plain"))
+                    plain_cpu.append(cpu_seconds(stream.pid) - cpu)
+            found: dict[str, Any] = {
+                "job_rows_per_second": round(rows / statistics.median(job)),
+                "job_cpu_seconds": round(statistics.median(job_cpu), 2),
+            }
+            if compare:
+                found["plain_rows_per_second"] = round(rows / statistics.median(plain))
+                found["plain_cpu_seconds"] = round(statistics.median(plain_cpu), 2)
+            found["peak_mb"] = peaks()
+            spark.stop()
+    return found
+
+
+def in_child(rows: int, repeats: int, compare: bool) -> dict[str, Any]:
+    command = [sys.executable, __file__, "--child", json.dumps([rows, repeats, compare])]
+    answer = subprocess.run(command, check=True, stdout=subprocess.PIPE, timeout=1800)
+    found: dict[str, Any] = json.loads(answer.stdout.splitlines()[-1])
+    return found
+
+
+def small_batches(seconds: int, rate: int) -> dict[str, Any]:
+    """`rate` records/s for `seconds` through the job at a trigger of 1 s, all on S3A."""
+    from benchmarks.replay_stream import payloads
+    from jobs.session import spark_session
+    from jobs.sink.ledger import LedgerEntry
+    from jobs.stream_job import run
+
+    settings = job_settings("s3://benchmark/lake", "stream_job.trigger_seconds=1", "stream.name=small-batches")
+    resources.ensure(settings)
+    entries: list[tuple[LedgerEntry, float]] = []
+    puts: dict[tuple[str, int], float] = {}
+    stop = threading.Event()
+
+    def produce() -> None:
+        kinesis, records = client("kinesis"), list(payloads(rate, 7))
+        for _ in range(seconds):
+            begun = time.monotonic()
+            for start in range(0, rate, 250):
+                batch = [
+                    {"Data": data, "PartitionKey": str(number)} for number, data in enumerate(records[start:][:250])
+                ]
+                answer = kinesis.put_records(StreamName=settings.stream.name, Records=batch)
+                accepted = time.time()
+                puts.update({(one["ShardId"], int(one["SequenceNumber"])): accepted for one in answer["Records"]})
+            time.sleep(max(0.0, 1 - (time.monotonic() - begun)))
+        time.sleep(10)
+        stop.set()
+
+    with tempfile.TemporaryDirectory() as folder:
+        spark = spark_session(settings, "benchmark", str(Path(folder) / "spark.log"))
+        threading.Thread(target=produce, daemon=True).start()
+        run(spark, settings, stop=stop, on_batch=lambda entry: entries.append((entry, time.time())))
+        spark.stop()
+    entries = entries[3:]  # the first ones start workers
+    usual = [entry for entry, _ in entries if rate / 2 <= entry.report.read <= 4 * rate]
+    stages = {
+        stage: round(statistics.median(entry.seconds.get(stage, 0.0) for entry in usual), 3)
+        for stage in usual[0].seconds
+    }
+    whole = [(entry.finished_at - entry.started_at).total_seconds() for entry in usual]
+    waits = [
+        committed - puts[shard, number]
+        for entry, committed in entries
+        for shard, found in entry.report.shards.items()
+        for number in range(int(found.first), int(found.last) + 1)
+        if (shard, number) in puts
+    ]
+    return {
+        "batch": {
+            "records": statistics.median(entry.report.read for entry in usual),
+            "batches": len(usual),
+            "seconds": round(statistics.median(whole), 3),
+            "stages": stages,
+        },
+        "latency": {
+            "records": len(waits),
+            "p50": round(statistics.median(waits), 2),
+            "p99": round(statistics.quantiles(waits, n=100)[98], 2),
+        },
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", type=Path, metavar="FILE")
+    parser.add_argument("--only", action="append", choices=NAMES, default=[])
+    parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--child", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.child:
+        print(json.dumps(child(*json.loads(options.child))))
+        return
+    wanted = options.only or list(NAMES)
+    result: dict[str, Any] = {"rows": options.rows, "ratios": {}}
+    with tempfile.TemporaryDirectory() as state:
+        own = load_settings(None, [f"local.state={state}/aws", f"local.port={_free_port()}"])
+        with server.aimed_at(server.up(own)):
+            try:
+                measure(wanted, options.rows, result)
+            finally:
+                server.down(own)
+    print(json.dumps(result, indent=2))
+    if options.json:
+        options.json.write_text(json.dumps(result, indent=2))
+
+
+def measure(wanted: list[str], rows: int, result: dict[str, Any]) -> None:
+    if "drain" in wanted:
+        found = result["drain"] = in_child(rows, 3, True)
+        result["ratios"]["job_over_plain_batch"] = round(
+            found["job_rows_per_second"] / found["plain_rows_per_second"], 2
+        )
+        # Of rows for each processor second: what stays the same while others use the machine.
+        result["ratios"]["job_over_plain_batch_cpu"] = round(found["plain_cpu_seconds"] / found["job_cpu_seconds"], 2)
+    if "memory" in wanted:
+        few, many = (in_child(count, 0, False)["peak_mb"] for count in (rows // 5, rows * 2))
+        result["memory"] = {"few": few, "many": many}
+        result["ratios"]["worker_memory_of_ten_times_the_rows"] = round(many["worker"] / few["worker"], 2)
+    if {"batch", "latency"} & set(wanted):
+        result |= small_batches(30, 1000)
+
+
+def _free_port() -> int:
+    import socket
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+if __name__ == "__main__":
+    main()
