@@ -84,7 +84,17 @@ def kinesalite(log: Path = Path(os.devnull)) -> Iterator[str]:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     process = subprocess.Popen(
-        [node, "--max-old-space-size=6000", str(script), "--port", str(port), "--createStreamMs", "5"],
+        [
+            node,
+            "--max-old-space-size=6000",
+            "--require",
+            str(ROOT / "tests" / "source" / "keep_serving.cjs"),
+            str(script),
+            "--port",
+            str(port),
+            "--createStreamMs",
+            "5",
+        ],
         stdout=log.open("w"),
         stderr=subprocess.STDOUT,
     )
