@@ -105,6 +105,8 @@ def kinesalite() -> Iterator[Emulator]:
     process = subprocess.Popen(
         [
             node,
+            "--require",
+            str(Path(__file__).with_name("keep_serving.cjs")),
             str(script),
             "--port",
             str(port),
