@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -100,6 +100,14 @@ MUTATIONS: dict[str, tuple[Callable[[Rows], Rows], tuple[int, int]]] = {
     ),
     "unknown fields lost": (change(7, rescued_data='{"n":1}'), (1, 1)),
 }
+
+
+@pytest.fixture(autouse=True, scope="module")
+def few_shuffle_partitions(spark: SparkSession) -> Iterator[None]:
+    before = spark.conf.get("spark.sql.shuffle.partitions", "200")
+    spark.conf.set("spark.sql.shuffle.partitions", "2")
+    yield
+    spark.conf.set("spark.sql.shuffle.partitions", before)
 
 
 @pytest.fixture(scope="module")
