@@ -55,6 +55,7 @@ def write_tables(spark: SparkSession, settings: Settings, rows: int) -> None:
 
 def change_one_row(settings: Settings) -> None:
     """One number of one row of the batch side."""
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
     file = min(Path(settings.lake, "processed_batch").rglob("*.parquet"))
@@ -62,7 +63,9 @@ def change_one_row(settings: Settings) -> None:
     column = rows.schema.get_field_index("mean_travel_time_seconds")
     values = rows.column(column).to_pylist()
     values[0] += 1
-    pq.write_table(rows.set_column(column, rows.schema.field(column), [values]), file)
+    pq.write_table(
+        rows.set_column(column, rows.schema.field(column), [pa.array(values, rows.schema.field(column).type)]), file
+    )
     file.with_name(f".{file.name}.crc").unlink(missing_ok=True)
 
 

@@ -14,6 +14,7 @@ from chispa.schema_comparer import assert_schema_equality
 from pyspark.sql import types as T
 
 from jobs import batch_job, parity_job, stream_job
+from jobs.contract.aws import client
 from jobs.contract.errors import ConfigurationError
 from jobs.contract.settings import Settings
 from jobs.sink.lake import lake_at
@@ -59,8 +60,12 @@ def test_both_paths_agree_on_good_records_and_on_why_the_bad_ones_are_rejected(
     # Cities whose folders Spark would take for a number, a date, a null.
     cities = ["007", "1e3", "2016-01-01", "null", "São Paulo", "a/b=c%20", "Paris"]
     records = [record(City=city, n=number) for number, city in enumerate(cities)]
-    records += [*MALFORMED, record(n=1), record(n=1), record(City=None), record(**{"Origin Display Name": ""})]
-    put(lake_settings, records)
+    records += [record(n=1), record(n=1), record(City=None), record(**{"Origin Display Name": ""})]
+    # Without a delimiter, two that are no JSON side by side would be one in the file: good ones stand between.
+    records += [part for bad in MALFORMED for part in (bad, record(n=100))]
+    kinesis = client("kinesis")
+    for data in records:  # with one key, for one shard keeps their order
+        kinesis.put_record(StreamName=lake_settings.stream.name, Data=data, PartitionKey="one")
 
     both_paths(spark, lake_settings, DeliveryOptions(delimiter=delimiter, buffer_bytes=1000))
     result = parity_job.run(spark, lake_settings)
@@ -76,7 +81,11 @@ def test_both_paths_agree_on_good_records_and_on_why_the_bad_ones_are_rejected(
 def row_changed(rows: pa.Table, column: str, value: object) -> pa.Table:
     values = rows[column].to_pylist()
     values[3] = value
-    return rows.set_column(rows.schema.get_field_index(column), rows.schema.field(column), [values])
+    return rows.set_column(
+        rows.schema.get_field_index(column),
+        rows.schema.field(column),
+        [pa.array(values, rows.schema.field(column).type)],
+    )
 
 
 MUTATIONS: dict[str, tuple[Callable[[pa.Table], pa.Table], tuple[int, int]]] = {
