@@ -24,9 +24,19 @@ ROOT = Path(__file__).parents[2]
 class Job:
     """A driver process running `jobs.stream_job`, leader of a process group that its JVM and workers belong to."""
 
-    def __init__(self, settings: Settings, log: Path, *, fault: str | None = None, until_drained: bool = False) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        log: Path,
+        *,
+        fault: str | None = None,
+        until_drained: bool = False,
+        endpoint: str | None = None,
+    ) -> None:
         environment = {name: value for name, value in os.environ.items() if not name.startswith("MOVEMENT_FAULT")}
         environment |= {"PYTHONPATH": str(ROOT), "PYSPARK_PYTHON": sys.executable}
+        if endpoint:
+            environment["AWS_ENDPOINT_URL"] = endpoint
         if fault:
             environment["MOVEMENT_FAULT"] = fault
         config = log.parent / "settings.yaml"
