@@ -142,3 +142,24 @@ def test_the_java_sdks_aws_chunked_body_is_unwrapped(aws_here: server.Running, t
         connection.request("PUT", f"/{bucket}/key", body=wrapped, headers=headers)
     assert connection.getresponse().status == 200
     assert s3.get_object(Bucket=bucket, Key="key")["Body"].read() == content
+
+
+def test_a_split_leaves_the_parents_records_and_puts_into_the_children(running: server.Running) -> None:
+    with server.aimed_at(running):
+        kinesis = boto3.client("kinesis")
+        kinesis.create_stream(StreamName="resharded", ShardCount=1)
+        kinesis.put_record(StreamName="resharded", Data=b"before", PartitionKey="k")
+        (parent,) = kinesis.list_shards(StreamName="resharded")["Shards"]
+        middle = str(2**127)
+        kinesis.split_shard(StreamName="resharded", ShardToSplit=parent["ShardId"], NewStartingHashKey=middle)
+        kinesis.put_record(StreamName="resharded", Data=b"after", PartitionKey="k")
+
+        def records(shard: str) -> list[bytes]:
+            iterator = kinesis.get_shard_iterator(
+                StreamName="resharded", ShardId=shard, ShardIteratorType="TRIM_HORIZON"
+            )["ShardIterator"]
+            return [record["Data"] for record in kinesis.get_records(ShardIterator=iterator)["Records"]]
+
+        children = [shard["ShardId"] for shard in kinesis.list_shards(StreamName="resharded")["Shards"][1:]]
+        assert records(parent["ShardId"]) == [b"before"]
+        assert sorted(records(children[0]) + records(children[1])) == [b"after"]

@@ -6,7 +6,6 @@ import os
 import shutil
 import socket
 import subprocess
-import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -17,6 +16,8 @@ import boto3
 import pytest
 from botocore.config import Config
 
+from jobs.contract.settings import load_settings
+from local import server
 from tests.source.emulators import Emulator, Stream
 
 ROOT = Path(__file__).parents[2]
@@ -61,20 +62,12 @@ def _wait_for(port: int, process: subprocess.Popen[bytes], what: str) -> None:
 
 
 @pytest.fixture(scope="session")
-def moto() -> Iterator[Emulator]:
-    port = _free_port()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tests.source.moto_server", str(port)],
-        cwd=ROOT,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        _wait_for(port, process, "moto")
-        yield Emulator("moto", f"http://127.0.0.1:{port}")
-    finally:
-        process.terminate()
-        process.wait(10)
+def moto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Emulator]:
+    """An embedded AWS of its own, as `movement local up` starts it."""
+    settings = load_settings(None, [f"local.state={tmp_path_factory.mktemp('moto')}", f"local.port={_free_port()}"])
+    running = server.up(settings)
+    yield Emulator("moto", running.endpoint)
+    server.down(settings)
 
 
 @pytest.fixture(scope="session")
