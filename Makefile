@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test fast lint format lock reference clean
+.PHONY: help setup demo test fast nightly crash test-spark bench lint format lock reference clean
 
 help: ## Show what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -23,6 +23,19 @@ test: setup lint ## Everything that CI checks
 
 fast: setup ## The tests that need neither Spark nor the embedded AWS
 	@$(BIN)/python -m pytest -q -m "not spark and not aws" $(ARGS)
+
+nightly: setup ## What takes too long for every change: thousands of examples, many kills
+	@SOURCE_EXAMPLES=2000 SOURCE_KILLS=10 CRASH_KILLS=200 $(BIN)/python -m pytest tests/source tests/crash $(ARGS)
+
+crash: setup ## Kill the streaming job N times at its fault points and at random moments (N=200)
+	@CRASH_KILLS=$(or $(N),30) $(BIN)/python -m pytest tests/crash $(ARGS)
+
+test-spark: setup ## The streaming tests on another Spark: SPARK=4.0.2 or SPARK=4.2.0
+	@bootstrap/test_spark.sh $(SPARK)
+
+bench: setup ## The benchmarks; each of benchmarks/*.py takes --json FILE
+	@for each in source stream parity producer api; do \
+		echo "== $$each"; $(BIN)/python -m benchmarks.$$each --json .movement/bench-$$each.json || exit 1; done
 
 lint: setup ## Formatter, linter, type checker
 	@$(BIN)/ruff format --check --quiet . && $(BIN)/ruff check --quiet . && $(BIN)/mypy

@@ -5,8 +5,10 @@ from pathlib import Path
 from setuptools import find_namespace_packages, setup
 
 EXTRAS = {
+    # KPL-aggregated records: the library that AWS keeps.
+    "kpl": ["aws_kinesis_agg>=1.2.3", "protobuf>=5", "six>=1.16"],
     # `movement serve`.
-    "api": ["fastapi>=0.115", "prometheus-client>=0.21", "uvicorn>=0.32"],
+    "api": ["fastapi>=0.115", "prometheus-client>=0.21", "uvicorn[standard]>=0.32"],
     # The embedded AWS of a laptop and of the tests.
     "local": ["moto[events,glue,s3]==5.2.5", "flask>=3", "flask-cors>=5"],
     # Spark itself: EMR and Glue bring their own.
@@ -16,6 +18,7 @@ EXTRAS = {
         "httpx>=0.27",
         "hypothesis>=6",
         "mypy>=1.18",
+        "orjson>=3.10",  # the benchmarks' rival
         "pytest>=8",
         "ruff>=0.14",
         "types-PyYAML",

@@ -68,7 +68,7 @@ def timed(work: Callable[[], int]) -> float:
 
 
 @contextmanager
-def kinesalite() -> Iterator[str]:
+def kinesalite(log: Path = Path(os.devnull)) -> Iterator[str]:
     node, npm = shutil.which("node"), shutil.which("npm")
     if node is None or npm is None:
         raise SystemExit("the kinesalite benchmark needs Node.js and npm; choose the others with --only")
@@ -84,9 +84,19 @@ def kinesalite() -> Iterator[str]:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     process = subprocess.Popen(
-        [node, "--max-old-space-size=6000", str(script), "--port", str(port), "--createStreamMs", "5"],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
+        [
+            node,
+            "--max-old-space-size=6000",
+            "--require",
+            str(ROOT / "tests" / "source" / "keep_serving.cjs"),
+            str(script),
+            "--port",
+            str(port),
+            "--createStreamMs",
+            "5",
+        ],
+        stdout=log.open("w"),
+        stderr=subprocess.STDOUT,
     )
     try:
         for _ in range(200):
@@ -187,7 +197,7 @@ class NoopQuery:
 
 def measure_kinesalite(records: int, rounds: int, work: Path) -> dict[str, float]:
     found: dict[str, float] = {}
-    with kinesalite() as endpoint:
+    with kinesalite(work / "kinesalite.log") as endpoint:
         client = boto_client(endpoint)
         client.create_stream(StreamName="bench", ShardCount=SHARDS)
         time.sleep(0.5)

@@ -2,7 +2,7 @@
 
 On a cluster: `spark-submit jobs/batch_job.py --config conf/emr.yaml`; as a Glue 6.0 job with the same script, without
 awsglue: `lambdas/gluejob_trigger.py` starts it after each crawl. Records are read, checked and written by the same
-code as the stream's. A run is planned, written, registered, then final (docs/adr/0004): killed anywhere, the next
+code as the stream's. A run is planned, written, registered, then final (docs/adr/0005): killed anywhere, the next
 does the same run again, and no record of a file is there twice.
 """
 

@@ -30,8 +30,10 @@ from jobs.contract.errors import ConfigurationError, MovementError, TerminalErro
 from jobs.contract.settings import Settings, load_settings
 from jobs.contract.table import TableContract, load_contract
 from jobs.session import spark_session
+from jobs.sink.claim import Claim
 from jobs.sink.lake import Lake, lake_at
 from jobs.sink.ledger import TABLES, Ledger, LedgerEntry
+from jobs.sink.rejected_share import rejected_alarms
 from jobs.sink.report import Report, add_up
 from jobs.sink.write_task import RECORD_COLUMNS, REPORT_SCHEMA, WriteTask
 from jobs.source.connectors import read_stream, tip
@@ -76,14 +78,16 @@ class BatchWriter:
         contract: TableContract,
         lake: Lake,
         catalog: GlueCatalog,
+        claim: Claim,
         on_batch: Callable[[LedgerEntry], None],
     ) -> None:
         self._settings = settings
         self._contract = contract
         self._lake = lake
         self._catalog = catalog
+        self._claim = claim
         self._on_batch = on_batch
-        self._first = True
+        self._may_have_leftovers = claim.after_crash
         self.in_hand = threading.Lock()
         self.ended = False
         self.last_batch = -1
@@ -108,16 +112,20 @@ class BatchWriter:
             log.info("batch %s-%d is in the ledger: skipped", query, batch)
             return
         started, clock = datetime.now(UTC), time.perf_counter()
-        if self._first:
+        self._claim.hold()
+        if self._may_have_leftovers:
             leftovers = ledger.remove_leftovers(batch)
             if leftovers:
                 log.warning("batch %s-%d: deleted %d files of a run that died", query, batch, len(leftovers))
-            self._first = False
+            self._may_have_leftovers = False
         seconds = {"clear": time.perf_counter() - clock}
         clock = time.perf_counter()
         task = WriteTask(self._settings.lake, f"{query}-{batch}", self._contract, self._settings.sink, RecordParser)
         report = _written(records, task)
         seconds["write"], clock = time.perf_counter() - clock, time.perf_counter()
+        alarms = rejected_alarms(report, self._settings.sink, f"{query}-{batch}")
+        for alarm in alarms:
+            log.warning("%s", alarm)
         partitions = {table: report.partitions(table) for table in TABLES}
         for table, folders in partitions.items():
             self._catalog.register(table, folders)
@@ -131,7 +139,9 @@ class BatchWriter:
             report=report,
             partitions=partitions,
             seconds={stage: round(spent, 4) for stage, spent in seconds.items()},
+            alarms=alarms,
         )
+        self._claim.hold()
         ledger.commit(entry)
         log.info("batch %s-%d: %d records, %s", query, batch, report.read, entry.seconds)
         self._on_batch(entry)
@@ -170,6 +180,8 @@ def run(
     begun, result = time.perf_counter(), StreamResult()
     contract = load_contract(settings.contract)
     lake = lake_at(settings.lake)
+    ending = tip(settings) if until_drained else None
+    records = read_stream(spark, settings, ending)
     catalog = GlueCatalog(client("glue"), settings.database, settings.lake)
     catalog.ensure_tables(lake_tables(contract))
 
@@ -177,9 +189,18 @@ def run(
         result.add(entry)
         on_batch(entry)
 
-    writer = BatchWriter(settings, contract, lake, catalog, done)
-    _choose_checkpoint_files(spark, settings.checkpoint)
-    records = read_stream(spark, settings, tip(settings) if until_drained else None)
+    with Claim(lake, settings.checkpoint) as claim:
+        writer = BatchWriter(settings, contract, lake, catalog, claim, done)
+        _run_query(records, settings, writer, stop, until_drained)
+    result.seconds = round(time.perf_counter() - begun, 3)
+    return result
+
+
+def _run_query(
+    records: DataFrame, settings: Settings, writer: BatchWriter, stop: threading.Event, until_drained: bool
+) -> None:
+    """Starts the query, waits for its end, and raises what it died of."""
+    _choose_checkpoint_files(records.sparkSession, settings.checkpoint)
     every = 0 if until_drained else settings.stream_job.trigger_seconds
     query = (
         records.writeStream.queryName("movement-stream")
@@ -197,8 +218,6 @@ def run(
     failure = query.exception()
     if failure is not None and not stop.is_set():
         raise _explained(failure, writer)
-    result.seconds = round(time.perf_counter() - begun, 3)
-    return result
 
 
 def _choose_checkpoint_files(spark: SparkSession, checkpoint: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import sys
@@ -76,7 +77,7 @@ def run_batch_path(settings: Settings, on_step: Callable[[str], None]) -> dict[s
         submit=submit_command(settings),
         job_arguments={"--config": str(_settings_file(settings))},
         names=batch_names(settings),
-        on_step=on_step,
+        on_step=lambda step: on_step(readable(step)),
     )
     path.ensure()
     ran = path.run()
@@ -94,6 +95,17 @@ def run_batch_path(settings: Settings, on_step: Callable[[str], None]) -> dict[s
         "lake": settings.lake,
         "database": settings.database,
     }
+
+
+def readable(step: str) -> str:
+    """A step as a person reads it: of a function's log line (JSON), the decision and what it is about."""
+    if not step.startswith("function: {"):
+        return step
+    line = json.loads(step.removeprefix("function: "))
+    about = [f"{key} {line[key]}" for key in ("crawler", "job", "error") if line.get(key)]
+    return (
+        f"Lambda {'gluejob_trigger' if 'job' in line else 'crawler_trigger'}: {', '.join([line['decision'], *about])}"
+    )
 
 
 def batch_names(settings: Settings) -> Names:

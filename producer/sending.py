@@ -20,9 +20,8 @@ from producer.put_request import NotAcceptedError, OutcomeUnknownError, Placed, 
 from producer.stream import ShardMap
 
 # An answer that takes longer than this is worth a thread that waits for it; building and signing a request takes 1 ms.
-_SLOW_ANSWER_SECONDS = 0.0025
-# A thread that has its answer should not wait the usual 5 ms for one that reads rows to let go of the interpreter:
-# measured on a busy machine, 1.3 times as many records.
+_SLOW_ANSWER_SECONDS = 0.004
+# A thread that has its answer should not wait the usual 5 ms for one that reads rows to let go of the interpreter.
 _SWITCH_SECONDS = 0.0005
 _WEIGHT_OF_THE_LATEST = 0.3
 

@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 OURS = ("jobs", "producer", "local", "movement", "lambdas")
-STAGES = ("source", "transform", "sink", "catalog", "gold", "observe")
+STAGES = ("source", "transform", "sink", "catalog", "delivery", "parity", "gold", "observe")
 FILES = sorted(path for package in OURS for path in (ROOT / package).rglob("*.py"))
 
 

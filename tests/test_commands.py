@@ -155,8 +155,9 @@ def test_the_demo_accounts_for_every_record_and_says_so(tmp_path: Path, exports:
                 "city=Paris/start_date=2016-09-03",
             ]
         )
-        assert result["processed_batch"] is None
-        assert result["parity"] is None
+        assert result["processed_batch"] == 3153
+        assert result["parity"] == {"equal": True, "only_stream": 0, "only_batch": 0}
+        assert "Stream and batch path agree" in done.stdout
         assert "Every record is accounted for" in done.stdout
         for noise in ("Traceback", "WARN", "log4j", "Exception"):
             assert noise not in done.stdout + done.stderr

@@ -21,7 +21,8 @@ OPEN = -2  # the text ends within the value: more of it may tell
 _TOKEN = re.compile(
     rb"[ \t\r\n]*+(?:([{}\[\],:])"
     rb'|("[^"\\]*+(?:\\.[^"\\]*+)*+")'
-    rb"|-?[0-9][0-9.eE+-]*+|true|false|null)",
+    # NaN and Infinity are no JSON, but many producers write them: the record is to be rejected whole.
+    rb"|-?(?:[0-9][0-9.eE+-]*+|Infinity)|NaN|true|false|null)",
     re.DOTALL,
 )
 _BLANK = re.compile(rb"[ \t\r\n]*+")
@@ -138,5 +139,5 @@ class Values:
         blank = _BLANK.match(self._text, at)
         begins = blank.end() if blank else at
         left = len(self._text) - begins
-        # The end of the text, a string without its end, or the first letters of `false`.
-        return OPEN if left < len("false") or self._text[begins] == ord('"') else BROKEN
+        # The end of the text, a string without its end, or the first letters of a word.
+        return OPEN if left < len("-Infinity") or self._text[begins] == ord('"') else BROKEN

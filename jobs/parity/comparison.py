@@ -115,10 +115,16 @@ def compare(
             .agg(F.sum("only_stream").alias("only_stream"), F.sum("only_batch").alias("only_batch"))
             .collect()
         }
-        found = [
-            Difference(side, row[f"only_{side}"], {name: row[name] for name in columns})
+        lacking = [
+            differences.where(F.col(f"only_{side}") > 0)
+            .orderBy(*columns)
+            .limit(samples)
+            .withColumn("side", F.lit(side))
             for side in (STREAM, BATCH)
-            for row in differences.where(F.col(f"only_{side}") > 0).orderBy(*columns).limit(samples).collect()
+        ]
+        found = [
+            Difference(row.side, row[f"only_{row.side}"], {name: row[name] for name in columns})
+            for row in lacking[0].unionByName(lacking[1]).collect()
         ]
     finally:
         differences.unpersist()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -102,24 +102,48 @@ MUTATIONS: dict[str, tuple[Callable[[Rows], Rows], tuple[int, int]]] = {
 }
 
 
+@pytest.fixture(autouse=True, scope="module")
+def few_shuffle_partitions(spark: SparkSession) -> Iterator[None]:
+    before = spark.conf.get("spark.sql.shuffle.partitions", "200")
+    spark.conf.set("spark.sql.shuffle.partitions", "2")
+    yield
+    spark.conf.set("spark.sql.shuffle.partitions", before)
+
+
+@pytest.fixture(scope="module")
+def mutated(spark: SparkSession) -> Comparison:
+    """All mutations in one comparison, each in cities of its own."""
+    rows = [row(number) for number in range(12)]
+    stream = [in_city(each, name) for name in MUTATIONS for each in rows]
+    batch = [in_city(each, name) for name, (mutate, _) in MUTATIONS.items() for each in mutate(rows)]
+    return compared(spark, stream, batch, samples=100)
+
+
+def in_city(each: dict[str, Any], name: str) -> dict[str, Any]:
+    return each | {"city": f"{each['city']}, where: {name}"}
+
+
 @pytest.mark.parametrize("name", MUTATIONS)
-def test_every_mutation_is_found_and_shown(spark: SparkSession, name: str) -> None:
+def test_every_mutation_is_found_and_shown(mutated: Comparison, name: str) -> None:
     mutate, expected = MUTATIONS[name]
     rows = [row(number) for number in range(12)]
+    lacking = {
+        difference.side: difference.row
+        for difference in mutated.samples
+        if difference.row["city"].endswith(f": {name}")
+    }
+    partitions = [part for part in mutated.partitions if part.partition[0].endswith(f": {name}")]
 
-    found = compared(spark, rows, mutate(rows))
-
-    assert totals(found) == expected
-    lacking = {difference.side: difference.row for difference in found.samples}
+    assert tuple(sum(getattr(part, f"only_{side}") for part in partitions) for side in (STREAM, BATCH)) == expected
+    wanted = {}
     if expected[0]:
-        assert lacking[STREAM] == {name: rows[7][name] for name in COLUMNS}
+        wanted[STREAM] = in_city(rows[7], name)
     if expected[1]:
         extra = next(each for each in mutate(rows)[::-1] if mutate(rows).count(each) > rows.count(each))
-        assert lacking[BATCH] == {name: extra[name] for name in COLUMNS}
-    differing = {part.partition for part in found.partitions if part.only_stream or part.only_batch}
-    assert differing == {
-        tuple(lacking[side][name] for name in CONTRACT.partition_by) for side in (STREAM, BATCH) if side in lacking
-    }
+        wanted[BATCH] = in_city(extra, name)
+    assert lacking == {side: {column: each[column] for column in COLUMNS} for side, each in wanted.items()}
+    differing = {part.partition for part in partitions if part.only_stream or part.only_batch}
+    assert differing == {tuple(each[column] for column in CONTRACT.partition_by) for each in wanted.values()}
 
 
 def test_where_a_row_came_from_does_not_count(spark: SparkSession) -> None:

@@ -64,6 +64,7 @@ class FaultyKinesis:
         self.delay = delay
         self.accepted: list[tuple[str, bytes]] = []
         self.requests: list[list[str]] = []
+        self.headers: list[dict[str, str]] = []
         self.refused = 0
         self.overlaps = 0
         self._busy_keys: set[str] = set()
@@ -113,6 +114,7 @@ class FaultyKinesis:
         if self._server is None:
             self._reset(handler)
             return
+        self.headers.append(dict(handler.headers.items()))
         if operation == "PutRecords":
             self._put_records(handler, body["Records"])
         elif operation == "DescribeStreamSummary":

@@ -25,6 +25,8 @@ from producer.api import API_KEY_VARIABLE, create_app
 from tests.producer.conftest import free_port
 from tests.producer.faulty_kinesis import Fail, FaultyKinesis, Reset, Status
 
+pytestmark = pytest.mark.aws
+
 GOOD = {
     "City": "Paris",
     "Origin Movement ID": "9",

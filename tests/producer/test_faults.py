@@ -15,6 +15,8 @@ from producer.put_records import produce
 from producer.sample import write_sample
 from tests.producer.faulty_kinesis import Fail, FaultyKinesis, Hang, Reset, Status
 
+pytestmark = pytest.mark.aws
+
 ROWS = 4000
 
 

@@ -15,6 +15,8 @@ from movement import produce_commands
 from producer.sample import write_sample
 from tests.producer.faulty_kinesis import FaultyKinesis
 
+pytestmark = pytest.mark.aws
+
 app = typer.Typer(pretty_exceptions_enable=False)
 app.command()(produce_commands.produce)
 app.command()(produce_commands.sample)

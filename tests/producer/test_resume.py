@@ -27,6 +27,8 @@ ROWS = 6000
 _RUN = """
 import sys, typer
 from movement import produce_commands
+
+pytestmark = pytest.mark.aws
 app = typer.Typer(pretty_exceptions_enable=False)
 app.command()(produce_commands.produce)
 app.command()(produce_commands.sample)

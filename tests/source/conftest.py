@@ -105,6 +105,8 @@ def kinesalite() -> Iterator[Emulator]:
     process = subprocess.Popen(
         [
             node,
+            "--require",
+            str(Path(__file__).with_name("keep_serving.cjs")),
             str(script),
             "--port",
             str(port),
@@ -153,23 +155,3 @@ def new_stream(emulator: Emulator) -> Iterator[Callable[..., Stream]]:
     yield make
     for stream in made:
         stream.delete()
-
-
-@pytest.fixture(scope="session")
-def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    os.environ["PYSPARK_PYTHON"] = sys.executable
-    os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-    from pyspark.sql import SparkSession
-
-    session = (
-        SparkSession.builder.master("local[2]")
-        .appName("source-tests")
-        .config("spark.ui.enabled", "false")
-        .config("spark.sql.session.timeZone", "UTC")
-        .config("spark.sql.shuffle.partitions", "2")
-        .config("spark.sql.warehouse.dir", str(tmp_path_factory.mktemp("warehouse")))
-        .getOrCreate()
-    )
-    session.sparkContext.setLogLevel("ERROR")
-    yield session
-    session.stop()
