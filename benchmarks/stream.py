@@ -186,8 +186,11 @@ def small_batches(seconds: int, rate: int) -> dict[str, Any]:
         threading.Thread(target=produce, daemon=True).start()
         run(spark, settings, stop=stop, on_batch=lambda entry: entries.append((entry, time.time())))
         spark.stop()
-    entries = entries[3:]  # the first ones start workers
-    usual = [entry for entry, _ in entries if rate / 2 <= entry.report.read <= 4 * rate]
+    entries = entries[1:]  # the first one starts workers
+    if not entries:
+        raise RuntimeError(f"there was one batch only in {seconds} s: this machine is too busy to measure on")
+    # On a busy machine batches grow; those of about `rate` records are what is asked for.
+    usual = [entry for entry, _ in entries if entry.report.read <= 4 * rate] or [entry for entry, _ in entries]
     stages = {
         stage: round(statistics.median(entry.seconds.get(stage, 0.0) for entry in usual), 3)
         for stage in usual[0].seconds
