@@ -22,13 +22,13 @@ from producer.put_records import produce
 from producer.sample import write_sample
 from tests.producer.faulty_kinesis import FaultyKinesis, Status
 
+pytestmark = pytest.mark.aws
 ROWS = 6000
 
 _RUN = """
 import sys, typer
 from movement import produce_commands
 
-pytestmark = pytest.mark.aws
 app = typer.Typer(pretty_exceptions_enable=False)
 app.command()(produce_commands.produce)
 app.command()(produce_commands.sample)
