@@ -28,7 +28,7 @@ nightly: setup ## What takes too long for every change: thousands of examples, m
 	@SOURCE_EXAMPLES=2000 SOURCE_KILLS=10 CRASH_KILLS=200 $(BIN)/python -m pytest tests/source tests/crash $(ARGS)
 
 crash: setup ## Kill the streaming job N times at its fault points and at random moments (N=200)
-	@CRASH_KILLS=$(or $(N),30) $(BIN)/python -m pytest tests/crash $(ARGS)
+	@CRASH_KILLS=$(or $(N),30) $(BIN)/python -m pytest tests/crash/test_kill.py -k no_kill --log-cli-level=INFO $(ARGS)
 
 test-spark: setup ## The streaming tests on another Spark: SPARK=4.0.2 or SPARK=4.2.0
 	@bootstrap/test_spark.sh $(SPARK)

@@ -127,6 +127,7 @@ class BatchWriter:
         for alarm in alarms:
             log.warning("%s", alarm)
         partitions = {table: report.partitions(table) for table in TABLES}
+        self._claim.hold()
         for table, folders in partitions.items():
             self._catalog.register(table, folders)
         seconds["register"] = time.perf_counter() - clock
