@@ -14,7 +14,8 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -201,33 +202,36 @@ def _run_query(
     records: DataFrame, settings: Settings, writer: BatchWriter, stop: threading.Event, until_drained: bool
 ) -> None:
     """Starts the query, waits for its end, and raises what it died of."""
-    _choose_checkpoint_files(records.sparkSession, settings.checkpoint)
     every = 0 if until_drained else settings.stream_job.trigger_seconds
-    query = (
-        records.writeStream.queryName("movement-stream")
-        .foreachBatch(writer)
-        .option("checkpointLocation", settings.checkpoint)
-        .trigger(processingTime=f"{int(every * 1000)} milliseconds")
-        .start()
-    )
-    try:
-        _wait(query, stop, until_drained)
-    except StreamingQueryException as error:
-        raise _explained(error, writer) from error
-    finally:
-        _end(query, writer)
+    with _checkpoint_files(records.sparkSession, settings.checkpoint):
+        query = (
+            records.writeStream.queryName("movement-stream")
+            .foreachBatch(writer)
+            .option("checkpointLocation", settings.checkpoint)
+            .trigger(processingTime=f"{int(every * 1000)} milliseconds")
+            .start()
+        )
+        try:
+            _wait(query, stop, until_drained)
+        except StreamingQueryException as error:
+            raise _explained(error, writer) from error
+        finally:
+            _end(query, writer)
     failure = query.exception()
     if failure is not None and not stop.is_set():
         raise _explained(failure, writer)
 
 
-def _choose_checkpoint_files(spark: SparkSession, checkpoint: str) -> None:
-    """On S3 a checkpoint's file is written in one PUT, without the rename that S3 does not have."""
-    if checkpoint.startswith("s3"):
-        spark.conf.set(
-            _CHECKPOINT_FILES, "org.apache.spark.internal.io.cloud.AbortableStreamBasedCheckpointFileManager"
-        )
-    else:
+@contextmanager
+def _checkpoint_files(spark: SparkSession, checkpoint: str) -> Iterator[None]:
+    """Within, a checkpoint's file on S3 is written in one PUT, without the rename that S3 does not have."""
+    if not checkpoint.startswith("s3"):
+        yield
+        return
+    spark.conf.set(_CHECKPOINT_FILES, "org.apache.spark.internal.io.cloud.AbortableStreamBasedCheckpointFileManager")
+    try:
+        yield
+    finally:
         spark.conf.unset(_CHECKPOINT_FILES)
 
 
