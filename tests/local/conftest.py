@@ -74,7 +74,8 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[server.Running
 
 @pytest.fixture
 def aws_here(running: server.Running) -> Iterator[server.Running]:
-    """As `running`; boto3 finds it, and nothing else."""
+    """As `running`; boto3 finds it, and nothing else. The functions keep a client, as Lambda does: not across tests."""
+    sqs_batch.glue.cache_clear()
     with server.aimed_at(running):
         yield running
     sqs_batch.glue.cache_clear()

@@ -26,7 +26,7 @@ def test_a_request_is_signed_and_described_as_boto3s_is(kinesis, aws_environment
     aws_environment.setenv("AWS_SESSION_TOKEN", "temporary")
     PutRequest("stream").put(RECORDS)
     entries = [{"Data": one.Data, "PartitionKey": one.PartitionKey} for one in RECORDS]
-    boto3.client("kinesis", region_name="us-east-1").put_records(StreamName="stream", Records=entries)
+    boto3.Session().client("kinesis", region_name="us-east-1").put_records(StreamName="stream", Records=entries)
 
     def shape(headers: dict[str, str]) -> dict[str, object]:
         signature = re.fullmatch(
