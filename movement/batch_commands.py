@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict
@@ -64,9 +61,13 @@ def run_batch_path(settings: Settings, on_step: Callable[[str], None]) -> dict[s
     from jobs.sink.lake import lake_at
     from lambdas import crawler_trigger, gluejob_trigger
     from local.batch_path import BatchPath
+    from local.job_runner import spark_submit
     from movement.java import require_java
 
     require_java()
+    command, environment = spark_submit()
+    conf = {"spark.ui.enabled": "false", "spark.ui.showConsoleProgress": "false", **settings.spark.conf}
+    options = [part for key, value in conf.items() for part in ("--conf", f"{key}={value}")]
     ledger = BatchLedger(lake_at(settings.lake))
     before = ledger.final_runs()
     path = BatchPath(
@@ -74,7 +75,8 @@ def run_batch_path(settings: Settings, on_step: Callable[[str], None]) -> dict[s
         crawler_trigger.handler,
         gluejob_trigger.handler,
         script=str(ROOT / "jobs" / "batch_job.py"),
-        submit=submit_command(settings),
+        submit=[*command, "--master", settings.spark.master, *options],
+        job_environment={**environment, "SPARK_LOCAL_IP": "127.0.0.1"},
         job_arguments={"--config": str(_settings_file(settings))},
         names=batch_names(settings),
         on_step=lambda step: on_step(readable(step)),
@@ -115,22 +117,6 @@ def batch_names(settings: Settings) -> Names:
     prefix = f"movement-{settings.database[:40]}"
     parts = ("crawler", "batch", "delivery-objects", "crawls", "crawl-succeeded")
     return Names(*(f"{prefix}-{part}" for part in parts))
-
-
-def submit_command(settings: Settings) -> list[str]:
-    """What stands before the job's script: spark-submit of this very environment, with the project on its path."""
-    beside = Path(sys.executable).with_name("spark-submit")
-    spark_submit = str(beside) if beside.is_file() else shutil.which("spark-submit") or "spark-submit"
-    python_path = os.pathsep.join(part for part in (str(ROOT), os.environ.get("PYTHONPATH")) if part)
-    environment = {"PYTHONPATH": python_path, "PYSPARK_PYTHON": sys.executable, "SPARK_LOCAL_IP": "127.0.0.1"}
-    conf = {"spark.ui.enabled": "false", "spark.ui.showConsoleProgress": "false", **settings.spark.conf}
-    return [
-        "/usr/bin/env",
-        *(f"{name}={value}" for name, value in environment.items()),
-        spark_submit,
-        *("--master", settings.spark.master),
-        *(part for key, value in conf.items() for part in ("--conf", f"{key}={value}")),
-    ]
 
 
 def _settings_file(settings: Settings) -> Path:

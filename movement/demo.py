@@ -29,13 +29,12 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class LakeCounts:
     """What stands in a lake: raw lines, processed rows, what the stream's path quarantined, processed partitions and
-    files; and the batch path's rows and quarantined records."""
+    files; and the batch path's rows."""
 
     raw: int
     processed: int
     quarantined: int
     processed_batch: int
-    quarantined_batch: int
     partitions: list[str]
     files: int
 
@@ -130,17 +129,14 @@ def _run(settings: Settings, paths: list[str], log: Path) -> dict[str, Any]:
 def count_lake(lake: Lake) -> LakeCounts:
     """Counts what stands in the lake by reading it: every raw line, every Parquet footer."""
     raw = sum(_lines(lake, path) for path, _ in lake.list("raw/"))
-    rejected = {
-        by_batch: sum(_lines(lake, path) for path, _ in lake.list("quarantine/") if _is_of_batch(path) == by_batch)
-        for by_batch in (False, True)
-    }
+    quarantined = sum(_lines(lake, path) for path, _ in lake.list("quarantine/") if not _is_of_batch(path))
     rows, partitions, files = 0, set(), 0
     for path, _ in lake.list("processed/"):
         rows += _rows(lake, path)
         partitions.add(path.removeprefix("processed/").rpartition("/")[0])
         files += 1
     by_batch = sum(_rows(lake, path) for path, _ in lake.list("processed_batch/"))
-    return LakeCounts(raw, rows, rejected[False], by_batch, rejected[True], sorted(partitions), files)
+    return LakeCounts(raw, rows, quarantined, by_batch, sorted(partitions), files)
 
 
 def _is_of_batch(path: str) -> bool:

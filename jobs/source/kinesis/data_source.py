@@ -27,13 +27,12 @@ if TYPE_CHECKING:
 try:  # Spark 4.2
     from pyspark.sql.streaming.datasource import (
         ReadAllAvailable,
-        ReadLimit,
         ReadMaxBytes,
         ReadMaxRows,
         SupportsTriggerAvailableNow,
     )
 except ImportError:  # Spark 4.0, 4.1: no admission control for Python sources
-    ReadAllAvailable = ReadLimit = ReadMaxBytes = ReadMaxRows = None
+    ReadAllAvailable = ReadMaxBytes = ReadMaxRows = None
 
     class SupportsTriggerAvailableNow:  # type: ignore[no-redef]
         """Stands in where Spark has no such interface."""

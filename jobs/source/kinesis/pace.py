@@ -36,9 +36,3 @@ class Pace:
             self._free_at[shard_id] = free_at + self._interval
         if free_at > now:
             self._sleep(free_at - now)
-
-    def forget(self, shard_ids: set[str]) -> None:
-        """Drops the budget of shards that are gone."""
-        with self._lock:
-            for shard_id in shard_ids:
-                self._free_at.pop(shard_id, None)
