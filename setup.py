@@ -21,6 +21,7 @@ EXTRAS = {
         "orjson>=3.10",  # the benchmarks' rival
         "pytest>=8",
         "ruff>=0.14",
+        "sqlglot==30.30.0",  # what it takes for Redshift's SQL changes between versions
         "types-PyYAML",
     ],
 }
@@ -36,6 +37,7 @@ setup(
     package_data={"conf": ["*.yaml"]},
     install_requires=[
         "boto3>=1.40",
+        "deltalake>=1.6",
         "msgspec>=0.19",
         "pyarrow>=18",
         "pandas>=2.2,<3",  # Spark asks for it before it lets Arrow batches through
