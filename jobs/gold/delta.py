@@ -38,7 +38,8 @@ _APP, _VERSION = "spark.databricks.delta.write.txnAppId", "spark.databricks.delt
 def gold_session(spark: SparkSession, conf: Mapping[str, object]) -> SparkSession:
     """A session of our own beside `spark`, with its own settings; `conf`: the user's, which win."""
     session = spark.newSession()
-    for key, value in {**_SESSION, **conf}.items():
+    shuffles = {"spark.sql.shuffle.partitions": 2 * spark.sparkContext.defaultParallelism}
+    for key, value in {**_SESSION, **shuffles, **conf}.items():
         if session.conf.isModifiable(key):
             session.conf.set(key, str(value))
     return session

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -17,6 +19,8 @@ from jobs.gold.tables import CITY_SUMMARY, CORRIDORS, HISTORY, ZONES, GoldTable
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
+
+log = logging.getLogger(__name__)
 
 # Those that a MERGE looks for by name; None among them: any.
 Cities = tuple[str | None, ...]
@@ -47,7 +51,9 @@ class IncrementWriter:
         read = ReadRows(tasks, names, self.lake, self.open_lake)
         rows = self._frame(read, CORRIDORS.ddl).persist()
         try:
+            begun = time.perf_counter()
             _check(increment, rows.count())
+            log.info("%d rows read in %.2f s", increment.rows, time.perf_counter() - begun)
             increment_session(self.spark, increment.query, increment.last)
             cities = _cities(increment)
             steps = {
@@ -71,8 +77,10 @@ class IncrementWriter:
 
     def _put(self, rows: DataFrame, table: GoldTable, **merge: Any) -> None:
         self.hold()
+        begun = time.perf_counter()
         exists = open_table(self.lake, table) is not None
         write(rows, self.lake, table, exists=exists, retention_hours=self.retention_hours, **merge)
+        log.info("%s written in %.2f s", table.folder, time.perf_counter() - begun)
 
     def _corridors(self, rows: DataFrame, cities: Cities) -> None:
         order = {"order": frames.corridor_order("t."), "source_order": frames.corridor_order("s.")}
