@@ -87,7 +87,7 @@ def run(
             GlueCatalog(client("glue"), settings.database, settings.lake).ensure_tables(catalog_tables(settings))
             spark = gold_session(start_spark(), settings.spark.conf)
             hours = settings.gold.retention_hours
-            writer = IncrementWriter(spark, settings.lake, lake_at, hours, claim.hold)
+            writer = IncrementWriter(spark, settings.lake, lake_at, hours, claim.hold, settings.spark.conf)
             while not (stop and stop.is_set()):
                 # Looked up anew for each: under the claim the tables are only changed by us.
                 increment = _pending(lake, settings)

@@ -26,23 +26,40 @@ if TYPE_CHECKING:
 # Small tables' needs; a key that the settings' spark.conf names keeps the value from there.
 _SESSION = {
     "spark.databricks.delta.snapshotPartitions": "1",
-    "spark.databricks.delta.optimizeWrite.enabled": "true",  # one file where one will do
     "spark.databricks.delta.retentionDurationCheck.enabled": "false",  # gold.retention_hours has a bound of its own
     "spark.databricks.delta.schema.autoMerge.enabled": "false",
+    # A source is the same however often it is computed: of files that never change, by a total order.
+    "spark.databricks.delta.merge.materializeSource": "none",
+    "spark.databricks.delta.writeChecksumFile.enabled": "false",  # costs a look at the whole log after each commit
     "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",
     "spark.sql.sources.parallelPartitionDiscovery.parallelism": "8",  # VACUUM's tasks: 10,000 otherwise
 }
+SMALL = 500_000
 _APP, _VERSION = "spark.databricks.delta.write.txnAppId", "spark.databricks.delta.write.txnVersion"
 
 
 def gold_session(spark: SparkSession, conf: Mapping[str, object]) -> SparkSession:
     """A session of our own beside `spark`, with its own settings; `conf`: the user's, which win."""
     session = spark.newSession()
-    shuffles = {"spark.sql.shuffle.partitions": 2 * spark.sparkContext.defaultParallelism}
-    for key, value in {**_SESSION, **shuffles, **conf}.items():
+    for key, value in {**_SESSION, **conf}.items():
         if session.conf.isModifiable(key):
             session.conf.set(key, str(value))
+    tune(session, conf, SMALL)
     return session
+
+
+def tune(spark: SparkSession, conf: Mapping[str, object], rows: int) -> None:
+    """Plans for a step over about so many rows: below SMALL, what makes plans adaptive costs more than it gives."""
+    small = rows < SMALL
+    parallel = spark.sparkContext.defaultParallelism
+    for key, value in {
+        "spark.sql.adaptive.enabled": str(not small).lower(),
+        "spark.sql.shuffle.partitions": 1 if rows < SMALL // 10 else 2 * parallel,
+        "spark.databricks.delta.optimizeWrite.enabled": str(not small).lower(),  # one task writes one file anyway
+        **conf,
+    }.items():
+        if spark.conf.isModifiable(key):
+            spark.conf.set(key, str(value))
 
 
 def increment_session(spark: SparkSession, query: str, last: int) -> None:

@@ -123,17 +123,18 @@ def latest_zones(zones: pa.Table) -> pa.Table:
     """
     keys = ["city", "movement_id"]
     sequence = pc.list_flatten(pc.list_slice(pc.split_pattern(zones["sequence_number"], ":"), 0, 1))
-    order = {
-        "_geometry": pc.is_valid(zones["geometry"]),
-        "_name": pc.is_valid(zones["display_name"]),
-        "_arrival": zones["arrival_time"],
-        "_digits": pc.utf8_length(sequence),
-        "_sequence": sequence,
-        "_sub_digits": pc.utf8_length(zones["sequence_number"]),
-        **{f"_{name}": zones[name] for name in ("sequence_number", "shard_id", "batch", "display_name", "geometry")},
-    }
-    table = pa.table({**{name: zones[name] for name in keys}, **order})
-    best = pc.sort_indices(table, [(name, "ascending") for name in keys] + [(name, "descending") for name in order])
+    order = [
+        pc.is_valid(zones["geometry"]),
+        pc.is_valid(zones["display_name"]),
+        zones["arrival_time"],
+        pc.utf8_length(sequence),
+        sequence,
+        pc.utf8_length(zones["sequence_number"]),
+        *(zones[name] for name in ("sequence_number", "shard_id", "batch", "display_name", "geometry")),
+    ]
+    by = {name: zones[name] for name in keys} | {f"o{number}": values for number, values in enumerate(order)}
+    table = pa.table(by)
+    best = pc.sort_indices(table, [(name, "ascending" if name in keys else "descending") for name in by])
     sorted_keys = table.select(keys).take(best)
     first = [True] * min(1, len(best))
     if len(best) > 1:

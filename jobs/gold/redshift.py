@@ -82,9 +82,9 @@ _COPY_NOTE = """\
 
 def copy(table: GoldTable, lake: str) -> str:
     """DELETE and COPY; TRUNCATE would commit before the rows are there."""
-    target = f"{SCHEMA}.{table.name}"
+    target, place = f"{SCHEMA}.{table.name}", lake.replace("'", "''")
     return (
-        f"BEGIN;\nDELETE FROM {target};\nCOPY {target}\nFROM '{lake}/{table.folder}/{COPY}'\n"
+        f"BEGIN;\nDELETE FROM {target};\nCOPY {target}\nFROM '{place}/{table.folder}/{COPY}'\n"
         "IAM_ROLE :'role'\nFORMAT AS PARQUET\nMANIFEST;\nCOMMIT;\n"
     )
 

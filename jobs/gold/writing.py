@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 from jobs.contract.errors import BatchMismatchError
 from jobs.contract.partitions import parse_partition_path
 from jobs.gold import frames
-from jobs.gold.delta import increment_session, open_table, write
+from jobs.gold.delta import increment_session, open_table, tune, write
 from jobs.gold.increments import Increment, SourceFile
+from jobs.gold.manifests import rows_of
 from jobs.gold.reading import ReadRows, ReadZones, Store, tasks_of
 from jobs.gold.tables import CITY_SUMMARY, CORRIDORS, HISTORY, ZONES, GoldTable
 
@@ -32,7 +33,7 @@ class IncrementWriter:
     """Writes increments to the gold tables of the lake at `lake`. `spark` is a `delta.gold_session`.
 
     `open_lake` opens the lake on a worker. `hold` raises where another job has taken over; it is called before each
-    table. `retention_hours`: of files that leave a table.
+    table. `retention_hours`: of files that leave a table. `conf`: the user's Spark settings, which win over ours.
     """
 
     spark: SparkSession
@@ -40,12 +41,16 @@ class IncrementWriter:
     open_lake: Callable[[str], Store]
     retention_hours: int
     hold: Callable[[], None]
+    conf: Mapping[str, object]
 
     def write(self, increment: Increment, files: Sequence[SourceFile]) -> None:
         """Takes every table of the increment to its last batch; `files` hold the batches' rows.
 
         Raises BatchMismatchError, before anything is written, where files and ledger disagree.
         """
+        # A MERGE may write the table's own rows again beside the increment's.
+        there = open_table(self.lake, CORRIDORS)
+        tune(self.spark, self.conf, increment.rows + (rows_of(there) if there else 0))
         names = frozenset(batch.name for batch in increment.batches)
         tasks = tasks_of(files, self.spark.sparkContext.defaultParallelism)
         read = ReadRows(tasks, names, self.lake, self.open_lake)
