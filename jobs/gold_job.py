@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
 
 from jobs.catalog.delta import delta_table, manifest_table
@@ -205,7 +206,7 @@ def _explained(what: str) -> Iterator[None]:
     """Our own error out of Spark's, whose text is the JVM's or a worker's whole traceback."""
     try:
         yield
-    except PySparkException as error:
+    except (PySparkException, Py4JJavaError) as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [repr(error)]
         ours = [line.partition(": ")[2] for line in lines if line.startswith("jobs.contract.errors.")]
         raise TerminalError(f"gold, {what}: {(ours or lines[:1])[-1]}") from error

@@ -28,8 +28,6 @@ _SESSION = {
     "spark.databricks.delta.snapshotPartitions": "1",
     "spark.databricks.delta.retentionDurationCheck.enabled": "false",  # gold.retention_hours has a bound of its own
     "spark.databricks.delta.schema.autoMerge.enabled": "false",
-    # A source is the same however often it is computed: of files that never change, by a total order.
-    "spark.databricks.delta.merge.materializeSource": "none",
     "spark.databricks.delta.writeChecksumFile.enabled": "false",  # costs a look at the whole log after each commit
     "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",
     "spark.sql.sources.parallelPartitionDiscovery.parallelism": "8",  # VACUUM's tasks: 10,000 otherwise
