@@ -20,6 +20,7 @@ EXTRAS = {
         "mypy>=1.18",
         "orjson>=3.10",  # the benchmarks' rival
         "pytest>=8",
+        "pytest-xdist>=3.8",  # two files of tests at a time: most of their time is waiting
         "ruff>=0.14",
         "sqlglot==30.30.0",  # what it takes for Redshift's SQL changes between versions
         "types-PyYAML",
@@ -38,6 +39,7 @@ setup(
     install_requires=[
         "boto3>=1.40",
         "deltalake>=1.6",
+        "isal>=1.7",  # gzip at a fifth of zlib's processor time
         "msgspec>=0.19",
         "pyarrow>=18",
         "pandas>=2.2,<3",  # Spark asks for it before it lets Arrow batches through
