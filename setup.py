@@ -11,6 +11,8 @@ EXTRAS = {
     "api": ["fastapi>=0.115", "prometheus-client>=0.21", "uvicorn[standard]>=0.32"],
     # The embedded AWS of a laptop and of the tests.
     "local": ["moto[events,glue,s3]==5.2.5", "flask>=3", "flask-cors>=5"],
+    # `movement package`: versions and markers of the lock.
+    "package": ["packaging>=24"],
     # Spark itself: EMR and Glue bring their own.
     "spark": ["pyspark==4.1.1", "delta-spark==4.2.0"],
     "dev": [
