@@ -25,7 +25,7 @@ import pyarrow as pa
 from pyspark.sql import SparkSession
 
 from jobs.catalog.glue import GlueCatalog, batch_tables
-from jobs.contract.aws import client
+from jobs.contract.aws import client, use_region
 from jobs.contract.errors import ConfigurationError, MovementError, TerminalError
 from jobs.contract.settings import Settings, load_settings
 from jobs.contract.table import TableContract, load_contract
@@ -228,14 +228,16 @@ def main(arguments: list[str] | None = None) -> int:
     What else Glue passes (`--JOB_NAME`, `--trigger_event`, `--crawled_until`, …) is not needed and let through.
     """
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None, allow_abbrev=False)
-    parser.add_argument("--config", metavar="FILE", help="settings as YAML, such as conf/glue.yaml")
+    parser.add_argument("--config", metavar="FILE", help="settings as YAML: a name in conf/, a path, or s3://…")
     parser.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="override one setting")
+    parser.add_argument("--region", metavar="REGION", help="the AWS region, where AWS_REGION is not set")
     parser.add_argument("--database", metavar="NAME", help="the delivery table's database; default: the settings'")
     parser.add_argument("--table", metavar="NAME", default=DELIVERY_TABLE, help="the delivery table")
     parser.add_argument("--json", metavar="FILE", type=Path, help="write the result there as JSON")
     options, others = parser.parse_known_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     log.info("arguments for Glue or the trigger: %s", others)
+    use_region(options.region)
     try:
         settings = load_settings(options.config, options.set)
         spark = spark_session(settings, "movement-batch")

@@ -26,11 +26,11 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.streaming import StreamingQuery
 
 from jobs.catalog.glue import GlueCatalog, lake_tables
-from jobs.contract.aws import client
+from jobs.contract.aws import client, use_region
 from jobs.contract.errors import ConfigurationError, MovementError, TerminalError, TransientError
 from jobs.contract.settings import Settings, load_settings
 from jobs.contract.table import TableContract, load_contract
-from jobs.session import spark_session
+from jobs.session import has_class, spark_session
 from jobs.sink.claim import Claim
 from jobs.sink.lake import Lake, lake_at
 from jobs.sink.ledger import TABLES, Ledger, LedgerEntry
@@ -43,6 +43,7 @@ from jobs.transform.records import RecordParser
 log = logging.getLogger(__name__)
 
 _CHECKPOINT_FILES = "spark.sql.streaming.checkpointFileManagerClass"
+_ABORTABLE = "org.apache.spark.internal.io.cloud.AbortableStreamBasedCheckpointFileManager"
 # How long a stop waits for Spark to note in its checkpoint that the batch in hand is done.
 _COMMIT_SECONDS = 10.0
 
@@ -224,11 +225,19 @@ def _run_query(
 
 @contextmanager
 def _checkpoint_files(spark: SparkSession, checkpoint: str) -> Iterator[None]:
-    """Within, a checkpoint's file on S3 is written in one PUT, without the rename that S3 does not have."""
+    """Within, a checkpoint's file on S3 is written in one PUT, without the rename that S3 does not have.
+
+    That takes Spark's module hadoop-cloud. Where a platform lacks it, Spark's own way is kept: a copy and a delete,
+    slower but as safe, for the claim keeps other writers away.
+    """
     if not checkpoint.startswith("s3"):
         yield
         return
-    spark.conf.set(_CHECKPOINT_FILES, "org.apache.spark.internal.io.cloud.AbortableStreamBasedCheckpointFileManager")
+    if not has_class(spark, _ABORTABLE):
+        log.warning("Spark has no %s here: the checkpoint is written by renaming, which takes longer", _ABORTABLE)
+        yield
+        return
+    spark.conf.set(_CHECKPOINT_FILES, _ABORTABLE)
     try:
         yield
     finally:
@@ -294,14 +303,20 @@ def stop_on_signals(stop: threading.Event) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """For spark-submit: exit code 0 after a clean end, 1 where the job failed, 2 for a wrong configuration."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--config", metavar="FILE", help="settings as YAML, such as conf/emr.yaml")
+    """For spark-submit and Glue: 0 after a clean end, 1 where the job failed, 2 for a wrong configuration.
+
+    What else Glue passes (`--JOB_NAME`, `--conf`, `--python-virtual-env`, …) is not needed and let through.
+    """
+    # No abbreviations: Glue's own --conf would be taken for --config.
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None, allow_abbrev=False)
+    parser.add_argument("--config", metavar="FILE", help="settings as YAML: a name in conf/, a path, or s3://…")
     parser.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="override one setting")
+    parser.add_argument("--region", metavar="REGION", help="the AWS region, where AWS_REGION is not set")
     parser.add_argument("--until-drained", action="store_true", help="end at the stream's tip of the start")
     parser.add_argument("--json", metavar="FILE", type=Path, help="write the result there as JSON")
     options, _ = parser.parse_known_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    use_region(options.region)
     stop = threading.Event()
     try:
         settings = load_settings(options.config, options.set)
@@ -321,4 +336,6 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    code = main()
+    if code:  # Glue takes any SystemExit for a failure
+        sys.exit(code)

@@ -13,6 +13,7 @@ import time
 import zipfile
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 # zip files begin in 1980. SOURCE_DATE_EPOCH: https://reproducible-builds.org/specs/source-date-epoch/
@@ -79,7 +80,7 @@ def write_zip(target: Path, entries: Iterable[Entry]) -> None:
 
 def _in_order(entries: Iterable[Entry]) -> list[Entry]:
     ordered = sorted(entries, key=lambda entry: entry.name)
-    for before, after in zip(ordered, ordered[1:], strict=False):
+    for before, after in pairwise(ordered):
         if before.name == after.name:
             raise ValueError(f"{after.name} is to be packed twice")
     return ordered

@@ -69,9 +69,7 @@ def needed(pins: Iterable[Pin], roots: Iterable[str], target: Target) -> list[Pi
 
     Raises ConfigurationError naming a root that the lock does not hold for that target.
     """
-    fitting = {
-        pin.name: pin for pin in pins if pin.marker is None or Marker(pin.marker).evaluate(dict(target.markers))
-    }
+    fitting = {pin.name: pin for pin in pins if pin.marker is None or Marker(pin.marker).evaluate(dict(target.markers))}
     chosen: set[str] = set()
     asked = [str(canonicalize_name(root)) for root in roots]
     for root in asked:

@@ -106,7 +106,7 @@ def package(out: Path, environments: dict[str, Target | None], *, level: int, st
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """The manifest of a packaged release. Raises ConfigurationError where there is none, or a file is not as it says."""
+    """The manifest of a packaged release, whose files are as it says. Raises ConfigurationError where they are not."""
     try:
         content: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         environments = {name: Environment(**each) for name, each in content.pop("environments").items()}

@@ -48,11 +48,9 @@ def build_wheel(folder: Path) -> Path:
         for found in copy.rglob("*"):
             found.chmod(0o755 if found.is_dir() else FILE)
         built = Path(scratch) / "built"
-        run_pip(
-            ["wheel", "--no-deps", "--no-cache-dir", "--wheel-dir", str(built)]
-            + ["--build-constraint", str(root / "bootstrap" / "wheel-build.txt"), str(copy)],
-            "build the wheel",
-        )
+        pins = str(root / "bootstrap" / "wheel-build.txt")
+        build = ["wheel", "--no-deps", "--no-cache-dir", "--wheel-dir", str(built), "--build-constraint", pins]
+        run_pip([*build, str(copy)], "build the wheel")
         (wheel,) = built.glob("*.whl")
         target = folder / wheel.name
         shutil.move(wheel, target)
