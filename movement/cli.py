@@ -15,6 +15,7 @@ from jobs.contract.errors import ConfigurationError, MovementError
 from movement import (
     batch_commands,
     demo,
+    deploy_commands,
     local_commands,
     package_commands,
     produce_commands,
@@ -40,6 +41,7 @@ app.command()(stream_commands.stream)
 app.command()(batch_commands.batch)
 app.command()(batch_commands.parity)
 app.command()(package_commands.package)
+app.add_typer(deploy_commands.app, name="deploy")
 
 
 def main() -> None:
