@@ -42,11 +42,12 @@ def put(file: Path, uri: str) -> Call:
         raise ConfigurationError(f"{file}: larger than {LARGEST:,} bytes")
     parts = urlsplit(uri)
     with file.open("rb") as content:
-        digest = hashlib.file_digest(content, "sha256").digest()
+        digest = hashlib.file_digest(content, "sha256")
     parameters = {
         "Bucket": parts.netloc,
         "Key": parts.path.lstrip("/"),
-        "ChecksumSHA256": base64.b64encode(digest).decode(),
+        "ChecksumSHA256": base64.b64encode(digest.digest()).decode(),
+        "Metadata": {"sha256": digest.hexdigest()},
         "IfNoneMatch": "*",
     }
     return Call("s3", "PutObject", parameters, body=file, when="it is not there yet")
@@ -60,7 +61,7 @@ def send(calls: Iterable[Call], on_file: Callable[[str, bool], None] = lambda _k
     sent = []
     for call in calls:
         key = call.parameters["Key"]
-        is_new = _stands(call) is None
+        is_new = not _stands(call)
         if is_new:
             call.send()
             sent.append(key)
@@ -68,17 +69,17 @@ def send(calls: Iterable[Call], on_file: Callable[[str, bool], None] = lambda _k
     return sent
 
 
-def _stands(call: Call) -> bool | None:
-    """True where the same file is there already, None where none is. Raises TerminalError where another is."""
+def _stands(call: Call) -> bool:
+    """Whether the same file is there already. Raises TerminalError where another is."""
     bucket, key = call.parameters["Bucket"], call.parameters["Key"]
     with explained(f"look for s3://{bucket}/{key}"):
         try:
-            found = client("s3").head_object(Bucket=bucket, Key=key, ChecksumMode="ENABLED")
+            found = client("s3").head_object(Bucket=bucket, Key=key)
         except ClientError as error:
             if error_code(error) in ("404", "NoSuchKey", "NotFound"):
-                return None
+                return False
             raise
-    if found.get("ChecksumSHA256") != call.parameters["ChecksumSHA256"]:
+    if found.get("Metadata") != call.parameters["Metadata"]:
         raise TerminalError(
             f"s3://{bucket}/{key}: another file has this name, and a release never changes; delete it, or the release"
         )
