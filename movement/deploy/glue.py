@@ -87,14 +87,15 @@ def definition(job: Job) -> dict[str, Any]:
         "--job-language": "python",
         "--python-virtual-env": job.artifact(GLUE_ENVIRONMENT),
         "--datalake-formats": "delta",
+        "--TempDir": f"{deploy.artifacts}/glue-temporary/",  # else Glue makes a bucket, which may be open to all
         "--enable-metrics": "true",
         "--enable-observability-metrics": "true",
         "--enable-continuous-cloudwatch-log": "true",
         **dict(zip(job.arguments[::2], job.arguments[1::2], strict=True)),
     }
-    conf = with_own(job, {"spark.executorEnv.AWS_REGION": job.region})
-    # Glue takes one --conf, which holds the others: https://docs.aws.amazon.com/glue/latest/dg/ …-etl-glue-arguments
-    arguments["--conf"] = " --conf ".join(f"{key}={value}" for key, value in conf.items())
+    conf = with_own(job, {})
+    if conf:  # one --conf, which holds the others
+        arguments["--conf"] = " --conf ".join(f"{key}={value}" for key, value in conf.items())
     found: dict[str, Any] = {
         "Description": f"movement-lake {job.manifest.release}: Kinesis to the lake",
         "Role": deploy.role_arn,

@@ -376,6 +376,7 @@ def test_glue_creates_the_job_updates_it_and_runs_it_once(release: Path, account
     assert (replaced.replaced, replaced.run.state) == (first.run.id, "RUNNING")
     found = glue.get_job(JobName=name)["Job"]
     assert found["Command"]["Name"] == "gluestreaming"
+    assert "--conf" not in found["DefaultArguments"]
     assert found["DefaultArguments"]["--python-virtual-env"] == f"{job.uri}/glue-environment.tar.gz"
     assert json.loads(found["DefaultArguments"]["--set"])["stream.name"] == "another"
     states = {run["Id"]: run["JobRunState"] for run in glue.get_job_runs(JobName=name)["JobRuns"]}
