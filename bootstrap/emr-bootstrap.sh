@@ -1,26 +1,22 @@
 #!/usr/bin/env bash
 # EMR on EC2, bootstrap action: the release's environment on every node, checked, before anything runs.
 #
-#   emr-bootstrap.sh s3://BUCKET/PREFIX/RELEASE SHA256-OF-MANIFEST [FOLDER]
+#   emr-bootstrap.sh s3://BUCKET/PREFIX/RELEASE [SHA256-OF-MANIFEST [FOLDER]]
 #
-# Fetches manifest.json (its SHA-256 is the argument, so nothing that lies in S3 is trusted by itself), then
-# environment.tar.gz, checks it against the manifest, and unpacks it to FOLDER/RELEASE (default /opt/movement).
+# Fetches manifest.json and environment.tar.gz, checks the second against the first, and with the argument the first
+# against that, so that nothing that lies in S3 is trusted by itself. Unpacks to FOLDER/RELEASE (/opt/movement);
 # `deploy.emr.bootstrapped: true` makes the steps use it. Safe to repeat: what is there and whole is left alone.
 set -euo pipefail
+umask 022  # what is unpacked is for every user of the node
 
 fail() { echo "emr-bootstrap: $*" >&2; exit 1; }
 
-[ $# -ge 2 ] && [ $# -le 3 ] || fail "usage: $0 s3://BUCKET/PREFIX/RELEASE SHA256-OF-MANIFEST [FOLDER]"
-source=${1%/} wanted=$2 release=${1%/}
+[ $# -ge 1 ] && [ $# -le 3 ] || fail "usage: $0 s3://BUCKET/PREFIX/RELEASE [SHA256-OF-MANIFEST [FOLDER]]"
+source=${1%/} wanted=${2:-} release=${1%/}
 release=${release##*/}
 target=${3:-/opt/movement}/$release
 case "$source" in s3://*/*) ;; *) fail "$source: allowed: s3://BUCKET/PREFIX/RELEASE" ;; esac
-[[ $wanted =~ ^[0-9a-f]{64}$ ]] || fail "$wanted: allowed: a SHA-256 in hex, the one of manifest.json"
-
-if [ -f "$target/.sha256" ] && [ "$(cat "$target/.sha256")" = "$wanted" ]; then
-    echo "emr-bootstrap: $target is there"
-    exit 0
-fi
+[[ -z $wanted || $wanted =~ ^[0-9a-f]{64}$ ]] || fail "$wanted: allowed: a SHA-256 in hex, the one of manifest.json"
 
 root=""
 [ "$(id -u)" = 0 ] || root="sudo"
@@ -33,7 +29,12 @@ fetch() { aws s3 cp --only-show-errors "$source/$1" "$scratch/$1" || fail "could
 check() { echo "$2  $scratch/$1" | sha256sum --check --status || fail "$source/$1: its SHA-256 is not $2"; }
 
 fetch manifest.json
-check manifest.json "$wanted"
+[ -z "$wanted" ] || check manifest.json "$wanted"
+wanted=$(sha256sum "$scratch/manifest.json" | cut -d' ' -f1)
+if [ -f "$target/.sha256" ] && [ "$(cat "$target/.sha256")" = "$wanted" ]; then
+    echo "emr-bootstrap: $target is there"
+    exit 0
+fi
 # Python is on every node, jq is not.
 read -r digest python < <(python3 - "$scratch/manifest.json" <<'PYTHON'
 import json, sys

@@ -79,6 +79,7 @@ def package(
     for name, artifact in built.artifacts.items():
         table.add_row(name, f"{artifact.bytes:,}", artifact.sha256[:16])
     out.print(table)
-    out.print(f"\nRelease {built.release} ({time.monotonic() - begun:.0f} s)", soft_wrap=True)
     digest = hashlib.sha256((out_folder / release.MANIFEST).read_bytes()).hexdigest()
+    out.print(f"\nRelease {built.release} ({time.monotonic() - begun:.0f} s)", soft_wrap=True)
+    out.print(f"SHA-256 of {release.MANIFEST}: {digest}", soft_wrap=True)
     write_result(json_file, json.loads(json.dumps(asdict(built))) | {"out": str(out_folder), "manifest_sha256": digest})

@@ -261,7 +261,8 @@ def test_the_bootstrap_action_installs_what_it_has_checked_and_repeats_harmlessl
     python = folder / "opt" / "0.1.0-abc" / "bin" / "python"
     assert subprocess.check_output([python, "-I", "-c", "import ours; print(ours.here)"], text=True) == "1\n"
     asked = (folder / "asked").read_text().split()
-    assert asked == ["s3://b/0.1.0-abc/manifest.json", "s3://b/0.1.0-abc/environment.tar.gz"], "once"
+    assert asked.count("s3://b/0.1.0-abc/environment.tar.gz") == 1
+    assert "is there" in second.stdout
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="a bootstrap action that is not root asks for sudo")
