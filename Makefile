@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test fast nightly crash test-spark bench lint format lock reference clean
+.PHONY: help setup demo test fast nightly crash test-spark bench lint format lock reference package clean
 
 help: ## Show what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -50,6 +50,9 @@ lock: ## Pin the dependencies of setup.py anew in requirements.lock (needs uv)
 
 reference: setup ## Write conf/reference.yaml from the settings' classes
 	@$(BIN)/python -m jobs.contract.reference > conf/reference.yaml
+
+package: setup ## What EMR, Glue and Lambda take, in dist/release
+	@$(BIN)/movement package $(ARGS)
 
 clean: ## Remove what was installed and written here
 	@test ! -x $(BIN)/movement || $(BIN)/movement local down
