@@ -46,6 +46,7 @@ def build_environment(archive: Path, wheel: Path, target: Target, level: int = 6
         packages = Path(scratch) / "packages"
         run_pip(
             ["install", "--require-hashes", "--no-deps", "--no-compile", "--only-binary", ":all:"]
+            + ["--ignore-requires-python"]  # older pips ask this Python, not the target; the lock has asked already
             + ["--python-version", target.python, "--implementation", "cp", "--target", str(packages)]
             + [part for tag in target.platforms for part in ("--platform", tag)]
             + ["--requirement", str(wanted)],

@@ -1,7 +1,8 @@
-"""This source tree → the wheel, built by pip and setuptools from a clean copy of what belongs in it.
+"""This source tree → the wheel, built by setuptools from a clean copy of what belongs in it.
 
 The copy has fixed modes, and neither a checkout's leftovers (caches, `build/`, another `egg-info`) nor its umask get
-into the wheel. setuptools is pinned in bootstrap/wheel-build.txt; SOURCE_DATE_EPOCH gives every file its time.
+into the wheel. setuptools is pinned, with its hash, in bootstrap/wheel-build.txt; pip's own build isolation takes
+hashes in its newest versions only. SOURCE_DATE_EPOCH gives every file its time.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from movement.packaging.archives import FILE, epoch
 
 ROOT = Path(__file__).parents[2]
 PARTS = ("jobs", "producer", "lambdas", "local", "movement", "conf")
+# The PEP 517 hook, without this environment's packages.
+_BUILD = "import sys; from setuptools import build_meta; build_meta.build_wheel(sys.argv[1])"
 _BESIDE = ("setup.py", "pyproject.toml", "README.md", "requirements.lock")
 
 
@@ -47,10 +50,14 @@ def build_wheel(folder: Path) -> Path:
             shutil.copyfile(root / name, copy / name)
         for found in copy.rglob("*"):
             found.chmod(0o755 if found.is_dir() else FILE)
-        built = Path(scratch) / "built"
+        tools, built = Path(scratch) / "tools", Path(scratch) / "built"
         pins = str(root / "bootstrap" / "wheel-build.txt")
-        build = ["wheel", "--no-deps", "--no-cache-dir", "--wheel-dir", str(built), "--build-constraint", pins]
-        run_pip([*build, str(copy)], "build the wheel")
+        run_pip(
+            ["install", "--no-deps", "--require-hashes", "--target", str(tools), "--requirement", pins],
+            "fetch what builds the wheel",
+        )
+        built.mkdir()
+        _run(["-S", "-c", _BUILD, str(built)], "build the wheel", cwd=copy, PYTHONPATH=str(tools))
         (wheel,) = built.glob("*.whl")
         target = folder / wheel.name
         shutil.move(wheel, target)
@@ -59,18 +66,24 @@ def build_wheel(folder: Path) -> Path:
 
 
 def run_pip(arguments: list[str], what: str) -> None:
-    """Runs this interpreter's pip, away from its user's own folders. Raises TransientError with its last words."""
-    done = subprocess.run(  # noqa: S603 (our interpreter's pip, arguments of our own)
-        [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", "--no-input", *arguments],
-        env={**os.environ, "SOURCE_DATE_EPOCH": str(epoch()), "PYTHONDONTWRITEBYTECODE": "1"},
+    """Runs this interpreter's pip. Raises TransientError with its last words where it fails."""
+    _run(["-m", "pip", "--quiet", "--disable-pip-version-check", "--no-input", *arguments], what)
+
+
+def _run(arguments: list[str], what: str, cwd: Path | None = None, **variables: str) -> None:
+    """Runs this interpreter. Raises TransientError with its last words where it fails."""
+    done = subprocess.run(  # noqa: S603 (our own interpreter, arguments of our own)
+        [sys.executable, *arguments],
+        cwd=cwd,
+        env={**os.environ, "SOURCE_DATE_EPOCH": str(epoch()), "PYTHONDONTWRITEBYTECODE": "1", **variables},
         capture_output=True,
         text=True,
         check=False,
     )
     if done.returncode:
         said = [line for line in (done.stderr + done.stdout).splitlines() if line.strip()]
-        errors = [line for line in said if line.lower().startswith("error")]
-        raise TransientError(f"{what}: pip failed: {(errors or said or ['it said nothing'])[-1].strip()}")
+        errors = [line for line in said if "error" in line.lower()]
+        raise TransientError(f"{what}: it failed: {(errors or said or ['it said nothing'])[-1].strip()}")
 
 
 def version_of(wheel: Path) -> str:
