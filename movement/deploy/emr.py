@@ -32,6 +32,7 @@ class Emr:
 
     title = "EMR on EC2"
     running = frozenset({"RUNNING"})
+    ending = frozenset({"CANCEL_PENDING"})
     ended = frozenset({"COMPLETED", "CANCELLED", "FAILED", "INTERRUPTED"})
 
     def requests(self, job: Job, replace: bool) -> list[Call]:

@@ -26,6 +26,7 @@ class EmrServerless:
 
     title = "EMR Serverless"
     running = frozenset({"RUNNING"})
+    ending = frozenset({"CANCELLING"})
     ended = frozenset({"SUCCESS", "FAILED", "CANCELLED"})
 
     def requests(self, job: Job, replace: bool) -> list[Call]:

@@ -30,6 +30,7 @@ class Glue:
 
     title = "AWS Glue"
     running = frozenset({"RUNNING"})
+    ending = frozenset({"STOPPING"})
     ended = frozenset({"STOPPED", "SUCCEEDED", "FAILED", "TIMEOUT", "ERROR", "EXPIRED"})
 
     def requests(self, job: Job, replace: bool) -> list[Call]:

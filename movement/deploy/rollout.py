@@ -33,6 +33,7 @@ class Platform(Protocol):
 
     title: str
     running: frozenset[str]  # the states in which it reads the stream
+    ending: frozenset[str]  # the states of a run that was told to end
     ended: frozenset[str]  # the states that nothing follows
 
     def requests(self, job: Job, replace: bool) -> list[Call]:
@@ -92,11 +93,12 @@ def roll_out(
     sent = upload.send(job.uploads, lambda key, new: step(f"{'uploaded' if new else 'is there'}: {key}"))
     deadline = clock() + job.settings.deploy.wait_seconds
     before = platform.found(job)
-    if before is not None and not replace:
-        return Outcome(before, sent, left=True, replaced=None)
-    if before is not None:
+    if before is not None and before.state not in platform.ending:
+        if not replace:
+            return Outcome(before, sent, left=True, replaced=None)
         step(f"stopping {before.id}")
         platform.stop(job, before)
+    if before is not None:
         while (before := platform.look(job, before)).state not in platform.ended:
             _go_on(before, deadline, clock, pause, "still has not ended")
             step(f"stopping {before.id}: {before.state}")

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from botocore.exceptions import ClientError
 
 from jobs.contract.aws import client, error_code, explained
-from jobs.contract.errors import ConfigurationError, TerminalError
+from jobs.contract.errors import AwsAccessError, ConfigurationError, TerminalError
 from movement.deploy.calls import Call
 from movement.packaging.release import MANIFEST, Manifest
 
@@ -78,6 +78,10 @@ def _stands(call: Call) -> bool:
         except ClientError as error:
             if error_code(error) in ("404", "NoSuchKey", "NotFound"):
                 return False
+            if error_code(error) in ("403", "AccessDenied"):  # HEAD has no body that would say more
+                raise AwsAccessError(
+                    f"look for s3://{bucket}/{key}: AWS refused; it takes s3:GetObject, and s3:ListBucket on the bucket"
+                ) from error
             raise
     if found.get("Metadata") != call.parameters["Metadata"]:
         raise TerminalError(

@@ -22,7 +22,7 @@ from tests.test_stream_job import _numbers, catalogued, folders, put, raw_lines,
 
 pytestmark = [pytest.mark.spark, pytest.mark.aws]
 
-RECORDS = 1200
+RECORDS = 800
 BATCH = 200
 
 

@@ -188,6 +188,7 @@ class Scripted:
 
     title = "Scripted"
     running = frozenset({"RUNNING"})
+    ending = frozenset({"STOPPING"})
     ended = frozenset({"FAILED", "STOPPED"})
 
     def __init__(self, before: list[str], after: list[str]) -> None:
@@ -245,6 +246,14 @@ def test_a_job_is_replaced_only_once_the_old_run_has_ended(no_uploads: Job) -> N
     assert (outcome.run, outcome.replaced) == (Run("new", "RUNNING", "disk full"), "old")
     assert platform.log == ["check", "stop old", "start anew"]
     assert platform.before == ["STOPPED"], "it was seen ended"
+
+
+def test_a_run_that_is_ending_already_is_waited_for(no_uploads: Job) -> None:
+    platform = Scripted(["STOPPING", "STOPPING", "STOPPED"], ["RUNNING"])
+
+    outcome = go(platform, no_uploads)
+
+    assert (outcome.run.id, outcome.left, platform.log) == ("new", False, ["check", "start anew"])
 
 
 @pytest.mark.parametrize(
