@@ -221,7 +221,9 @@ def bootstrap(folder: Path, digest: str) -> subprocess.CompletedProcess[str]:
     (folder / "bin" / "aws").write_text(
         f'#!/bin/sh\necho "$4" >> "{folder}/asked"\ncp "{folder}/${{4#s3://b/}}" "$5"\n'
     )
-    (folder / "bin" / "aws").chmod(0o755)
+    (folder / "bin" / "sudo").write_text('#!/bin/sh\nexec "$@"\n')  # where the tests' user is not root
+    for program in (folder / "bin").iterdir():
+        program.chmod(0o755)
     return subprocess.run(
         ["bash", str(ROOT / "bootstrap" / "emr-bootstrap.sh"), "s3://b/0.1.0-abc", digest, str(folder / "opt")],
         env={"PATH": f"{folder / 'bin'}:/usr/bin:/bin", "HOME": str(folder)},
@@ -251,7 +253,6 @@ def served(tmp_path: Path) -> tuple[Path, str]:
     return tmp_path, hashlib.sha256((released / "manifest.json").read_bytes()).hexdigest()
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="a bootstrap action that is not root asks for sudo")
 def test_the_bootstrap_action_installs_what_it_has_checked_and_repeats_harmlessly(served: tuple[Path, str]) -> None:
     folder, digest = served
 
@@ -265,7 +266,6 @@ def test_the_bootstrap_action_installs_what_it_has_checked_and_repeats_harmlessl
     assert "is there" in second.stdout
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="a bootstrap action that is not root asks for sudo")
 @pytest.mark.parametrize("changed", ["manifest.json", "environment.tar.gz"])
 def test_the_bootstrap_action_installs_nothing_that_was_changed(served: tuple[Path, str], changed: str) -> None:
     folder, digest = served
