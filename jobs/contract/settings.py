@@ -17,6 +17,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from jobs.contract.errors import ConfigurationError
+from jobs.contract.observe_settings import ObserveSettings
 from jobs.contract.table import find_configuration
 from jobs.contract.validation import explain
 from jobs.contract.yaml_file import read_yaml
@@ -222,6 +223,7 @@ class Settings(_Model):
     source: SourceSettings = SourceSettings()
     stream_job: StreamJobSettings = StreamJobSettings()
     sink: SinkSettings = SinkSettings()
+    observe: ObserveSettings = ObserveSettings()
     spark: SparkSettings = SparkSettings()
     local: LocalSettings = LocalSettings()
 

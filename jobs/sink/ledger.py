@@ -20,7 +20,8 @@ TABLES: tuple[Kind, ...] = ("raw", "processed", "quarantine")
 class LedgerEntry(msgspec.Struct):
     """What a batch did. Times are UTC; `seconds` are of the driver's clock, `report.seconds` summed over tasks.
 
-    `alarms`: what somebody should look at, in words, such as too many rejected records.
+    `alarms`: what somebody should look at, in words, such as too many rejected records. `registered`: partitions that
+    the job sent to the catalog for the first time since its start.
     """
 
     query: str
@@ -32,6 +33,7 @@ class LedgerEntry(msgspec.Struct):
     partitions: dict[Kind, list[str]]
     seconds: dict[str, float]
     alarms: list[str] = []
+    registered: int = 0
     version: int = 1
 
 

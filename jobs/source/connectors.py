@@ -1,7 +1,7 @@
 """Which connector reads the stream: ours (`native`) or EMR's JVM connector (`aws-kinesis`).
 
 Whatever is chosen, what goes on to `jobs.transform` has the same columns: `data, shard_id, sequence_number,
-partition_key, arrival_time, stream`.
+partition_key, arrival_time, stream, repeats`.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from jobs.contract import aws
 from jobs.contract.errors import ConfigurationError
+from jobs.contract.repeats import REPEATS
 from jobs.contract.settings import Settings
 from jobs.source.kinesis.boto_client import BotoStreamClient
 from jobs.source.kinesis.data_source import KinesisDataSource
@@ -31,6 +32,7 @@ _FROM_JVM = (
     "partitionKey as partition_key",
     "approximateArrivalTimestamp as arrival_time",
     "streamName as stream",
+    f"cast(null as string) as {REPEATS}",
 )
 
 
