@@ -14,7 +14,7 @@ import logging
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -32,11 +32,13 @@ from jobs.contract.table import TableContract, load_contract
 from jobs.delivery.discovery import delivery_files
 from jobs.delivery.files import DeliveryFile, spread
 from jobs.delivery.reading import ReadFiles
+from jobs.failures import explained_failure
 from jobs.session import spark_session
 from jobs.sink.batch_ledger import TABLES, BatchEntry, BatchLedger, Plan
 from jobs.sink.lake import Lake, lake_at
 from jobs.sink.report import Report, add_up
 from jobs.sink.write_task import REPORT_SCHEMA, WriteTask
+from jobs.totals import Totals
 from jobs.transform.records import RecordParser
 
 log = logging.getLogger(__name__)
@@ -49,27 +51,17 @@ RUN_BYTES = 64 * 1024**3
 
 
 @dataclass
-class BatchResult:
+class BatchResult(Totals):
     """What one call of the job did, over all its runs."""
 
     runs: int = 0
     files: int = 0
-    read: int = 0
-    processed: int = 0
-    quarantined: int = 0
-    partitions: list[str] = field(default_factory=list)
-    reasons: dict[str, int] = field(default_factory=dict)
-    seconds: float = 0.0
 
     def add(self, entry: BatchEntry) -> None:
         """Takes in one run."""
         self.runs += 1
         self.files += len(entry.files)
-        for name in ("read", "processed", "quarantined"):
-            setattr(self, name, getattr(self, name) + getattr(entry.report, name))
-        self.partitions = sorted({*self.partitions, *entry.partitions["processed_batch"]})
-        for reason, count in entry.report.reasons.items():
-            self.reasons[reason] = self.reasons.get(reason, 0) + count
+        self.count(entry.report, entry.partitions["processed_batch"])
 
 
 @dataclass(frozen=True)
@@ -167,7 +159,7 @@ class BatchJob:
         try:
             reports = numbers.mapInArrow(task, REPORT_SCHEMA).collect()
         except Exception as error:
-            raise _explained(error) from error
+            raise explained_failure(error, "the batch job") from error
         return add_up(msgspec.json.decode(row.report, type=Report) for row in reports)
 
 
@@ -211,15 +203,6 @@ def _first(files: list[DeliveryFile]) -> list[DeliveryFile]:
             break
         chosen.append(file)
     return chosen
-
-
-def _explained(error: Exception) -> MovementError:
-    """Our own error out of Spark's, whose text is the worker's whole traceback."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    ours = [line for line in lines if line.startswith("jobs.contract.errors.")]
-    if ours:
-        return TerminalError(ours[-1].partition(": ")[2])
-    return TerminalError(f"the batch job failed: {lines[0] if lines else repr(error)}")
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -28,9 +28,17 @@ from pyspark.sql.streaming import StreamingQuery
 from jobs.catalog.glue import GlueCatalog, lake_tables
 from jobs.contract.aws import client, use_region
 from jobs.contract.errors import ConfigurationError, MovementError, TerminalError, TransientError
+from jobs.contract.repeats import REPEATS
 from jobs.contract.settings import Settings, load_settings
 from jobs.contract.table import TableContract, load_contract
+<<<<<<< HEAD
 from jobs.session import has_class, spark_session
+=======
+from jobs.failures import explained_failure
+from jobs.observe.log_lines import log_to_stderr
+from jobs.observe.observer import Observer
+from jobs.session import spark_session
+>>>>>>> observe
 from jobs.sink.claim import Claim
 from jobs.sink.lake import Lake, lake_at
 from jobs.sink.ledger import TABLES, Ledger, LedgerEntry
@@ -38,10 +46,13 @@ from jobs.sink.rejected_share import rejected_alarms
 from jobs.sink.report import Report, add_up
 from jobs.sink.write_task import RECORD_COLUMNS, REPORT_SCHEMA, WriteTask
 from jobs.source.connectors import read_stream, tip
+from jobs.totals import Totals
 from jobs.transform.records import RecordParser
+from jobs.watching import batch_figures, watched
 
 log = logging.getLogger(__name__)
 
+_QUERY = "movement-stream"
 _CHECKPOINT_FILES = "spark.sql.streaming.checkpointFileManagerClass"
 _ABORTABLE = "org.apache.spark.internal.io.cloud.AbortableStreamBasedCheckpointFileManager"
 # How long a stop waits for Spark to note in its checkpoint that the batch in hand is done.
@@ -49,26 +60,17 @@ _COMMIT_SECONDS = 10.0
 
 
 @dataclass
-class StreamResult:
+class StreamResult(Totals):
     """What one run of the job did, over all its batches."""
 
     batches: int = 0
-    read: int = 0
     raw: int = 0
-    processed: int = 0
-    quarantined: int = 0
-    partitions: list[str] = field(default_factory=list)
-    reasons: dict[str, int] = field(default_factory=dict)
-    seconds: float = 0.0
 
     def add(self, entry: LedgerEntry) -> None:
         """Takes in one batch."""
         self.batches += 1
-        for name in ("read", "raw", "processed", "quarantined"):
-            setattr(self, name, getattr(self, name) + getattr(entry.report, name))
-        self.partitions = sorted({*self.partitions, *entry.partitions["processed"]})
-        for reason, count in entry.report.reasons.items():
-            self.reasons[reason] = self.reasons.get(reason, 0) + count
+        self.raw += entry.report.raw
+        self.count(entry.report, entry.partitions["processed"])
 
 
 class BatchWriter:
@@ -130,8 +132,7 @@ class BatchWriter:
             log.warning("%s", alarm)
         partitions = {table: report.partitions(table) for table in TABLES}
         self._claim.hold()
-        for table, folders in partitions.items():
-            self._catalog.register(table, folders)
+        registered = sum(self._catalog.register(table, folders) for table, folders in partitions.items())
         seconds["register"] = time.perf_counter() - clock
         entry = LedgerEntry(
             query=query,
@@ -143,15 +144,16 @@ class BatchWriter:
             partitions=partitions,
             seconds={stage: round(spent, 4) for stage, spent in seconds.items()},
             alarms=alarms,
+            registered=registered,
         )
         self._claim.hold()
         ledger.commit(entry)
-        log.info("batch %s-%d: %d records, %s", query, batch, report.read, entry.seconds)
         self._on_batch(entry)
 
 
 def _written(records: DataFrame, task: WriteTask) -> Report:
-    reports = records.select(*RECORD_COLUMNS).mapInArrow(task, REPORT_SCHEMA).collect()
+    columns = [name for name in (*RECORD_COLUMNS, REPEATS) if name in records.columns]
+    reports = records.select(*columns).mapInArrow(task, REPORT_SCHEMA).collect()
     return add_up(msgspec.json.decode(row.report, type=Report) for row in reports)
 
 
@@ -188,13 +190,16 @@ def run(
     catalog = GlueCatalog(client("glue"), settings.database, settings.lake)
     catalog.ensure_tables(lake_tables(contract))
 
-    def done(entry: LedgerEntry) -> None:
-        result.add(entry)
-        on_batch(entry)
+    with Observer(settings.observe, settings.stream.name) as observer, Claim(lake, settings.checkpoint) as claim:
 
-    with Claim(lake, settings.checkpoint) as claim:
+        def done(entry: LedgerEntry) -> None:
+            result.add(entry)
+            observer.batch(batch_figures(entry))
+            on_batch(entry)
+
         writer = BatchWriter(settings, contract, lake, catalog, claim, done)
-        _run_query(records, settings, writer, stop, until_drained)
+        with watched(spark, observer, _QUERY):
+            _run_query(records, settings, writer, stop, until_drained)
     result.seconds = round(time.perf_counter() - begun, 3)
     return result
 
@@ -206,7 +211,7 @@ def _run_query(
     every = 0 if until_drained else settings.stream_job.trigger_seconds
     with _checkpoint_files(records.sparkSession, settings.checkpoint):
         query = (
-            records.writeStream.queryName("movement-stream")
+            records.writeStream.queryName(_QUERY)
             .foreachBatch(writer)
             .option("checkpointLocation", settings.checkpoint)
             .trigger(processingTime=f"{int(every * 1000)} milliseconds")
@@ -280,14 +285,8 @@ def _end(query: StreamingQuery, writer: BatchWriter) -> None:
 
 
 def _explained(error: StreamingQueryException, writer: BatchWriter) -> MovementError:
-    """Our own error out of Spark's, whose text is the worker's whole traceback."""
-    if isinstance(writer.error, MovementError):
-        return writer.error
-    text = str(error)
-    ours = [line for line in text.splitlines() if line.lstrip().startswith("jobs.contract.errors.")]
-    if ours:
-        return TerminalError(ours[-1].strip().partition(": ")[2])
-    return TerminalError(f"the streaming query failed: {text.strip().splitlines()[0] if text.strip() else error!r}")
+    """What the query died of, in our words."""
+    return writer.error if isinstance(writer.error, MovementError) else explained_failure(error, "the streaming query")
 
 
 def stop_on_signals(stop: threading.Event) -> None:
@@ -315,11 +314,16 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--until-drained", action="store_true", help="end at the stream's tip of the start")
     parser.add_argument("--json", metavar="FILE", type=Path, help="write the result there as JSON")
     options, _ = parser.parse_known_args(arguments)
+<<<<<<< HEAD
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     use_region(options.region)
+=======
+    log_to_stderr()
+>>>>>>> observe
     stop = threading.Event()
     try:
         settings = load_settings(options.config, options.set)
+        log_to_stderr(settings.observe)
         spark = spark_session(settings, "movement-stream")
         stop_on_signals(stop)  # after Spark, which puts a handler of its own in place
         result = run(spark, settings, until_drained=options.until_drained, stop=stop)

@@ -20,6 +20,7 @@ from movement import (
     package_commands,
     produce_commands,
     serve_commands,
+    status_commands,
     stream_commands,
 )
 from movement.console import err
@@ -42,6 +43,7 @@ app.command()(batch_commands.batch)
 app.command()(batch_commands.parity)
 app.command()(package_commands.package)
 app.add_typer(deploy_commands.app, name="deploy")
+app.command()(status_commands.status)
 
 
 def main() -> None:

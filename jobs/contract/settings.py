@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from jobs.contract.deploy_settings import S3_FOLDER, DeploySettings
 from jobs.contract.errors import ConfigurationError
+from jobs.contract.observe_settings import ObserveSettings
 from jobs.contract.table import find_configuration
 from jobs.contract.validation import explain
 from jobs.contract.yaml_file import read_yaml
@@ -229,6 +230,7 @@ class Settings(_Model):
     source: SourceSettings = SourceSettings()
     stream_job: StreamJobSettings = StreamJobSettings()
     sink: SinkSettings = SinkSettings()
+    observe: ObserveSettings = ObserveSettings()
     spark: SparkSettings = SparkSettings()
     local: LocalSettings = LocalSettings()
     deploy: DeploySettings = DeploySettings()

@@ -156,6 +156,15 @@ class Claim:
         )
 
 
+def is_alive(entry: ClaimEntry) -> bool | None:
+    """Whether the claim's holder runs; None where that cannot be told from here: it is another machine's."""
+    if entry.released is not None:
+        return False
+    if not entry.machine or entry.machine != _machine():
+        return None
+    return _process_start(entry.pid) == entry.process_start
+
+
 def _machine() -> str:
     """Where a process id means something: host, boot and pid namespace; empty where that cannot be told."""
     try:

@@ -20,7 +20,8 @@ TABLES: tuple[Kind, ...] = ("raw", "processed", "quarantine")
 class LedgerEntry(msgspec.Struct):
     """What a batch did. Times are UTC; `seconds` are of the driver's clock, `report.seconds` summed over tasks.
 
-    `alarms`: what somebody should look at, in words, such as too many rejected records.
+    `alarms`: what somebody should look at, in words, such as too many rejected records. `registered`: partitions that
+    the job sent to the catalog for the first time since its start.
     """
 
     query: str
@@ -32,6 +33,7 @@ class LedgerEntry(msgspec.Struct):
     partitions: dict[Kind, list[str]]
     seconds: dict[str, float]
     alarms: list[str] = []
+    registered: int = 0
     version: int = 1
 
 
@@ -63,18 +65,22 @@ class Ledger:
             )
         point("ledger.committed")
 
-    def remove_leftovers(self, batch: int) -> list[str]:
-        """Deletes the files that a dead run of this batch left in the tables; the paths deleted.
-
-        Only for a batch without an entry, and only the first one after a start can have any.
-        """
+    def leftovers(self, batch: int) -> list[str]:
+        """The batch's files in the tables, found by their names: lists every table."""
         prefix = f"{self.query}-{batch}-"
-        found = [
+        return [
             path
             for table in TABLES
             for path, _ in self._lake.list(f"{table}/")
             if path.rpartition("/")[2].startswith(prefix)
         ]
+
+    def remove_leftovers(self, batch: int) -> list[str]:
+        """Deletes the files that a dead run of this batch left in the tables; the paths deleted.
+
+        Only for a batch without an entry, and only the first one after a start can have any.
+        """
+        found = self.leftovers(batch)
         self._lake.clear_drafts()
         point("leftovers.listed")
         self._lake.delete(found)

@@ -20,6 +20,7 @@ from pyspark import TaskContext
 from jobs.contract.faults import point
 from jobs.contract.parsed import Parser
 from jobs.contract.rejects import Rejection
+from jobs.contract.repeats import REPEATS, Repeats
 from jobs.contract.settings import SinkSettings
 from jobs.contract.table import TableContract
 from jobs.sink.files import OpenFiles
@@ -29,7 +30,7 @@ from jobs.sink.quarantine import quarantine_lines
 from jobs.sink.raw_json import GzipLines, by_hour, lines
 from jobs.sink.report import Kind, Report, ShardRange
 
-# The columns that a task reads, whatever the connector.
+# The columns that a task reads, whatever the connector; it takes REPEATS too where there is such a column.
 RECORD_COLUMNS = ("data", "shard_id", "sequence_number", "partition_key", "arrival_time")
 REPORT_SCHEMA = "report binary"
 
@@ -134,7 +135,12 @@ def _lap(seconds: dict[str, float], stage: str, since: float) -> float:
 
 
 def _count(report: Report, records: pa.RecordBatch, rejections: Mapping[int, Rejection]) -> None:
-    """Counts a batch's rejections by reason, and takes in its shards' sequence ranges."""
+    """Counts a batch's rejections by reason and repeated calls, and takes in its shards' sequence ranges."""
+    if REPEATS in records.schema.names:
+        for text in records[REPEATS].drop_null().to_pylist():
+            repeats = Repeats.from_text(text)
+            report.retries += repeats.retries
+            report.throttles += repeats.throttles
     for rejection in rejections.values():
         report.reasons[rejection.reason] = report.reasons.get(rejection.reason, 0) + 1
     # A task's records stand in their shard's order, so a shard's first and last row are its range.
@@ -142,9 +148,9 @@ def _count(report: Report, records: pa.RecordBatch, rejections: Mapping[int, Rej
     for code, shard in enumerate(shards.dictionary.to_pylist()):
         positions = pc.indices_nonzero(pc.equal(shards.indices, code))
         numbers = records["sequence_number"]
-        found = ShardRange(
-            numbers[positions[0].as_py()].as_py(), numbers[positions[-1].as_py()].as_py(), len(positions)
-        )
+        first, last = positions[0].as_py(), positions[-1].as_py()
+        arrived = records["arrival_time"][last].as_py()
+        found = ShardRange(numbers[first].as_py(), numbers[last].as_py(), len(positions), arrived)
         if shard in report.shards:
             report.shards[shard].extend(found)
         else:
