@@ -26,7 +26,7 @@ from pyspark.sql import SparkSession
 
 from jobs.catalog.glue import GlueCatalog, batch_tables
 from jobs.contract.aws import client, use_region
-from jobs.contract.errors import ConfigurationError, MovementError, TerminalError
+from jobs.contract.errors import ConfigurationError, MovementError
 from jobs.contract.settings import Settings, load_settings
 from jobs.contract.table import TableContract, load_contract
 from jobs.delivery.discovery import delivery_files

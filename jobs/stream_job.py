@@ -31,14 +31,10 @@ from jobs.contract.errors import ConfigurationError, MovementError, TerminalErro
 from jobs.contract.repeats import REPEATS
 from jobs.contract.settings import Settings, load_settings
 from jobs.contract.table import TableContract, load_contract
-<<<<<<< HEAD
-from jobs.session import has_class, spark_session
-=======
 from jobs.failures import explained_failure
 from jobs.observe.log_lines import log_to_stderr
 from jobs.observe.observer import Observer
-from jobs.session import spark_session
->>>>>>> observe
+from jobs.session import has_class, spark_session
 from jobs.sink.claim import Claim
 from jobs.sink.lake import Lake, lake_at
 from jobs.sink.ledger import TABLES, Ledger, LedgerEntry
@@ -314,12 +310,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--until-drained", action="store_true", help="end at the stream's tip of the start")
     parser.add_argument("--json", metavar="FILE", type=Path, help="write the result there as JSON")
     options, _ = parser.parse_known_args(arguments)
-<<<<<<< HEAD
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    use_region(options.region)
-=======
     log_to_stderr()
->>>>>>> observe
+    use_region(options.region)
     stop = threading.Event()
     try:
         settings = load_settings(options.config, options.set)
