@@ -129,9 +129,7 @@ def _glue_resources(operation: str, asked: dict[str, Any]) -> list[str]:
     return found
 
 
-def _of_s3(
-    method: str, path: str, headers: dict[str, str], body: bytes, status: int
-) -> Iterator[tuple[str, str, str]]:
+def _of_s3(method: str, path: str, headers: dict[str, str], body: bytes, status: int) -> Iterator[tuple[str, str, str]]:
     parts = urlsplit(path)
     bucket, _, key = unquote(parts.path).lstrip("/").partition("/")
     query = parse_qs(parts.query, keep_blank_values=True)

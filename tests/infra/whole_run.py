@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import boto3
 import httpx
 import yaml
 
@@ -19,6 +20,7 @@ from jobs.contract.settings import Settings
 from lambdas import crawler_trigger, gluejob_trigger, sqs_batch
 from local import batch_path
 from local.job_runner import spark_submit
+from producer.sample import write_sample
 from tests.conftest import free_port
 from tests.infra.recorder import part_environment
 from tests.samples import GOOD
@@ -37,8 +39,9 @@ class WholeRun:
 
     def do(self) -> None:
         """Runs every part, in the order in which a record meets them."""
-        self.movement("producer", "sample", "--rows", "60", "--out", str(self._folder / "exports"))
-        self.movement("producer", "produce", str(self._folder / "exports"))
+        exports = write_sample(60, self._folder / "exports", bad_rate=0.2)
+        assert exports, "no exports were made"
+        self.movement("producer", "produce", str(self._folder / "exports"), "--no-check")
         self.serve()
         self.movement("stream-job", "stream", "--until-drained", fault="task.files_put")
         self.movement("stream-job", "stream", "--until-drained")
@@ -48,9 +51,8 @@ class WholeRun:
     def movement(self, part: str, command: str, *arguments: str, fault: str | None = None) -> None:
         """Runs one command as `part`; with `fault` it has to die of it."""
         environment = self._environment(part) | ({"MOVEMENT_FAULT": fault} if fault else {})
-        config = [] if command == "sample" else ["--config", str(self._config)]
         done = subprocess.run(
-            [sys.executable, "-m", "movement", command, *arguments, *config],
+            [sys.executable, "-m", "movement", command, *arguments, "--config", str(self._config)],
             cwd=self._folder,
             env=environment,
             capture_output=True,
@@ -104,10 +106,12 @@ def _as_part(part: str, handler: Handler) -> Handler:
         before = {name: os.environ.get(name) for name in part_environment(part)}
         os.environ.update(part_environment(part))
         sqs_batch.glue.cache_clear()
+        boto3.DEFAULT_SESSION = None  # it keeps the credentials that it has found
         try:
             return handler(event, context)
         finally:
             sqs_batch.glue.cache_clear()
+            boto3.DEFAULT_SESSION = None
             for name, value in before.items():
                 os.environ.pop(name) if value is None else os.environ.update({name: value})
 
