@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cfnlint.api import ManualArgs, lint_file
+from cfnlint.api import ManualArgs, lint_by_config
 
 from jobs.contract.settings import Settings, load_settings
 from jobs.contract.table import load_contract
@@ -43,9 +43,9 @@ def whole_stacks() -> Iterator[Stack]:
                     yield root.nested(logical)
 
 
-@every_template
-def test_cfn_lint_finds_nothing(name: str) -> None:
-    matches = lint_file(FOLDER / f"{name}.yaml", config=ManualArgs(regions=["us-east-1"]))
+def test_cfn_lint_finds_nothing() -> None:
+    files = [str(FOLDER / f"{name}.yaml") for name in NAMES]
+    matches = lint_by_config(ManualArgs(templates=files, regions=["us-east-1"]))
     assert [str(match) for match in matches] == []
 
 
