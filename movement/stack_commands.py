@@ -6,6 +6,7 @@ https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/using-cfn-updatin
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -58,7 +59,7 @@ def stack(
     deployment = Deployment(name, artifacts, release, parameters or [])
     if dry_run:
         requests = deployment.requests()
-        typer.echo(yaml.safe_dump({"requests": requests}, sort_keys=False, allow_unicode=True), nl=False)
+        typer.echo(json.dumps({"stack": name, "requests": requests}, indent=2, ensure_ascii=False))
         write_result(json_file, {"requests": requests})
         return
     with _progress() as progress:

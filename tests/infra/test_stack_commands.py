@@ -192,7 +192,7 @@ def test_a_dry_run_sends_nothing_and_prints_valid_requests(aws: Aws) -> None:
     done = run(*ASKED, *BUCKET, "--dry-run")
 
     assert done.exit_code == 0, done.output
-    requests = yaml.safe_load(done.stdout)["requests"]
+    requests = json.loads(done.stdout)["requests"]
     assert [each["operation"] for each in requests] == [
         *["PutObject"] * len(NAMES),
         "CreateChangeSet",

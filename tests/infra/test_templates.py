@@ -274,3 +274,10 @@ def test_every_alarm_names_its_line_in_the_runbook() -> None:
                 line.lstrip("# ").lower().replace(":", "") for line in page.read_text().splitlines() if line[:1] == "#"
             ]
             assert heading in titles or f'id="{link[2]}"' in page.read_text(), f"{name}: {link[0]}"
+
+
+def test_the_page_names_every_template_and_every_parameter_of_the_root() -> None:
+    page = (DOCS / "cloudformation.md").read_text(encoding="utf-8")
+    missing = [name for name in NAMES if f"`{name}.yaml`" not in page]
+    missing += [name for name in load("root")["Parameters"] if f"`{name}`" not in page]
+    assert missing == []
