@@ -16,6 +16,7 @@ EXTRAS = {
     # Spark itself: EMR and Glue bring their own.
     "spark": ["pyspark==4.1.1", "delta-spark==4.2.0"],
     "dev": [
+        "cfn-lint==1.58.0",
         "chispa>=0.11",
         "httpx>=0.27",
         "hypothesis>=6",
