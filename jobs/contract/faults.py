@@ -21,7 +21,8 @@ POINTS = (
     "file.encoded",
     "file.put",
     "task.files_put",
-    # On the driver again.
+    # On the driver again; the first only where a partition has moved meanwhile.
+    "settle.copied",
     "catalog.registering",
     "catalog.registered",
     "ledger.committing",

@@ -64,6 +64,15 @@ class Layout(msgspec.Struct, frozen=True):
         """Where the partition `city=…/start_date=…` lies."""
         return self.partitions.get(partition) or Place(plain(self.table, partition))
 
+    @property
+    def elsewhere(self) -> dict[str, str]:
+        """Partition → current location, of those that do not lie in their plain folder."""
+        return {
+            partition: place.current
+            for partition, place in self.partitions.items()
+            if place.current != plain(self.table, partition)
+        }
+
     def with_places(self, places: Mapping[str, Place]) -> Layout:
         """The next revision; a partition that is at home with nothing pending is not named any more."""
         merged = {**self.partitions, **places}

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime
 
 import msgspec
@@ -12,6 +13,7 @@ import msgspec
 from jobs.contract.errors import AlreadyRunningError, BatchMismatchError
 from jobs.contract.faults import point
 from jobs.sink.lake import Lake
+from jobs.sink.layout import ASIDE
 from jobs.sink.report import Kind, Report
 
 TABLES: tuple[Kind, ...] = ("raw", "processed", "quarantine")
@@ -33,6 +35,23 @@ class LedgerEntry(msgspec.Struct):
     seconds: dict[str, float]
     alarms: list[str] = []
     version: int = 1
+
+
+def is_final(lake: Lake, batch: str) -> bool:
+    """Whether the batch `<query>-<batch>` has an entry."""
+    query, _, number = batch.rpartition("-")
+    return lake.get(f"_ledger/{query}/{number}.json") is not None
+
+
+def final_batches(lake: Lake, queries: Iterable[str]) -> set[str]:
+    """`<query>-<batch>` of every batch of the queries that has an entry."""
+    found = set()
+    for query in queries:
+        for path, _ in lake.list(f"_ledger/{query}/"):
+            number = path.rpartition("/")[2].removesuffix(".json")
+            if number.isdigit():
+                found.add(f"{query}-{number}")
+    return found
 
 
 class Ledger:
@@ -71,7 +90,7 @@ class Ledger:
         prefix = f"{self.query}-{batch}-"
         found = [
             path
-            for table in TABLES
+            for table in (*TABLES, ASIDE)
             for path, _ in self._lake.list(f"{table}/")
             if path.rpartition("/")[2].startswith(prefix)
         ]

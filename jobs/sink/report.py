@@ -10,14 +10,27 @@ import msgspec
 Kind = Literal["raw", "processed", "processed_batch", "quarantine"]
 
 
-class WrittenFile(msgspec.Struct, frozen=True):
-    """A file of the lake: `path` relative to the lake, `partition` relative to its table."""
+class ShardRun(msgspec.Struct, frozen=True):
+    """Records of one shard that stand one after the other in a file: first and last sequence number, and how many."""
+
+    shard: str
+    first: str
+    last: str
+    records: int
+
+
+class WrittenFile(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A file of the lake: `path` relative to the lake, `partition` relative to its table.
+
+    `runs`, of a raw file: which records its lines are, in their order. What `movement replay --raw` knows a line by.
+    """
 
     kind: Kind
     path: str
     partition: str
     rows: int
     bytes: int
+    runs: tuple[ShardRun, ...] = ()
 
 
 class ShardRange(msgspec.Struct):
