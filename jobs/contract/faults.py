@@ -10,7 +10,8 @@ import os
 import signal
 from collections import Counter
 
-POINTS = (
+# The streaming job's.
+BATCH_POINTS = (
     # On the driver, in the order in which a batch passes them.
     "ledger.looked_up",
     "leftovers.listed",
@@ -21,13 +22,24 @@ POINTS = (
     "file.encoded",
     "file.put",
     "task.files_put",
-    # On the driver again; the first only where a partition has moved meanwhile.
-    "settle.copied",
+    # On the driver again.
     "catalog.registering",
     "catalog.registered",
     "ledger.committing",
     "ledger.committed",
 )
+# Of what moves partitions, and of a batch whose partitions have moved meanwhile.
+MOVE_POINTS = (
+    "move.announced",
+    "move.filled",
+    "move.awaited",
+    "move.complete",
+    "move.relocated",
+    "move.switched",
+    "sweep.deleted",
+    "settle.copied",
+)
+POINTS = BATCH_POINTS + MOVE_POINTS
 
 _ARMED, _, _NUMBER = os.environ.get("MOVEMENT_FAULT", "").partition(":")
 _passed: Counter[str] = Counter()
