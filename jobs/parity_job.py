@@ -119,7 +119,7 @@ def read_table(spark: SparkSession, lake: str, table: str, contract: TableContra
 
 
 def _places(lake: Lake, table: str) -> dict[str, list[str]]:
-    """Root folder → the folders below it that are to be read: the table's own, but for partitions that lie elsewhere."""
+    """Root folder → the folders below it to read: the table's own, but for partitions that lie elsewhere."""
     if not LayoutFile(lake, table).read().elsewhere:
         return {} if next(lake.list(f"{table}/"), None) is None else {table: [table]}
     found: dict[str, set[str]] = {}

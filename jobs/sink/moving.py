@@ -21,7 +21,7 @@ import msgspec
 from jobs.contract.errors import AlreadyRunningError
 from jobs.contract.faults import point
 from jobs.sink.lake import Lake
-from jobs.sink.layout import OUTPUTS, Announced, Layout, LayoutFile, Place, Retired, aside, batch_of, plain
+from jobs.sink.layout import ASIDE, OUTPUTS, Announced, Layout, LayoutFile, Place, Retired, aside, batch_of, plain
 from jobs.sink.ledger import final_batches, is_final
 
 log = logging.getLogger(__name__)
@@ -134,21 +134,22 @@ class Mover:
 
         Files of a batch that is not final stay: its writer copies from them, or its next run deletes them.
         """
-        deleted, places = [], {}
+        places: dict[str, Place] = {}
+        left: list[StoredFile] = []
+        named: set[str] = set()
         for partition, place in self.layout.partitions.items():
-            kept = []
+            kept = tuple(retired for retired in place.retired if self._now() - retired.since < grace)
+            named.update((*place.live, *(retired.location for retired in kept)))
             for retired in place.retired:
-                if self._now() - retired.since < grace:
-                    kept.append(retired)
-                    continue
-                files = self._files(retired.location)
-                batches = {batch for file in files if (batch := batch_of(file.path))}
-                final = final_batches(self._lake, {batch.rpartition("-")[0] for batch in batches})
-                deleted += [file for file in files if _is_output(file) or batch_of(file.path) in final]
-                if not batches <= final and retired.location != plain(self._table, partition):
-                    kept.append(retired)
-            if tuple(kept) != place.retired:
-                places[partition] = msgspec.structs.replace(place, retired=tuple(kept))
+                if retired not in kept and not retired.location.startswith(f"{ASIDE}/"):
+                    left += self._files(retired.location)
+            if kept != place.retired:
+                places[partition] = msgspec.structs.replace(place, retired=kept)
+        # A batch that takes longer than the grace time may write to a location that is not even named any more.
+        left += [file for file in self._files(f"{ASIDE}/{self._table}/") if _folder(file.path) not in named]
+        queries = {batch.rpartition("-")[0] for file in left if (batch := batch_of(file.path))}
+        final = final_batches(self._lake, queries)
+        deleted = [file for file in left if _is_output(file) or batch_of(file.path) in final]
         if deleted or places:
             self._hold()
             self._lake.delete(file.path for file in deleted)
@@ -252,6 +253,10 @@ class Mover:
 def _switching(place: Place) -> Place:
     assert place.next is not None  # noqa: S101 - it was announced
     return msgspec.structs.replace(place, next=Announced(place.next.location, switching=True))
+
+
+def _folder(path: str) -> str:
+    return path.rpartition("/")[0] + "/"
 
 
 def _is_output(file: StoredFile) -> bool:

@@ -25,7 +25,17 @@ SHARD = "shardId-00000000000{}"
 Place = tuple[str, str]  # shard, sequence number
 
 
+_catalogs: dict[str, GlueCatalog] = {}
+
+
 def catalog_of(settings: Settings) -> GlueCatalog:
+    """The settings' database with its tables; made once, for that takes five requests."""
+    if settings.database not in _catalogs:
+        _catalogs[settings.database] = _catalog(settings)
+    return _catalogs[settings.database]
+
+
+def _catalog(settings: Settings) -> GlueCatalog:
     catalog = GlueCatalog(client("glue"), settings.database, settings.lake)
     catalog.ensure_tables(lake_tables(load_contract(settings.contract)))
     return catalog

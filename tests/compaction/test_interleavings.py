@@ -180,7 +180,11 @@ class World:
                 else:
                     writers[actor.name] = Actor(actor.name, partial(self.stream, actor.name, True))
             else:
-                actor.turn()
+                # Often one gets far ahead of the others: what a gap lets in needs many steps within it.
+                for _ in range(self.chance.choice([1, 1, 1, 5, 80])):
+                    actor.turn()
+                    if actor.done:
+                        break
             assert not self.seen_wrong, self.seen_wrong
         self.end(reader)
 
@@ -203,7 +207,7 @@ class World:
         assert self.store.locations == {name: f"processed/{name}/" for name in PARTITIONS}
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     seed=st.integers(0, 2**32),
     batches=st.integers(1, 4),
