@@ -10,8 +10,7 @@ import os
 import signal
 from collections import Counter
 
-# The streaming job's.
-BATCH_POINTS = (
+POINTS = (
     # On the driver, in the order in which a batch passes them.
     "ledger.looked_up",
     "leftovers.listed",
@@ -39,14 +38,16 @@ MOVE_POINTS = (
     "sweep.deleted",
     "settle.copied",
 )
-POINTS = BATCH_POINTS + MOVE_POINTS
+# Of `movement replay --raw`, around those.
+REBUILD_POINTS = ("rebuild.staged", "rebuild.planned", "rebuild.moved", "rebuild.amended", "rebuild.cleared")
+_ALL = POINTS + MOVE_POINTS + REBUILD_POINTS
 
 _ARMED, _, _NUMBER = os.environ.get("MOVEMENT_FAULT", "").partition(":")
 _passed: Counter[str] = Counter()
 
 if _ARMED:
-    if _ARMED not in POINTS:
-        raise ValueError(f"MOVEMENT_FAULT={_ARMED}: no such point; there are {', '.join(POINTS)}")
+    if _ARMED not in _ALL:
+        raise ValueError(f"MOVEMENT_FAULT={_ARMED}: no such point; there are {', '.join(_ALL)}")
     # The first process to come here is the driver; Spark's workers inherit its environment.
     os.environ.setdefault("MOVEMENT_FAULT_DRIVER", str(os.getpid()))
 

@@ -78,6 +78,11 @@ class Rewriter:
                     rows = rows.filter(pc.invert(pc.is_in(rows["batch"], value_set=dropped)))
                 yield rows
 
+    def holds(self, file: StoredFile, batches: frozenset[str]) -> bool:
+        """Whether a row of one of the batches is in the file."""
+        found = pq.read_table(io.BytesIO(self.lake.get(file.path) or b""), columns=["batch"])["batch"]
+        return bool(pc.any(pc.is_in(found, value_set=pa.array(sorted(batches), pa.string()))).as_py())
+
 
 def _chunks(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
     waiting: list[pa.Table] = []

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.contract.faults import BATCH_POINTS
+from jobs.contract.faults import POINTS
 from jobs.contract.settings import Settings
 from tests.conftest import make_lake
 from tests.crash.audit import audit
@@ -39,7 +39,7 @@ def plan(kills: int, chance: random.Random) -> list[str]:
     if not kills:
         return A_HANDFUL
     often = {"file.put": 6, "file.encoded": 6, "ledger.looked_up": 3, "ledger.committing": 3, "ledger.committed": 3}
-    points = ["file.put:2", *BATCH_POINTS]  # the leftovers' points need a run that left some
+    points = ["file.put:2", *POINTS]  # the leftovers' points need a run that left some
     found: list[str] = []
     while len(found) < kills:
         found += [f"{name.partition(':')[0]}:{chance.randint(1, often.get(name, 1))}" for name in points]
