@@ -130,6 +130,9 @@ def run(
             result.left |= moved.left
         if home:
             sweep()
+        if result.partitions or home:
+            # A job that started meanwhile may have written partitions back as it had read them.
+            result.recovered = sorted({*result.recovered, *mover.repair()})
     result.seconds = round(time.perf_counter() - begun, 3)
     return result
 
@@ -139,13 +142,13 @@ def moving(settings: Settings) -> Iterator[Mover]:
     """A mover of the processed table, with the claim that only one run at a time has."""
     lake = lake_at(settings.lake)
     catalog = GlueCatalog(client("glue"), settings.database, settings.lake)
-    catalog.ensure_tables(lake_tables(load_contract(settings.contract)))
     with Claim(
         lake,
         f"{settings.lake}/{TABLE}",
         holder="run that moves partitions of",
         remedy="run it again once the other has ended",
     ) as claim:
+        catalog.ensure_tables(lake_tables(load_contract(settings.contract)))
         yield Mover(lake, catalog, TABLE, claim.hold, wait_seconds=settings.compact.wait_seconds)
 
 

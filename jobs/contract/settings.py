@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from jobs.contract.compact_settings import CompactSettings
 from jobs.contract.errors import ConfigurationError
 from jobs.contract.table import find_configuration
 from jobs.contract.validation import explain
@@ -176,38 +177,6 @@ class SinkSettings(_Model):
             "until the contract or the limit is changed and the job is started again"
         ),
     ] = False
-
-
-class CompactSettings(_Model):
-    target_bytes: Annotated[
-        int,
-        Field(
-            ge=1024 * 1024,
-            le=4 * 1024**3,
-            description="Compacted files have about so many bytes; one of less than half of them is small",
-        ),
-    ] = 134217728
-    min_files: Annotated[
-        int, Field(ge=2, le=100000, description="A partition with so many small files is compacted")
-    ] = 4
-    grace_seconds: Annotated[
-        float,
-        Field(
-            ge=0,
-            le=30 * 86400,
-            description="Files that were replaced stay for so long, for readers that found them before; longer than "
-            "any query, and than any batch, takes",
-        ),
-    ] = 3600.0
-    wait_seconds: Annotated[
-        float,
-        Field(
-            ge=0,
-            le=86400,
-            description="How long a partition's move waits for a batch under way that writes to it; then the partition "
-            "is left for the next run",
-        ),
-    ] = 300.0
 
 
 class StreamJobSettings(_Model):

@@ -86,7 +86,7 @@ class Mover:
         complete = [partition for partition, place in begun.items() if place.next and place.next.switching]
         self._drop([partition for partition in begun if partition not in complete])
         self._switch(complete)
-        return sorted({*begun, *self._repair()})
+        return sorted({*begun, *self.repair()})
 
     def move(self, partitions: Iterable[str], fill: Fill) -> Moved:
         """Moves partitions, all at once; those that hold what cannot be judged stay where they are."""
@@ -221,8 +221,9 @@ class Mover:
             places[partition] = Place(place.current, None, (*place.retired, left))
         self._change(places)
 
-    def _repair(self) -> list[str]:
-        """Points the catalog to the current locations where it says otherwise: a run that slept through its claim."""
+    def repair(self) -> list[str]:
+        """Points the catalog to the current locations where it says otherwise: after a run that slept through its
+        claim, or a writer of the catalog that put back what it had read before. Partitions set right."""
         wrong = []
         for partition, location in self._catalog.locations(self._table).items():
             current = f"{self._catalog.root}/{self.layout.place(partition).current}"

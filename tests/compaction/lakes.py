@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections import Counter
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pyarrow.parquet as pq
 
@@ -21,6 +21,7 @@ from jobs.sink.write_task import WriteTask
 from jobs.transform.records import RecordParser
 from tests.samples import arrived
 
+AT = datetime(2026, 11, 23, 10, 30, tzinfo=UTC)
 SHARD = "shardId-00000000000{}"
 Place = tuple[str, str]  # shard, sequence number
 
@@ -48,9 +49,13 @@ def write_batch(
     *,
     query: str = "abcdefabcdef",
     at: datetime | None = None,
+    apart: timedelta = timedelta(0),
     final: bool = True,
 ) -> LedgerEntry:
-    """A batch of `tasks`, each one shard's records; not `final`: killed before the partitions are registered."""
+    """A batch of `tasks`, each one shard's records, the first of them arrived `at` and the next `apart`.
+
+    Not `final`: killed before the partitions are registered.
+    """
     lake, contract = lake_at(settings.lake), load_contract(settings.contract)
     layouts = LayoutFile(lake, "processed")
     reports = []
@@ -58,7 +63,8 @@ def write_batch(
         task = WriteTask(
             settings.lake, f"{query}-{batch}", contract, settings.sink, RecordParser, locations=layouts.read().elsewhere
         )
-        rows = arrived(records, shard=SHARD.format(number), first=1000 * batch + 1, at=at)
+        moments = [(at or AT) + place * apart for place in range(len(records))]
+        rows = arrived(records, shard=SHARD.format(number), first=1000 * batch + 1, at=moments)
         reports.append(task.write(iter([rows]), f"{query}-{batch}-{number:05d}"))
     report = add_up(reports)
     now = datetime.now(UTC)

@@ -59,7 +59,7 @@ def fill(settings: Settings, batches: int = 3) -> Settings:
     """Batches whose records arrive before and after a full hour."""
     for batch in range(batches):
         tasks = batch_records(batch)
-        write_batch(settings, batch, tasks, at=None)
+        write_batch(settings, batch, tasks, at=AT, apart=timedelta(milliseconds=3))
     return settings
 
 
