@@ -21,10 +21,9 @@ from jobs.sink.moving import StoredFile
 from jobs.sink.parquet import ROW_GROUP_BYTES, SortedParquet, file_schema
 from jobs.sink.report import Kind
 
-# Arrow bytes that are sorted as one; Parquet bytes that are fetched ahead; rows read from a file at a time.
+# Arrow bytes that are sorted as one; Parquet bytes that are fetched ahead.
 SORT_BYTES = 256 * 1024 * 1024
 _AHEAD_BYTES = 64 * 1024 * 1024
-_ROWS = 65_536
 _READERS = 16
 _WIDENINGS = {
     (pa.int32(), pa.int64()),
@@ -72,8 +71,9 @@ class Rewriter:
             if not _fits(parquet.schema_arrow, schema):
                 odd.append(file)
                 continue
-            for batch in parquet.iter_batches(_ROWS):
-                rows = _conformed(pa.Table.from_batches([batch]), schema)
+            for group in range(parquet.num_row_groups):
+                # A small file has one small group: threads would cost more than they save.
+                rows = _conformed(parquet.read_row_group(group, use_threads=False), schema)
                 if without:
                     rows = rows.filter(pc.invert(pc.is_in(rows["batch"], value_set=dropped)))
                 yield rows
