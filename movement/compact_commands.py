@@ -53,6 +53,7 @@ def compact(
     given = {"grace_seconds": grace, "target_bytes": target_bytes, "min_files": min_files}
     options = [f"compact.{key}={value}" for key, value in given.items() if value is not None]
     settings = load_settings(config, [*(overrides or ()), *options])
+    partition = [name.strip("/") for name in partition] if partition else None
     if dry_run:
         found = plan(settings, partition)
         _show_plan(found, settings)

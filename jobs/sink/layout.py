@@ -14,6 +14,7 @@ from datetime import datetime
 
 import msgspec
 
+from jobs.contract.errors import TerminalError
 from jobs.sink.lake import Lake
 
 # Locations that are not a partition's plain folder: beside the tables, for Athena reads all that lies below a
@@ -107,7 +108,15 @@ class LayoutFile:
         return changed if done else None
 
     def _decoded(self, content: bytes | None) -> Layout:
-        return Layout(self._table) if content is None else msgspec.json.decode(content, type=Layout)
+        if content is None:
+            return Layout(self._table)
+        try:
+            return msgspec.json.decode(content, type=Layout)
+        except msgspec.MsgspecError as error:
+            raise TerminalError(
+                f"{self._lake.uri}/{self._path} is not readable: {error}. It says where partitions lie; movement compact "
+                "and replay alone write it. Put its last version back, or use the release that wrote it"
+            ) from error
 
 
 def plain(table: str, partition: str) -> str:
