@@ -114,8 +114,8 @@ class LayoutFile:
             return msgspec.json.decode(content, type=Layout)
         except msgspec.MsgspecError as error:
             raise TerminalError(
-                f"{self._lake.uri}/{self._path} is not readable: {error}. It says where partitions lie; movement compact "
-                "and replay alone write it. Put its last version back, or use the release that wrote it"
+                f"{self._lake.uri}/{self._path} is not readable: {error}. It says where partitions lie; only movement "
+                "compact and replay write it. Put its last version back, or use the release that wrote it"
             ) from error
 
 
