@@ -12,7 +12,6 @@ import json
 import logging
 import sys
 import time
-import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -27,6 +26,7 @@ from jobs.contract.table import load_contract
 from jobs.sink.claim import Claim
 from jobs.sink.compaction import PartitionDebt, compacting, compaction_debt, copying
 from jobs.sink.lake import lake_at
+from jobs.sink.layout import COMPACTED
 from jobs.sink.live_files import live_files
 from jobs.sink.moving import Moved, Mover
 from jobs.sink.report import Kind
@@ -112,14 +112,11 @@ def run(
             result.removed += files
             result.removed_bytes += size
 
-        def rewriter() -> Rewriter:
-            name = f"compacted-{uuid.uuid4().hex[:12]}"
-            return Rewriter(lake, contract, TABLE, name, settings.sink.parquet_compression, compact.target_bytes)
-
+        rewriter = Rewriter(lake, contract, TABLE, COMPACTED, settings.sink.parquet_compression, compact.target_bytes)
         sweep()
         for group in _groups(sorted(chosen)):
             on_step(len(result.partitions), len(chosen), group[0])
-            result.add(mover.move(group, compacting(rewriter())))
+            result.add(mover.move(group, compacting(rewriter)))
         sweep()
         wanted = set(partitions) if partitions is not None else set(mover.layout.partitions)
         home = [name for name in sorted(wanted) if name not in result.left and mover.can_go_home(name)]

@@ -30,6 +30,7 @@ from jobs.contract.settings import Settings, load_settings
 from jobs.contract.table import TableContract, load_contract
 from jobs.sink.claim import Claim
 from jobs.sink.lake import Lake, lake_at
+from jobs.sink.layout import REBUILT
 from jobs.sink.ledger import LedgerEntry, entries
 from jobs.sink.moving import Mover, StoredFile
 from jobs.sink.provenance import places, records
@@ -162,8 +163,7 @@ class _Rebuild:
     def do(self, plan: RebuildPlan) -> None:
         """Carries a plan out."""
         sink, target = self._settings.sink, self._settings.compact.target_bytes
-        name = f"rebuilt-{uuid.uuid4().hex[:12]}"
-        rewriter = Rewriter(self._lake, self._contract, TABLE, name, sink.parquet_compression, target)
+        rewriter = Rewriter(self._lake, self._contract, TABLE, REBUILT, sink.parquet_compression, target)
         days = sorted({name for entry in plan.entries for name in entry.partitions.get("quarantine", [])})
         catalog = GlueCatalog(client("glue"), self._settings.database, self._settings.lake)
         catalog.ensure_tables(lake_tables(self._contract))

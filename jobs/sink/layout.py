@@ -22,7 +22,8 @@ from jobs.sink.lake import Lake
 ASIDE = "relocated"
 
 # What compaction and rebuilding write; a batch's file has the batch's name in front instead.
-OUTPUTS = ("compacted-", "rebuilt-")
+COMPACTED, REBUILT = "compacted-", "rebuilt-"
+OUTPUTS = (COMPACTED, REBUILT)
 _BATCH_FILE = re.compile(r"(?P<batch>.+-\d+)-\d{5,}-\d{3,}\.[a-z.]+")
 
 

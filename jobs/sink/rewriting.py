@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import uuid
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -34,19 +35,23 @@ _WIDENINGS = {
 
 @dataclass(frozen=True)
 class Rewriter:
-    """Writes new files of a table. `name` is their beginning, `compacted-…` or `rebuilt-…`, used once in a lake."""
+    """Writes new files of a table, whose names begin with `prefix`: one of `layout.OUTPUTS`."""
 
     lake: Lake
     contract: TableContract
     table: Kind
-    name: str
+    prefix: str
     compression: str
     target_bytes: int
 
     def write(self, partition: str, rows: Iterable[pa.Table], location: str) -> None:
-        """Writes rows of `file_schema` into files of about `target_bytes` in the location; no rows, no file."""
+        """Writes rows of `file_schema` into files of about `target_bytes` in the location; no rows, no file.
+
+        Their names are used once: files of an earlier call may be copied to the same location.
+        """
+        name = f"{self.prefix}{uuid.uuid4().hex[:12]}"
         parquet = partial(SortedParquet, contract=self.contract, compression=self.compression)
-        files = OpenFiles(self.lake, self.table, self.name, parquet, self.target_bytes, {partition: location})
+        files = OpenFiles(self.lake, self.table, name, parquet, self.target_bytes, {partition: location})
         order = [(name, "ascending") for name in self.contract.sort_by if name not in self.contract.partition_by]
         for chunk in _chunks(rows):
             chosen = chunk.sort_by(order) if order else chunk

@@ -22,7 +22,7 @@ from jobs.contract.errors import TransientError
 from jobs.sink import ledger as ledger_module
 from jobs.sink import rewriting, settle
 from jobs.sink.compaction import compacting, copying
-from jobs.sink.layout import LayoutFile, batch_of
+from jobs.sink.layout import COMPACTED, REBUILT, LayoutFile, batch_of
 from jobs.sink.ledger import Ledger, LedgerEntry, entries
 from jobs.sink.moving import Mover, StoredFile
 from jobs.sink.parquet import file_schema
@@ -113,10 +113,10 @@ class World:
         self.moves += 1
         mover.recover()
         mover.sweep(GRACE)
-        rewriter = Rewriter(lake, TRAVEL_TIMES, "processed", f"compacted-{self.moves}", "none", 1 << 30)
+        rewriter = Rewriter(lake, TRAVEL_TIMES, "processed", COMPACTED, "none", 1 << 30)
         if self.chance.random() < 0.5:
             with contextlib.suppress(TransientError):  # a batch under way: the rebuild goes on with a later run
-                self.rebuild(lake, mover, dataclasses.replace(rewriter, name=f"rebuilt-{self.moves}"))
+                self.rebuild(lake, mover, dataclasses.replace(rewriter, prefix=REBUILT))
             return
         mover.move([name for name in PARTITIONS if name in self.store.locations], compacting(rewriter))
         mover.sweep(GRACE)
@@ -148,7 +148,7 @@ class World:
         mover.recover()
         mover.sweep(GRACE)
         for plan in unfinished(lake):
-            rewriter = Rewriter(lake, TRAVEL_TIMES, "processed", f"rebuilt-{self.moves}", "none", 1 << 30)
+            rewriter = Rewriter(lake, TRAVEL_TIMES, "processed", REBUILT, "none", 1 << 30)
             list(carry_out(lake, plan, mover, rewriter))
         mover.move([name for name in PARTITIONS if mover.can_go_home(name)], copying(lake))
 
