@@ -14,6 +14,7 @@ import sys
 import time
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,9 @@ from jobs.contract.settings import Settings, load_settings
 from jobs.contract.table import ColumnType, TableContract, load_contract
 from jobs.parity.comparison import ARRIVAL, Comparison, Window, compare
 from jobs.session import spark_session
-from jobs.sink.lake import lake_at
+from jobs.sink.lake import Lake, lake_at
+from jobs.sink.layout import ASIDE, LayoutFile
+from jobs.sink.live_files import live_files
 
 log = logging.getLogger(__name__)
 
@@ -99,13 +102,31 @@ def read_table(spark: SparkSession, lake: str, table: str, contract: TableContra
     wanted = [name for name, _, _ in contract.data_columns]
     schema = T.StructType([T.StructField(name, _TYPES[kind]) for name, kind, _ in contract.data_columns])
     schema.add(ARRIVAL, T.TimestampType())
-    if next(lake_at(lake).list(f"{table}/"), None) is None:
+    places = _places(lake_at(lake), table)
+    if not places:
         return spark.createDataFrame([], schema)
     try:
-        rows = spark.read.schema(schema).parquet(f"{lake}/{table}")
+        found = [
+            spark.read.schema(schema)
+            .option("basePath", f"{lake}/{root}")
+            .parquet(*[f"{lake}/{path}" for path in paths])
+            for root, paths in places.items()
+        ]
+        rows = reduce(DataFrame.unionByName, found)
     except AnalysisException as error:
         raise TerminalError(f"{lake}/{table} is not readable as the contract's table: {error}") from error
     return rows.select(*wanted, ARRIVAL)
+
+
+def _places(lake: Lake, table: str) -> dict[str, list[str]]:
+    """Root folder → the folders below it to read: the table's own, but for partitions that lie elsewhere."""
+    if not LayoutFile(lake, table).read().elsewhere:
+        return {} if next(lake.list(f"{table}/"), None) is None else {table: [table]}
+    found: dict[str, set[str]] = {}
+    for file in live_files(lake, table):
+        root = table if file.path.startswith(f"{table}/") else f"{ASIDE}/{table}"
+        found.setdefault(root, set()).add(file.path.rpartition("/")[0])
+    return {root: sorted(folders) for root, folders in found.items()}
 
 
 def _window(since: datetime | None, until: datetime | None, delivery_seconds: float) -> Window | None:

@@ -37,9 +37,11 @@ from jobs.observe.observer import Observer
 from jobs.session import has_class, spark_session
 from jobs.sink.claim import Claim
 from jobs.sink.lake import Lake, lake_at
+from jobs.sink.layout import Layout, LayoutFile
 from jobs.sink.ledger import TABLES, Ledger, LedgerEntry
 from jobs.sink.rejected_share import rejected_alarms
 from jobs.sink.report import Report, add_up
+from jobs.sink.settle import settle
 from jobs.sink.write_task import RECORD_COLUMNS, REPORT_SCHEMA, WriteTask
 from jobs.source.connectors import read_stream, tip
 from jobs.totals import Totals
@@ -88,6 +90,8 @@ class BatchWriter:
         self._claim = claim
         self._on_batch = on_batch
         self._may_have_leftovers = claim.after_crash
+        self._layouts = LayoutFile(lake, "processed")
+        self._layout: Layout | None = None  # as the batch before this one found it
         self.in_hand = threading.Lock()
         self.ended = False
         self.last_batch = -1
@@ -120,7 +124,15 @@ class BatchWriter:
             self._may_have_leftovers = False
         seconds = {"clear": time.perf_counter() - clock}
         clock = time.perf_counter()
-        task = WriteTask(self._settings.lake, f"{query}-{batch}", self._contract, self._settings.sink, RecordParser)
+        layout = self._layout or self._layouts.read()
+        task = WriteTask(
+            self._settings.lake,
+            f"{query}-{batch}",
+            self._contract,
+            self._settings.sink,
+            RecordParser,
+            locations=layout.elsewhere,
+        )
         report = _written(records, task)
         seconds["write"], clock = time.perf_counter() - clock, time.perf_counter()
         alarms = rejected_alarms(report, self._settings.sink, f"{query}-{batch}")
@@ -128,7 +140,11 @@ class BatchWriter:
             log.warning("%s", alarm)
         partitions = {table: report.partitions(table) for table in TABLES}
         self._claim.hold()
-        registered = sum(self._catalog.register(table, folders) for table, folders in partitions.items())
+        self._layout = layout = settle(self._lake, self._layouts, report, "processed", self._claim.hold)
+        registered = sum(
+            self._catalog.register(table, folders, layout.elsewhere if table == layout.table else None)
+            for table, folders in partitions.items()
+        )
         seconds["register"] = time.perf_counter() - clock
         entry = LedgerEntry(
             query=query,

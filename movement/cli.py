@@ -14,6 +14,7 @@ from rich.markup import escape
 from jobs.contract.errors import ConfigurationError, MovementError
 from movement import (
     batch_commands,
+    compact_commands,
     demo,
     deploy_commands,
     local_commands,
@@ -44,6 +45,7 @@ app.command()(batch_commands.parity)
 app.command()(package_commands.package)
 app.add_typer(deploy_commands.app, name="deploy")
 app.command()(status_commands.status)
+app.command()(compact_commands.compact)
 
 
 def main() -> None:

@@ -128,12 +128,14 @@ def _run(settings: Settings, paths: list[str], log: Path) -> dict[str, Any]:
 
 def count_lake(lake: Lake) -> LakeCounts:
     """Counts what stands in the lake by reading it: every raw line, every Parquet footer."""
+    from jobs.sink.live_files import live_files
+
     raw = sum(_lines(lake, path) for path, _ in lake.list("raw/"))
     quarantined = sum(_lines(lake, path) for path, _ in lake.list("quarantine/") if not _is_of_batch(path))
     rows, partitions, files = 0, set(), 0
-    for path, _ in lake.list("processed/"):
-        rows += _rows(lake, path)
-        partitions.add(path.removeprefix("processed/").rpartition("/")[0])
+    for file in live_files(lake, "processed"):
+        rows += _rows(lake, file.path)
+        partitions.add(file.partition)
         files += 1
     by_batch = sum(_rows(lake, path) for path, _ in lake.list("processed_batch/"))
     return LakeCounts(raw, rows, quarantined, by_batch, sorted(partitions), files)

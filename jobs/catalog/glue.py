@@ -16,12 +16,14 @@ from botocore.exceptions import ClientError
 from jobs.contract.aws import error_code, explained
 from jobs.contract.errors import TransientError
 from jobs.contract.faults import point
-from jobs.contract.partitions import NULL_PARTITION, parse_partition_path
+from jobs.contract.partitions import NULL_PARTITION, parse_partition_path, partition_path
 from jobs.contract.table import ColumnType, TableContract
 
 _BATCH = 100  # partitions in one BatchCreatePartition, AWS's limit
 _EXISTS = "AlreadyExistsException"
 _HIVE_TYPES = {"long": "bigint"}
+# Of a partition as GetPartition describes it, what UpdatePartition takes back.
+_PARTITION_KEYS = ("Values", "Parameters", "LastAccessTime", "LastAnalyzedTime")
 
 Columns = Sequence[tuple[str, ColumnType, str]]
 
@@ -133,15 +135,19 @@ class GlueCatalog:
                 self._create(self._glue.create_table, DatabaseName=self._database, TableInput=self._table_input(table))
             self._tables[table.name] = table
 
-    def register(self, table: str, partitions: Iterable[str]) -> int:
+    def register(self, table: str, partitions: Iterable[str], locations: Mapping[str, str] | None = None) -> int:
         """Registers folders such as `city=Paris/start_date=2016-09-03`; the number that this call sent.
 
-        A folder that this process has registered before is not sent again.
+        A folder that this process has registered before is not sent again. `locations`: where partitions lie that
+        do not lie in their plain folder, relative to the lake. One that is registered stays where it is: only
+        `relocate` moves it.
         """
         new = [folder for folder in dict.fromkeys(partitions) if (table, folder) not in self._known]
         for chunk in _chunks(new, _BATCH):
             point("catalog.registering")
-            inputs = [self._partition_input(self._tables[table], folder) for folder in chunk]
+            inputs = [
+                self._partition_input(self._tables[table], folder, (locations or {}).get(folder)) for folder in chunk
+            ]
             with explained(f"register {len(chunk)} partitions of {self._database}.{table}"):
                 answer = self._glue.batch_create_partition(
                     DatabaseName=self._database, TableName=table, PartitionInputList=inputs
@@ -156,6 +162,42 @@ class GlueCatalog:
             self._known.update((table, folder) for folder in chunk)
             point("catalog.registered")
         return len(new)
+
+    def relocate(self, table: str, partition: str, location: str) -> None:
+        """Makes the partition's readers look in `location` (relative to the lake) from their next look on.
+
+        What else the catalog says of the partition stays; one that is not registered is, there.
+        """
+        found = self._partition_input(self._tables[table], partition, location)
+        names = {"DatabaseName": self._database, "TableName": table}
+        with explained(f"move partition {partition} of {self._database}.{table}"):
+            try:
+                standing = self._glue.get_partition(**names, PartitionValues=found["Values"])["Partition"]
+            except ClientError as error:
+                if error_code(error) != "EntityNotFoundException":
+                    raise
+                self._create(self._glue.create_partition, **names, PartitionInput=found)
+                return
+            kept = {key: standing[key] for key in _PARTITION_KEYS if key in standing}
+            storage = {**standing["StorageDescriptor"], "Location": found["StorageDescriptor"]["Location"]}
+            self._glue.update_partition(
+                **names, PartitionValueList=found["Values"], PartitionInput={**kept, "StorageDescriptor": storage}
+            )
+
+    def locations(self, table: str) -> dict[str, str]:
+        """Partition `city=…/start_date=…` → the location that the catalog names, as readers get it."""
+        names = [name for name, _, _ in self._tables[table].partitions]
+        with explained(f"list partitions of {self._database}.{table}"):
+            pages = self._glue.get_paginator("get_partitions").paginate(
+                DatabaseName=self._database, TableName=table, ExcludeColumnSchema=True
+            )
+            return {
+                partition_path(names, dict(zip(names, found["Values"], strict=True))): found["StorageDescriptor"][
+                    "Location"
+                ]
+                for page in pages
+                for found in page["Partitions"]
+            }
 
     def partitions(self, table: str) -> list[dict[str, str]]:
         """The values of every partition of a table, by column."""
@@ -183,19 +225,23 @@ class GlueCatalog:
             "TableType": "EXTERNAL_TABLE",
             "Parameters": {"classification": table.classification, "EXTERNAL": "TRUE"},
             "PartitionKeys": _columns(table.partitions),
-            "StorageDescriptor": self._storage(table, ""),
+            "StorageDescriptor": self._storage(table, f"{table.name}/"),
         }
 
-    def _partition_input(self, table: LakeTable, folder: str) -> dict[str, Any]:
+    def _partition_input(self, table: LakeTable, folder: str, location: str | None = None) -> dict[str, Any]:
         values = parse_partition_path(folder)
         return {
             "Values": [values[name] or NULL_PARTITION for name, _, _ in table.partitions],
-            "StorageDescriptor": self._storage(table, folder + "/"),
+            "StorageDescriptor": self._storage(table, location or f"{table.name}/{folder}/"),
         }
 
-    def _storage(self, table: LakeTable, folder: str) -> dict[str, Any]:
-        root = self._lake if "://" in self._lake else f"file://{self._lake}"
-        return {**table.storage, "Location": f"{root}/{table.name}/{folder}", "Columns": _columns(table.columns)}
+    def _storage(self, table: LakeTable, location: str) -> dict[str, Any]:
+        return {**table.storage, "Location": f"{self.root}/{location}", "Columns": _columns(table.columns)}
+
+    @property
+    def root(self) -> str:
+        """The lake's address as locations in the catalog begin."""
+        return self._lake if "://" in self._lake else f"file://{self._lake}"
 
 
 def _columns(columns: Columns) -> list[dict[str, str]]:

@@ -27,13 +27,27 @@ POINTS = (
     "ledger.committing",
     "ledger.committed",
 )
+# Of what moves partitions, and of a batch whose partitions have moved meanwhile.
+MOVE_POINTS = (
+    "move.announced",
+    "move.filled",
+    "move.awaited",
+    "move.complete",
+    "move.relocated",
+    "move.switched",
+    "sweep.deleted",
+    "settle.copied",
+)
+# Of `movement replay --raw`, around those.
+REBUILD_POINTS = ("rebuild.staged", "rebuild.planned", "rebuild.moved", "rebuild.amended", "rebuild.cleared")
+_ALL = POINTS + MOVE_POINTS + REBUILD_POINTS
 
 _ARMED, _, _NUMBER = os.environ.get("MOVEMENT_FAULT", "").partition(":")
 _passed: Counter[str] = Counter()
 
 if _ARMED:
-    if _ARMED not in POINTS:
-        raise ValueError(f"MOVEMENT_FAULT={_ARMED}: no such point; there are {', '.join(POINTS)}")
+    if _ARMED not in _ALL:
+        raise ValueError(f"MOVEMENT_FAULT={_ARMED}: no such point; there are {', '.join(_ALL)}")
     # The first process to come here is the driver; Spark's workers inherit its environment.
     os.environ.setdefault("MOVEMENT_FAULT_DRIVER", str(os.getpid()))
 

@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from jobs.contract.compact_settings import CompactSettings
 from jobs.contract.deploy_settings import S3_FOLDER, DeploySettings
 from jobs.contract.errors import ConfigurationError
 from jobs.contract.observe_settings import ObserveSettings
@@ -231,6 +232,7 @@ class Settings(_Model):
     stream_job: StreamJobSettings = StreamJobSettings()
     sink: SinkSettings = SinkSettings()
     observe: ObserveSettings = ObserveSettings()
+    compact: CompactSettings = CompactSettings()
     spark: SparkSettings = SparkSettings()
     local: LocalSettings = LocalSettings()
     deploy: DeploySettings = DeploySettings()

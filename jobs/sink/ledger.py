@@ -5,6 +5,9 @@
 
 from __future__ import annotations
 
+import io
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 
 import msgspec
@@ -12,8 +15,12 @@ import msgspec
 from jobs.contract.errors import AlreadyRunningError, BatchMismatchError
 from jobs.contract.faults import point
 from jobs.sink.lake import Lake
+from jobs.sink.layout import ASIDE
 from jobs.sink.report import Kind, Report
 
+# The folder of the batch job's entries (`batch_ledger.QUERY`), which are of another kind.
+BATCH_PATH = "batch"
+_READERS = 16
 TABLES: tuple[Kind, ...] = ("raw", "processed", "quarantine")
 
 
@@ -22,6 +29,8 @@ class LedgerEntry(msgspec.Struct):
 
     `alarms`: what somebody should look at, in words, such as too many rejected records. `registered`: partitions that
     the job sent to the catalog for the first time since its start.
+    `rebuilt_at`: when `movement replay --raw` read the batch anew; counts, partitions and quarantine files are then
+    those of that time, and its rows stand in files that no entry names (`live_files.files_of` finds them).
     """
 
     query: str
@@ -34,7 +43,51 @@ class LedgerEntry(msgspec.Struct):
     seconds: dict[str, float]
     alarms: list[str] = []
     registered: int = 0
+    rebuilt_at: datetime | None = None
     version: int = 1
+
+
+def is_final(lake: Lake, batch: str) -> bool:
+    """Whether the batch `<query>-<batch>` has an entry."""
+    query, _, number = batch.rpartition("-")
+    return lake.get(f"_ledger/{query}/{number}.json") is not None
+
+
+def final_batches(lake: Lake, queries: Iterable[str]) -> set[str]:
+    """`<query>-<batch>` of every batch of the queries that has an entry."""
+    found = set()
+    for query in queries:
+        for path, _ in lake.list(f"_ledger/{query}/"):
+            number = path.rpartition("/")[2].removesuffix(".json")
+            if number.isdigit():
+                found.add(f"{query}-{number}")
+    return found
+
+
+def entries(lake: Lake) -> list[LedgerEntry]:
+    """Every streaming batch that is final, of all queries, by the time of its end."""
+    paths = []
+    for path, _ in lake.list("_ledger/"):
+        _, query, name = path.split("/")
+        if query != BATCH_PATH and name.removesuffix(".json").isdigit():
+            paths.append(path)
+    with ThreadPoolExecutor(_READERS) as readers:
+        contents = list(readers.map(lake.get, paths))
+    found = [msgspec.json.decode(content or b"", type=LedgerEntry) for content in contents]
+    return sorted(found, key=lambda entry: (entry.finished_at, entry.query, entry.batch))
+
+
+def amend(lake: Lake, entry: LedgerEntry) -> None:
+    """Puts a rebuilt batch's entry in place of the one before. Raises BatchMismatchError where counts do not add up.
+
+    Whoever calls it holds the claim on the table: nobody else changes an entry that is there.
+    """
+    check_counts(entry)
+    lake.put(f"_ledger/{entry.query}/{entry.batch}.json", io.BytesIO(_encoded(entry)))
+
+
+def _encoded(entry: LedgerEntry) -> bytes:
+    return msgspec.json.format(msgspec.json.encode(entry))
 
 
 class Ledger:
@@ -58,7 +111,7 @@ class Ledger:
         where another process has made the same batch final meanwhile."""
         check_counts(entry)
         point("ledger.committing")
-        if not self._lake.put_if_absent(self._path(entry.batch), msgspec.json.format(msgspec.json.encode(entry))):
+        if not self._lake.put_if_absent(self._path(entry.batch), _encoded(entry)):
             raise AlreadyRunningError(
                 f"batch {entry.batch} of query {self.query} in {self._lake.uri} was written by another process "
                 "meanwhile: two jobs share one checkpoint; stop one of them"
@@ -70,7 +123,7 @@ class Ledger:
         prefix = f"{self.query}-{batch}-"
         return [
             path
-            for table in TABLES
+            for table in (*TABLES, ASIDE)
             for path, _ in self._lake.list(f"{table}/")
             if path.rpartition("/")[2].startswith(prefix)
         ]

@@ -12,14 +12,27 @@ Kind = Literal["raw", "processed", "processed_batch", "quarantine"]
 _COUNTS = ("read", "read_bytes", "raw", "processed", "quarantined", "rescued", "retries", "throttles")
 
 
-class WrittenFile(msgspec.Struct, frozen=True):
-    """A file of the lake: `path` relative to the lake, `partition` relative to its table."""
+class ShardRun(msgspec.Struct, frozen=True):
+    """Records of one shard that stand one after the other in a file: first and last sequence number, and how many."""
+
+    shard: str
+    first: str
+    last: str
+    records: int
+
+
+class WrittenFile(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A file of the lake: `path` relative to the lake, `partition` relative to its table.
+
+    `runs`, of a raw file: which records its lines are, in their order. What `movement replay --raw` knows a line by.
+    """
 
     kind: Kind
     path: str
     partition: str
     rows: int
     bytes: int
+    runs: tuple[ShardRun, ...] = ()
 
 
 class ShardRange(msgspec.Struct, omit_defaults=True):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 import msgspec
@@ -27,7 +27,7 @@ from jobs.sink.files import OpenFiles
 from jobs.sink.lake import lake_at
 from jobs.sink.parquet import ROW_GROUP_BYTES, ROW_GROUP_SHARE, SortedParquet, by_partition
 from jobs.sink.quarantine import quarantine_lines
-from jobs.sink.raw_json import GzipLines, by_hour, lines
+from jobs.sink.raw_json import GzipLines, by_hour, lines, runs
 from jobs.sink.report import Kind, Report, ShardRange
 
 # The columns that a task reads, whatever the connector; it takes REPEATS too where there is such a column.
@@ -51,6 +51,8 @@ class WriteTask:
     table: Kind = "processed"
     keeps_raw: bool = True
     stage: str = "transform"
+    # Partitions of `table` that do not lie in their plain folder.
+    locations: Mapping[str, str] = field(default_factory=dict)
 
     def __call__(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         """Batches of RECORD_COLUMNS → one row of REPORT_SCHEMA: a `Report` as JSON."""
@@ -73,7 +75,7 @@ class WriteTask:
             row_group_bytes=min(ROW_GROUP_BYTES, ROW_GROUP_SHARE * target),
         )
         raw = OpenFiles(lake, "raw", name, gzip, target)
-        processed = OpenFiles(lake, self.table, name, parquet, target)
+        processed = OpenFiles(lake, self.table, name, parquet, target, self.locations)
         quarantine = OpenFiles(lake, "quarantine", name, gzip, target)
         for records in batches:
             if records.num_rows == 0:
@@ -84,7 +86,9 @@ class WriteTask:
             if self.keeps_raw:
                 raw_lines = lines(records["data"])
                 for partition, mask in by_hour(records["arrival_time"]):
-                    raw.write(partition, raw_lines if mask is None else raw_lines.filter(mask))
+                    places = [records["shard_id"], records["sequence_number"]]
+                    chosen = [part if mask is None else part.filter(mask) for part in (raw_lines, *places)]
+                    raw.write(partition, chosen[0], runs(*chosen[1:]))
             clock = _lap(seconds, "raw", clock)
             rows = self._rows(records, parsed.columns, parsed.rejections)
             if rows.num_rows:
