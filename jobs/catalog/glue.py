@@ -7,20 +7,30 @@ Source: https://docs.aws.amazon.com/glue/latest/webapi/ (CreateTable, BatchCreat
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import logging
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from botocore.exceptions import ClientError
 
+from jobs.catalog.evolution import BEHIND, evolved, evolved_partition, mismatch, refusal, table_input
+from jobs.catalog.patience import Patience, pauses
 from jobs.contract.aws import error_code, explained
-from jobs.contract.errors import TransientError
+from jobs.contract.errors import TerminalError
 from jobs.contract.faults import point
 from jobs.contract.partitions import NULL_PARTITION, parse_partition_path
 from jobs.contract.table import ColumnType, TableContract
 
-_BATCH = 100  # partitions in one BatchCreatePartition, AWS's limit
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+_BATCH = 100  # partitions in one BatchCreatePartition or BatchUpdatePartition, AWS's limit
 _EXISTS = "AlreadyExistsException"
+_MISSING = "EntityNotFoundException"
+# UpdateTable with a version that is no longer the latest.
+_CHANGED_MEANWHILE = {"ConcurrentModificationException", "VersionMismatchException"}
 _HIVE_TYPES = {"long": "bigint"}
 
 Columns = Sequence[tuple[str, ColumnType, str]]
@@ -114,45 +124,159 @@ def batch_tables(contract: TableContract) -> tuple[LakeTable, ...]:
 class GlueCatalog:
     """One database of the catalog. `glue` is a boto3 Glue client.
 
-    Raises AwsAccessError where permission is missing, TransientError where AWS kept failing.
+    Raises AwsAccessError where permission is missing, TerminalError where AWS kept failing.
     """
 
-    def __init__(self, glue: Any, database: str, lake: str) -> None:
+    def __init__(self, glue: Any, database: str, lake: str, sleep: Callable[[float], None] = time.sleep) -> None:
         self._glue = glue
         self._database = database
         self._lake = lake
+        self._patience = Patience(sleep)
         self._tables: dict[str, LakeTable] = {}
+        self._shapes: dict[str, dict[str, Any]] = {}
         self._known: set[tuple[str, str]] = set()
 
     def ensure_tables(self, tables: Iterable[LakeTable]) -> None:
-        """Creates the database and the tables where they are missing; `register` then knows these tables."""
-        with explained(f"create Glue database {self._database}"):
-            self._create(self._glue.create_database, DatabaseInput={"Name": self._database})
-        for table in tables:
-            with explained(f"create Glue table {self._database}.{table.name}"):
-                self._create(self._glue.create_table, DatabaseName=self._database, TableInput=self._table_input(table))
-            self._tables[table.name] = table
+        """Creates the database and the tables where they are missing, and brings those that are there up to the
+        contract, their partitions included (`evolution`); `register` then knows these tables.
+
+        Raises IncompatibleSchemaError, before anything is changed, where a table cannot follow the contract.
+        """
+        wanted = {table.name: (table, self._table_input(table)) for table in tables}
+        found = {name: self._found(name) for name in wanted}
+        mismatches = [
+            problem
+            for name, (_, shape) in wanted.items()
+            if (there := found[name]) is not None and (problem := mismatch(there, shape)) is not None
+        ]
+        if mismatches:
+            raise refusal(self._database, mismatches)
+        if None in found.values():
+            what = f"create Glue database {self._database}"
+            self._patience.call(what, self._create, DatabaseInput={"Name": self._database})
+        for name, (table, shape) in wanted.items():
+            there = self._bring_up(shape, found[name])
+            # Partitions list their columns in the table's order, for readers that go by position.
+            shape["StorageDescriptor"]["Columns"] = there["StorageDescriptor"]["Columns"]
+            self._tables[name], self._shapes[name] = table, shape
+
+    def _found(self, name: str) -> dict[str, Any] | None:
+        """The table as it stands in the catalog; None where it, or the database, is not there."""
+
+        def get(**table: str) -> dict[str, Any] | None:
+            try:
+                return dict(self._glue.get_table(**table)["Table"])
+            except ClientError as error:
+                if error_code(error) == _MISSING:
+                    return None
+                raise
+
+        what = f"look up Glue table {self._database}.{name}"
+        return self._patience.call(what, get, DatabaseName=self._database, Name=name)
+
+    def _create(self, **arguments: Any) -> None:
+        """CreateTable or CreateDatabase; one that is there already is fine."""
+        create = self._glue.create_table if "TableInput" in arguments else self._glue.create_database
+        try:
+            create(**arguments)
+        except ClientError as error:
+            if error_code(error) != _EXISTS:
+                raise
+
+    def _bring_up(self, shape: dict[str, Any], found: dict[str, Any] | None) -> dict[str, Any]:
+        """Creates or updates a table until it is as `shape` says, whoever else does the same meanwhile; the table."""
+        name, told = shape["Name"], False
+        for pause in pauses():
+            if found is None:
+                what = f"create Glue table {self._database}.{name}"
+                self._patience.call(what, self._create, DatabaseName=self._database, TableInput=shape)
+            else:
+                if (problem := mismatch(found, shape)) is not None:
+                    raise refusal(self._database, [problem])
+                update = evolved(found, shape)
+                if update is not None and (update.follow or not told):
+                    log.info("Glue table %s.%s is brought up to the contract", self._database, name)
+                    done = told = self._update(found, update.table)  # words are said once: Glue may trim them
+                elif BEHIND in found.get("Parameters", {}):
+                    self._bring_partitions_up(shape)
+                    others = {key: value for key, value in found["Parameters"].items() if key != BEHIND}
+                    done = self._update(found, table_input(found) | {"Parameters": others}, SkipArchive=True)
+                else:
+                    return found
+                if not done:
+                    self._patience.sleep(pause)
+            found = self._found(name)
+        raise TerminalError(
+            f"update Glue table {self._database}.{name}: others kept changing it at the same time; see who does "
+            f"(`aws glue get-table-versions --database-name {self._database} --table-name {name}`), then start again"
+        )
+
+    def _update(self, found: Mapping[str, Any], update: Mapping[str, Any], **options: Any) -> bool:
+        """UpdateTable; False, and nothing changed, where somebody has changed the table since it was `found`."""
+
+        def send() -> bool:
+            try:
+                self._glue.update_table(
+                    DatabaseName=self._database, TableInput=update, VersionId=found["VersionId"], **options
+                )
+            except ClientError as error:
+                if error_code(error) in _CHANGED_MEANWHILE:
+                    return False
+                raise
+            return True
+
+        return self._patience.call(f"update Glue table {self._database}.{found['Name']}", send)
+
+    def _bring_partitions_up(self, shape: dict[str, Any]) -> None:
+        """Brings every partition of a table up to it: Hive, and Athena where types differ, go by a partition's own."""
+        name = shape["Name"]
+        with explained(f"list partitions of {self._database}.{name}"):
+            pages = self._glue.get_paginator("get_partitions").paginate(DatabaseName=self._database, TableName=name)
+            for page in pages:
+                self._update_partitions(shape, page["Partitions"])
+
+    def _update_partitions(self, shape: dict[str, Any], found: Iterable[Mapping[str, Any]]) -> None:
+        behind = [
+            {"PartitionValueList": partition["Values"], "PartitionInput": update}
+            for partition in found
+            if (update := evolved_partition(partition, shape)) is not None
+        ]
+        where = {"DatabaseName": self._database, "TableName": shape["Name"]}
+        for chunk in _chunks(behind, _BATCH):
+            self._patience.batch(
+                f"update {len(chunk)} partitions of {self._database}.{shape['Name']}",
+                lambda entries: self._glue.batch_update_partition(**where, Entries=entries),
+                {tuple(entry["PartitionValueList"]): entry for entry in chunk},
+                values_key="PartitionValueList",
+                harmless=_MISSING,  # dropped meanwhile
+            )
 
     def register(self, table: str, partitions: Iterable[str]) -> int:
         """Registers folders such as `city=Paris/start_date=2016-09-03`; the number that this call sent.
 
-        A folder that this process has registered before is not sent again.
+        A folder that this process has registered before is not sent again. A partition that is there already, and
+        was registered under an older contract, is brought up to this one.
         """
         new = [folder for folder in dict.fromkeys(partitions) if (table, folder) not in self._known]
+        where = {"DatabaseName": self._database, "TableName": table}
         for chunk in _chunks(new, _BATCH):
             point("catalog.registering")
-            inputs = [self._partition_input(self._tables[table], folder) for folder in chunk]
-            with explained(f"register {len(chunk)} partitions of {self._database}.{table}"):
-                answer = self._glue.batch_create_partition(
-                    DatabaseName=self._database, TableName=table, PartitionInputList=inputs
+            inputs = [self._partition_input(table, folder) for folder in chunk]
+            there = self._patience.batch(
+                f"register {len(chunk)} partitions of {self._database}.{table}",
+                lambda entries: self._glue.batch_create_partition(**where, PartitionInputList=entries),
+                {tuple(entry["Values"]): entry for entry in inputs},
+                values_key="PartitionValues",
+                harmless=_EXISTS,
+            )
+            if there:
+                found = self._patience.call(
+                    f"look up {len(there)} partitions of {self._database}.{table}",
+                    self._glue.batch_get_partition,
+                    **where,
+                    PartitionsToGet=[{"Values": list(values)} for values in there],
                 )
-            for failed in answer.get("Errors", []):
-                detail = failed.get("ErrorDetail", {})
-                if detail.get("ErrorCode") != _EXISTS:
-                    raise TransientError(
-                        f"register partition {failed.get('PartitionValues')} of {self._database}.{table}: "
-                        f"{detail.get('ErrorCode')}: {detail.get('ErrorMessage')}"
-                    )
+                self._update_partitions(self._shapes[table], found["Partitions"])
             self._known.update((table, folder) for folder in chunk)
             point("catalog.registered")
         return len(new)
@@ -168,14 +292,6 @@ class GlueCatalog:
                 dict(zip(names, partition["Values"], strict=True)) for page in pages for partition in page["Partitions"]
             ]
 
-    @staticmethod
-    def _create(call: Any, **arguments: Any) -> None:
-        try:
-            call(**arguments)
-        except ClientError as error:
-            if error_code(error) != _EXISTS:
-                raise
-
     def _table_input(self, table: LakeTable) -> dict[str, Any]:
         return {
             "Name": table.name,
@@ -183,19 +299,26 @@ class GlueCatalog:
             "TableType": "EXTERNAL_TABLE",
             "Parameters": {"classification": table.classification, "EXTERNAL": "TRUE"},
             "PartitionKeys": _columns(table.partitions),
-            "StorageDescriptor": self._storage(table, ""),
+            "StorageDescriptor": {
+                **table.storage,
+                "Location": self._location(table.name, ""),
+                "Columns": _columns(table.columns),
+            },
         }
 
-    def _partition_input(self, table: LakeTable, folder: str) -> dict[str, Any]:
+    def _partition_input(self, table: str, folder: str) -> dict[str, Any]:
         values = parse_partition_path(folder)
         return {
-            "Values": [values[name] or NULL_PARTITION for name, _, _ in table.partitions],
-            "StorageDescriptor": self._storage(table, folder + "/"),
+            "Values": [values[name] or NULL_PARTITION for name, _, _ in self._tables[table].partitions],
+            "StorageDescriptor": {
+                **self._shapes[table]["StorageDescriptor"],
+                "Location": self._location(table, folder + "/"),
+            },
         }
 
-    def _storage(self, table: LakeTable, folder: str) -> dict[str, Any]:
+    def _location(self, table: str, folder: str) -> str:
         root = self._lake if "://" in self._lake else f"file://{self._lake}"
-        return {**table.storage, "Location": f"{root}/{table.name}/{folder}", "Columns": _columns(table.columns)}
+        return f"{root}/{table}/{folder}"
 
 
 def _columns(columns: Columns) -> list[dict[str, str]]:
@@ -205,5 +328,5 @@ def _columns(columns: Columns) -> list[dict[str, str]]:
     ]
 
 
-def _chunks(items: Sequence[str], size: int) -> Iterator[Sequence[str]]:
+def _chunks(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
     return (items[start : start + size] for start in range(0, len(items), size))
