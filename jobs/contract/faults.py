@@ -28,12 +28,15 @@ POINTS = (
     "ledger.committed",
 )
 
+# In `movement replay --quarantine`, in the order in which a chunk of records passes them.
+REPLAY_POINTS = ("replay.opening", "replay.opened", "replay.sent", "replay.closed")
+
 _ARMED, _, _NUMBER = os.environ.get("MOVEMENT_FAULT", "").partition(":")
 _passed: Counter[str] = Counter()
 
 if _ARMED:
-    if _ARMED not in POINTS:
-        raise ValueError(f"MOVEMENT_FAULT={_ARMED}: no such point; there are {', '.join(POINTS)}")
+    if _ARMED not in POINTS + REPLAY_POINTS:
+        raise ValueError(f"MOVEMENT_FAULT={_ARMED}: no such point; there are {', '.join(POINTS + REPLAY_POINTS)}")
     # The first process to come here is the driver; Spark's workers inherit its environment.
     os.environ.setdefault("MOVEMENT_FAULT_DRIVER", str(os.getpid()))
 

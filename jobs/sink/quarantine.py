@@ -57,6 +57,11 @@ def quarantine_lines(records: pa.RecordBatch, rejections: Mapping[int, Rejection
     return pa.array(encoded, pa.binary())
 
 
+def record_bytes(line: QuarantinedRecord) -> bytes:
+    """The record's exact bytes, out of its line."""
+    return line.payload.encode() if line.encoding == "utf-8" else base64.b64decode(line.payload, validate=True)
+
+
 def _as_text(data: bytes) -> tuple[str, str]:
     try:
         return "utf-8", data.decode("utf-8")
