@@ -163,6 +163,7 @@ def test_what_cannot_be_sent_is_counted_and_holds_nothing_up(
 FAULTS: dict[str, Callable[[int], object]] = {
     "throttled-as-a-whole": lambda n: Status(400, "ProvisionedThroughputExceededException") if n in (1, 2) else None,
     "refused-record-by-record": lambda n: Fail(lambda place: place % 3 == n % 3) if n < 6 else None,
+    "cut-off-after-they-were-taken": lambda n: Reset(after=True) if n in (1, 2) else None,
     "cut-off-before": lambda n: Reset(after=False) if n == 1 else None,
 }
 
