@@ -106,7 +106,7 @@ def replay_quarantine(
     claim = Claim(
         lake,
         f"quarantine of {settings.lake}",
-        other="replay of the",
+        holder="replay of the",
         remedy="wait for its end, then see what is left (--dry-run)",
     )
     with claim, replay.sending(puts) as sending:

@@ -156,7 +156,6 @@ class GlueCatalog:
             self._patience.call(what, self._create, DatabaseInput={"Name": self._database})
         for name, (table, shape) in wanted.items():
             there = self._bring_up(shape, found[name])
-            # Partitions list their columns in the table's order, for readers that go by position.
             shape["StorageDescriptor"]["Columns"] = there["StorageDescriptor"]["Columns"]
             self._tables[name], self._shapes[name] = table, shape
 
@@ -261,7 +260,7 @@ class GlueCatalog:
         where = {"DatabaseName": self._database, "TableName": table}
         for chunk in _chunks(new, _BATCH):
             point("catalog.registering")
-            inputs = [self._partition_input(table, folder) for folder in chunk]
+            inputs = [self._partition_input(self._tables[table], folder) for folder in chunk]
             there = self._patience.batch(
                 f"register {len(chunk)} partitions of {self._database}.{table}",
                 lambda entries: self._glue.batch_create_partition(**where, PartitionInputList=entries),
@@ -299,26 +298,25 @@ class GlueCatalog:
             "TableType": "EXTERNAL_TABLE",
             "Parameters": {"classification": table.classification, "EXTERNAL": "TRUE"},
             "PartitionKeys": _columns(table.partitions),
-            "StorageDescriptor": {
-                **table.storage,
-                "Location": self._location(table.name, ""),
-                "Columns": _columns(table.columns),
-            },
+            "StorageDescriptor": self._storage(table, f"{table.name}/"),
         }
 
-    def _partition_input(self, table: str, folder: str) -> dict[str, Any]:
+    def _partition_input(self, table: LakeTable, folder: str) -> dict[str, Any]:
         values = parse_partition_path(folder)
+        # The columns in the table's order, for readers that go by position.
+        columns = self._shapes[table.name]["StorageDescriptor"]["Columns"]
         return {
-            "Values": [values[name] or NULL_PARTITION for name, _, _ in self._tables[table].partitions],
-            "StorageDescriptor": {
-                **self._shapes[table]["StorageDescriptor"],
-                "Location": self._location(table, folder + "/"),
-            },
+            "Values": [values[name] or NULL_PARTITION for name, _, _ in table.partitions],
+            "StorageDescriptor": {**self._storage(table, f"{table.name}/{folder}/"), "Columns": columns},
         }
 
-    def _location(self, table: str, folder: str) -> str:
-        root = self._lake if "://" in self._lake else f"file://{self._lake}"
-        return f"{root}/{table}/{folder}"
+    def _storage(self, table: LakeTable, location: str) -> dict[str, Any]:
+        return {**table.storage, "Location": f"{self.root}/{location}", "Columns": _columns(table.columns)}
+
+    @property
+    def root(self) -> str:
+        """The lake's address as locations in the catalog begin."""
+        return self._lake if "://" in self._lake else f"file://{self._lake}"
 
 
 def _columns(columns: Columns) -> list[dict[str, str]]:

@@ -49,8 +49,7 @@ class ClaimEntry(msgspec.Struct, frozen=True):
 class Claim:
     """This process's claim on a checkpoint: `with Claim(lake, checkpoint) as claim:` around the query's life.
 
-    Other work that only one may do at a time claims a name of its own in place of a checkpoint; `other` and `remedy`
-    then say so in the error. Entering raises AlreadyRunningError where another holds the claim.
+    Entering raises AlreadyRunningError where another job runs on the checkpoint.
     """
 
     def __init__(
@@ -60,15 +59,16 @@ class Claim:
         *,
         beat_seconds: float = BEAT_SECONDS,
         lease_seconds: float = LEASE_SECONDS,
-        other: str = "job on the checkpoint",
+        holder: str = "job on the checkpoint",
         remedy: str = "stop the other, or give this one a checkpoint of its own (stream_job.checkpoint)",
     ) -> None:
+        """`holder` and `remedy` are how errors call who holds a claim, and what they advise."""
+        self._holder, self._remedy = holder, remedy
         self._lake = lake
         self._checkpoint = checkpoint
         self._path = f"_claims/{hashlib.sha256(checkpoint.encode()).hexdigest()[:16]}.json"
         self._beat_seconds = beat_seconds
         self._lease_seconds = lease_seconds
-        self._other, self._remedy = other, remedy
         self._entry = ClaimEntry(checkpoint, uuid.uuid4().hex, _machine(), os.getpid(), _process_start(os.getpid()), 0)
         self._written = b""
         self._beaten = 0.0
@@ -155,7 +155,7 @@ class Claim:
 
     def _lost(self, why: str) -> AlreadyRunningError:
         return AlreadyRunningError(
-            f"another {self._other} {self._checkpoint} {why}. Nothing was written by this one: {self._remedy}"
+            f"another {self._holder} {self._checkpoint} {why}. Nothing was written by this one: {self._remedy}"
         )
 
 

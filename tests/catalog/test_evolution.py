@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
+from datetime import UTC, date, datetime
 from typing import Any
 
 import pyarrow as pa
@@ -166,19 +167,36 @@ def test_an_old_partition_goes_on_finding_its_fields_under_their_old_names() -> 
 
 # What the readers bear: WIDER is what they can do, seen here for pyarrow; tests/test_evolving_lake.py has Spark
 
-VALUES: dict[str, Any] = {"int": 7, "long": 2**40}
+VALUES: dict[str, Any] = {
+    "string": "São", "int": 7, "long": 2**40, "double": 0.5, "boolean": True, "date": date(2026, 11, 23),
+    "timestamp": datetime(2026, 11, 23, 10, 30, tzinfo=UTC),
+}  # fmt: skip
+OURS = {"bigint": "long"}
 
 
-@pytest.mark.parametrize(("before", "after"), [("int", "long")])
-def test_pyarrow_reads_old_files_by_the_wider_schema(before: str, after: str) -> None:
-    assert {"long": "bigint"}.get(after, after) in WIDER[before]
-    old, new = io.BytesIO(), io.BytesIO()
-    pq.write_table(pa.table({"x": pa.array([VALUES[before]], ARROW_TYPES[before])}), old)
-    pq.write_table(pa.table({"y": ["new"], "x": pa.array([VALUES[after]], ARROW_TYPES[after])}), new)
-    schema = pa.schema([("x", ARROW_TYPES[after]), ("y", pa.string())])
-    fragments = [ds.ParquetFileFormat().make_fragment(pa.py_buffer(file.getvalue())) for file in (old, new)]
-    rows = ds.FileSystemDataset(fragments, schema, ds.ParquetFileFormat()).to_table().to_pylist()
-    assert rows == [{"x": VALUES[before], "y": None}, {"x": VALUES[after], "y": "new"}]
+@given(st.dictionaries(st.sampled_from("abcdef"), st.sampled_from(KINDS), min_size=1), st.data())
+def test_pyarrow_reads_old_and_new_files_as_one_table(before: dict[str, str], data: st.DataObject) -> None:
+    after = {
+        name: data.draw(st.sampled_from([kind, *(OURS[wider] for wider in WIDER.get(kind, ()))]))
+        for name, kind in before.items()
+    }
+    after |= {name.upper(): kind for name, kind in data.draw(TABLES.map(_as_ours)).items()}
+    files = []
+    for kinds in (before, dict(data.draw(st.permutations(list(after.items()))))):
+        file = io.BytesIO()
+        pq.write_table(
+            pa.table({name: pa.array([VALUES[kind]], ARROW_TYPES[kind]) for name, kind in kinds.items()}), file
+        )
+        files.append(pa.py_buffer(file.getvalue()))
+    schema = pa.schema([(name, ARROW_TYPES[kind]) for name, kind in after.items()])
+    fragments = [ds.ParquetFileFormat().make_fragment(file) for file in files]
+    old, new = ds.FileSystemDataset(fragments, schema, ds.ParquetFileFormat()).to_table().to_pylist()
+    assert old == {name: VALUES[before[name]] if name in before else None for name in after}
+    assert new == {name: VALUES[kind] for name, kind in after.items()}
+
+
+def _as_ours(columns: dict[str, str]) -> dict[str, str]:
+    return {name: OURS.get(kind, kind) for name, kind in columns.items()}
 
 
 # In the catalog
