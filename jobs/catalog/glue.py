@@ -229,10 +229,13 @@ class GlueCatalog:
     def _bring_partitions_up(self, shape: dict[str, Any]) -> None:
         """Brings every partition of a table up to it: Hive, and Athena where types differ, go by a partition's own."""
         name = shape["Name"]
-        with explained(f"list partitions of {self._database}.{name}"):
-            pages = self._glue.get_paginator("get_partitions").paginate(DatabaseName=self._database, TableName=name)
-            for page in pages:
+        pages = self._glue.get_paginator("get_partitions")
+
+        def update_all() -> None:
+            for page in pages.paginate(DatabaseName=self._database, TableName=name):
                 self._update_partitions(shape, page["Partitions"])
+
+        self._patience.call(f"list partitions of {self._database}.{name}", update_all)
 
     def _update_partitions(self, shape: dict[str, Any], found: Iterable[Mapping[str, Any]]) -> None:
         behind = [
