@@ -7,30 +7,18 @@ Source: https://docs.aws.amazon.com/glue/latest/webapi/ (CreateTable, BatchCreat
 
 from __future__ import annotations
 
-import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import Any
 
-from botocore.exceptions import ClientError
-
-from jobs.catalog.evolution import BEHIND, evolved, evolved_partition, mismatch, refusal, table_input
-from jobs.catalog.patience import Patience, pauses
-from jobs.contract.aws import error_code, explained
-from jobs.contract.errors import TerminalError
+from jobs.catalog.glue_tables import BATCH, EXISTS, GlueTables, chunks
+from jobs.catalog.patience import Patience
+from jobs.contract.aws import explained
 from jobs.contract.faults import point
 from jobs.contract.partitions import NULL_PARTITION, parse_partition_path
 from jobs.contract.table import ColumnType, TableContract
 
-log = logging.getLogger(__name__)
-T = TypeVar("T")
-
-_BATCH = 100  # partitions in one BatchCreatePartition or BatchUpdatePartition, AWS's limit
-_EXISTS = "AlreadyExistsException"
-_MISSING = "EntityNotFoundException"
-# UpdateTable with a version that is no longer the latest.
-_CHANGED_MEANWHILE = {"ConcurrentModificationException", "VersionMismatchException"}
 _HIVE_TYPES = {"long": "bigint"}
 
 Columns = Sequence[tuple[str, ColumnType, str]]
@@ -132,6 +120,7 @@ class GlueCatalog:
         self._database = database
         self._lake = lake
         self._patience = Patience(sleep)
+        self._glue_tables = GlueTables(glue, database, self._patience)
         self._tables: dict[str, LakeTable] = {}
         self._shapes: dict[str, dict[str, Any]] = {}
         self._known: set[tuple[str, str]] = set()
@@ -142,116 +131,9 @@ class GlueCatalog:
 
         Raises IncompatibleSchemaError, before anything is changed, where a table cannot follow the contract.
         """
-        wanted = {table.name: (table, self._table_input(table)) for table in tables}
-        found = {name: self._found(name) for name in wanted}
-        mismatches = [
-            problem
-            for name, (_, shape) in wanted.items()
-            if (there := found[name]) is not None and (problem := mismatch(there, shape)) is not None
-        ]
-        if mismatches:
-            raise refusal(self._database, mismatches)
-        if None in found.values():
-            what = f"create Glue database {self._database}"
-            self._patience.call(what, self._create, DatabaseInput={"Name": self._database})
-        for name, (table, shape) in wanted.items():
-            there = self._bring_up(shape, found[name])
-            shape["StorageDescriptor"]["Columns"] = there["StorageDescriptor"]["Columns"]
-            self._tables[name], self._shapes[name] = table, shape
-
-    def _found(self, name: str) -> dict[str, Any] | None:
-        """The table as it stands in the catalog; None where it, or the database, is not there."""
-
-        def get(**table: str) -> dict[str, Any] | None:
-            try:
-                return dict(self._glue.get_table(**table)["Table"])
-            except ClientError as error:
-                if error_code(error) == _MISSING:
-                    return None
-                raise
-
-        what = f"look up Glue table {self._database}.{name}"
-        return self._patience.call(what, get, DatabaseName=self._database, Name=name)
-
-    def _create(self, **arguments: Any) -> None:
-        """CreateTable or CreateDatabase; one that is there already is fine."""
-        create = self._glue.create_table if "TableInput" in arguments else self._glue.create_database
-        try:
-            create(**arguments)
-        except ClientError as error:
-            if error_code(error) != _EXISTS:
-                raise
-
-    def _bring_up(self, shape: dict[str, Any], found: dict[str, Any] | None) -> dict[str, Any]:
-        """Creates or updates a table until it is as `shape` says, whoever else does the same meanwhile; the table."""
-        name, told = shape["Name"], False
-        for pause in pauses():
-            if found is None:
-                what = f"create Glue table {self._database}.{name}"
-                self._patience.call(what, self._create, DatabaseName=self._database, TableInput=shape)
-            else:
-                if (problem := mismatch(found, shape)) is not None:
-                    raise refusal(self._database, [problem])
-                update = evolved(found, shape)
-                if update is not None and (update.follow or not told):
-                    log.info("Glue table %s.%s is brought up to the contract", self._database, name)
-                    done = told = self._update(found, update.table)  # words are said once: Glue may trim them
-                elif BEHIND in found.get("Parameters", {}):
-                    self._bring_partitions_up(shape)
-                    others = {key: value for key, value in found["Parameters"].items() if key != BEHIND}
-                    done = self._update(found, table_input(found) | {"Parameters": others}, SkipArchive=True)
-                else:
-                    return found
-                if not done:
-                    self._patience.sleep(pause)
-            found = self._found(name)
-        raise TerminalError(
-            f"update Glue table {self._database}.{name}: others kept changing it at the same time; see who does "
-            f"(`aws glue get-table-versions --database-name {self._database} --table-name {name}`), then start again"
-        )
-
-    def _update(self, found: Mapping[str, Any], update: Mapping[str, Any], **options: Any) -> bool:
-        """UpdateTable; False, and nothing changed, where somebody has changed the table since it was `found`."""
-
-        def send() -> bool:
-            try:
-                self._glue.update_table(
-                    DatabaseName=self._database, TableInput=update, VersionId=found["VersionId"], **options
-                )
-            except ClientError as error:
-                if error_code(error) in _CHANGED_MEANWHILE:
-                    return False
-                raise
-            return True
-
-        return self._patience.call(f"update Glue table {self._database}.{found['Name']}", send)
-
-    def _bring_partitions_up(self, shape: dict[str, Any]) -> None:
-        """Brings every partition of a table up to it: Hive, and Athena where types differ, go by a partition's own."""
-        name = shape["Name"]
-        pages = self._glue.get_paginator("get_partitions")
-
-        def update_all() -> None:
-            for page in pages.paginate(DatabaseName=self._database, TableName=name):
-                self._update_partitions(shape, page["Partitions"])
-
-        self._patience.call(f"list partitions of {self._database}.{name}", update_all)
-
-    def _update_partitions(self, shape: dict[str, Any], found: Iterable[Mapping[str, Any]]) -> None:
-        behind = [
-            {"PartitionValueList": partition["Values"], "PartitionInput": update}
-            for partition in found
-            if (update := evolved_partition(partition, shape)) is not None
-        ]
-        where = {"DatabaseName": self._database, "TableName": shape["Name"]}
-        for chunk in _chunks(behind, _BATCH):
-            self._patience.batch(
-                f"update {len(chunk)} partitions of {self._database}.{shape['Name']}",
-                lambda entries: self._glue.batch_update_partition(**where, Entries=entries),
-                {tuple(entry["PartitionValueList"]): entry for entry in chunk},
-                values_key="PartitionValueList",
-                harmless=_MISSING,  # dropped meanwhile
-            )
+        by_name = {table.name: table for table in tables}
+        self._shapes |= self._glue_tables.ensure(self._table_input(table) for table in by_name.values())
+        self._tables |= by_name
 
     def register(self, table: str, partitions: Iterable[str]) -> int:
         """Registers folders such as `city=Paris/start_date=2016-09-03`; the number that this call sent.
@@ -261,7 +143,7 @@ class GlueCatalog:
         """
         new = [folder for folder in dict.fromkeys(partitions) if (table, folder) not in self._known]
         where = {"DatabaseName": self._database, "TableName": table}
-        for chunk in _chunks(new, _BATCH):
+        for chunk in chunks(new, BATCH):
             point("catalog.registering")
             inputs = [self._partition_input(self._tables[table], folder) for folder in chunk]
             there = self._patience.batch(
@@ -269,7 +151,7 @@ class GlueCatalog:
                 lambda entries: self._glue.batch_create_partition(**where, PartitionInputList=entries),
                 {tuple(entry["Values"]): entry for entry in inputs},
                 values_key="PartitionValues",
-                harmless=_EXISTS,
+                harmless=EXISTS,
             )
             if there:
                 found = self._patience.call(
@@ -278,7 +160,7 @@ class GlueCatalog:
                     **where,
                     PartitionsToGet=[{"Values": list(values)} for values in there],
                 )
-                self._update_partitions(self._shapes[table], found["Partitions"])
+                self._glue_tables.bring_partitions_up(self._shapes[table], found["Partitions"])
             self._known.update((table, folder) for folder in chunk)
             point("catalog.registered")
         return len(new)
@@ -327,7 +209,3 @@ def _columns(columns: Columns) -> list[dict[str, str]]:
         {"Name": name, "Type": _HIVE_TYPES.get(kind, kind), "Comment": " ".join(comment.split())[:255]}
         for name, kind, comment in columns
     ]
-
-
-def _chunks(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
-    return (items[start : start + size] for start in range(0, len(items), size))

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from jobs.catalog.evolution import BEHIND, WIDER, evolved, evolved_partition, mismatch
 from jobs.catalog.glue import GlueCatalog, lake_tables
+from jobs.catalog.glue_tables import GlueTables
 from jobs.catalog.patience import ATTEMPTS
 from jobs.contract.errors import ConfigurationError, IncompatibleSchemaError, TerminalError
 from jobs.contract.parsed import ARROW_TYPES
@@ -308,7 +309,7 @@ def test_a_job_that_dies_before_the_partitions_have_followed_leaves_the_rest_to_
     catalog.register("processed", [f"city=c{number}/start_date=2016-09-03" for number in range(150)])
     with monkeypatch.context() as patched:
         if operation == "get_partitions":
-            patched.setattr(GlueCatalog, "_bring_partitions_up", _die)
+            patched.setattr(GlueTables, "_bring_all_partitions_up", _die)
         else:
             real, calls = glue.batch_update_partition, iter([True, False])
             patched.setattr(
