@@ -20,6 +20,7 @@ from movement import (
     local_commands,
     package_commands,
     produce_commands,
+    replay_commands,
     serve_commands,
     status_commands,
     stream_commands,
@@ -46,6 +47,7 @@ app.command()(package_commands.package)
 app.add_typer(deploy_commands.app, name="deploy")
 app.command()(status_commands.status)
 app.command()(compact_commands.compact)
+app.command()(replay_commands.replay)
 
 
 def main() -> None:

@@ -40,7 +40,9 @@ MOVE_POINTS = (
 )
 # Of `movement replay --raw`, around those.
 REBUILD_POINTS = ("rebuild.staged", "rebuild.planned", "rebuild.moved", "rebuild.amended", "rebuild.cleared")
-_ALL = POINTS + MOVE_POINTS + REBUILD_POINTS
+# In `movement replay --quarantine`, in the order in which a chunk of records passes them.
+REPLAY_POINTS = ("replay.opening", "replay.opened", "replay.sent", "replay.closed")
+_ALL = POINTS + MOVE_POINTS + REBUILD_POINTS + REPLAY_POINTS
 
 _ARMED, _, _NUMBER = os.environ.get("MOVEMENT_FAULT", "").partition(":")
 _passed: Counter[str] = Counter()
