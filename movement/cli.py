@@ -17,6 +17,7 @@ from movement import (
     compact_commands,
     demo,
     deploy_commands,
+    gold_commands,
     local_commands,
     package_commands,
     produce_commands,
@@ -48,6 +49,7 @@ app.add_typer(deploy_commands.app, name="deploy")
 app.command()(status_commands.status)
 app.command()(compact_commands.compact)
 app.command()(replay_commands.replay)
+app.command()(gold_commands.gold)
 
 
 def main() -> None:

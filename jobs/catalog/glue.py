@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from botocore.exceptions import ClientError
@@ -30,7 +30,10 @@ Columns = Sequence[tuple[str, ColumnType, str]]
 
 @dataclass(frozen=True)
 class LakeTable:
-    """A table of the lake as Glue sees it: `name` is also its folder."""
+    """A table of the lake as Glue sees it: `name` is also its folder, unless `folder` says otherwise.
+
+    `parameters` stand beside the classification. `path_in_serde`: the location stands there too, as Spark wants it.
+    """
 
     name: str
     comment: str
@@ -38,6 +41,9 @@ class LakeTable:
     partitions: Columns
     storage: Mapping[str, Any]
     classification: str
+    folder: str = ""
+    parameters: Mapping[str, str] = field(default_factory=dict)
+    path_in_serde: bool = False
 
 
 _PARQUET = {
@@ -224,9 +230,9 @@ class GlueCatalog:
             "Name": table.name,
             "Description": table.comment,
             "TableType": "EXTERNAL_TABLE",
-            "Parameters": {"classification": table.classification, "EXTERNAL": "TRUE"},
+            "Parameters": {"classification": table.classification, "EXTERNAL": "TRUE", **table.parameters},
             "PartitionKeys": _columns(table.partitions),
-            "StorageDescriptor": self._storage(table, f"{table.name}/"),
+            "StorageDescriptor": self._storage(table, f"{table.folder or table.name}/"),
         }
 
     def _partition_input(self, table: LakeTable, folder: str, location: str | None = None) -> dict[str, Any]:
@@ -236,13 +242,18 @@ class GlueCatalog:
         return {
             "Values": [values[name] or NULL_PARTITION for name, _, _ in table.partitions],
             "StorageDescriptor": {
-                **self._storage(table, location or f"{table.name}/{folder}/"),
+                **self._storage(table, location or f"{table.folder or table.name}/{folder}/"),
                 "Columns": columns,
             },
         }
 
     def _storage(self, table: LakeTable, location: str) -> dict[str, Any]:
-        return {**table.storage, "Location": f"{self.root}/{location}", "Columns": _columns(table.columns)}
+        address = f"{self.root}/{location}"
+        storage = {**table.storage, "Location": address, "Columns": _columns(table.columns)}
+        if table.path_in_serde:
+            serde = storage["SerdeInfo"]
+            storage["SerdeInfo"] = {**serde, "Parameters": {**serde["Parameters"], "path": address}}
+        return storage
 
     @property
     def root(self) -> str:

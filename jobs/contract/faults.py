@@ -42,7 +42,9 @@ MOVE_POINTS = (
 REBUILD_POINTS = ("rebuild.staged", "rebuild.planned", "rebuild.moved", "rebuild.amended", "rebuild.cleared")
 # In `movement replay --quarantine`, in the order in which a chunk of records passes them.
 REPLAY_POINTS = ("replay.opening", "replay.opened", "replay.sent", "replay.closed")
-_ALL = POINTS + MOVE_POINTS + REBUILD_POINTS + REPLAY_POINTS
+# On the driver of the gold job, for each table.
+GOLD_POINTS = ("gold.writing", "gold.written")
+_ALL = POINTS + MOVE_POINTS + REBUILD_POINTS + REPLAY_POINTS + GOLD_POINTS
 
 _ARMED, _, _NUMBER = os.environ.get("MOVEMENT_FAULT", "").partition(":")
 _passed: Counter[str] = Counter()
@@ -55,7 +57,7 @@ if _ARMED:
 
 
 def point(name: str) -> None:
-    """A gap between two steps, called `name` in POINTS."""
+    """A gap between two steps, called `name` in POINTS or GOLD_POINTS."""
     if name == _ARMED:
         _passed[name] += 1
         if _passed[name] == int(_NUMBER or 1):

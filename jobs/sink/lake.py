@@ -63,6 +63,10 @@ class Lake(Protocol):
         """Copies a file whole, over what may stand there; False, and nothing written, where there is no source."""
         ...
 
+    def folders(self, prefix: str) -> Iterator[str]:
+        """The names of the folders directly below `prefix`, which ends with `/`; what they hold is not listed."""
+        ...
+
     def delete(self, paths: Iterable[str]) -> None:
         """Deletes files; one that is gone already is no error."""
 
@@ -148,6 +152,15 @@ class S3Lake:
                 raise
         return True
 
+    def folders(self, prefix: str) -> Iterator[str]:
+        with explained(f"list {self.uri}/{prefix}"):
+            pages = self._s3.get_paginator("list_objects_v2").paginate(
+                Bucket=self._bucket, Prefix=self._prefix + prefix, Delimiter="/"
+            )
+            for page in pages:
+                for found in page.get("CommonPrefixes", []):
+                    yield found["Prefix"].removesuffix("/").rpartition("/")[2]
+
     def delete(self, paths: Iterable[str]) -> None:
         keys = [{"Key": self._prefix + path} for path in paths]
         for start in range(0, len(keys), _DELETE_LIMIT):
@@ -217,6 +230,11 @@ class FolderLake:
         except FileNotFoundError:
             return False
         return True
+
+    def folders(self, prefix: str) -> Iterator[str]:
+        folder = self._root / prefix
+        if folder.is_dir():
+            yield from sorted(found.name for found in folder.iterdir() if found.is_dir())
 
     def delete(self, paths: Iterable[str]) -> None:
         for path in paths:
