@@ -1,0 +1,147 @@
+"""The ledger and the lake's listing → `model.Pipeline`.
+
+Bounded: the latest `max_batches` entries and `MAX_LISTED` objects. Entries never change, so a reader that stays (the
+live page's) fetches each once. AWS: ListObjectsV2, and GetObject of ledger entries and of the last parity check.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections import Counter
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import msgspec
+
+from jobs.contract.errors import TerminalError
+from jobs.parity.latest import LATEST
+from jobs.sink.batch_ledger import QUERY as BATCH_QUERY
+from jobs.sink.lake import Lake
+from jobs.sink.ledger import LedgerEntry
+from movement.report.model import Batch, Partition, Pipeline
+
+MAX_LISTED = 200_000
+_LAYERS = ("raw", "processed", "quarantine", "processed_batch", "gold")
+_READERS = 16
+
+
+class PipelineReader:
+    """Reads one lake's pipeline, again and again. Raises AwsAccessError or TransientError where S3 does not answer,
+    TerminalError for a ledger entry that is none."""
+
+    def __init__(self, lake: Lake, max_batches: int) -> None:
+        self._lake = lake
+        self._max_batches = max_batches
+        self._entries: dict[str, LedgerEntry] = {}
+        self._lock = threading.Lock()
+
+    def read(self) -> Pipeline:
+        """The pipeline as it is now."""
+        with self._lock:
+            return self._read()
+
+    def _read(self) -> Pipeline:
+        paths: dict[str, list[int]] = {}
+        for path, _ in self._lake.list("_ledger/"):
+            _, query, name = path.split("/", 2)
+            number = name.removesuffix(".json")
+            if number.isdecimal():
+                paths.setdefault(query, []).append(int(number))
+        batch_runs = len(paths.pop(BATCH_QUERY, []))
+        total = sum(map(len, paths.values()))
+        latest = [
+            f"_ledger/{query}/{number}.json"
+            for query, numbers in paths.items()
+            for number in sorted(numbers)[-self._max_batches :]
+        ]
+        entries = sorted(self._fetch(latest), key=lambda entry: entry.finished_at)[-self._max_batches :]
+        layers: dict[str, tuple[int, int]] = {}
+        partitions: dict[str, Partition] = {}
+        sizes: list[int] = []
+        listed_all = True
+        for layer in _LAYERS:
+            files = size = 0
+            for path, length in itertools.islice(self._lake.list(f"{layer}/"), MAX_LISTED):
+                files, size = files + 1, size + length
+                if layer == "processed":
+                    sizes.append(length)
+                    _count(partitions, path, length)
+            layers[layer] = (files, size)
+            listed_all = listed_all and files < MAX_LISTED
+        if len(entries) == total:
+            _add_rows(partitions, entries)
+        reasons: Counter[str] = Counter()
+        for entry in entries:
+            reasons.update(entry.report.reasons)
+        return Pipeline(
+            batches=[_batch(entry) for entry in entries],
+            batches_total=total,
+            reasons=dict(reasons.most_common()),
+            partitions=sorted(partitions.values(), key=lambda partition: partition.name),
+            layers=layers,
+            sizes=sizes,
+            listed_all=listed_all,
+            batch_runs=batch_runs,
+            parity=self._parity(),
+        )
+
+    def _fetch(self, paths: list[str]) -> list[LedgerEntry]:
+        missing = [path for path in paths if path not in self._entries]
+        with ThreadPoolExecutor(_READERS) as readers:
+            contents = readers.map(self._lake.get, missing)
+            fetched = {path: _entry(path, content) for path, content in zip(missing, contents, strict=True) if content}
+        # What has gone out of sight is forgotten, so that a page left open for months does not grow.
+        self._entries = {path: self._entries[path] for path in paths if path in self._entries} | fetched
+        return list(self._entries.values())
+
+    def _parity(self) -> dict[str, Any] | None:
+        content = self._lake.get(LATEST)
+        if content is None:
+            return None
+        try:
+            return msgspec.json.decode(content, type=dict[str, Any])
+        except msgspec.DecodeError as error:
+            raise TerminalError(f"{self._lake.uri}/{LATEST} is not readable: {error}; delete it") from error
+
+
+def _entry(path: str, content: bytes) -> LedgerEntry:
+    try:
+        return msgspec.json.decode(content, type=LedgerEntry)
+    except msgspec.DecodeError as error:
+        raise TerminalError(f"{path} is not readable as a ledger entry: {error}") from error
+
+
+def _batch(entry: LedgerEntry) -> Batch:
+    report = entry.report
+    return Batch(
+        query=entry.query,
+        number=entry.batch,
+        started_at=entry.started_at,
+        finished_at=entry.finished_at,
+        read=report.read,
+        read_bytes=report.read_bytes,
+        processed=report.processed,
+        quarantined=report.quarantined,
+        lag=None,
+        seconds=entry.seconds,
+        alarms=entry.alarms,
+    )
+
+
+def _count(partitions: dict[str, Partition], path: str, size: int) -> None:
+    # What is no `name=value` belongs to the layout within the partition.
+    folders = itertools.takewhile(lambda part: "=" in part, path.split("/")[1:-1])
+    name = "/".join(folders)
+    partition = partitions.setdefault(name, Partition(name))
+    partition.files += 1
+    partition.bytes += size
+
+
+def _add_rows(partitions: dict[str, Partition], entries: Iterable[LedgerEntry]) -> None:
+    for entry in entries:
+        for file in entry.report.files:
+            if file.kind == "processed" and file.partition in partitions:
+                partition = partitions[file.partition]
+                partition.rows = (partition.rows or 0) + file.rows
