@@ -8,7 +8,9 @@ EXTRAS = {
     # KPL-aggregated records: the library that AWS keeps.
     "kpl": ["aws_kinesis_agg>=1.2.3", "protobuf>=5", "six>=1.16"],
     # `movement serve`.
-    "api": ["fastapi>=0.115", "prometheus-client>=0.21", "uvicorn[standard]>=0.32"],
+    "api": ["deltalake==1.6.6", "fastapi>=0.115", "prometheus-client>=0.21", "uvicorn[standard]>=0.32"],
+    # `movement report`, and the page that `movement serve` shows: Delta without Spark.
+    "report": ["deltalake==1.6.6"],
     # The embedded AWS of a laptop and of the tests.
     "local": ["moto[events,glue,s3]==5.2.5", "flask>=3", "flask-cors>=5"],
     # Spark itself: EMR and Glue bring their own.
@@ -21,6 +23,7 @@ EXTRAS = {
         "orjson>=3.10",  # the benchmarks' rival
         "pytest>=8",
         "ruff>=0.14",
+        "selenium==4.48.0",  # drives Chromium in the page's tests
         "types-PyYAML",
     ],
 }
@@ -33,7 +36,7 @@ setup(
     long_description_content_type="text/markdown",
     python_requires=">=3.11",
     packages=find_namespace_packages(include=["jobs*", "producer*", "lambdas*", "local*", "movement*", "conf"]),
-    package_data={"conf": ["*.yaml"]},
+    package_data={"conf": ["*.yaml"], "movement.report": ["assets/*"]},
     install_requires=[
         "boto3>=1.40",
         "msgspec>=0.19",

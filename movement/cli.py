@@ -12,7 +12,15 @@ import typer
 from rich.markup import escape
 
 from jobs.contract.errors import ConfigurationError, MovementError
-from movement import batch_commands, demo, local_commands, produce_commands, serve_commands, stream_commands
+from movement import (
+    batch_commands,
+    demo,
+    local_commands,
+    produce_commands,
+    report_commands,
+    serve_commands,
+    stream_commands,
+)
 from movement.console import err
 
 app = typer.Typer(
@@ -31,6 +39,7 @@ app.command()(serve_commands.serve)
 app.command()(stream_commands.stream)
 app.command()(batch_commands.batch)
 app.command()(batch_commands.parity)
+app.command()(report_commands.report)
 
 
 def main() -> None:

@@ -188,6 +188,19 @@ class StreamJobSettings(_Model):
     ] = None
 
 
+class ReportSettings(_Model):
+    max_rows: Annotated[
+        int,
+        Field(ge=1, le=20_000_000, description="Corridors that the page holds at most; it says what it leaves out"),
+    ] = 1000000
+    max_batches: Annotated[
+        int, Field(ge=1, le=10_000, description="Batches of the ledger that the page shows, the latest ones")
+    ] = 500
+    refresh_seconds: Annotated[
+        float, Field(ge=1, le=3600, description="How often the page of `movement serve` asks for news")
+    ] = 5.0
+
+
 class SparkSettings(_Model):
     master: Annotated[
         str, Field(description="Spark master of runs on this machine; a cluster's spark-submit decides it there")
@@ -222,6 +235,7 @@ class Settings(_Model):
     source: SourceSettings = SourceSettings()
     stream_job: StreamJobSettings = StreamJobSettings()
     sink: SinkSettings = SinkSettings()
+    report: ReportSettings = ReportSettings()
     spark: SparkSettings = SparkSettings()
     local: LocalSettings = LocalSettings()
 

@@ -59,7 +59,7 @@ def outlines(geometry: list[str | None], max_points: int = MAX_POINTS) -> Outlin
     points = np.concatenate(rings)
     lengths = np.array([len(ring) for ring in rings])
     west, south = points.min(axis=0)
-    east, north = points.max(axis=0)
+    north = points[:, 1].max()
     # A degree of longitude is shorter than one of latitude: the map shows both in metres.
     shrink = math.cos(math.radians((south + north) / 2))
     metres = np.column_stack([(points[:, 0] - west) * shrink, north - points[:, 1]]) * _DEGREE

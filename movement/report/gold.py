@@ -6,6 +6,7 @@ each city first, cities in turn; the last one taken is cut at a whole origin, th
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date
@@ -56,7 +57,9 @@ class GoldTables:
         if tables["corridors"] is None:
             return None
         # The table's id too: one that was dropped and made anew starts at version 0 again.
-        return ".".join(f"{table.metadata().id[:8]}-{table.version()}" if table else "0" for table in tables.values())
+        return ".".join(
+            f"{str(table.metadata().id)[:8]}-{table.version()}" if table else "0" for table in tables.values()
+        )
 
     def read(self, max_rows: int) -> Gold | None:
         """The tables, at most `max_rows` corridors of them; None where there is no `corridors` yet."""
@@ -92,8 +95,8 @@ class GoldTables:
             return {}
         names = ("mean_travel_time_seconds", "median_travel_time_seconds", "p90_travel_time_seconds", "reliability")
         figures = ", ".join(f"CAST({name} AS DOUBLE) AS {name}" for name in names)
-        found = _query(table, f"SELECT COALESCE(city, '') AS city, date_range, {figures} FROM t").to_pylist()
-        return {(row["city"], row["date_range"]): Summary(*(row[name] for name in names)) for row in found}
+        found = _query(table, f"SELECT COALESCE(city, '') AS city, date_range, {figures} FROM t").to_pylist()  # noqa: S608
+        return {(row["city"], row["date_range"]): Summary(*(_finite(row[name]) for name in names)) for row in found}
 
 
 def storage_options() -> dict[str, str]:
@@ -182,6 +185,11 @@ def _condition(wanted: Iterable[_Wanted]) -> str:
     return f"{_TIMES[0]} IS NOT NULL AND ({' OR '.join(parts) or 'FALSE'})"
 
 
+def _finite(value: float | None) -> float | None:
+    """A figure, or None where a division had nothing to divide by."""
+    return value if value is not None and math.isfinite(value) else None
+
+
 def _text(value: str) -> str:
     """A value as an SQL literal, in which only the quote means anything."""
     return "'" + value.replace("'", "''") + "'"
@@ -249,9 +257,7 @@ def _zones(city: str, used: list[str], table: DeltaTable | None) -> Zones:
         ).to_pydict()
         known = {
             zone: (name, geometry)
-            for zone, name, geometry in zip(
-                found["movement_id"], found["display_name"], found["geometry"], strict=True
-            )
+            for zone, name, geometry in zip(found["movement_id"], found["display_name"], found["geometry"], strict=True)
         }
     blank = (None, None)
     return Zones(

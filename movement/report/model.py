@@ -83,8 +83,8 @@ class Gold:
 
 @dataclass(frozen=True)
 class Batch:
-    """A micro-batch, from its ledger entry. Times are UTC, `lag` is seconds between the arrival of its last record
-    and its end, None where the ledger does not say."""
+    """A micro-batch, from its ledger entry. Times are UTC, `lag`: how many seconds before its end its last record
+    had arrived, of the slowest shard; None where the ledger does not say."""
 
     query: str
     number: int
@@ -95,7 +95,6 @@ class Batch:
     processed: int
     quarantined: int
     lag: float | None
-    seconds: dict[str, float]
     alarms: list[str]
 
 

@@ -11,6 +11,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 from typing import Any
 
 import msgspec
@@ -19,12 +20,42 @@ from jobs.contract.errors import TerminalError
 from jobs.parity.latest import LATEST
 from jobs.sink.batch_ledger import QUERY as BATCH_QUERY
 from jobs.sink.lake import Lake
-from jobs.sink.ledger import LedgerEntry
 from movement.report.model import Batch, Partition, Pipeline
 
 MAX_LISTED = 200_000
 _LAYERS = ("raw", "processed", "quarantine", "processed_batch", "gold")
 _READERS = 16
+
+
+class _File(msgspec.Struct):
+    kind: str
+    partition: str
+    rows: int
+
+
+class _Shard(msgspec.Struct):
+    arrived: datetime | None = None
+
+
+class _Report(msgspec.Struct):
+    read: int
+    processed: int
+    quarantined: int
+    read_bytes: int = 0
+    reasons: dict[str, int] = {}
+    shards: dict[str, _Shard] = {}
+    files: list[_File] = []
+
+
+class _Entry(msgspec.Struct):
+    """The part of a ledger entry (jobs/sink/ledger.py) that the page needs, of this release or of an older one."""
+
+    query: str
+    batch: int
+    started_at: datetime
+    finished_at: datetime
+    report: _Report
+    alarms: list[str] = []
 
 
 class PipelineReader:
@@ -34,7 +65,7 @@ class PipelineReader:
     def __init__(self, lake: Lake, max_batches: int) -> None:
         self._lake = lake
         self._max_batches = max_batches
-        self._entries: dict[str, LedgerEntry] = {}
+        self._entries: dict[str, _Entry] = {}
         self._lock = threading.Lock()
 
     def read(self) -> Pipeline:
@@ -64,6 +95,8 @@ class PipelineReader:
         for layer in _LAYERS:
             files = size = 0
             for path, length in itertools.islice(self._lake.list(f"{layer}/"), MAX_LISTED):
+                if "/_" in path:  # Delta's own files
+                    continue
                 files, size = files + 1, size + length
                 if layer == "processed":
                     sizes.append(length)
@@ -87,7 +120,7 @@ class PipelineReader:
             parity=self._parity(),
         )
 
-    def _fetch(self, paths: list[str]) -> list[LedgerEntry]:
+    def _fetch(self, paths: list[str]) -> list[_Entry]:
         missing = [path for path in paths if path not in self._entries]
         with ThreadPoolExecutor(_READERS) as readers:
             contents = readers.map(self._lake.get, missing)
@@ -106,15 +139,17 @@ class PipelineReader:
             raise TerminalError(f"{self._lake.uri}/{LATEST} is not readable: {error}; delete it") from error
 
 
-def _entry(path: str, content: bytes) -> LedgerEntry:
+def _entry(path: str, content: bytes) -> _Entry:
     try:
-        return msgspec.json.decode(content, type=LedgerEntry)
+        return msgspec.json.decode(content, type=_Entry)
     except msgspec.DecodeError as error:
         raise TerminalError(f"{path} is not readable as a ledger entry: {error}") from error
 
 
-def _batch(entry: LedgerEntry) -> Batch:
+def _batch(entry: _Entry) -> Batch:
     report = entry.report
+    # Each shard's last record; the one that waited longest is what a reader of the lake is behind by.
+    arrivals = [shard.arrived for shard in report.shards.values() if shard.arrived is not None]
     return Batch(
         query=entry.query,
         number=entry.batch,
@@ -124,8 +159,7 @@ def _batch(entry: LedgerEntry) -> Batch:
         read_bytes=report.read_bytes,
         processed=report.processed,
         quarantined=report.quarantined,
-        lag=None,
-        seconds=entry.seconds,
+        lag=max((entry.finished_at - min(arrivals)).total_seconds(), 0.0) if arrivals else None,
         alarms=entry.alarms,
     )
 
@@ -139,7 +173,7 @@ def _count(partitions: dict[str, Partition], path: str, size: int) -> None:
     partition.bytes += size
 
 
-def _add_rows(partitions: dict[str, Partition], entries: Iterable[LedgerEntry]) -> None:
+def _add_rows(partitions: dict[str, Partition], entries: Iterable[_Entry]) -> None:
     for entry in entries:
         for file in entry.report.files:
             if file.kind == "processed" and file.partition in partitions:

@@ -71,6 +71,10 @@ byId("theme").addEventListener("click", () => {
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => setTheme(root.dataset.theme));
 setTheme(memory?.getItem("movement-theme") ?? root.dataset.theme);
 
+// Of what a click has set going: the next answer of the server mends it, or says what is wrong.
+window.addEventListener("unhandledrejection", (event) => { event.preventDefault(); failed(event.reason); });
+
+if (meta.live) byId("state").textContent = "Loading …";
 if (typeof DecompressionStream === "undefined") {
   notices([make("b", {}, "This browser is too old for this page. "), "It needs one of 2023 or later."]);
 } else {

@@ -224,7 +224,9 @@ class Travel {
   /** A blob, inflated and decoded once. */
   once(name, decode) {
     if (!this.ready.has(name)) {
-      this.ready.set(name, this.source.blob(name).then(inflate).then(decode));
+      const wanted = this.source.blob(name).then(inflate).then(decode);
+      wanted.catch(() => this.ready.delete(name)); // asked for again when it is needed again
+      this.ready.set(name, wanted);
     }
     return this.ready.get(name);
   }
