@@ -1,7 +1,8 @@
 """Zones' outlines on a grid of whole numbers, small enough to travel in the page.
 
 A geometry is a ring of [longitude, latitude] pairs as JSON (docs: the exports), or rings, or polygons of rings. The
-grid spans the city; it is made coarser until all outlines together have no more points than the limit.
+grid spans the city; it is made coarser until all outlines together have no more points than the limit, or 512 cells
+span the city.
 """
 
 from __future__ import annotations
@@ -24,14 +25,16 @@ MAX_POINTS = 400_000
 _decode = msgspec.json.Decoder().decode
 # Metres of one degree of latitude.
 _DEGREE = 111_320.0
+_WORLD = np.array([180.0, 90.0])
 
 
 @dataclass(frozen=True)
 class Outlines:
     """A city's outlines. `size`: width and height of the grid; `metres`: the length of one cell.
 
-    `drawn`: zones that have an outline; `unreadable`: zones whose geometry is none. Columns of `content`: zone of each
-    ring, points of each ring, then x and y as zigzag differences; y grows to the south, as on a screen.
+    `drawn`: zones that have an outline larger than a cell; `unreadable`: zones whose geometry is none. Columns of
+    `content`: zone of each ring, points of each ring, then x and y as zigzag differences; y grows to the south, as on
+    a screen.
     """
 
     size: tuple[int, int]
@@ -70,16 +73,19 @@ def outlines(geometry: list[str | None], max_points: int = MAX_POINTS) -> Outlin
         if len(kept) <= max_points or cells <= _COARSEST:
             break
         cells //= 2
+    if not len(kept):
+        return None
+    visible = np.array(owners, np.int64)[counts > 0]
     headers, content = pack_columns(
         [
-            np.array(owners, np.int64)[counts > 0],
+            visible,
             counts[counts > 0],
             zigzag(deltas(kept[:, 0])),
             zigzag(deltas(kept[:, 1])),
         ]
     )
     width, height = (int(side) + 1 for side in kept.max(axis=0))
-    return Outlines((width, height), extent / cells, len(set(owners)), unreadable, headers, content)
+    return Outlines((width, height), extent / cells, len(np.unique(visible)), unreadable, headers, content)
 
 
 def _on_grid(points: np.ndarray, lengths: np.ndarray) -> tuple[Ints, Ints]:
@@ -114,5 +120,5 @@ def _nested(found: object, depth: int) -> Iterator[np.ndarray]:
         ring = np.array([pair[:2] for pair in found], float)
     except (TypeError, ValueError):
         return
-    if ring.ndim == 2 and ring.shape[1] == 2 and len(ring) > 2 and np.isfinite(ring).all():
+    if ring.ndim == 2 and ring.shape[1] == 2 and len(ring) > 2 and (np.abs(ring) <= _WORLD).all():
         yield ring

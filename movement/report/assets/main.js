@@ -32,6 +32,7 @@ async function update(data) {
       byId("travel-empty").hidden = byId("pipeline-empty").hidden = false;
       show(byId("travel-empty"), make("h3", {}, "The lake cannot be read"), make("p", {}, data.problem.remedy));
       show(byId("pipeline-empty"), make("p", {}, "Nothing to show until the lake can be read."));
+      root.dataset.ready = "true";
     }
     return;
   }
