@@ -16,7 +16,6 @@ from tests.report.gold_tables import corridor, write_gold
 from tests.report.lakes import add_batch
 from tests.report.serving import serving
 
-
 pytestmark = pytest.mark.aws
 
 

@@ -12,7 +12,11 @@ class Combobox {
       id, type: "text", role: "combobox", autocomplete: "off", spellcheck: "false", "aria-expanded": "false",
       "aria-autocomplete": "list", "aria-controls": `${id}-list`, placeholder: "Search zones",
       onfocus: () => { this.input.select(); this.open(""); },
-      onclick: () => { if (this.list.hidden) this.open(""); },
+      onclick: () => {
+        if (!this.list.hidden) return;
+        this.open("");
+        setTimeout(() => this.input.select()); // the browser sets its caret after the click
+      },
       oninput: () => this.open(this.input.value),
       onblur: () => this.close(),
       onkeydown: (event) => this.key(event),
@@ -93,6 +97,7 @@ class Combobox {
   pick(value) {
     this.value = value;
     this.close();
+    this.input.select();
     this.onPick(value);
   }
 }

@@ -12,7 +12,7 @@ function notices(...items) {
 function leftOut(gold) {
   if (!gold?.left_out?.length) return null;
   const names = gold.left_out.slice(0, 5).join("; ") + (gold.left_out.length > 5 ? "; …" : "");
-  return [make("b", {}, `${number(gold.left_out.length)} date ranges are left out`),
+  return [make("b", {}, gold.left_out.length === 1 ? "A date range is left out" : `${number(gold.left_out.length)} date ranges are left out`),
     ` (${names}): this page holds ${number(gold.rows)} of ${number(gold.total)} corridors. For more: `,
     make("code", {}, "--set report.max_rows=N")];
 }
