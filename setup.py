@@ -39,6 +39,7 @@ setup(
     package_data={"conf": ["*.yaml"], "movement.report": ["assets/*"]},
     install_requires=[
         "boto3>=1.40",
+        "isal>=1.7",  # gzip at a fifth of zlib's processor time
         "msgspec>=0.19",
         "pyarrow>=18",
         "pandas>=2.2,<3",  # Spark asks for it before it lets Arrow batches through
