@@ -75,10 +75,11 @@ def write_report(settings: Settings, target: Path) -> dict[str, Any]:
 
 def summary(result: dict[str, Any]) -> str:
     """The page in one line."""
-    cities = len(result["cities"])
+    cities, batches = len(result["cities"]), result["batches"]
     return (
         f"{escape(result['out'])} ({result['bytes'] / 1e6:.1f} MB): {result['rows']:,} corridors in {cities} "
-        f"{'city' if cities == 1 else 'cities'}, {result['batches']:,} batches ({result['seconds']:.1f} s)"
+        f"{'city' if cities == 1 else 'cities'}, {batches:,} {'batch' if batches == 1 else 'batches'} "
+        f"({result['seconds']:.1f} s)"
     )
 
 

@@ -162,6 +162,9 @@ def test_the_demo_accounts_for_every_record_and_says_so(tmp_path: Path, exports:
         for noise in ("Traceback", "WARN", "log4j", "Exception"):
             assert noise not in done.stdout + done.stderr
         assert (tmp_path / ".movement" / "demo.log").is_file()
+        assert result["report"] == str(tmp_path / ".movement" / "report.html")
+        assert f"page      {result['report']}" in done.stdout
+        assert Path(result["report"]).read_text(encoding="utf-8").startswith("<!doctype html>")
         assert server.find(_state(tmp_path)) is not None, "the embedded AWS goes on running, to look around in"
     finally:
         movement("local", "down", cwd=tmp_path)
