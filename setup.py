@@ -8,9 +8,7 @@ EXTRAS = {
     # KPL-aggregated records: the library that AWS keeps.
     "kpl": ["aws_kinesis_agg>=1.2.3", "protobuf>=5", "six>=1.16"],
     # `movement serve`.
-    "api": ["deltalake==1.6.6", "fastapi>=0.115", "prometheus-client>=0.21", "uvicorn[standard]>=0.32"],
-    # `movement report`, and the page that `movement serve` shows: Delta without Spark.
-    "report": ["deltalake==1.6.6"],
+    "api": ["fastapi>=0.115", "prometheus-client>=0.21", "uvicorn[standard]>=0.32"],
     # The embedded AWS of a laptop and of the tests.
     "local": ["moto[events,glue,s3]==5.2.5", "flask>=3", "flask-cors>=5"],
     # Spark itself: EMR and Glue bring their own.
@@ -39,6 +37,7 @@ setup(
     package_data={"conf": ["*.yaml"], "movement.report": ["assets/*"]},
     install_requires=[
         "boto3>=1.40",
+        "deltalake>=1.6",  # the page reads Delta without Spark
         "isal>=1.7",  # gzip at a fifth of zlib's processor time
         "msgspec>=0.19",
         "pyarrow>=18",

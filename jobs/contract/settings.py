@@ -193,19 +193,6 @@ class StreamJobSettings(_Model):
     ] = None
 
 
-class ReportSettings(_Model):
-    max_rows: Annotated[
-        int,
-        Field(ge=1, le=20_000_000, description="Corridors that the page holds at most; it says what it leaves out"),
-    ] = 1000000
-    max_batches: Annotated[
-        int, Field(ge=1, le=10_000, description="Batches of the ledger that the page shows, the latest ones")
-    ] = 500
-    refresh_seconds: Annotated[
-        float, Field(ge=1, le=3600, description="How often the page of `movement serve` asks for news")
-    ] = 5.0
-
-
 class SparkSettings(_Model):
     master: Annotated[
         str, Field(description="Spark master of runs on this machine; a cluster's spark-submit decides it there")
@@ -220,6 +207,19 @@ class LocalSettings(_Model):
     state: Annotated[
         str, Field(description="Folder for what runs leave on this machine: logs, the embedded AWS's process file")
     ] = ".movement"
+
+
+class ReportSettings(_Model):
+    max_rows: Annotated[
+        int,
+        Field(ge=1, le=20_000_000, description="Corridors that the page holds at most; it says what it leaves out"),
+    ] = 1000000
+    max_batches: Annotated[
+        int, Field(ge=1, le=10_000, description="Batches of the ledger that the page shows, the latest ones")
+    ] = 500
+    refresh_seconds: Annotated[
+        float, Field(ge=1, le=3600, description="How often the page of `movement serve` asks for news")
+    ] = 5.0
 
 
 class Settings(_Model):
@@ -240,9 +240,9 @@ class Settings(_Model):
     source: SourceSettings = SourceSettings()
     stream_job: StreamJobSettings = StreamJobSettings()
     sink: SinkSettings = SinkSettings()
-    report: ReportSettings = ReportSettings()
     spark: SparkSettings = SparkSettings()
     local: LocalSettings = LocalSettings()
+    report: ReportSettings = ReportSettings()
 
     @field_validator("lake")
     @classmethod
