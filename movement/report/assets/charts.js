@@ -49,7 +49,7 @@ function seriesChart({ title, hint, values, when, format, tone = "accent" }) {
   return make("figure", { class: "panel figure" },
     make("figcaption", {}, title), make("div", { class: "chart-head" }, readout, caption), plot,
     make("div", { class: "chart-foot", "aria-hidden": "true" },
-      make("span", {}, TIME.format(when[0] * 1000)), make("span", {}, `highest ${format(Math.max(...known))}`),
+      make("span", {}, when.length > 1 ? TIME.format(when[0] * 1000) : ""), make("span", {}, `highest ${format(Math.max(...known))}`),
       make("span", {}, TIME.format(when[when.length - 1] * 1000))));
 }
 

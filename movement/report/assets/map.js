@@ -52,7 +52,8 @@ class ZoneMap {
       return { path, left, top, right, bottom, x: (left + right) / 2, y: (top + bottom) / 2,
         area: (right - left) * (bottom - top) };
     });
-    this.frame = null;
+    const areas = this.zones.filter(Boolean).map((zone) => zone.area).sort((a, b) => a - b);
+    this.typical = Math.sqrt(areas[Math.floor(areas.length / 2)]);
     this.hovered = null;
     this.home();
   }
@@ -119,10 +120,12 @@ class ZoneMap {
       pen.fillStyle = fill || nothing;
       pen.fill(zone.path, "evenodd");
     });
-    pen.globalAlpha = 1;
+    // Where zones are but a few pixels wide, borders of full strength would hide them.
+    pen.globalAlpha = Math.min(Math.max(this.typical * scale / 16, 0.2), 1);
     pen.strokeStyle = colour("--border-zone");
     pen.lineWidth = Math.min(0.9, 0.45 + this.view.zoom * 0.12) / scale;
     pen.stroke(this.borders);
+    pen.globalAlpha = 1;
     this.outline(this.hovered, scale, 2.2);
     this.outline(this.origin, scale, 2.6);
     const start = this.zones[this.origin];

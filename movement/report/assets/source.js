@@ -9,6 +9,8 @@ class EmbeddedSource {
 }
 
 class LiveSource {
+  live = true;
+
   /** Asks every few seconds; the travel times only when the tables have changed. */
   async start(update, failed) {
     this.update = update;

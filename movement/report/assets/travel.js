@@ -37,8 +37,10 @@ class Travel {
     if (empty) {
       byId("travel-sub").textContent = "";
       show(byId("travel-empty"), make("h3", {}, "No gold tables yet"),
-        make("p", {}, gold ? "The gold tables hold no travel times." : "The travel times are read from the lake's gold tables, which are not there."),
-        make("p", {}, "Build them, then make this page again: ", make("code", {}, "movement gold"), " ", make("code", {}, "movement report")));
+        make("p", {}, gold ? "The gold tables hold no travel times." : "The travel times are read from the lake’s gold tables, which are not there."),
+        make("p", {}, "Build them: ", make("code", {}, "movement gold")),
+        make("p", {}, this.source.live ? "This page shows them as soon as they are there."
+          : make("span", {}, "Then make this page again: ", make("code", {}, "movement report"))));
       return;
     }
     byId("travel-sub").textContent = `${number(gold.rows)} corridors in ${gold.cities.length} ` +
@@ -156,8 +158,10 @@ class Travel {
   note(text) {
     const { map, zones } = this.city;
     const parts = [];
+    const without = map ? map.drawn - this.rows.filter((row) => this.map.zones[row.zone]).length : 0;
     if (text) parts.push(text);
     else {
+      if (without > 1 && !byId("view-map").hidden) parts.push(`${number(without)} zones without a travel time from here are grey.`);
       if (!map) parts.push("The data has no outlines for this city, so there is no map.");
       else if (map.drawn < zones) parts.push(`${number(zones - map.drawn)} of ${number(zones)} zones have no outline: see the table.`);
       if (this.slice?.rows < this.slice?.total) {
@@ -185,9 +189,11 @@ class Travel {
     show(card, ...parts);
     card.hidden = false;
     const { clientWidth: width, clientHeight: height } = byId("map");
-    const left = x + 18 + card.offsetWidth > width ? x - card.offsetWidth - 18 : x + 18;
+    let left = x + 18 + card.offsetWidth > width ? x - card.offsetWidth - 18 : x + 18, top = y - card.offsetHeight / 2;
+    // No room beside the zone on a phone: then above or below it.
+    if (width < 560) [left, top] = [8, y > height / 2 ? 8 : height - card.offsetHeight - 8];
     card.style.setProperty("left", `${Math.min(Math.max(left, 8), Math.max(width - card.offsetWidth - 8, 8))}px`);
-    card.style.setProperty("top", `${Math.min(Math.max(y - card.offsetHeight / 2, 8), Math.max(height - card.offsetHeight - 8, 8))}px`);
+    card.style.setProperty("top", `${Math.min(Math.max(top, 8), Math.max(height - card.offsetHeight - 8, 8))}px`);
     if (byKeyboard) {
       byId("spoken").textContent = row ? `${fullName(this.zones, zone)}: ${spoken(row.mean)}, between ${spoken(row.lower)} and ${spoken(row.upper)}`
         : `${fullName(this.zones, zone)}: no travel time`;
@@ -205,6 +211,7 @@ class Travel {
       view.hidden = !mine;
     }
     this.map.resize();
+    if (this.rows && this.slice) this.note(null);
   }
 
   tabKey(event) {
