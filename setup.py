@@ -20,6 +20,7 @@ EXTRAS = {
         "mypy>=1.18",
         "orjson>=3.10",  # the benchmarks' rival
         "pytest>=8",
+        "pytest-xdist>=3.8",  # two files of tests at a time: most of their time is waiting
         "ruff>=0.14",
         "selenium==4.48.0",  # drives Chromium in the page's tests
         "types-PyYAML",
