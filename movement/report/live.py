@@ -38,13 +38,13 @@ _encode = msgspec.json.Encoder().encode
 
 
 class LivePage:
-    """What the page shows, kept for `report.refresh_seconds`, however many browsers ask."""
+    """What the page shows, kept for `report.refresh_seconds` at least, however many browsers ask."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._lock = threading.Lock()
         self._pipelines: PipelineReader | None = None
-        self._read_at = float("-inf")
+        self._due_at = float("-inf")
         self._answer: dict[str, Any] = {}
         self._gold: dict[str, Any] | None = None
         self._blobs: dict[str, bytes] = {}
@@ -53,9 +53,14 @@ class LivePage:
         """The page's JSON. `known`: the version of the gold tables that the page holds; their part is then left out
         (`cities` null) where it is still the same. Never raises for the lake's sake: the answer says what is wrong."""
         with self._lock:
-            if time.monotonic() - self._read_at >= self._settings.report.refresh_seconds:
+            begun = time.monotonic()
+            if begun >= self._due_at:
                 self._answer = self._read()
-                self._read_at = time.monotonic()
+                spent = time.monotonic() - begun
+                # A lake that takes long to read is read less often: no page may keep S3 busy.
+                pause = max(self._settings.report.refresh_seconds, 10 * spent)
+                self._answer["refresh_seconds"] = pause
+                self._due_at = begun + spent + pause
             answer, gold = dict(self._answer), self._gold
         if gold is not None and known == gold["version"]:
             gold = gold | {"cities": None}
@@ -76,7 +81,6 @@ class LivePage:
             "lake": settings.lake,
             "database": settings.database,
             "live": True,
-            "refresh_seconds": settings.report.refresh_seconds,
             "problem": None,
         }
         try:

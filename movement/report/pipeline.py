@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import itertools
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -23,6 +25,7 @@ from jobs.sink.lake import Lake
 from movement.report.model import Batch, Partition, Pipeline
 
 MAX_LISTED = 200_000
+LISTING_SECONDS = 60.0
 _LAYERS = ("raw", "processed", "quarantine", "processed_batch", "gold")
 _READERS = 16
 
@@ -58,6 +61,15 @@ class _Entry(msgspec.Struct):
     alarms: list[str] = []
 
 
+class _Listing(msgspec.Struct):
+    """The lake's files: partitions and sizes of the processed ones, files and bytes of each layer."""
+
+    layers: dict[str, tuple[int, int]]
+    partitions: dict[str, Partition]
+    sizes: list[int]
+    complete: bool
+
+
 class PipelineReader:
     """Reads one lake's pipeline, again and again. Raises AwsAccessError or TransientError where S3 does not answer,
     TerminalError for a ledger entry that is none."""
@@ -67,6 +79,8 @@ class PipelineReader:
         self._max_batches = max_batches
         self._entries: dict[str, _Entry] = {}
         self._lock = threading.Lock()
+        self._listed: _Listing | None = None
+        self._listed_at = 0.0
 
     def read(self) -> Pipeline:
         """The pipeline as it is now."""
@@ -88,21 +102,8 @@ class PipelineReader:
             for number in sorted(numbers)[-self._max_batches :]
         ]
         entries = sorted(self._fetch(latest), key=lambda entry: entry.finished_at)[-self._max_batches :]
-        layers: dict[str, tuple[int, int]] = {}
-        partitions: dict[str, Partition] = {}
-        sizes: list[int] = []
-        listed_all = True
-        for layer in _LAYERS:
-            files = size = 0
-            for path, length in itertools.islice(self._lake.list(f"{layer}/"), MAX_LISTED):
-                if "/_" in path:  # Delta's own files
-                    continue
-                files, size = files + 1, size + length
-                if layer == "processed":
-                    sizes.append(length)
-                    _count(partitions, path, length)
-            layers[layer] = (files, size)
-            listed_all = listed_all and files < MAX_LISTED
+        listing = self._listing()
+        partitions = {name: replace(found) for name, found in listing.partitions.items()}
         if len(entries) == total:
             _add_rows(partitions, entries)
         reasons: Counter[str] = Counter()
@@ -113,9 +114,9 @@ class PipelineReader:
             batches_total=total,
             reasons=dict(reasons.most_common()),
             partitions=sorted(partitions.values(), key=lambda partition: partition.name),
-            layers=layers,
-            sizes=sizes,
-            listed_all=listed_all,
+            layers=listing.layers,
+            sizes=listing.sizes,
+            listed_all=listing.complete,
             batch_runs=batch_runs,
             parity=self._parity(),
         )
@@ -128,6 +129,12 @@ class PipelineReader:
         # What has gone out of sight is forgotten, so that a page left open for months does not grow.
         self._entries = {path: self._entries[path] for path in paths if path in self._entries} | fetched
         return list(self._entries.values())
+
+    def _listing(self) -> _Listing:
+        """The files of the lake, listed anew once a minute: 1,000 take a request."""
+        if self._listed is None or time.monotonic() - self._listed_at >= LISTING_SECONDS:
+            self._listed, self._listed_at = _list(self._lake), time.monotonic()
+        return self._listed
 
     def _parity(self) -> dict[str, Any] | None:
         content = self._lake.get(LATEST)
@@ -162,6 +169,23 @@ def _batch(entry: _Entry) -> Batch:
         lag=max((entry.finished_at - min(arrivals)).total_seconds(), 0.0) if arrivals else None,
         alarms=entry.alarms,
     )
+
+
+def _list(lake: Lake) -> _Listing:
+    found = _Listing({}, {}, [], True)
+    for layer in _LAYERS:
+        listed = files = size = 0
+        for path, length in itertools.islice(lake.list(f"{layer}/"), MAX_LISTED):
+            listed += 1
+            if "/_" in path:  # Delta's own files
+                continue
+            files, size = files + 1, size + length
+            if layer == "processed":
+                found.sizes.append(length)
+                _count(found.partitions, path, length)
+        found.layers[layer] = (files, size)
+        found.complete = found.complete and listed < MAX_LISTED
+    return found
 
 
 def _count(partitions: dict[str, Partition], path: str, size: int) -> None:

@@ -54,8 +54,11 @@ class Browser:
         return self.driver.find_elements(By.CSS_SELECTOR, selector)
 
     def text(self, selector: str) -> str:
-        """An element's text, whether it can be seen or not."""
-        return str(self.script("return document.querySelector(arguments[0]).textContent", selector))
+        """The text of the first such element, whether it can be seen or not; empty where there is none.
+
+        In one step, so that the page may be drawn anew meanwhile.
+        """
+        return str(self.script("return document.querySelector(arguments[0])?.textContent ?? ''", selector))
 
     def choose(self, selector: str, option: str) -> None:
         """Picks an option of a select by its text."""
@@ -80,7 +83,7 @@ class Browser:
         )
         (chain.click() if click else chain).perform()
 
-    def wait(self, condition: Callable[[], Any], what: str, seconds: float = 20) -> None:
+    def wait(self, condition: Callable[[], Any], what: str, seconds: float = 60) -> None:
         deadline = time.monotonic() + seconds
         while not condition():
             assert time.monotonic() < deadline, f"in vain: {what}; the console: {self.console()}"

@@ -371,7 +371,7 @@ def test_the_live_page_follows_the_lake(page: Browser, tmp_path: Path) -> None:
         page.choose("#city", "Flatland <b>")
         page.wait(lambda: len(table(page)) == 250, "the other city's figures")
         add_batch(tmp_path, 1, read=200)
-        page.wait(lambda: "300" in page.find(".tile").text, "the new batch")
+        page.wait(lambda: "300" in page.text(".tile"), "the new batch")
         write_gold(tmp_path, [*grid(), *flat()[:5]])
         page.wait(lambda: len(table(page)) == 5, "the changed table")
         assert page.script("return document.getElementById('city').selectedOptions[0].textContent") == "Flatland <b>"

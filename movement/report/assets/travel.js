@@ -134,14 +134,14 @@ class Travel {
     const means = this.rows.map((row) => row.mean).sort((a, b) => a - b);
     const within = (minutes) => means.filter((mean) => mean <= minutes * 60).length;
     const near = this.rows.filter((row) => row.zone !== this.origin).sort((a, b) => a.mean - b.mean).slice(0, 4);
-    const fact = (value, name) => make("div", {}, make("dd", {}, value), make("dt", {}, name));
+    const fact = (value, name) => make("div", {}, make("dt", {}, name), make("dd", {}, value));
     const reach = [15, 30, 60].find((minutes) => within(minutes) >= means.length * 0.1) ?? 60;
     show(byId("facts"), make("dl", {},
       fact(number(means.length), means.length === 1 ? "destination" : "destinations"),
       fact(spoken(means[Math.floor(means.length / 2)] ?? null), "median"),
       fact(number(within(reach)), `within ${reach} min`)),
-    near.length ? make("ol", { "aria-label": "Nearest destinations" }, make("h3", {}, "Nearest"),
-      ...near.map((row) => make("li", {}, make("span", {}, nameParts(this.zones, row.zone)[0]), spoken(row.mean)))) : null,
+    near.length ? make("h3", {}, "Nearest") : null,
+    near.length ? make("ol", { "aria-label": "Nearest destinations" }, ...near.map((row) => make("li", {}, make("span", {}, nameParts(this.zones, row.zone)[0]), spoken(row.mean)))) : null,
     this.citySummary());
   }
 
