@@ -20,12 +20,18 @@ from jobs.contract.aws import region
 from jobs.contract.settings import Settings
 
 _S3A = "org.apache.hadoop.fs.s3a.S3AFileSystem"
+# What Delta asks for; its jars are here, on EMR 8 and on Glue 6 (with `--datalake-formats delta`) already.
+_DELTA = {
+    "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
+    "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
+}
 
 
-def spark_session(settings: Settings, name: str, log_file: str | None = None) -> SparkSession:
+def spark_session(settings: Settings, name: str, log_file: str | None = None, *, delta: bool = False) -> SparkSession:
     """A session called `name`; an active one (spark-submit's, the tests') is taken over as it is.
 
-    With `log_file`, what Spark and its workers print goes there instead of the terminal.
+    With `log_file`, what Spark and its workers print goes there instead of the terminal. `delta`: it is to write
+    Delta tables; here every session can, so that commands share one.
     """
     builder = SparkSession.builder.appName(name)
     if "PYSPARK_GATEWAY_PORT" not in os.environ:
@@ -34,7 +40,8 @@ def spark_session(settings: Settings, name: str, log_file: str | None = None) ->
         os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
         builder = builder.master(settings.spark.master).config("spark.driver.memory", "2g")
         builder = builder.config("spark.ui.enabled", "false").config("spark.ui.showConsoleProgress", "false")
-    for key, value in {**session_conf(settings), **settings.spark.conf}.items():
+        delta = True
+    for key, value in {**session_conf(settings), **(_DELTA if delta else {}), **settings.spark.conf}.items():
         builder = builder.config(key, str(value))
     with _sigterm_is_ours():
         return builder.getOrCreate() if log_file is None else _quietly(builder, log_file)

@@ -15,6 +15,7 @@ from jobs.contract.errors import ConfigurationError, MovementError
 from movement import (
     batch_commands,
     demo,
+    gold_commands,
     local_commands,
     produce_commands,
     report_commands,
@@ -39,6 +40,7 @@ app.command()(serve_commands.serve)
 app.command()(stream_commands.stream)
 app.command()(batch_commands.batch)
 app.command()(batch_commands.parity)
+app.command()(gold_commands.gold)
 app.command()(report_commands.report)
 
 

@@ -85,6 +85,7 @@ def _run(settings: Settings, paths: list[str], log: Path) -> dict[str, Any]:
     from jobs.contract.table import load_contract
     from jobs.sink.lake import lake_at
     from movement.batch_commands import run_batch_path, run_parity
+    from movement.gold_commands import run_gold
     from movement.produce_commands import send_all
     from movement.stream_commands import run_stream
 
@@ -101,6 +102,9 @@ def _run(settings: Settings, paths: list[str], log: Path) -> dict[str, Any]:
     batch = run_batch_path(settings, lambda step: err.print(f"  [dim]{escape(step)}[/]", soft_wrap=True))
     parity = run_parity(settings, log)
     _step(7, f"both paths compared, row for row: {'equal' if parity.equal else 'NOT equal'}")
+    gold = run_gold(settings, log)
+    made = {name: figures["rows"] for name, figures in gold.tables.items()}
+    _step(8, f"{len(made)} gold tables built, {made.get('corridors', 0):,} corridors")
     counts = count_lake(lake_at(settings.lake))
     complete = (
         produced.produced == counts.raw == counts.processed + counts.quarantined
@@ -108,6 +112,7 @@ def _run(settings: Settings, paths: list[str], log: Path) -> dict[str, Any]:
         and batch["error"] is None
         and parity.equal
         and counts.processed_batch == counts.processed
+        and made.get("corridor_history", 0) == counts.processed
     )
     return {
         "complete": complete,
@@ -120,6 +125,7 @@ def _run(settings: Settings, paths: list[str], log: Path) -> dict[str, Any]:
         "catalog_partitions": catalogued,
         "files": counts.files,
         "reasons": streamed.reasons,
+        "gold": made,
         "parity": {"equal": parity.equal, "only_stream": parity.only_stream, "only_batch": parity.only_batch},
         "stream": settings.stream.name,
         "lake": settings.lake,
@@ -132,7 +138,7 @@ def _report(settings: Settings, page: Path) -> str:
     from movement.report_commands import write_report
 
     written = write_report(settings, page)
-    _step(8, f"a page to look at: {written['rows']:,} corridors in {len(written['cities'])} cities")
+    _step(9, f"a page to look at: {written['rows']:,} corridors in {len(written['cities'])} cities")
     return str(written["out"])
 
 
@@ -199,6 +205,8 @@ def _show(result: dict[str, Any], log: Path) -> None:
         ("Parquet files", "files"),
     ):
         table.add_row(name, f"{result[key]:,}")
+    for name, rows in sorted(result["gold"].items()):
+        table.add_row(f"gold {name.replace('_', ' ')}", f"{rows:,}")
     out.print()
     out.print(table)
     out.print("\nPartitions, in the lake and in the Glue Data Catalog alike")

@@ -164,6 +164,7 @@ def test_the_demo_accounts_for_every_record_and_says_so(tmp_path: Path, exports:
         assert (tmp_path / ".movement" / "demo.log").is_file()
         assert result["report"] == str(tmp_path / ".movement" / "report.html")
         assert f"page      {result['report']}" in done.stdout
+        assert "a page to look at: 3,153 corridors in 3 cities" in done.stderr
         assert Path(result["report"]).read_text(encoding="utf-8").startswith("<!doctype html>")
         assert server.find(_state(tmp_path)) is not None, "the embedded AWS goes on running, to look around in"
     finally:

@@ -8,7 +8,7 @@ Source: https://docs.aws.amazon.com/glue/latest/webapi/ (CreateTable, BatchCreat
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from botocore.exceptions import ClientError
@@ -28,7 +28,10 @@ Columns = Sequence[tuple[str, ColumnType, str]]
 
 @dataclass(frozen=True)
 class LakeTable:
-    """A table of the lake as Glue sees it: `name` is also its folder."""
+    """A table of the lake as Glue sees it: `name` is also its folder, unless `folder` says otherwise.
+
+    `parameters` stand beside the classification. `path_in_serde`: the location stands there too, as Spark wants it.
+    """
 
     name: str
     comment: str
@@ -36,6 +39,9 @@ class LakeTable:
     partitions: Columns
     storage: Mapping[str, Any]
     classification: str
+    folder: str = ""
+    parameters: Mapping[str, str] = field(default_factory=dict)
+    path_in_serde: bool = False
 
 
 _PARQUET = {
@@ -181,7 +187,7 @@ class GlueCatalog:
             "Name": table.name,
             "Description": table.comment,
             "TableType": "EXTERNAL_TABLE",
-            "Parameters": {"classification": table.classification, "EXTERNAL": "TRUE"},
+            "Parameters": {"classification": table.classification, "EXTERNAL": "TRUE", **table.parameters},
             "PartitionKeys": _columns(table.partitions),
             "StorageDescriptor": self._storage(table, ""),
         }
@@ -195,7 +201,12 @@ class GlueCatalog:
 
     def _storage(self, table: LakeTable, folder: str) -> dict[str, Any]:
         root = self._lake if "://" in self._lake else f"file://{self._lake}"
-        return {**table.storage, "Location": f"{root}/{table.name}/{folder}", "Columns": _columns(table.columns)}
+        location = f"{root}/{table.folder or table.name}/{folder}"
+        storage = {**table.storage, "Location": location, "Columns": _columns(table.columns)}
+        if table.path_in_serde:
+            serde = storage["SerdeInfo"]
+            storage["SerdeInfo"] = {**serde, "Parameters": {**serde["Parameters"], "path": location}}
+        return storage
 
 
 def _columns(columns: Columns) -> list[dict[str, str]]:

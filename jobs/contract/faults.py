@@ -28,18 +28,21 @@ POINTS = (
     "ledger.committed",
 )
 
+# On the driver of the gold job, for each table.
+GOLD_POINTS = ("gold.writing", "gold.written")
+
 _ARMED, _, _NUMBER = os.environ.get("MOVEMENT_FAULT", "").partition(":")
 _passed: Counter[str] = Counter()
 
 if _ARMED:
-    if _ARMED not in POINTS:
-        raise ValueError(f"MOVEMENT_FAULT={_ARMED}: no such point; there are {', '.join(POINTS)}")
+    if _ARMED not in POINTS + GOLD_POINTS:
+        raise ValueError(f"MOVEMENT_FAULT={_ARMED}: no such point; there are {', '.join(POINTS + GOLD_POINTS)}")
     # The first process to come here is the driver; Spark's workers inherit its environment.
     os.environ.setdefault("MOVEMENT_FAULT_DRIVER", str(os.getpid()))
 
 
 def point(name: str) -> None:
-    """A gap between two steps, called `name` in POINTS."""
+    """A gap between two steps, called `name` in POINTS or GOLD_POINTS."""
     if name == _ARMED:
         _passed[name] += 1
         if _passed[name] == int(_NUMBER or 1):

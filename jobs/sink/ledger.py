@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 
 import msgspec
@@ -15,6 +17,9 @@ from jobs.sink.lake import Lake
 from jobs.sink.report import Kind, Report
 
 TABLES: tuple[Kind, ...] = ("raw", "processed", "quarantine")
+# The batch path's runs have their ledger beside those of the streaming queries.
+_NO_QUERY = "batch"
+_READERS = 16
 
 
 class LedgerEntry(msgspec.Struct):
@@ -51,6 +56,21 @@ class Ledger:
         point("ledger.looked_up")
         return None if content is None else msgspec.json.decode(content, type=LedgerEntry)
 
+    def following(self, batch: int) -> Iterator[LedgerEntry]:
+        """The entries after `batch`, in order: final batches are numbered without a gap, from 0.
+
+        One request for each, a few at once, and one for the end; nothing is listed, however long the ledger is.
+        """
+        at_once = 1  # mostly nothing has come since the last look, or one batch
+        with ThreadPoolExecutor(_READERS) as readers:
+            while True:
+                numbers = range(batch + 1, batch + 1 + at_once)
+                for entry in readers.map(self.entry, numbers):
+                    if entry is None:
+                        return
+                    yield entry
+                batch, at_once = batch + at_once, min(2 * at_once, _READERS)
+
     def commit(self, entry: LedgerEntry) -> None:
         """Makes a batch final. Raises BatchMismatchError where its counts do not add up, AlreadyRunningError
         where another process has made the same batch final meanwhile."""
@@ -80,6 +100,11 @@ class Ledger:
         self._lake.delete(found)
         point("leftovers.deleted")
         return found
+
+
+def queries(lake: Lake) -> list[str]:
+    """The streaming queries that have a ledger in the lake: one for each checkpoint there ever was."""
+    return sorted(set(lake.folders("_ledger/")) - {_NO_QUERY})
 
 
 def check_counts(entry: LedgerEntry) -> None:
