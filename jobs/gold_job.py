@@ -13,24 +13,25 @@ import logging
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from deltalake import DeltaTable
 from py4j.protocol import Py4JJavaError  # type: ignore[import-untyped]
 from pyspark.errors import PySparkException
 
 from jobs.catalog.delta import delta_table, manifest_table
 from jobs.catalog.glue import GlueCatalog, LakeTable
 from jobs.contract.aws import client
-from jobs.contract.errors import AlreadyRunningError, ConfigurationError, MovementError, TerminalError
+from jobs.contract.errors import AlreadyRunningError, ConfigurationError, MovementError, TerminalError, TransientError
 from jobs.contract.settings import Settings, load_settings
 from jobs.contract.table import load_contract
 from jobs.gold.delta import gold_session, open_table, progress_of
 from jobs.gold.increments import Batch, Increment, SourceFile, next_increment
-from jobs.gold.manifests import SYMLINKS, publish, rows_of
+from jobs.gold.manifests import SYMLINKS, outdated, publish, rows_of
 from jobs.gold.tables import TABLES, check_contract
 from jobs.gold.upkeep import Kept, keep_up
 from jobs.gold.writing import IncrementWriter
@@ -82,18 +83,18 @@ def run(
     begun, result = time.perf_counter(), GoldResult()
     check_contract(load_contract(settings.contract))
     lake = lake_at(settings.lake)
-    before = table_rows(settings.lake)
-    if _pending(lake, settings) is not None:
+    opened = open_tables(settings.lake)
+    before = table_rows(opened)
+    if _pending(lake, settings, opened) is not None or _outdated(lake, settings, opened):
         with _claimed(lake) as claim:
             GlueCatalog(client("glue"), settings.database, settings.lake).ensure_tables(catalog_tables(settings))
-            spark = gold_session(start_spark(), settings.spark.conf)
-            hours = settings.gold.retention_hours
-            writer = IncrementWriter(spark, settings.lake, lake_at, hours, claim.hold, settings.spark.conf)
+            writer: IncrementWriter | None = None
             while not (stop and stop.is_set()):
                 # Looked up anew for each: under the claim the tables are only changed by us.
-                increment = _pending(lake, settings)
+                increment = _pending(lake, settings, open_tables(settings.lake))
                 if increment is None:
                     break
+                writer = writer or _writer(start_spark(), settings, claim)
                 with _explained(f"{increment.query}-{increment.last}"):
                     writer.write(increment, resolve(lake, increment.batches))
                 result.increments += 1
@@ -101,9 +102,9 @@ def run(
                 taken = result.batches.get(increment.query, 0) + len(increment.batches)
                 result.batches[increment.query] = taken
                 on_increment(increment)
-    if settings.gold.manifests:
-        publish_manifests(lake)
-    after = table_rows(settings.lake) if result.increments else before
+            publish_manifests(lake, settings)
+        opened = open_tables(settings.lake)
+    after = table_rows(opened)
     result.tables = {name: {"rows": rows, "new": rows - before.get(name, 0)} for name, rows in after.items()}
     result.seconds = round(time.perf_counter() - begun, 3)
     return result
@@ -118,10 +119,22 @@ def follow(
     on_run: Callable[[GoldResult], None] = lambda _: None,
     resolve: Resolve = files_of_batches,
 ) -> GoldResult:
-    """`run`, again and again every `gold.poll_seconds`, until `stop` is set; what all runs did together."""
-    total = GoldResult()
+    """`run`, again and again every `gold.poll_seconds`, until `stop` is set; what all runs did together.
+
+    Once the first run has worked, one that fails in a way that may pass is tried again: AWS that does not answer,
+    upkeep that is under way.
+    """
+    total, worked = GoldResult(), False
     while not stop.is_set():
-        done = run(start_spark, settings, stop=stop, on_increment=on_increment, resolve=resolve)
+        try:
+            done = run(start_spark, settings, stop=stop, on_increment=on_increment, resolve=resolve)
+        except (TransientError, AlreadyRunningError) as error:
+            if not worked:
+                raise
+            log.warning("tried again in %g s: %s", settings.gold.poll_seconds, error)
+            stop.wait(settings.gold.poll_seconds)
+            continue
+        worked = True
         total.increments += done.increments
         total.rows += done.rows
         total.seconds = round(total.seconds + done.seconds, 3)
@@ -140,8 +153,7 @@ def upkeep(spark: SparkSession, settings: Settings) -> list[Kept]:
     lake = lake_at(settings.lake)
     with _claimed(lake), _explained("upkeep"):
         kept = keep_up(gold_session(spark, settings.spark.conf), settings.lake, settings.gold.retention_hours)
-        if settings.gold.manifests:
-            publish_manifests(lake)
+        publish_manifests(lake, settings)
     return kept
 
 
@@ -155,26 +167,47 @@ def catalog_tables(settings: Settings) -> Iterator[LakeTable]:
             yield manifest_table(f"{name}_manifest", folder, f"{table.comment} (for Redshift Spectrum)", table.columns)
 
 
-def table_rows(lake: str) -> dict[str, int]:
+def open_tables(lake: str) -> dict[str, DeltaTable | None]:
+    """Each gold table as it stands, by name; None for one that does not exist."""
+    return {table.name: open_table(lake, table) for table in TABLES}
+
+
+def table_rows(opened: Mapping[str, DeltaTable | None]) -> dict[str, int]:
     """The rows of each gold table that exists, by name."""
-    opened = {table.name: open_table(lake, table) for table in TABLES}
     return {name: rows_of(found) for name, found in opened.items() if found is not None}
 
 
-def publish_manifests(lake: Lake) -> None:
-    """Makes every table's manifests say what its Delta log says."""
-    for table in TABLES:
-        opened = open_table(lake.uri, table)
-        if opened is not None and publish(lake, table, opened):
-            log.info("manifests of %s written", table.folder)
+def publish_manifests(lake: Lake, settings: Settings) -> None:
+    """Makes every table's manifests say what its Delta log says. The caller holds the claim."""
+    if settings.gold.manifests:
+        for table in TABLES:
+            opened = open_table(lake.uri, table)
+            if opened is not None:
+                publish(lake, table, opened)
 
 
-def _pending(lake: Lake, settings: Settings) -> Increment | None:
-    opened = {table.name: open_table(settings.lake, table) for table in TABLES}
+def _outdated(lake: Lake, settings: Settings, opened: Mapping[str, DeltaTable | None]) -> bool:
+    """Whether manifests lag behind their tables: a run died before it wrote them, or they were turned on."""
+    tables = [(table, opened[table.name]) for table in TABLES] if settings.gold.manifests else []
+    return any(outdated(lake, table, found) for table, found in tables if found is not None)
+
+
+def _writer(spark: SparkSession, settings: Settings, claim: Claim) -> IncrementWriter:
+    return IncrementWriter(
+        gold_session(spark, settings.spark.conf),
+        settings.lake,
+        lake_at,
+        settings.gold.retention_hours,
+        claim.hold,
+        settings.spark.conf,
+    )
+
+
+def _pending(lake: Lake, settings: Settings, opened: Mapping[str, DeltaTable | None]) -> Increment | None:
+    limits = settings.gold.increment_batches, settings.gold.increment_rows
     for query in queries(lake):
         progress = {name: progress_of(found, query) for name, found in opened.items()}
         following = map(_batch, Ledger(lake, query).following(min(progress.values())))
-        limits = settings.gold.increment_batches, settings.gold.increment_rows
         increment = next_increment(query, progress, following, *limits)
         if increment is not None:
             return increment

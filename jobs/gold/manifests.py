@@ -1,4 +1,4 @@
-"""Lists of a gold table's live files, for readers that do not read Delta logs themselves. Pure but for `publish`.
+"""Lists of a gold table's live files, for readers that do not read Delta logs themselves.
 
 Redshift Spectrum reads a Delta table through `_symlink_format_manifest/manifest` (a path a line), and Redshift's COPY
 takes a JSON manifest. Both are put whole, over the ones before, and follow from the Delta log alone: a run that died
@@ -57,15 +57,17 @@ def copy_manifest(root: str, files: Iterable[tuple[str, int]]) -> bytes:
     return json.dumps({"entries": entries}, indent=1).encode()
 
 
-def publish(store: Store, table: GoldTable, opened: DeltaTable) -> bool:
-    """Makes both manifests say what the table is; whether anything had to be written."""
+def outdated(store: Store, table: GoldTable, opened: DeltaTable) -> dict[str, bytes]:
+    """Path and new content of the table's manifests that do not say what its Delta log says."""
     root, files = f"{store.uri}/{table.folder}", files_of(opened)
-    written = False
-    for path, content in (
-        (f"{table.folder}/{SYMLINKS}/manifest", symlink_manifest(root, files)),
-        (f"{table.folder}/{COPY}", copy_manifest(root, files)),
-    ):
-        if store.get(path) != content:
-            store.put(path, io.BytesIO(content))
-            written = True
-    return written
+    wanted = {
+        f"{table.folder}/{SYMLINKS}/manifest": symlink_manifest(root, files),
+        f"{table.folder}/{COPY}": copy_manifest(root, files),
+    }
+    return {path: content for path, content in wanted.items() if store.get(path) != content}
+
+
+def publish(store: Store, table: GoldTable, opened: DeltaTable) -> None:
+    """Makes both manifests say what the table is. Two at once could leave the older one: hold the claim."""
+    for path, content in outdated(store, table, opened).items():
+        store.put(path, io.BytesIO(content))
