@@ -10,16 +10,14 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date
-from urllib.parse import urlsplit
 
-import boto3
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from deltalake import DeltaTable, QueryBuilder
 from deltalake.exceptions import DeltaError, TableNotFoundError
 
-from jobs.contract.aws import client, region
+from jobs.contract.delta_options import delta_options
 from jobs.contract.errors import TerminalError
 from movement.report.model import NONE, City, Gold, Ints, Slice, Summary, Zones
 
@@ -49,7 +47,7 @@ class GoldTables:
 
     def __init__(self, lake: str) -> None:
         self._root = f"{lake}/gold"
-        self._options = storage_options() if lake.startswith("s3://") else {}
+        self._options = delta_options() if lake.startswith("s3://") else {}
 
     def version(self) -> str | None:
         """Names the present state of the tables; None where there is no `corridors` yet."""
@@ -97,22 +95,6 @@ class GoldTables:
         figures = ", ".join(f"CAST({name} AS DOUBLE) AS {name}" for name in names)
         found = _query(table, f"SELECT COALESCE(city, '') AS city, date_range, {figures} FROM t").to_pylist()  # noqa: S608
         return {(row["city"], row["date_range"]): Summary(*(_finite(row[name]) for name in names)) for row in found}
-
-
-def storage_options() -> dict[str, str]:
-    """What delta-rs needs to reach S3 as boto3 does: the same credentials, region and endpoint."""
-    options = {"AWS_REGION": region() or "us-east-1", "connect_timeout": "5s", "timeout": "60s", "max_retries": "4"}
-    credentials = boto3.Session().get_credentials()
-    if credentials is not None:
-        frozen = credentials.get_frozen_credentials()
-        options |= {"AWS_ACCESS_KEY_ID": frozen.access_key, "AWS_SECRET_ACCESS_KEY": frozen.secret_key}
-        if frozen.token:
-            options["AWS_SESSION_TOKEN"] = frozen.token
-    endpoint = urlsplit(client("s3").meta.endpoint_url)
-    if ".amazonaws.com" not in endpoint.netloc:
-        options["AWS_ENDPOINT_URL"] = endpoint.geturl()
-        options["AWS_ALLOW_HTTP"] = "true" if endpoint.scheme == "http" else "false"
-    return options
 
 
 def _query(table: DeltaTable, sql: str) -> pa.Table:

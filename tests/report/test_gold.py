@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 from deltalake import write_deltalake
 
+from jobs.contract.delta_options import delta_options
 from jobs.contract.errors import TerminalError
 from jobs.contract.settings import Settings
-from movement.report.gold import GoldTables, storage_options
+from movement.report.gold import GoldTables
 from movement.report.model import NONE, City, Gold
 from tests.report.gold_tables import CORRIDORS, corridor, of_exports, square, write_gold
 
@@ -161,27 +162,10 @@ def test_tables_on_s3_are_read_with_what_boto3_finds(lake_settings: Settings, tm
     write_deltalake(
         f"{lake}/gold/corridors",
         table.to_pyarrow_table(),
-        storage_options=storage_options() | {"conditional_put": "etag"},
+        storage_options=delta_options() | {"conditional_put": "etag"},
     )
 
     gold = GoldTables(lake).read(10)
 
     assert gold is not None
     assert [row[1:4] for row in rows(gold.cities[0])] == [("1", "2", 60)]
-
-
-def test_plain_http_is_only_for_an_endpoint_that_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("AWS_REGION", "eu-west-3")
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
-
-    assert not storage_options().keys() & {"AWS_ENDPOINT_URL", "AWS_ALLOW_HTTP"}
-    assert storage_options()["AWS_REGION"] == "eu-west-3"
-    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
-    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "https://127.0.0.1:2")
-    assert storage_options()["AWS_ENDPOINT_URL"] == "https://127.0.0.1:2"
-    assert storage_options()["AWS_ALLOW_HTTP"] == "false"
-    monkeypatch.delenv("AWS_ENDPOINT_URL_S3")
-    assert storage_options()["AWS_ALLOW_HTTP"] == "true"
