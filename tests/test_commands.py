@@ -157,6 +157,7 @@ def test_the_demo_accounts_for_every_record_and_says_so(tmp_path: Path, exports:
         )
         assert result["processed_batch"] == 3153
         assert result["parity"] == {"equal": True, "only_stream": 0, "only_batch": 0}
+        assert result["gold"] == {"corridors": 3153, "corridor_history": 3153, "city_summary": 3, "zones": 3156}
         assert "Stream and batch path agree" in done.stdout
         assert "Every record is accounted for" in done.stdout
         for noise in ("Traceback", "WARN", "log4j", "Exception"):
