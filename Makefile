@@ -19,6 +19,7 @@ demo: setup ## The main job, all of it, on this machine (ARGS="--csv PATH" for e
 	@$(BIN)/movement demo $(ARGS)
 
 test: setup lint ## Everything that CI checks
+	@bootstrap/chromium.sh
 	@$(BIN)/python -m pytest -n 2 --dist loadscope $(ARGS)
 
 fast: setup ## The tests that need neither Spark nor the embedded AWS
@@ -35,7 +36,7 @@ test-spark: setup ## The streaming tests on another Spark: SPARK=4.0.2 or SPARK=
 	@bootstrap/test_spark.sh $(SPARK)
 
 bench: setup ## The benchmarks; each of benchmarks/*.py takes --json FILE
-	@for each in source stream parity compaction producer api; do \
+	@for each in source stream parity compaction producer api report; do \
 		echo "== $$each"; $(BIN)/python -m benchmarks.$$each --json .movement/bench-$$each.json || exit 1; done
 
 lint: setup ## Formatter, linter, type checker

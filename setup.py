@@ -25,6 +25,7 @@ EXTRAS = {
         "pytest>=8",
         "pytest-xdist>=3.8",  # two files of tests at a time: most of their time is waiting
         "ruff>=0.14",
+        "selenium==4.48.0",  # drives Chromium in the page's tests
         "sqlglot==30.30.0",  # what it takes for Redshift's SQL changes between versions
         "types-PyYAML",
     ],
@@ -38,9 +39,10 @@ setup(
     long_description_content_type="text/markdown",
     python_requires=">=3.11",
     packages=find_namespace_packages(include=["jobs*", "producer*", "lambdas*", "local*", "movement*", "conf"]),
-    package_data={"conf": ["*.yaml"]},
+    package_data={"conf": ["*.yaml"], "movement.report": ["assets/*"]},
     install_requires=[
         "boto3>=1.40",
+        "deltalake>=1.6",  # the page reads Delta without Spark
         "deltalake>=1.6",
         "isal>=1.7",  # gzip at a fifth of zlib's processor time
         "msgspec>=0.19",

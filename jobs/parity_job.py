@@ -8,6 +8,7 @@ live data (docs/batch-path.md says which hours both sides have completed).
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import logging
 import sys
@@ -27,6 +28,7 @@ from jobs.contract.partitions import partition_path
 from jobs.contract.settings import Settings, load_settings
 from jobs.contract.table import ColumnType, TableContract, load_contract
 from jobs.parity.comparison import ARRIVAL, Comparison, Window, compare
+from jobs.parity.latest import LATEST
 from jobs.session import spark_session
 from jobs.sink.lake import Lake, lake_at
 from jobs.sink.layout import ASIDE, LayoutFile
@@ -95,6 +97,13 @@ def run(
         first = next((line for line in str(error).splitlines() if line.strip()), repr(error))
         raise TerminalError(f"the parity check of {settings.lake} failed: {first}") from error
     return _result(found, contract, window, round(time.perf_counter() - begun, 3))
+
+
+def keep(settings: Settings, result: ParityResult) -> None:
+    """Puts the result, without its rows and partitions, into the lake, over the one before: the page shows it."""
+    kept = {key: value for key, value in asdict(result).items() if key not in ("partitions", "samples")}
+    kept["checked_at"] = datetime.now(UTC).isoformat(timespec="seconds")
+    lake_at(settings.lake).put(LATEST, io.BytesIO(json.dumps(kept).encode()))
 
 
 def read_table(spark: SparkSession, lake: str, table: str, contract: TableContract) -> DataFrame:
@@ -180,6 +189,7 @@ def main(arguments: list[str] | None = None) -> int:
         bounds = [moment(text) if text else None for text in (options.since, options.until)]
         settings = load_settings(options.config, options.set)
         result = run(spark_session(settings, "movement-parity"), settings, *bounds)
+        keep(settings, result)
     except ConfigurationError as error:
         log.error("%s", error)
         return 2

@@ -22,6 +22,7 @@ from movement import (
     package_commands,
     produce_commands,
     replay_commands,
+    report_commands,
     serve_commands,
     status_commands,
     stream_commands,
@@ -50,6 +51,7 @@ app.command()(status_commands.status)
 app.command()(compact_commands.compact)
 app.command()(replay_commands.replay)
 app.command()(gold_commands.gold)
+app.command()(report_commands.report)
 
 
 def main() -> None:

@@ -170,11 +170,16 @@ def test_the_demo_accounts_for_every_record_and_says_so(tmp_path: Path, exports:
         )
         assert result["processed_batch"] == 3153
         assert result["parity"] == {"equal": True, "only_stream": 0, "only_batch": 0}
+        assert result["gold"] == {"corridors": 3153, "corridor_history": 3153, "city_summary": 3, "zones": 3156}
         assert "Stream and batch path agree" in done.stdout
         assert "Every record is accounted for" in done.stdout
         for noise in ("Traceback", "WARN", "log4j", "Exception"):
             assert noise not in done.stdout + done.stderr
         assert (tmp_path / ".movement" / "demo.log").is_file()
+        assert result["report"] == str(tmp_path / ".movement" / "report.html")
+        assert f"page      {result['report']}" in done.stdout
+        assert "a page to look at: 3,153 corridors in 3 cities" in done.stderr
+        assert Path(result["report"]).read_text(encoding="utf-8").startswith("<!doctype html>")
         assert server.find(_state(tmp_path)) is not None, "the embedded AWS goes on running, to look around in"
     finally:
         movement("local", "down", cwd=tmp_path)

@@ -21,6 +21,7 @@ from jobs.contract.compact_settings import CompactSettings
 from jobs.contract.deploy_settings import S3_FOLDER, DeploySettings
 from jobs.contract.errors import ConfigurationError
 from jobs.contract.observe_settings import ObserveSettings
+from jobs.contract.reading_settings import GoldSettings, ReportSettings
 from jobs.contract.table import find_configuration
 from jobs.contract.validation import explain
 from jobs.contract.yaml_file import read_yaml
@@ -187,35 +188,6 @@ class SinkSettings(_Model):
     ] = False
 
 
-class GoldSettings(_Model):
-    prefix: Annotated[
-        str,
-        Field(pattern=r"^[a-z][a-z0-9_]{0,63}$", description="Begins the gold tables' names in the Glue Data Catalog"),
-    ] = "gold_"
-    increment_batches: Annotated[
-        int, Field(ge=1, le=100_000, description="A backlog is done in increments of at most this many batches")
-    ] = 500
-    increment_rows: Annotated[
-        int, Field(ge=1, le=10**9, description="… and about this many rows, but of one batch at least")
-    ] = 10000000
-    poll_seconds: Annotated[
-        float, Field(ge=0.1, le=86400, description="`movement gold --follow` looks for new batches this often")
-    ] = 30.0
-    manifests: Annotated[
-        bool,
-        Field(description="Keep lists of each table's files, and tables made of them in Glue, for Redshift"),
-    ] = True
-    retention_hours: Annotated[
-        int,
-        Field(
-            ge=1,
-            le=100_000,
-            description="`movement gold --upkeep` deletes files that left a table so long ago; a query that takes "
-            "longer fails",
-        ),
-    ] = 168
-
-
 class StreamJobSettings(_Model):
     trigger_seconds: Annotated[
         float, Field(ge=0, le=3600, description="A micro-batch starts at most this often; 0: as soon as one has ended")
@@ -266,6 +238,7 @@ class Settings(_Model):
     spark: SparkSettings = SparkSettings()
     local: LocalSettings = LocalSettings()
     deploy: DeploySettings = DeploySettings()
+    report: ReportSettings = ReportSettings()
 
     @field_validator("lake")
     @classmethod
