@@ -142,8 +142,9 @@ class ExportReader:
     """An open export: `header` at once, then `chunks()`. A context manager; the file is closed at its end.
 
     Reads plain or gzip (told by the first bytes), with or without a byte-order mark, LF or CRLF, quoted line
-    breaks, and a last line without an end. Raises TerminalError where the file cannot be read, holds no header,
-    or names a column twice. Text that is not UTF-8 comes as surrogates, for the next stage to reject row by row.
+    breaks, and a last line without an end. Raises TerminalError where the file cannot be read, holds no header
+    or one that is not UTF-8, or names a column twice. Other text that is not UTF-8 comes as surrogates, for the
+    next stage to reject row by row.
     """
 
     def __init__(self, export: Export) -> None:
@@ -152,15 +153,25 @@ class ExportReader:
         self._source = Source(export.path)
         try:
             self._reader = csv.reader(self._source.lines(), strict=True)
-            self.header = next(self._reader, [])
-        except csv.Error as error:
+            self.header = self._read_header()
+        except BaseException:
             self._source.close()
-            raise TerminalError(f"{export.path}: not readable: {error}") from error
-        doubled = sorted({name for name in self.header if self.header.count(name) > 1})
-        if not self.header:
-            raise TerminalError(f"{export.path}: is empty; expected a header with the columns' names")
+            raise
+
+    def _read_header(self) -> list[str]:
+        path = self.export.path
+        try:
+            header = next(self._reader, [])
+        except csv.Error as error:
+            raise TerminalError(f"{path}: not readable: {error}") from error
+        if not header:
+            raise TerminalError(f"{path}: is empty; expected a header with the columns' names")
+        if any("\udc80" <= letter <= "\udcff" for name in header for letter in name):
+            raise TerminalError(f"{path}: the header is not UTF-8; save the file as UTF-8")
+        doubled = sorted({name for name in header if header.count(name) > 1})
         if doubled:
-            raise TerminalError(f"{export.path}: the header names a column twice: {', '.join(doubled)}")
+            raise TerminalError(f"{path}: the header names a column twice: {', '.join(doubled)}")
+        return header
 
     def __enter__(self) -> ExportReader:
         return self

@@ -41,7 +41,7 @@ class Source:
         # The buffer's next lines, where it was split; `_at` is the first one's place.
         self._split: deque[bytes] = deque()
         try:
-            self._raw: Any = _standard_input() if path == STDIN else open(path, "rb", buffering=1 << 18)  # noqa: SIM115
+            self._raw = _standard_input() if path == STDIN else io.BufferedReader(io.FileIO(path), 1 << 18)
             self._content = self._raw
             if self._raw.peek(2)[:2] == _GZIP_MAGIC:
                 self._content = io.BufferedReader(cast(Any, gzip.GzipFile(fileobj=self._raw, mode="rb")), 1 << 18)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -87,19 +87,33 @@ def _within(limit: int, record: Record) -> Record | Rejection:
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """What became of a chunk's rows, one entry a row: a record, why it is rejected, or None for a blank row."""
+    """What became of a chunk's rows.
 
-    entries: Sequence[Record | Rejection | None]
-    # Whether every entry is a record.
-    clean: bool
+    `data` and `keys` hold every row's record, as Arrow arrays or as lists; `odd` has, by the row's place, what
+    stands there instead: another record, why there is none, or None for a blank row.
+    """
+
+    data: pa.Array | list[bytes]
+    keys: pa.Array | list[str]
+    odd: Mapping[int, Record | Rejection | None]
 
     def part(self, start: int, stop: int) -> tuple[list[Record], list[tuple[int, Rejection]]]:
         """The records of these rows, in order, and (index, why) of those that were rejected."""
-        entries = self.entries[start:stop]
-        if self.clean:
-            return cast(list[Record], entries), []
-        rejected = [(at, entry) for at, entry in enumerate(entries, start) if isinstance(entry, Rejection)]
-        return [entry for entry in entries if isinstance(entry, Record)], rejected
+        # Made here, a request's worth at a time, so that they are still in the processor's cache when they are sent.
+        records: list[Any] = list(map(Record, _texts(self.data, start, stop), _texts(self.keys, start, stop)))
+        rejected: list[tuple[int, Rejection]] = []
+        places = [index for index in range(start, start + len(records)) if index in self.odd] if self.odd else []
+        for index in places:
+            records[index - start] = found = self.odd[index]
+            if isinstance(found, Rejection):
+                rejected.append((index, found))
+        if places:
+            records = [record for record in records if isinstance(record, Record)]
+        return records, rejected
+
+
+def _texts(values: pa.Array | list[Any], start: int, stop: int) -> list[Any]:
+    return values[start:stop] if isinstance(values, list) else texts(values[start:stop])
 
 
 class RowEncoder:
@@ -133,38 +147,33 @@ class RowEncoder:
         try:
             return self._encode_columns(chunk) if chunk.columns is not None else self._encode_rows(chunk.rows)
         except UnicodeEncodeError:
-            # A text is not UTF-8. Where it is the city's or the header's, none of the rows can be sent.
-            return Encoded([self._encode_one(row) if row else None for row in chunk.rows], False)
+            # A text is not UTF-8. Where it is the city's, none of the rows can be sent.
+            return self._one_by_one(chunk.rows)
 
     def _encode_columns(self, chunk: Chunk) -> Encoded:
-        """Every row at once; those that need a closer look are done over."""
         columns = self._with_city(chunk.columns or [], chunk.count)
         data = pc.binary_join_element_wise(*self._json(columns[: self.width])).cast(pa.binary())
-        entries: list[Any] = list(map(Record, texts(data), self._keys(columns, chunk.count)))
         # A character of a key is at most 4 bytes of UTF-8.
         large = pc.greater(pc.binary_length(data), self._limit - 4 * MAX_KEY_CHARACTERS)
-        return self._look_closer(entries, self._doubtful(columns, large), chunk.cells)
+        odd = {index: self._encode_one(chunk.cells(index)) for index in self._doubtful(columns, large)}
+        return Encoded(data, self._keys(columns, chunk.count), odd)
 
     def _encode_rows(self, rows: list[list[str]]) -> Encoded:
-        entries: list[Any] = [None] * len(rows)
-        regular = [index for index, row in enumerate(rows) if len(row) == self.width]
-        if regular:
-            cells = list(zip(*(rows[index] for index in regular), strict=True))
-            columns = self._with_city([pa.array(column, pa.string()) for column in cells], len(regular))
-            data = list(map(_encode, map(self._row_type, *map(texts, columns))))
-            for index, record in zip(regular, map(Record, data, self._keys(columns, len(data))), strict=True):
-                entries[index] = record
-            large = pa.array([len(one) + 4 * MAX_KEY_CHARACTERS > self._limit for one in data])
-            odd = [regular[index] for index in self._doubtful(columns, large)]
-        else:
-            odd = []
-        odd += [index for index, row in enumerate(rows) if row and len(row) != self.width]
-        return self._look_closer(entries, odd, rows.__getitem__)
+        if any(len(row) != self.width for row in rows):
+            return self._one_by_one(rows)
+        cells = list(zip(*rows, strict=True))
+        columns = self._with_city([pa.array(column, pa.string()) for column in cells], len(rows))
+        data = list(map(_encode, map(self._row_type, *map(texts, columns))))
+        large = pa.array([len(one) + 4 * MAX_KEY_CHARACTERS > self._limit for one in data], pa.bool_())
+        odd = {index: self._encode_one(rows[index]) for index in self._doubtful(columns, large)}
+        return Encoded(data, self._keys(columns, len(rows)), odd)
 
-    def _look_closer(self, entries: list[Any], odd: list[int], cells: Callable[[int], list[str]]) -> Encoded:
-        for index in odd:
-            entries[index] = self._encode_one(cells(index))
-        return Encoded(entries, not odd and None not in entries)
+    def _one_by_one(self, rows: list[list[str]]) -> Encoded:
+        """For rows that make no columns."""
+        nothing: list[Any] = [None] * len(rows)
+        return Encoded(
+            nothing, nothing, {index: self._encode_one(row) if row else None for index, row in enumerate(rows)}
+        )
 
     def _with_city(self, columns: Sequence[pa.Array], count: int) -> list[pa.Array]:
         return [*columns, *([] if self._city is None else [pa.repeat(pa.scalar(self._city, pa.string()), count)])]
@@ -177,14 +186,14 @@ class RowEncoder:
         city = "" if self._city is None else f',"{CITY_FIELD}":{_encode(self._city).decode()}'
         return [*parts, f'"{city}}}', ""]
 
-    def _keys(self, columns: Sequence[pa.Array], count: int) -> list[str]:
+    def _keys(self, columns: Sequence[pa.Array], count: int) -> pa.Array | list[str]:
         values = ["" if index is None else columns[index] for index in self._key_at]
         if all(isinstance(value, str) for value in values):
             return [partition_key(values)] * count
         keys = pc.binary_join_element_wise(*values, "|")
         length = pc.utf8_length(keys)
         if pc.min(length).as_py() > 0 and pc.max(length).as_py() <= MAX_KEY_CHARACTERS:
-            return texts(keys)
+            return keys
         return [_fit(key) if len(key) > MAX_KEY_CHARACTERS or not key else key for key in texts(keys)]
 
     def _doubtful(self, columns: Sequence[pa.Array], large: pa.Array) -> list[int]:
@@ -193,7 +202,7 @@ class RowEncoder:
         doubtful = np.asarray(large)
         if sure is not None:
             doubtful = doubtful | ~np.asarray(sure)
-        return cast(list[int], np.flatnonzero(doubtful).tolist())
+        return np.flatnonzero(doubtful).tolist()
 
     def _encode_one(self, row: list[str]) -> Record | Rejection:
         if len(row) != self.width:

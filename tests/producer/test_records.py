@@ -116,10 +116,9 @@ def test_text_that_is_not_utf8_is_rejected_wherever_it_stands():
     bad = ["\udcff", *GOOD[1:]]
     records, ((index, why),) = encode(RowEncoder(CONTRACT, HEADER, "Paris", LIMIT), as_rows([GOOD, bad, []]))
     assert (len(records), index, why.reason) == (1, 1, "not_utf8")
-    for header, city in ((HEADER, "\udcff"), ([*HEADER[:-1], "\udcff"], "Paris")):
-        encoder = RowEncoder(CONTRACT, header, city, LIMIT)
-        for chunk in (as_rows([GOOD]), as_columns([GOOD])):
-            assert [why.reason for _, why in encode(encoder, chunk)[1]] == ["not_utf8"]
+    encoder = RowEncoder(CONTRACT, HEADER, "\udcff", LIMIT)
+    for chunk in (as_rows([GOOD]), as_columns([GOOD])):
+        assert [why.reason for _, why in encode(encoder, chunk)[1]] == ["not_utf8"]
 
 
 @given(st.lists(st.text(max_size=200), min_size=1, max_size=3))
