@@ -159,7 +159,7 @@ class RowEncoder:
         return Encoded(data, self._keys(columns, chunk.count), odd)
 
     def _encode_rows(self, rows: list[list[str]]) -> Encoded:
-        if any(len(row) != self.width for row in rows):
+        if not rows or any(len(row) != self.width for row in rows):
             return self._one_by_one(rows)
         cells = list(zip(*rows, strict=True))
         columns = self._with_city([pa.array(column, pa.string()) for column in cells], len(rows))

@@ -112,6 +112,11 @@ def test_blank_and_malformed_rows_are_told_apart_and_the_others_keep_their_place
     assert (index, why.reason) == (2, "malformed_row")
 
 
+def test_a_chunk_that_holds_nothing_but_a_fault_has_no_records():
+    chunk = Chunk(0, 2, 0, rows=[], fault=(2, "unexpected end of data"))
+    assert encode(RowEncoder(CONTRACT, HEADER, "Paris", LIMIT), chunk) == ([], [])
+
+
 def test_text_that_is_not_utf8_is_rejected_wherever_it_stands():
     bad = ["\udcff", *GOOD[1:]]
     records, ((index, why),) = encode(RowEncoder(CONTRACT, HEADER, "Paris", LIMIT), as_rows([GOOD, bad, []]))
