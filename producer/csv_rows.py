@@ -204,6 +204,10 @@ class ExportReader:
                 if position > skip:
                     yield chunk
 
+    def idle(self, seconds: float) -> bool:
+        """Whether the next chunk has to be waited for, and did not begin to come within this time: a quiet pipe."""
+        return self._source.idle(seconds)
+
     def _columns(self, position: int) -> Chunk | None:
         """The plain rows that come next, if there are enough of them to be worth it."""
         block = self._source.block()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import select
 import sys
 import zlib
 from collections import deque
@@ -47,6 +48,8 @@ class Source:
                 self._content = io.BufferedReader(cast(Any, gzip.GzipFile(fileobj=self._raw, mode="rb")), 1 << 18)
         except OSError as error:
             raise self._unreadable(error) from error
+        # What was decompressed already is not seen from outside, so that such a pipe is simply waited for.
+        self._pipe = _descriptor(self._raw) if path == STDIN and self._content is self._raw else None
         while len(self._buffer) < len(_BOM) and not self._ended:
             self._fill()
         if self._buffer.startswith(_BOM):
@@ -76,6 +79,12 @@ class Source:
     def ready(self) -> bool:
         """Whether a line can be taken without reading on."""
         return bool(self._split) or self._buffer.find(b"\n", self._at) >= 0
+
+    def idle(self, seconds: float) -> bool:
+        """Whether there is nothing to be read, and nothing came through the pipe within this time."""
+        if self._pipe is None or self._ended or self.ready:
+            return False
+        return not select.select([self._pipe], [], [], seconds)[0]
 
     def take(self, size: int, lines: int) -> None:
         """The first `size` bytes of the block, which are `lines` lines, are done with."""
@@ -135,3 +144,10 @@ def _standard_input() -> io.BufferedReader:
     """As it is where it can be looked into: a buffer around a buffer would wait until it is full."""
     content: Any = sys.stdin.buffer
     return content if isinstance(content, io.BufferedReader) else io.BufferedReader(content)
+
+
+def _descriptor(content: Any) -> int | None:
+    try:
+        return int(content.fileno())
+    except OSError:
+        return None

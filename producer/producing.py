@@ -121,6 +121,9 @@ class Producing:
             keep_order=settings.producer.keep_order, max_bytes=settings.producer.request_bytes
         )
         self._tickets: deque[_Ticket] = deque()
+        self._reader: ExportReader | None = None
+        # Rows that were read with those that were handed on last.
+        self._rows_in_hand = False
         self.result = ProduceResult(settings.stream.name, counts=self._outbox.counts)
         total = None if any(export.size is None for export in exports) else sum(export.size or 0 for export in exports)
         self._progress = Progress(self._outbox.counts, total_bytes=total)
@@ -158,6 +161,9 @@ class Producing:
             elif (early := self._too_early(started)) > 0:
                 if not sending.step(block=False):
                     time.sleep(min(early, _NAP_SECONDS))
+            elif self._input_is_idle():
+                # Retries and answers do not wait until somebody writes to the pipe again.
+                sending.step(block=True)
             elif (segment := next(segments, None)) is None:
                 exhausted = True
             else:
@@ -168,6 +174,12 @@ class Producing:
                 self._progress.seconds = time.monotonic() - started
                 self._progress.slowed_shards = len(self._outbox.pacer.rates())
                 self._on_progress(self._progress)
+
+    def _input_is_idle(self) -> bool:
+        """Whether the next rows would have to be waited for, at a quiet pipe."""
+        if self._reader is None or self._rows_in_hand:
+            return False
+        return self._reader.idle(0.0 if self._outbox.waiting else _NAP_SECONDS)
 
     def _too_early(self, started: float) -> float:
         """Seconds until the next rows are due under `rate`; 0 or less: they are."""
@@ -183,6 +195,7 @@ class Producing:
             file = FileCount(export.path, export.city, rows=skip, skipped=skip)
             self.result.files.append(file)
             with ExportReader(export) as reader:
+                self._reader = reader
                 encoder = RowEncoder(
                     self._contract, reader.header, export.city, self._record_bytes, self._settings.producer.check
                 )
@@ -199,7 +212,9 @@ class Producing:
                         self._progress.read_bytes = read_before + chunk.position
                         ticket = _Ticket(file, file.rows, len(records))
                         self._tickets.append(ticket)
+                        self._rows_in_hand = stop < chunk.taken
                         yield records, ticket
+            self._reader = None
             read_before += export.size or 0
 
     def _reject(
