@@ -9,6 +9,7 @@ Values stay the strings that stand in the file, numbers included, so that every 
 from __future__ import annotations
 
 import csv
+import itertools
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
@@ -20,7 +21,7 @@ import pyarrow as pa
 
 from jobs.contract.errors import ConfigurationError, TerminalError
 from producer.csv_columns import read_columns
-from producer.csv_source import STDIN, Source
+from producer.csv_source import BLOCK_BYTES, STDIN, Source
 
 CITY_FIELD = "City"
 CHUNK_ROWS = 500
@@ -30,7 +31,10 @@ MAX_FIELD_BYTES = 10 * 1024 * 1024
 _EXPORT_NAME = re.compile(r"Travel_Times - (.+?)\.csv(?:\.gz)?", re.IGNORECASE)
 # Fewer plain bytes than this, with others behind them, are sooner read row by row.
 _WORTH_BYTES = 16 * 1024
+_CAREFUL_AT_LEAST = 8
 _CAREFUL_AT_MOST = 16 * CHUNK_ROWS
+# How far is looked after rows that were not plain, for there may be more of them.
+_WINDOW_BYTES = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,17 +188,17 @@ class ExportReader:
 
         A chunk of columns is a block of the file, one of rows has at most CHUNK_ROWS.
         """
-        position, careful = 0, CHUNK_ROWS
+        position, careful, window = 0, _CAREFUL_AT_LEAST, BLOCK_BYTES
         while True:
-            chunk = self._columns(position)
+            chunk = self._columns(position, window)
             if chunk is not None:
-                careful = CHUNK_ROWS
+                careful, window = _CAREFUL_AT_LEAST, min(4 * window, BLOCK_BYTES)
                 position += chunk.taken
                 if position > skip:
                     yield chunk.without(max(0, skip + chunk.taken - position))
                 continue
             # Looking at a block in vain costs something: the more often, the later it is tried again.
-            until, careful = position + careful, min(2 * careful, _CAREFUL_AT_MOST)
+            until, careful, window = position + careful, min(2 * careful, _CAREFUL_AT_MOST), _WINDOW_BYTES
             while position < until:
                 wanted = min(CHUNK_ROWS, until - position, skip - position if position < skip else CHUNK_ROWS)
                 chunk = self._rows(position, wanted)
@@ -208,9 +212,9 @@ class ExportReader:
         """Whether the next chunk has to be waited for, and did not begin to come within this time: a quiet pipe."""
         return self._source.idle(seconds)
 
-    def _columns(self, position: int) -> Chunk | None:
-        """The plain rows that come next, if there are enough of them to be worth it."""
-        block = self._source.block()
+    def _columns(self, position: int, window: int) -> Chunk | None:
+        """The plain rows of the next `window` bytes, if there are enough of them to be worth it."""
+        block = self._source.block(window)
         size, columns = read_columns(block, len(self.header))
         if not size or (size < len(block) and size < _WORTH_BYTES):
             return None
@@ -223,8 +227,11 @@ class ExportReader:
         found: list[list[str]] = []
         fault = None
         try:
+            if not self._source.live:
+                # extend keeps what was read before an error, which list(islice(…)) would not.
+                found.extend(itertools.islice(self._reader, wanted))
             # Only the first row is waited for: what a pipe has brought is not held back.
-            while (
+            while self._source.live and (
                 len(found) < wanted
                 and (not found or self._source.ready)
                 and (row := next(self._reader, None)) is not None

@@ -66,14 +66,19 @@ class Source:
             self._content.close()
             self._raw.close()
 
-    def block(self) -> bytes:
-        """The lines that come next, as far as they have been read, each with its end; b"" where none is whole.
+    def block(self, window: int) -> bytes:
+        """The lines of the next `window` bytes, as far as they have been read; b"" where none is whole.
 
         Waits for a first line only, so that what trickles in through a pipe is not held back.
         """
         while not self._ended and self._buffer.find(b"\n", self._at) < 0 and self._left < BLOCK_BYTES:
             self._fill()
-        return self._buffer[self._at : self._buffer.rfind(b"\n", self._at) + 1]
+        return self._buffer[self._at : self._buffer.rfind(b"\n", self._at, self._at + window) + 1]
+
+    @property
+    def live(self) -> bool:
+        """Whether it comes through a pipe, which may fall silent."""
+        return self._pipe is not None
 
     @property
     def ready(self) -> bool:

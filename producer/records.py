@@ -8,6 +8,7 @@ way accepts.
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -163,7 +164,8 @@ class RowEncoder:
             return self._one_by_one(rows)
         cells = list(zip(*rows, strict=True))
         columns = self._with_city([pa.array(column, pa.string()) for column in cells], len(rows))
-        data = list(map(_encode, map(self._row_type, *map(texts, columns))))
+        city = [] if self._city is None else [itertools.repeat(self._city)]
+        data = list(map(_encode, map(self._row_type, *cells, *city)))
         large = pa.array([len(one) + 4 * MAX_KEY_CHARACTERS > self._limit for one in data], pa.bool_())
         odd = {index: self._encode_one(rows[index]) for index in self._doubtful(columns, large)}
         return Encoded(data, self._keys(columns, len(rows)), odd)

@@ -88,7 +88,7 @@ def test_rows_around_an_odd_one_are_read_as_columns(tmp_path):
     for odd in (b'"a ""b""",y\n', b'"1\n",y\n', b"\n", b"1\n", b"1,2,3\n", b"\xff,y\n", b"\\,\t\n", b'"a"b,y\n'):
         _, chunks = rows_of(b"a,b\n" + plain + odd + plain, tmp_path)
         by_rows = sum(chunk.taken for chunk in chunks if chunk.columns is None)
-        assert 1 <= by_rows <= 500, odd
+        assert 1 <= by_rows <= 8, odd
         assert sum(chunk.taken for chunk in chunks) == 10_001
 
 
@@ -172,10 +172,9 @@ def test_rows_that_are_skipped_are_counted_as_the_reader_counts_them(tmp_path):
 
 
 def test_a_chunk_of_rows_is_small_and_one_of_columns_a_block(tmp_path):
-    _, chunks = rows_of(b"a\n" + b"a cell of twenty bytes\n" * 1001 + b'"\t"\n' * 1001, tmp_path)
-    assert [(chunk.first_row, chunk.count) for chunk in chunks if chunk.columns is None] == [
-        (1001, 500), (1501, 500), (2001, 1)
-    ]  # fmt: skip
+    _, chunks = rows_of(b"a\n" + b"a cell of twenty bytes\n" * 1001 + b'"\t"\n' * 3000, tmp_path)
+    by_rows = [chunk.count for chunk in chunks if chunk.columns is None]
+    assert (sum(by_rows), max(by_rows)) == (3000, 500)
     assert [chunk.count for chunk in chunks if chunk.columns is not None] == [1001]
 
 
