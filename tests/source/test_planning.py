@@ -379,6 +379,22 @@ def test_small_ranges_share_a_task_in_order_and_large_ones_do_not() -> None:
     assert [len(task) for task in into_tasks(parts, 0)] == [1] * 6
 
 
+def test_the_small_ranges_of_a_drained_run_share_a_task() -> None:
+    stream = ScriptedStream(4)
+    for shard in stream.shards:
+        for number in range(20):
+            stream.put("x", f"{number}", shard)
+    ending = query(stream).reader._plan().tip()
+    for shard in stream.shards:
+        stream.put("x", "later", shard)
+    spark = query(stream, ending=ending)
+    assert spark.plan()
+    (task,) = spark.reader.partitions(json.loads(spark._start(0)), json.loads(spark.offsets[0]))
+    assert [part.records for part in task.ranges] == [20] * 4
+    assert all(part.bytes for part in task.ranges)
+    assert "later" not in spark.run_batch()
+
+
 def test_a_child_listed_with_a_parent_that_has_expired_is_readable() -> None:
     graph = ShardGraph([Shard("c", parents=("gone",)), Shard("d", parents=("c",))])
     assert graph.readable({"c": TRIM_HORIZON, "d": TRIM_HORIZON}) == ("c",)

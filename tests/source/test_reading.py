@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import threading
 import time
@@ -10,12 +11,12 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from jobs.contract.errors import AwsAccessError, DataLossError, TransientError
+from jobs.contract.errors import AwsAccessError, DataLossError, MovementError, TransientError
 from jobs.source.kinesis.client import ExpiredIteratorError
 from jobs.source.kinesis.offset import from_json
 from jobs.source.kinesis.position import TRIM_HORIZON, after
 from jobs.source.kinesis.ranges import ShardRange
-from jobs.source.kinesis.reader import SCHEMA, RangeReader
+from jobs.source.kinesis.reader import SCHEMA, TOGETHER, RangeReader
 from jobs.source.kinesis.retry import RetryingClient
 from tests.source.scripted import ScriptedClient, ScriptedStream, as_time, broken, throttled
 from tests.source.test_planning import DAY, put, query
@@ -334,3 +335,23 @@ def test_a_task_that_is_killed_does_not_wait_for_the_next_page() -> None:
     batches.close()  # type: ignore[attr-defined]
     assert time.monotonic() - begin < 5
     answer.set()
+
+
+def test_the_ranges_of_one_task_come_whole_and_in_their_order() -> None:
+    stream = ScriptedStream(1)
+    records = [stream.put("k", f"{number}") for number in range(30)]
+    bounds = [TRIM_HORIZON, *(after(str(record.number)) for record in records[2::3])]
+    parts = [ShardRange(SHARD, start, end) for start, end in itertools.pairwise(bounds)]
+    assert len(parts) > TOGETHER
+    assert values(reader(ScriptedClient(stream)).read_all(parts)) == [f"{number}" for number in range(30)]
+
+
+def test_a_range_that_fails_among_others_fails_the_task_with_its_name() -> None:
+    stream = ScriptedStream(1)
+    last = stream.put("k", "a")
+    parts = [
+        ShardRange(SHARD, TRIM_HORIZON, after(str(last.number))),
+        ShardRange("shardId-000000000099", TRIM_HORIZON, after(str(last.number))),
+    ]
+    with pytest.raises(MovementError, match="shardId-000000000099"):
+        values(reader(ScriptedClient(stream)).read_all(parts))

@@ -214,7 +214,7 @@ _LOCK = threading.Lock()
 
 @lru_cache(maxsize=8)
 def _cached(options: _Hashable) -> BotoStreamClient:
-    return BotoStreamClient(options.options, connections=4)
+    return BotoStreamClient(options.options)
 
 
 class _Hashable:

@@ -55,10 +55,15 @@ def _measure(search: Search, timed: bool) -> None:
     search.density = None
     if search.first_new is None or search.best is None or search.taken < _MEASURED_RECORDS or search.settled:
         return
-    gaps = search.taken - 1
+    number, arrival, gaps = search.first_new.number, search.first_new.arrival, search.taken - 1
+    start = search.cursor
+    idle = number - start.position.number if start.position.is_record and start.arrival else 0
+    if 0 < idle < (search.best.number - number) // 2:
+        # Records come in bursts: the gap before the first one counts as well, unless the shard was idle there.
+        number, arrival, gaps = start.position.number, start.arrival, search.taken
     search.density = Density(
-        numbers=(search.best.number - search.first_new.number) // gaps,
-        seconds=(search.best.arrival - search.first_new.arrival) / gaps,
+        numbers=(search.best.number - number) // gaps,
+        seconds=(search.best.arrival - arrival) / gaps,
         bytes=search.bytes / search.taken,
         timed=timed,
     )

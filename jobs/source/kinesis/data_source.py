@@ -61,7 +61,7 @@ class KinesisDataSource(DataSource):  # type: ignore[misc]
 
 
 class ShardTask(InputPartition):  # type: ignore[misc]
-    """One Spark task's ranges, read one after the other."""
+    """One Spark task's ranges."""
 
     def __init__(self, ranges: tuple[ShardRange, ...]) -> None:
         super().__init__(ranges)
@@ -134,9 +134,7 @@ class KinesisStreamReader(DataSourceStreamReader, SupportsTriggerAvailableNow): 
     # In the workers
 
     def read(self, partition: InputPartition) -> Iterator[pa.RecordBatch]:
-        reader = self._range_reader()
-        for part in partition.ranges:
-            yield from reader.read(part)
+        yield from self._range_reader().read_all(partition.ranges)
 
     def _range_reader(self) -> RangeReader:
         options = self._options

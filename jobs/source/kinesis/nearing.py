@@ -28,16 +28,20 @@ def jump(search: Search, first: Page[Head]) -> None:
         return
     begin = search.best.arrival
     ahead = search.empty_from if search.empty_from is not None else now + 1
+    # Where the server counts the lag from the last record, not from its clock, that is where the tip is.
+    near = floor(search.horizon) - 1
+    if begin < near < now - 1 and near < ahead and not _land(search, near):
+        ahead = near
     for back in _STEPS_BACK:
         moment = now - back
-        if moment <= search.best.arrival or search.ended:
+        if moment <= search.best.arrival or search.settled or search.horizon - search.best.arrival <= _WINDOW_SECONDS:
             break
         if moment >= ahead:
             continue
         if _land(search, moment):
             break
         ahead = moment
-    while not search.settled and ahead - search.best.arrival > _WINDOW_SECONDS:
+    while not search.settled and min(ahead, search.horizon) - search.best.arrival > _WINDOW_SECONDS:
         moment = floor((ahead + search.best.arrival) / 2)
         if not _land(search, moment):
             ahead = moment

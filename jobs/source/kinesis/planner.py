@@ -189,6 +189,7 @@ class Planner:
         now: datetime,
     ) -> None:
         to_search: list[str] = []
+        to_weigh: list[str] = []
         readable = [shard_id for shard_id in graph.readable(known) if shard_id in progress.shards]
         for shard_id in readable:
             target = None if ending is None else ending.shards.get(shard_id, TRIM_HORIZON)
@@ -196,10 +197,12 @@ class Planner:
                 continue
             if not cap.is_set and target is not None and target.is_record:
                 progress.shards[shard_id] = target
+                to_weigh.append(shard_id)
             elif not cap.is_set and graph.is_closed(shard_id) and (target is None or target == SHARD_END):
                 progress.shards[shard_id] = SHARD_END
             else:
                 to_search.append(shard_id)
+        self._weigh(to_weigh, known, progress.shards)
         share = _share(cap, len(to_search))
         for shard_id, found in zip(to_search, self._search(to_search, known, share), strict=True):
             self._take(progress, shard_id, found, known[shard_id], start, graph, ending)
@@ -218,6 +221,13 @@ class Planner:
         if len(cursors) == 1:
             return [self._tips.search(cursors[0], cap)]
         return list(self._pool.map(lambda cursor: self._tips.search(cursor, cap), cursors))
+
+    def _weigh(self, shard_ids: list[str], known: Mapping[str, Position], ends: Mapping[str, Position]) -> None:
+        """Keeps how much lies before ends that were not searched for, so that small ranges can share a task."""
+        cursors = [self._cursor(shard_id, known[shard_id]) for shard_id in shard_ids]
+        for found in self._pool.map(lambda cursor: self._tips.weigh(cursor, ends[cursor.shard_id]), cursors):
+            if found is not None:
+                self._sizes[(found.cursor.shard_id, found.cursor.position)] = found
 
     def _cursor(self, shard_id: str, position: Position) -> Cursor:
         cursor = self._cursors.get(shard_id)

@@ -1,11 +1,12 @@
-"""Reads one range of one shard, in a worker: from Kinesis to Arrow batches, which Spark takes as they are.
+"""Reads ranges of shards, in a worker: from Kinesis to Arrow batches, which Spark takes as they are.
 
-The range comes from `planner`; the rows go to the query. Reading depends on nothing but the range, so repeated
+The ranges come from `planner`; the rows go to the query. Reading depends on nothing but the range, so repeated
 and speculative task attempts yield the same rows.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -36,6 +37,8 @@ _BELIEVED = 3
 _PAUSE_SECONDS = 0.25
 # A call asks for at least so many records: a shard gives five answers a second, however small.
 _FEWEST = 250
+# Ranges of one task that are read at a time: small ones cost round trips, not bandwidth.
+TOGETHER = 4
 
 
 class RangeReader:
@@ -61,6 +64,30 @@ class RangeReader:
         self._sleep = sleep
         self._prefetch = prefetch
         self._deaggregator = deaggregator
+
+    def read_all(self, parts: Sequence[ShardRange]) -> Iterator[pa.RecordBatch]:
+        """The ranges of one task, one after the other, the next few being fetched meanwhile.
+
+        Each is held whole until its turn, so they are to be small (`ranges.into_tasks`). Raises as `read` does.
+        """
+        if len(parts) == 1 or not self._prefetch:
+            for part in parts:
+                yield from self.read(part)
+            return
+        pool = ThreadPoolExecutor(TOGETHER, thread_name_prefix="kinesis-ranges")
+        coming: deque[Future[list[pa.RecordBatch]]] = deque()
+        try:
+            for part in parts:
+                coming.append(pool.submit(self._whole, part))
+                if len(coming) >= TOGETHER:
+                    yield from coming.popleft().result()
+            while coming:
+                yield from coming.popleft().result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+    def _whole(self, part: ShardRange) -> list[pa.RecordBatch]:
+        return list(self.read(part))
 
     def read(self, part: ShardRange) -> Iterator[pa.RecordBatch]:
         """Arrow batches of at most one GetRecords answer (10 MB, 10,000 records), in the shard's order.

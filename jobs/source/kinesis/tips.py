@@ -13,10 +13,14 @@ from __future__ import annotations
 from dataclasses import replace
 
 from jobs.source.kinesis import capped, nearing
-from jobs.source.kinesis.client import ExpiredIteratorError, StreamClient
+from jobs.source.kinesis.client import ExpiredIteratorError, PositionGoneError, StreamClient
 from jobs.source.kinesis.cursor import Cap, Cursor, Found
 from jobs.source.kinesis.pace import Pace
+from jobs.source.kinesis.position import Position, after
 from jobs.source.kinesis.search import Search
+
+# A range of so many records is small: it may share a Spark task.
+_WEIGHED_RECORDS = 1000
 
 
 class Tips:
@@ -36,6 +40,21 @@ class Tips:
             return self._search(cursor, cap, exhaustive)
         except ExpiredIteratorError:
             return self._search(replace(cursor, iterator=None), cap, exhaustive)
+
+    def weigh(self, cursor: Cursor, end: Position) -> Found | None:
+        """What lies between the cursor and an end that is known, if one small page holds it all; else None."""
+        try:
+            iterator = self._client.iterator(cursor.shard_id, cursor.position)
+            self._pace.wait(cursor.shard_id)
+            page = self._client.heads(iterator, _WEIGHED_RECORDS)
+        except (ExpiredIteratorError, PositionGoneError):
+            return None
+        positions = [after(head.sequence_number) for head in page.records]
+        if not page.caught_up and not (positions and end <= positions[-1]):
+            return None
+        within = [head for head, position in zip(page.records, positions, strict=True) if position <= end]
+        found = replace(cursor, position=end)
+        return Found(found, False, 0.0, sum(head.payload_bytes for head in within), len(within))
 
     def _search(self, cursor: Cursor, cap: Cap, exhaustive: bool) -> Found:
         search = Search(self._client, self._pace, cursor, self._page_limit, exhaustive)
