@@ -59,11 +59,9 @@ def _plain_bytes(block: bytes) -> int:
     # A blank line, or one that the parser would take for a byte-order mark, is no plain row.
     if block[:1] in (b"\n", b"\r") or block.startswith(_BOM):
         return 0
-    odd = len(block)
-    for text in (b"\\", b"\n\n", b"\n\r"):
-        found = block.find(text, 0, odd)
-        if found >= 0:
-            odd = found + len(text) - 1
+    odd = block.find(b"\\")
+    if odd < 0:
+        odd = len(block)
     found_bytes = np.frombuffer(block, np.uint8)
     controls = np.flatnonzero(found_bytes[:odd] < _FIRST_PRINTABLE)
     kinds = found_bytes[controls]
@@ -73,6 +71,9 @@ def _plain_bytes(block: bytes) -> int:
         others = controls[kinds != _LF]
         lone = (found_bytes[others] != _CR) | (found_bytes[others + 1] != _LF)
         odd = _first(others[lone], odd)
+    starts = ends[: np.searchsorted(ends, odd - 1)] + 1
+    blank = (found_bytes[starts] == _LF) | (found_bytes[starts] == _CR)
+    odd = _first(starts[blank], odd)
     quotes = np.flatnonzero(found_bytes[:odd] == _QUOTE)
     odd = _first_odd_quote(found_bytes, quotes, ends[: np.searchsorted(ends, odd)], odd)
     return odd if odd == len(block) else block.rfind(b"\n", 0, odd) + 1
