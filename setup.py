@@ -46,6 +46,7 @@ setup(
         "deltalake>=1.6",
         "isal>=1.7",  # gzip at a fifth of zlib's processor time
         "msgspec>=0.19",
+        "numpy>=1.26",
         "pyarrow>=18",
         "pandas>=2.2,<3",  # Spark asks for it before it lets Arrow batches through
         "pydantic>=2.10",

@@ -16,7 +16,8 @@ from multiprocessing.context import SpawnContext
 from typing import Any
 
 from jobs.contract.errors import ConfigurationError, MovementError, TerminalError
-from producer.csv_rows import CITY_FIELD, STDIN, Export
+from producer.csv_rows import CITY_FIELD, Export
+from producer.csv_source import STDIN
 from producer.journal import discard
 from producer.outbox import Counts
 from producer.producing import ProduceResult, Progress
