@@ -22,7 +22,7 @@ from pathlib import Path
 import pyspark
 
 HOME = Path(pyspark.__file__).parent
-START_SECONDS = 60.0
+START_SECONDS = 180.0
 
 
 def machine_environment() -> dict[str, str]:
