@@ -78,7 +78,7 @@ class IncrementWriter:
 
     def _frame(self, read: ReadRows | ReadZones, ddl: str) -> DataFrame:
         tasks = len(read.tasks if isinstance(read, ReadRows) else read.read.tasks)
-        return self.spark.range(0, tasks, 1, tasks).mapInArrow(read, ddl)
+        return self.spark.range(0, tasks, 1, max(tasks, 1)).mapInArrow(read, ddl)
 
     def _put(self, rows: DataFrame, table: GoldTable, **merge: Any) -> None:
         self.hold()

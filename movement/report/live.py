@@ -93,8 +93,8 @@ class LivePage:
             answer["problem"] = {
                 "title": f"{settings.lake} cannot be read ({type(error).__name__}).",
                 "text": "The server's log says why.",
-                "remedy": "Name the lake that `movement stream` writes to: movement serve --set "
-                "lake=s3://bucket/prefix (or lake: in the file of --config), with credentials that may list and "
+                "remedy": "Name the lake that `movement stream` writes to: `movement serve --set "
+                "lake=s3://bucket/prefix` (or lake: in the file of --config), with credentials that may list and "
                 "read it.",
             }
         return answer

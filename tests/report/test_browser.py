@@ -277,6 +277,8 @@ def test_what_is_not_there_yet_says_what_to_do(page: Browser, tmp_path: Path) ->
     assert "No gold tables yet" in page.find("#travel-empty").text
     assert "movement gold" in page.find("#travel-empty").text
     assert "movement stream" in page.find("#pipeline-empty").text
+    page.open(written(tmp_path), width=320)
+    assert page.script("return document.documentElement.scrollWidth") <= 320
     assert not page.find("#travel-body").is_displayed()
 
 
@@ -386,4 +388,5 @@ def test_the_live_page_says_what_to_configure_where_the_lake_cannot_be_read(page
         page.open(address)
 
         assert "cannot be read" in page.text("#notices")
+        assert page.text("#state") == "Not up to date"
         assert "movement serve --set lake=s3://bucket/prefix" in page.find("#travel-empty").text

@@ -21,6 +21,9 @@ function fill(element, attributes, children) {
   return element;
 }
 
+/** A text of ours with commands in backticks, as nodes. */
+const withCode = (text) => text.split("`").map((part, i) => (i % 2 ? make("code", {}, part) : part));
+
 /** Puts these children in place of what is there. */
 function show(parent, ...children) {
   parent.replaceChildren(...children.filter((child) => child !== null && child !== undefined));

@@ -21,8 +21,8 @@ async function update(data) {
   byId("lake").textContent = data.lake;
   byId("lake").title = `Lake ${data.lake}, stream ${data.stream}, Glue database ${data.database}`;
   document.title = `Movement report · ${data.lake}`;
-  byId("state").textContent = data.live ? "Live" : `As of ${instant(data.generated)}`;
-  byId("state").classList.toggle("live", data.live);
+  byId("state").textContent = data.problem ? "Not up to date" : data.live ? "Live" : `As of ${instant(data.generated)}`;
+  byId("state").classList.toggle("live", data.live && !data.problem);
   byId("footer").textContent = `Stream ${data.stream} · database ${data.database} · ` +
     (data.live ? "refreshed while it is open" : `made ${instant(data.generated)}`);
   if (data.problem) {
@@ -30,7 +30,7 @@ async function update(data) {
     if (!travel?.gold) {
       byId("travel-body").hidden = true;
       byId("travel-empty").hidden = byId("pipeline-empty").hidden = false;
-      show(byId("travel-empty"), make("h3", {}, "The lake cannot be read"), make("p", {}, data.problem.remedy));
+      show(byId("travel-empty"), make("h3", {}, "The lake cannot be read"), make("p", {}, ...withCode(data.problem.remedy)));
       show(byId("pipeline-empty"), make("p", {}, "Nothing to show until the lake can be read."));
       root.dataset.ready = "true";
     }
