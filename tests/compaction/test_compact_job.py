@@ -137,6 +137,8 @@ def test_the_rows_of_a_final_batch_are_found_wherever_they_are(small_files: Sett
     lake = lake_at(small_files.lake)
     entry = write_batch(small_files, 6, [[good(), good(City="Lima")]])
     assert len(list(files_of(lake, entry))) == 2
+    both = list(files_of(lake, entry, write_batch(small_files, 8, [[good()]])))
+    assert len(both) == len(set(both)) == 3
 
     run(small_files, [PARIS])
 
