@@ -26,8 +26,9 @@ fast: setup ## The tests that need neither Spark nor the embedded AWS
 	@$(BIN)/python -m pytest -q -m "not spark and not aws" $(ARGS)
 
 nightly: setup ## What takes too long for every change: thousands of examples, many kills
-	@SOURCE_EXAMPLES=2000 SOURCE_KILLS=10 CRASH_KILLS=200 PACKAGE_FULL=1 GOLD_KILLS=3 GOLD_INCREMENTS=15 \
-		$(BIN)/python -m pytest tests/source tests/crash tests/deploy tests/gold $(ARGS)
+	@SOURCE_EXAMPLES=2000 SOURCE_KILLS=10 CRASH_KILLS=200 MOVE_EXAMPLES=3000 PACKAGE_FULL=1 GOLD_KILLS=3 \
+		GOLD_INCREMENTS=15 $(BIN)/python -m pytest tests/source tests/crash tests/compaction tests/replay tests/deploy \
+		tests/gold $(ARGS)
 
 crash: setup ## Kill the streaming job N times at its fault points and at random moments (N=200)
 	@CRASH_KILLS=$(or $(N),30) $(BIN)/python -m pytest tests/crash/test_kill.py -k no_kill --log-cli-level=INFO $(ARGS)

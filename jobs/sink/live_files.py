@@ -3,7 +3,7 @@ its files instead of through the catalog."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import NamedTuple
 
 from jobs.sink.lake import Lake
@@ -36,16 +36,27 @@ def live_files(lake: Lake, table: str, partitions: Iterable[str] | None = None) 
             yield from _in(lake, partition, place.current)
 
 
-def files_of(lake: Lake, entry: LedgerEntry, table: str = "processed") -> Iterator[LiveFile]:
-    """The live files that hold the rows of a final batch, and of others: keep the rows whose column `batch` is
-    `<query>-<batch>`.
+def files_holding(
+    lake: Lake, batches: Collection[str], partitions: Iterable[str], table: str = "processed"
+) -> Iterator[LiveFile]:
+    """The live files of some partitions that hold rows of final batches (`<query>-<batch>`), each file once.
 
-    The entry's own list of files says what the batch wrote; compaction may have put those rows elsewhere since.
+    Other batches' rows are in them too: keep the rows whose column `batch` is one of these.
     """
-    batch = f"{entry.query}-{entry.batch}"
-    for file in live_files(lake, table, entry.partitions.get(table, ())):  # type: ignore[call-overload]
-        if batch_of(file.path) in (None, batch):
+    for file in live_files(lake, table, partitions):
+        batch = batch_of(file.path)
+        if batch is None or batch in batches:
             yield file
+
+
+def files_of(lake: Lake, *entries: LedgerEntry) -> Iterator[LiveFile]:
+    """`files_holding` of the processed rows of ledger entries.
+
+    An entry's own list of files says what the batch wrote; compaction may have put those rows elsewhere since.
+    """
+    batches = {f"{entry.query}-{entry.batch}" for entry in entries}
+    partitions = sorted({name for entry in entries for name in entry.partitions.get("processed", ())})
+    return files_holding(lake, batches, partitions)
 
 
 def _at_home(lake: Lake, layout: Layout) -> Iterator[LiveFile]:

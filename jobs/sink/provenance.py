@@ -24,9 +24,8 @@ import pyarrow.parquet as pq
 from jobs.contract.errors import TerminalError
 from jobs.contract.partitions import parse_partition_path
 from jobs.sink.lake import Lake
-from jobs.sink.layout import batch_of
 from jobs.sink.ledger import LedgerEntry
-from jobs.sink.live_files import live_files
+from jobs.sink.live_files import files_of
 from jobs.sink.quarantine import lines_of, record_bytes
 from jobs.sink.report import ShardRun, WrittenFile
 
@@ -58,11 +57,8 @@ def places(lake: Lake, batches: Iterable[LedgerEntry], kept: frozenset[str]) -> 
     """
     entries = {f"{entry.query}-{entry.batch}": entry for entry in batches}
     found: Places = {batch: defaultdict(list) for batch in entries}
-    partitions = sorted({name for entry in entries.values() for name in entry.partitions.get("processed", [])})
     wanted = pa.array(sorted(entries), pa.string())
-    for file in live_files(lake, "processed", partitions):
-        if batch_of(file.path) not in (None, *entries):
-            continue
+    for file in files_of(lake, *entries.values()):
         rows = pq.read_table(io.BytesIO(lake.get(file.path) or b""), columns=_COLUMNS)
         rows = rows.filter(pc.is_in(rows["batch"], value_set=wanted))
         columns = [rows[name].to_pylist() for name in _COLUMNS]

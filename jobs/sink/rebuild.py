@@ -89,9 +89,9 @@ def carry_out(lake: Lake, plan: RebuildPlan, mover: Mover, rewriter: Rewriter) -
         amend(lake, entry)
     point("rebuild.amended")
     lake.delete(plan.remove)
-    point("rebuild.cleared")
     # The plan goes first: what is staged without one is swept up by the next run.
     lake.delete([f"{stage_of(plan.run)}plan.json"])
+    point("rebuild.cleared")
     lake.delete([path for path, _ in lake.list(stage_of(plan.run))])
 
 

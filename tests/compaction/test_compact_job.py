@@ -137,6 +137,8 @@ def test_the_rows_of_a_final_batch_are_found_wherever_they_are(small_files: Sett
     lake = lake_at(small_files.lake)
     entry = write_batch(small_files, 6, [[good(), good(City="Lima")]])
     assert len(list(files_of(lake, entry))) == 2
+    both = list(files_of(lake, entry, write_batch(small_files, 8, [[good()]])))
+    assert len(both) == len(set(both)) == 3
 
     run(small_files, [PARIS])
 
@@ -256,7 +258,7 @@ def test_a_partition_that_is_not_there_is_named(small_files: Settings) -> None:
 
 
 # Each point of a run, and within one the gaps between two files.
-KILLS = [name for name in MOVE_POINTS if name != "settle.copied"] + ["file.put", "move.relocated:2"]
+KILLS = [name for name in MOVE_POINTS if name != "settle.copied"] + ["file.put"]
 
 
 def test_kill_9_between_any_two_steps_and_the_next_run_ends_it(lake_settings: Settings, tmp_path: Path) -> None:
@@ -293,7 +295,7 @@ def test_beside_a_running_stream_a_polling_reader_never_counts_wrong(
     from tests.crash.job import Producer
 
     settings = make_lake(
-        tmp_path, "stream.shards=2", "stream_job.trigger_seconds=0.1", "compact.grace_seconds=60", "compact.min_files=2"
+        tmp_path, "stream.shards=2", "stream_job.trigger_seconds=0.5", "compact.grace_seconds=60", "compact.min_files=2"
     )
     stop, errors, polls = threading.Event(), [], []
     lake, catalog = lake_at(settings.lake), catalog_of(settings)
@@ -308,6 +310,7 @@ def test_beside_a_running_stream_a_polling_reader_never_counts_wrong(
                     f"poll {len(polls)}: {len(doubled)} doubled, {len(found)} rows, {final} were final before"
                 )
             polls.append(len(found))
+            stop.wait(0.2)  # the embedded AWS answers one request at a time: leave some for the others
 
     reader = threading.Thread(target=read)
     batches = []
@@ -317,11 +320,11 @@ def test_beside_a_running_stream_a_polling_reader_never_counts_wrong(
 
     streaming = threading.Thread(target=stream)
     runs = []
-    with Producer(settings, pause=0.05) as producer:
+    with Producer(settings, pause=0.2) as producer:
         streaming.start()
         reader.start()
         try:
-            deadline = time.monotonic() + 60
+            deadline = time.monotonic() + 240
             while len([result for result in runs if result.partitions]) < 2:
                 assert time.monotonic() < deadline, runs
                 runs.append(run(settings))

@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import io
+import os
 import random
 from collections import Counter
 from collections.abc import Iterator
@@ -32,6 +33,7 @@ from jobs.sink.rewriting import Rewriter
 from tests.compaction.stage import Actor, AtOnce, SteppedCatalog, SteppedLake, Store, as_file
 from tests.samples import TRAVEL_TIMES
 
+EXAMPLES = int(os.environ.get("MOVE_EXAMPLES", "80"))
 NOW = datetime(2026, 11, 24, tzinfo=UTC)
 GRACE = timedelta(seconds=60)
 PARTITIONS = ["city=a/start_date=2016-09-03", "city=b/start_date=2016-09-03"]
@@ -140,6 +142,13 @@ class World:
             decide(lake, plan)
             list(carry_out(lake, plan, mover, rewriter))
 
+    # One move of everything, and what a dead one left.
+    def move_all(self, actor: Actor) -> None:
+        lake, catalog = SteppedLake(self.store, actor.step), SteppedCatalog(self.store, actor.step)
+        mover = self.mover(lake, catalog, 0.0, actor)
+        mover.recover()
+        mover.move(PARTITIONS, compacting(Rewriter(lake, TRAVEL_TIMES, "processed", COMPACTED, "none", 1 << 30)))
+
     # A run that finds nothing to compact.
     def tidy(self, actor: Actor) -> None:
         lake, catalog = SteppedLake(self.store, actor.step), SteppedCatalog(self.store, actor.step)
@@ -239,7 +248,7 @@ class World:
         assert self.store.locations == {name: f"processed/{name}/" for name in PARTITIONS}
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     seed=st.integers(0, 2**32),
     batches=st.integers(1, 4),
@@ -251,3 +260,44 @@ def test_a_reader_through_the_catalog_never_counts_wrong(
     seed: int, batches: int, kills: float, compactions: int, patience: float
 ) -> None:
     World(random.Random(seed), batches).run(kills, compactions, patience)
+
+
+def to_the_end(actor: Actor) -> None:
+    while not actor.done:
+        actor.turn()
+
+
+def world_with_a_batch() -> World:
+    world = World(random.Random(3), batches=2)
+    to_the_end(Actor("qa", partial(world.stream, "qa", False)))
+    return world
+
+
+def steps_of_a_move() -> int:
+    world = world_with_a_batch()
+    mover = Actor("mover", world.move_all)
+    to_the_end(mover)
+    return mover.steps
+
+
+@pytest.mark.parametrize("later", range(0, 12, 3))
+def test_killed_at_each_request_a_batch_and_a_poll_may_come_at_any_moment_of_the_next_run(later: int) -> None:
+    for killed_at in range(1, steps_of_a_move() + 2):
+        for more in range(later, later + 3):
+            world = world_with_a_batch()
+            first = Actor("first", world.move_all)
+            for _ in range(killed_at):
+                if not first.done:
+                    first.turn()
+            if not first.done:
+                first.kill()
+            second = Actor("second", world.move_all)
+            for _ in range(more):
+                if not second.done:
+                    second.turn()
+            to_the_end(Actor("qb", partial(world.stream, "qb", False)))
+            to_the_end(Actor("reader", world.poll))
+            assert not world.seen_wrong, (killed_at, more, world.seen_wrong)
+            to_the_end(second)
+            to_the_end(Actor("reader", world.poll))
+            assert not world.seen_wrong, (killed_at, more, world.seen_wrong)
