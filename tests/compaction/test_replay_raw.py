@@ -29,6 +29,7 @@ from jobs.replay_raw_job import RebuildResult
 from jobs.sink.lake import lake_at
 from jobs.sink.ledger import Ledger, entries
 from jobs.sink.live_files import live_files
+from movement import replay_raw_command
 from tests.compaction.lakes import catalog_of, poll, write_batch
 from tests.compaction.test_compact_job import set_compact
 from tests.conftest import make_lake
@@ -225,6 +226,18 @@ def test_a_window_takes_the_batches_that_ended_within_it(lake_in_a_folder: Setti
     assert rebuild(lake_in_a_folder, ends[2] + timedelta(seconds=1), END).batches == 0
     with pytest.raises(ConfigurationError, match=r"--from .* is not before --to"):
         rebuild(lake_in_a_folder, END, BEGINNING)
+
+
+def test_the_command_says_what_came_of_it(
+    lake_in_a_folder: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    changed = with_contract(lake_in_a_folder, tmp_path, without_checks)
+    replay_raw_command.rebuild(changed, BEGINNING, END)
+    said = capsys.readouterr().out
+    assert "3 batches, 84 records read anew: 75 rows (before: 72), 9 in quarantine (before: 12)" in said
+    assert "not_json  3" in said
+    replay_raw_command.rebuild(changed, END, END + timedelta(days=1))
+    assert "Nothing to do: no batch in the ledger of" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
