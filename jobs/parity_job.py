@@ -27,6 +27,7 @@ from jobs.contract.errors import ConfigurationError, MovementError, TerminalErro
 from jobs.contract.partitions import partition_path
 from jobs.contract.settings import Settings, load_settings
 from jobs.contract.table import ColumnType, TableContract, load_contract
+from jobs.contract.times import moment
 from jobs.parity.comparison import ARRIVAL, Comparison, Window, compare
 from jobs.parity.latest import LATEST
 from jobs.session import spark_session
@@ -166,15 +167,6 @@ def _result(found: Comparison, contract: TableContract, window: Window | None, s
     )
 
 
-def moment(text: str) -> datetime:
-    """A time of the command line: ISO 8601, UTC where it names no zone. Raises ConfigurationError."""
-    try:
-        found = datetime.fromisoformat(text)
-    except ValueError as error:
-        raise ConfigurationError(f"'{text}' is no ISO 8601 time, such as 2026-11-23T13:00:00Z") from error
-    return found if found.tzinfo else found.replace(tzinfo=UTC)
-
-
 def main(arguments: list[str] | None = None) -> int:
     """For spark-submit: 0 where both are equal, 1 where not or where the check failed, 2 for a wrong configuration."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None, allow_abbrev=False)
@@ -186,7 +178,10 @@ def main(arguments: list[str] | None = None) -> int:
     options, _ = parser.parse_known_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     try:
-        bounds = [moment(text) if text else None for text in (options.since, options.until)]
+        bounds = [
+            moment(text, option) if text else None
+            for option, text in (("--since", options.since), ("--until", options.until))
+        ]
         settings = load_settings(options.config, options.set)
         result = run(spark_session(settings, "movement-parity"), settings, *bounds)
         keep(settings, result)

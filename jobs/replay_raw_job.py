@@ -28,6 +28,7 @@ from jobs.contract.aws import client
 from jobs.contract.errors import BatchMismatchError, ConfigurationError, MovementError
 from jobs.contract.settings import Settings, load_settings
 from jobs.contract.table import TableContract, load_contract
+from jobs.contract.times import moment
 from jobs.sink.claim import Claim
 from jobs.sink.lake import Lake, lake_at
 from jobs.sink.layout import REBUILT
@@ -227,15 +228,6 @@ def _add(result: RebuildResult, before: LedgerEntry, after: LedgerEntry, kept: I
     result.quarantined_before += before.report.quarantined
     result.kept_in_quarantine += sum(file.rows for file in kept)
     result.reasons = dict(Counter(result.reasons) + Counter(after.report.reasons))
-
-
-def moment(text: str, option: str) -> datetime:
-    """`--from` and `--to`: ISO 8601, UTC where it names no zone. Raises ConfigurationError."""
-    try:
-        found = datetime.fromisoformat(text)
-    except ValueError as error:
-        raise ConfigurationError(f"{option} '{text}' is no ISO 8601 time, such as 2026-11-23T13:00:00Z") from error
-    return found if found.tzinfo else found.replace(tzinfo=UTC)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -173,10 +173,11 @@ def run_parity(settings: Settings, log: Path, since: str | None = None, until: s
         ) as progress,
     ):
         line = progress.add_task("starting Spark")
-        from jobs.parity_job import keep, moment, run
+        from jobs.contract.times import moment
+        from jobs.parity_job import keep, run
         from jobs.session import spark_session
 
-        bounds = [moment(text) if text else None for text in (since, until)]
+        bounds = [moment(text, option) if text else None for option, text in (("--since", since), ("--until", until))]
         spark = spark_session(settings, "movement-parity", str(log))
         progress.update(line, description="comparing")
         result = run(spark, settings, *bounds)

@@ -36,25 +36,54 @@ def replay(
         str | None,
         typer.Option("--since", metavar="T", help="Only those that reached the stream then or later (ISO 8601, UTC)."),
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Send nothing, show what would be sent.")] = False,
+    raw: Annotated[
+        bool, typer.Option("--raw", help="Processed rows anew from raw, by the contract as it is now.")
+    ] = False,
+    start: Annotated[
+        str | None,
+        typer.Option("--from", metavar="T", help="With --raw: batches that ended then or later (ISO 8601, UTC)."),
+    ] = None,
+    end: Annotated[str | None, typer.Option("--to", metavar="T", help="With --raw: batches that ended before.")] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="With --quarantine: send nothing, show what would be sent.")
+    ] = False,
     config: Config = None,
     overrides: Overrides = None,
     json_file: JsonFile = None,
 ) -> None:
-    """Put quarantined records through the pipeline again, once the contract or the code takes them.
+    """Put what was written once through the pipeline again, after the contract or the code was mended.
 
-    Each record goes back once, however often this is run; one that is rejected again is a new line in quarantine.
-    Run it after the streaming job has been restarted with the mended contract. Exit code 130 after Ctrl-C: the same
-    command goes on from there.
+    `--quarantine`: each rejected record goes back onto the stream once, however often this is run; one that is
+    rejected again is a new line in quarantine. Exit code 130 after Ctrl-C: the same command goes on from there.
+
+    `--raw --from T --to T`: reads the raw lines of the batches that ended in that time anew; readers through the
+    catalog see a partition's old rows or its new ones. Safe to repeat; killed, the next run ends what it began.
+
+    Restart the streaming job with the mended contract before either.
     """
     from jobs.contract.errors import ConfigurationError
     from jobs.contract.settings import load_settings
+    from jobs.contract.times import moment
+    from movement.replay_raw_command import rebuild
 
-    if not quarantine:
+    if quarantine == raw:
         raise ConfigurationError(
-            "say what to replay: `movement replay --quarantine` puts rejected records back onto the stream "
-            "(add --dry-run to see which)"
+            "say what to replay, one of both: `movement replay --quarantine` puts rejected records back onto the "
+            "stream (add --dry-run to see which); `movement replay --raw --from T --to T` builds processed rows anew from raw"
         )
+    if raw:
+        if start is None or end is None or reasons or since or dry_run:
+            raise ConfigurationError(
+                "`movement replay --raw` takes --from T and --to T, both, and none of --reason, --since, --dry-run"
+            )
+        window = moment(start, "--from"), moment(end, "--to")
+        settings = load_settings(config, overrides or ())
+        result = dataclasses.asdict(rebuild(settings, *window))
+        touched = {"stream": settings.stream.name, "lake": settings.lake, "database": settings.database}
+        write_result(json_file, result | touched)
+        return
+    if start is not None or end is not None:
+        raise ConfigurationError("--from and --to belong to `movement replay --raw`; here it is --since T")
     settings = load_settings(config, overrides or ())
     _quarantine(settings, reasons or [], since, dry_run, json_file)
 
@@ -63,9 +92,10 @@ def _quarantine(
     settings: Settings, reasons: list[str], since: str | None, dry_run: bool, json_file: Path | None
 ) -> None:
     from jobs.contract.errors import TransientError
-    from movement.replay_quarantine import moment, replay_quarantine
+    from jobs.contract.times import moment
+    from movement.replay_quarantine import replay_quarantine
 
-    start = moment(since) if since is not None else None
+    start = moment(since, "--since") if since is not None else None
     try:
         with _screen() as show, stop_on_signals() as stop:
             result = replay_quarantine(

@@ -11,10 +11,10 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
-from jobs.contract.errors import ConfigurationError, MovementError
+from jobs.contract.errors import MovementError
 from jobs.contract.faults import point
 from jobs.contract.settings import Settings
 from jobs.sink.claim import Claim
@@ -254,14 +254,3 @@ def _size(record: Record) -> int:
 
 def _sorted(counts: Counter[str]) -> dict[str, int]:
     return dict(sorted(counts.items()))
-
-
-def moment(text: str) -> datetime:
-    """`--since`: a day or a time as ISO 8601; UTC where it names no zone. Raises ConfigurationError."""
-    try:
-        found = datetime.fromisoformat(text)
-    except ValueError as error:
-        raise ConfigurationError(
-            f"--since '{text}': not a time; allowed: ISO 8601, such as 2026-11-23 or 2026-11-23T10:30:00Z"
-        ) from error
-    return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)

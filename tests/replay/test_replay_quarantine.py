@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
-from jobs.contract.errors import AlreadyRunningError, ConfigurationError, TransientError
+from jobs.contract.errors import AlreadyRunningError, TransientError
 from jobs.contract.settings import Settings, load_settings
 from jobs.sink.claim import Claim
 from jobs.sink.lake import FolderLake
 from jobs.sink.sent_lines import FOLDER
-from movement.replay_quarantine import CHUNK_RECORDS, Progress, moment, replay_quarantine
+from movement.replay_quarantine import CHUNK_RECORDS, Progress, replay_quarantine
 from tests.producer.faulty_kinesis import Fail, FaultyKinesis, Reset, Status
 from tests.replay.lakes import DAY, Bad, numbered, reject
 
@@ -262,20 +262,3 @@ def test_two_replays_at_once_do_not_double(
             replay_quarantine(settings)
         assert kinesis.accepted == []
         assert replay_quarantine(settings).sent == 3
-
-
-@pytest.mark.parametrize(
-    ("text", "found"),
-    [
-        ("2026-11-23", datetime(2026, 11, 23, tzinfo=UTC)),
-        ("2026-11-23T10:30:00Z", datetime(2026, 11, 23, 10, 30, tzinfo=UTC)),
-        ("2026-11-23T10:30+02:00", datetime(2026, 11, 23, 8, 30, tzinfo=UTC)),
-    ],
-)
-def test_since_is_a_day_or_a_time(text: str, found: datetime) -> None:
-    assert moment(text) == found
-
-
-def test_a_since_that_is_no_time_is_refused() -> None:
-    with pytest.raises(ConfigurationError, match=r"--since 'yesterday'.*ISO 8601"):
-        moment("yesterday")
