@@ -156,6 +156,19 @@ def test_positions_come_from_old_entries_too(tmp_path: Path) -> None:
     assert last_read(lake, "abc", found.entries) == {"quiet": "9", "busy": "10"}
 
 
+def test_positions_reach_back_past_an_earlier_restore(lake_settings: Settings) -> None:
+    numbers = put_on_one_shard(lake_settings, 4)
+    lake, other = lake_at(lake_settings.lake), "shardId-000000000001"
+    first = entry(lake_settings, 0, {SHARD: ShardRange(numbers[0], numbers[1], 2), other: ShardRange("1", "1", 1)})
+    Ledger(lake, "abc").commit(first)
+    second = entry(lake_settings, 0, {SHARD: ShardRange(numbers[2], numbers[2], 1)})
+    second.query, second.finished_at = "def", second.finished_at + timedelta(hours=1)
+    Ledger(lake, "def").commit(second)
+    found = positions(lake_settings)
+    assert found["positions"] == {SHARD: numbers[2], other: "1"}
+    assert found["query"] == "def"
+
+
 def test_positions_without_a_batch_say_where_to_start(lake_settings: Settings) -> None:
     with pytest.raises(AwsAccessError, match="TRIM_HORIZON"):
         positions(lake_settings)
