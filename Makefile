@@ -19,7 +19,7 @@ demo: setup ## The main job, all of it, on this machine (ARGS="--csv PATH" for e
 	@$(BIN)/movement demo $(ARGS)
 
 test: setup lint ## Everything that CI checks
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -n 2 --dist loadscope $(ARGS)
 
 fast: setup ## The tests that need neither Spark nor the embedded AWS
 	@$(BIN)/python -m pytest -q -m "not spark and not aws" $(ARGS)
