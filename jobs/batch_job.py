@@ -33,6 +33,7 @@ from jobs.delivery.discovery import delivery_files
 from jobs.delivery.files import DeliveryFile, spread
 from jobs.delivery.reading import ReadFiles
 from jobs.failures import explained_failure
+from jobs.observe.log_lines import log_to_stderr
 from jobs.session import spark_session
 from jobs.sink.batch_ledger import TABLES, BatchEntry, BatchLedger, Plan
 from jobs.sink.lake import Lake, lake_at
@@ -218,11 +219,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--table", metavar="NAME", default=DELIVERY_TABLE, help="the delivery table")
     parser.add_argument("--json", metavar="FILE", type=Path, help="write the result there as JSON")
     options, others = parser.parse_known_args(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    log_to_stderr()
     log.info("arguments for Glue or the trigger: %s", others)
     use_region(options.region)
     try:
         settings = load_settings(options.config, options.set)
+        log_to_stderr(settings.observe)
         spark = spark_session(settings, "movement-batch")
         result = run(spark, settings, database=options.database, table=options.table)
     except ConfigurationError as error:

@@ -69,7 +69,7 @@ def replay(
     if quarantine == raw:
         raise ConfigurationError(
             "say what to replay, one of both: `movement replay --quarantine` puts rejected records back onto the "
-            "stream (--dry-run shows which); `movement replay --raw --from T --to T` builds processed rows anew from raw"
+            "stream (--dry-run shows which); `movement replay --raw --from T --to T` builds rows anew from raw"
         )
     if raw:
         if start is None or end is None or reasons or since or dry_run:

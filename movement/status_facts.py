@@ -15,6 +15,7 @@ from jobs.sink.claim import ClaimEntry, is_alive
 from jobs.sink.lake import lake_at
 from jobs.sink.ledger import Ledger, LedgerEntry
 from jobs.sink.ledger_reading import claims, last_read, newest_entries
+from jobs.sink.report import place
 from jobs.source.connectors import standing
 from movement.console import command
 
@@ -60,7 +61,7 @@ def status(settings: Settings, newest: int) -> dict[str, Any]:
     elif not notes:
         notes.append(f"no batch of stream {settings.stream.name} in this lake yet: start `{command()} stream`")
     try:
-        found["shards"] = _shards(settings, entries)
+        found["shards"] = _shards(settings, entries, whole=len(ledgers) <= 1 and len(entries) == found["batches"])
     except MovementError as error:
         notes.append(f"{error}. No stream yet? `{command()} local up` makes one here; on AWS deploy the stream stack")
     ages = [shard["behind_ms"] for shard in found["shards"] if shard["behind_ms"] is not None]
@@ -97,8 +98,8 @@ def files_status(settings: Settings) -> dict[str, Any]:
 def positions(settings: Settings) -> dict[str, Any]:
     """Where a job with a new checkpoint takes over without loss or duplicate: `source.options.startingPosition`.
 
-    From every entry of the newest query's ledger; a shard that the stream no longer lists is left out, one without
-    any record read starts at its beginning.
+    From every entry of every query of the stream (an earlier restore began a query of its own). A shard that the
+    stream no longer lists is left out, one without any record read starts at its beginning.
     """
     lake = lake_at(settings.lake)
     ledgers = [each for each in newest_entries(lake, 1) if each.entries[0].stream == settings.stream.name]
@@ -108,7 +109,10 @@ def positions(settings: Settings) -> dict[str, Any]:
             "source.starting_position=TRIM_HORIZON"
         )
     ledger = ledgers[0]
-    last = last_read(lake, ledger.query, ledger.entries)
+    last: dict[str, str] = {}
+    for each in ledgers:
+        for shard, number in last_read(lake, each.query, each.entries).items():
+            last[shard] = max(last.get(shard, number), number, key=place)
     listed = standing(settings, last)
     # Not the shards without a record read: naming one would keep the source from reading what it descends from.
     kept = {each.shard: str(each.position) for each in listed if each.shard in last}
@@ -150,19 +154,18 @@ def _batch(entry: LedgerEntry) -> dict[str, Any]:
     }
 
 
-def _shards(settings: Settings, entries: list[LedgerEntry]) -> list[dict[str, Any]]:
-    """Each shard behind its tip, going by the newest entry that has records of it."""
+def _shards(settings: Settings, entries: list[LedgerEntry], whole: bool) -> list[dict[str, Any]]:
+    """Each shard behind its tip, going by the newest entry that has records of it. `whole`: there are no others."""
     last: dict[str, str] = {}
     arrived: dict[str, datetime | None] = {}
     for entry in sorted(entries, key=lambda each: -each.batch):
         for shard, part in entry.report.shards.items():
             if shard not in last:
                 last[shard], arrived[shard] = part.last, part.arrived
-    unknown = bool(entries) and min(entry.batch for entry in entries) > 0
     rows = []
     for each in standing(settings, last):
         row = {**asdict(each), "position": str(each.position), "last_arrival": arrived.get(each.shard)}
-        if each.shard not in last and unknown:
+        if each.shard not in last and not whole:
             # Its last record lies further back than the entries that were read.
             row |= {"state": "quiet", "behind_ms": None, "position": None}
         rows.append(row)

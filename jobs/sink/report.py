@@ -48,13 +48,13 @@ class ShardRange(msgspec.Struct, omit_defaults=True):
 
     def extend(self, other: ShardRange) -> None:
         """Takes in another range of the same shard."""
-        self.first = min(self.first, other.first, key=_place)
-        if _place(other.last) > _place(self.last):
+        self.first = min(self.first, other.first, key=place)
+        if place(other.last) > place(self.last):
             self.last, self.arrived = other.last, other.arrived
         self.records += other.records
 
 
-def _place(sequence: str) -> tuple[int, int]:
+def place(sequence: str) -> tuple[int, int]:
     """Where a record stands in its shard: `<number>`, or `<number>:<sub>` for one out of a KPL aggregate."""
     number, _, sub = sequence.partition(":")
     return int(number), int(sub or 0)

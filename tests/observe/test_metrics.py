@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import logging
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -127,6 +129,20 @@ def test_a_log_line_is_one_object_with_the_batchs_figures_and_nothing_of_its_rec
     found = json.loads(text)
     assert (found["message"], found["event"], found["read"], found["age_ms"]) == ("batch abc-7", "batch", 1000, 7100)
     assert found["reasons"] == {"not_json": 10, "missing_field": 20}
+
+
+def test_every_line_of_a_job_is_json_once_the_settings_say_so() -> None:
+    program = (
+        "import logging; from jobs.observe.log_lines import log_to_stderr;"
+        "from jobs.contract.observe_settings import ObserveSettings;"
+        "log_to_stderr(); logging.info('before'); log_to_stderr(ObserveSettings(log='json')); logging.info('é\\nafter')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=Path(__file__).parents[2], capture_output=True, text=True, check=True
+    )
+    text, line = done.stderr.splitlines()
+    assert text.endswith("INFO root: before")
+    assert json.loads(line)["message"] == "é\nafter"
 
 
 def test_values_of_one_minute_are_one_datum() -> None:
