@@ -24,6 +24,7 @@ from movement import (
     replay_commands,
     report_commands,
     serve_commands,
+    stack_commands,
     status_commands,
     stream_commands,
 )
@@ -46,6 +47,8 @@ app.command()(stream_commands.stream)
 app.command()(batch_commands.batch)
 app.command()(batch_commands.parity)
 app.command()(package_commands.package)
+deploy_commands.app.command()(stack_commands.stack)
+deploy_commands.app.command()(stack_commands.conf)
 app.add_typer(deploy_commands.app, name="deploy")
 app.command()(status_commands.status)
 app.command()(compact_commands.compact)
