@@ -70,10 +70,12 @@ def encoded(folder: Path, rows: int) -> list[list[Record]]:
     for export in find_exports([folder]):
         with ExportReader(export) as reader:
             encoder = RowEncoder(contract, reader.header, export.city, 1024 * 1024)
-            for chunk in reader.chunks(BATCH):
-                batches.append(encoder.encode(chunk.rows)[0])
-                if len(batches) * BATCH >= rows:
-                    return batches
+            for chunk in reader.chunks():
+                encoded = encoder.encode(chunk)
+                for start in range(0, chunk.taken, BATCH):
+                    batches.append(encoded.part(start, start + BATCH)[0])
+                    if sum(map(len, batches)) >= rows:
+                        return batches
     return batches
 
 
@@ -150,16 +152,17 @@ def stages(folder: Path, rows: int) -> dict[str, float]:
     for export in find_exports([folder]):
         with ExportReader(export) as reader:
             encoder = RowEncoder(contract, reader.header, export.city, 1024 * 1024)
-            chunks = reader.chunks(BATCH)
+            chunks = reader.chunks()
             while done < rows:
                 before = time.process_time()
                 chunk = next(chunks, None)
                 read = time.process_time()
                 if chunk is None:
                     break
-                records, _ = encoder.encode(chunk.rows)
+                records, _ = encoder.encode(chunk).part(0, chunk.taken)
                 made = time.process_time()
-                puts.put(records)
+                for start in range(0, len(records), BATCH):
+                    puts.put(records[start : start + BATCH])
                 taken["csv"] += read - before
                 taken["check_and_json"] += made - read
                 taken["request"] += time.process_time() - made

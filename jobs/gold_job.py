@@ -39,6 +39,7 @@ from jobs.session import spark_session
 from jobs.sink.claim import Claim
 from jobs.sink.lake import Lake, lake_at
 from jobs.sink.ledger import Ledger, LedgerEntry, queries
+from jobs.sink.live_files import files_holding
 from jobs.stream_job import stop_on_signals
 
 if TYPE_CHECKING:
@@ -62,9 +63,10 @@ class GoldResult:
     seconds: float = 0.0
 
 
-def files_of_batches(_lake: Lake, batches: Sequence[Batch]) -> Sequence[SourceFile]:
-    """Where the rows of batches are: the files that the ledger names."""
-    return [file for batch in batches for file in batch.files]
+def files_of_batches(lake: Lake, batches: Sequence[Batch]) -> Sequence[SourceFile]:
+    """Where the rows of batches are by now: compaction may have put them into other files than the ledger names."""
+    partitions = sorted({partition for batch in batches for partition in batch.partitions})
+    return [SourceFile(*file) for file in files_holding(lake, {batch.name for batch in batches}, partitions)]
 
 
 def run(
@@ -215,10 +217,7 @@ def _pending(lake: Lake, settings: Settings, opened: Mapping[str, DeltaTable | N
 
 
 def _batch(entry: LedgerEntry) -> Batch:
-    files = tuple(
-        SourceFile(file.partition, file.path, file.bytes) for file in entry.report.files if file.kind == "processed"
-    )
-    return Batch(entry.query, entry.batch, entry.report.processed, tuple(entry.partitions["processed"]), files)
+    return Batch(entry.query, entry.batch, entry.report.processed, tuple(entry.partitions["processed"]))
 
 
 @contextmanager

@@ -73,6 +73,7 @@ def demo(
         _step(2, f"Kinesis stream '{settings.stream.name}' with {settings.stream.shards} shards, {settings.lake}")
         paths = csv or [str(_sample(rows, state / "demo-exports"))]
         result = _run(settings, paths, state / "demo.log")
+        result["report"] = _report(settings, state / "report.html")
     result |= {"endpoint": running.endpoint, "seconds": round(time.monotonic() - begun, 1)}
     _show(result, state / "demo.log")
     write_result(json_file, result)
@@ -132,14 +133,25 @@ def _run(settings: Settings, paths: list[str], log: Path) -> dict[str, Any]:
     }
 
 
+def _report(settings: Settings, page: Path) -> str:
+    """The page of what this run has written; its path."""
+    from movement.report_commands import write_report
+
+    written = write_report(settings, page)
+    _step(9, f"a page to look at: {written['rows']:,} corridors in {len(written['cities'])} cities")
+    return str(written["out"])
+
+
 def count_lake(lake: Lake) -> LakeCounts:
     """Counts what stands in the lake by reading it: every raw line, every Parquet footer."""
+    from jobs.sink.live_files import live_files
+
     raw = sum(_lines(lake, path) for path, _ in lake.list("raw/"))
     quarantined = sum(_lines(lake, path) for path, _ in lake.list("quarantine/") if not _is_of_batch(path))
     rows, partitions, files = 0, set(), 0
-    for path, _ in lake.list("processed/"):
-        rows += _rows(lake, path)
-        partitions.add(path.removeprefix("processed/").rpartition("/")[0])
+    for file in live_files(lake, "processed"):
+        rows += _rows(lake, file.path)
+        partitions.add(file.partition)
         files += 1
     by_batch = sum(_rows(lake, path) for path, _ in lake.list("processed_batch/"))
     return LakeCounts(raw, rows, quarantined, by_batch, sorted(partitions), files)
@@ -212,6 +224,7 @@ def _show(result: dict[str, Any], log: Path) -> None:
     out.print(f"\nlake      {result['lake']} at {result['endpoint']}", soft_wrap=True)
     out.print(f"database  {result['database']}", soft_wrap=True)
     out.print(f"log       {escape(str(log))}", soft_wrap=True)
+    out.print(f"page      {escape(result['report'])}", soft_wrap=True)
     out.print(
         "\nThe embedded AWS goes on running, in memory. Look around, then stop it:\n"
         f'  eval "$({command()} local env)"; aws s3 ls --recursive {result["lake"]}/\n  {command()} local down',

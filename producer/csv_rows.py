@@ -1,6 +1,7 @@
 """Rows of export files, in constant memory. From: files, folders or standard input. Next: `producer/records.py`.
 
-A chunk of consecutive rows is what travels, because one row at a time costs Python more than the row itself.
+A chunk of consecutive rows is what travels, because one row at a time costs Python more than the row itself:
+columns of a whole block where its rows are plain, lists of cells from the standard library's reader where not.
 Values stay the strings that stand in the file, numbers included, so that every field survives byte for byte
 (the contract reads numeric strings as numbers). The city is in the file's name alone, and is added as `City`.
 """
@@ -8,29 +9,32 @@ Values stay the strings that stand in the file, numbers included, so that every 
 from __future__ import annotations
 
 import csv
-import gzip
-import io
 import itertools
 import re
-import sys
 import unicodedata
-import zlib
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import Any, cast
+
+import pyarrow as pa
 
 from jobs.contract.errors import ConfigurationError, TerminalError
+from producer.csv_columns import read_columns
+from producer.csv_source import BLOCK_BYTES, STDIN, Source
 
 CITY_FIELD = "City"
-STDIN = "-"
 CHUNK_ROWS = 500
 # A field may be as large as a record may be; an unclosed quote swallows no more than this before it is an error.
 MAX_FIELD_BYTES = 10 * 1024 * 1024
 
 _EXPORT_NAME = re.compile(r"Travel_Times - (.+?)\.csv(?:\.gz)?", re.IGNORECASE)
-_GZIP_MAGIC = b"\x1f\x8b"
-_BOM = b"\xef\xbb\xbf"
+# Fewer plain bytes than this, with others behind them, are sooner read row by row.
+_WORTH_BYTES = 16 * 1024
+_CAREFUL_AT_LEAST = 8
+_CAREFUL_AT_MOST = 16 * CHUNK_ROWS
+# How far is looked after rows that were not plain, for there may be more of them.
+_WINDOW_BYTES = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,25 +51,57 @@ class Export:
         return self.path if self.path == STDIN else str(Path(self.path).resolve())
 
 
-@dataclass(slots=True)
 class Chunk:
-    """Consecutive rows of one file.
+    """Consecutive rows of one file: as `columns` of text where every one of them is plain, else as `rows`.
 
     `first_row` counts the file's rows from 0; `first_line` is where the chunk starts in the file, counted from 1.
-    `taken` is how many rows the chunk stands for: its `rows`, blank lines, and `fault` (line, what is wrong) if
-    the reader choked on one. `position` is how many bytes of the file had been read by then.
+    `taken` is how many rows the chunk stands for: its rows, blank lines, and `fault` (line, what is wrong) if
+    the reader choked on one. `position` is how many bytes of the file had been read by then. A cell of `columns`
+    (string arrays without nulls) holds nothing that JSON would escape, and each row is one line.
     """
 
-    first_row: int
-    first_line: int
-    rows: list[list[str]]
-    taken: int
-    position: int = 0
-    fault: tuple[int, str] | None = None
+    def __init__(
+        self,
+        first_row: int,
+        first_line: int,
+        position: int,
+        *,
+        rows: list[list[str]] | None = None,
+        columns: list[pa.Array] | None = None,
+        fault: tuple[int, str] | None = None,
+    ) -> None:
+        self.first_row, self.first_line, self.position, self.fault = first_row, first_line, position, fault
+        self.columns = columns
+        self._rows = rows
+        self.count = len(columns[0]) if columns is not None else len(rows or ())
+        self.taken = self.count + (fault is not None)
+
+    @property
+    def rows(self) -> list[list[str]]:
+        """Every row's cells."""
+        if self._rows is None:
+            self._rows = list(map(list, zip(*map(texts, self.columns or ()), strict=True)))
+        return self._rows
+
+    def cells(self, index: int) -> list[str]:
+        """The cells of one row."""
+        return [column[index].as_py() for column in self.columns] if self.columns is not None else self.rows[index]
 
     def line_of(self, index: int) -> int:
         """The line on which row `index` of the chunk starts; quoted line breaks before it are counted."""
+        if self.columns is not None:
+            return self.first_line + index
         return self.first_line + sum(1 + sum(map(_line_breaks, row)) for row in self.rows[:index])
+
+    def without(self, skip: int) -> Chunk:
+        """The chunk of plain rows, without its first `skip`."""
+        columns = [column.slice(skip) for column in self.columns or ()]
+        return Chunk(self.first_row + skip, self.first_line + skip, self.position, columns=columns)
+
+
+def texts(column: pa.Array) -> list[Any]:
+    """A column's values as str or bytes; five times as fast as `to_pylist`."""
+    return cast(list[Any], column.to_numpy(zero_copy_only=False).tolist())
 
 
 def _line_breaks(text: str) -> int:
@@ -106,82 +142,107 @@ def find_exports(paths: Sequence[str | Path], city: str | None = None) -> list[E
     return list(found.values())
 
 
-@dataclass
 class ExportReader:
     """An open export: `header` at once, then `chunks()`. A context manager; the file is closed at its end.
 
     Reads plain or gzip (told by the first bytes), with or without a byte-order mark, LF or CRLF, quoted line
-    breaks, and a last line without an end. Raises TerminalError where the file cannot be read, holds no header,
-    or names a column twice. Text that is not UTF-8 comes as surrogates, for the next stage to reject row by row.
+    breaks, and a last line without an end. Raises TerminalError where the file cannot be read, holds no header
+    or one that is not UTF-8, or names a column twice. Other text that is not UTF-8 comes as surrogates, for the
+    next stage to reject row by row.
     """
 
-    export: Export
-    _text: IO[str] = field(init=False)
-    _raw: Any = field(init=False)
-
-    def __post_init__(self) -> None:
+    def __init__(self, export: Export) -> None:
         csv.field_size_limit(MAX_FIELD_BYTES)
+        self.export = export
+        self._source = Source(export.path)
         try:
-            self._open()
-            self._reader = csv.reader(self._text, strict=True)
-            self.header = next(self._reader, [])
-        except (OSError, EOFError, zlib.error, csv.Error) as error:
-            raise TerminalError(f"{self.export.path}: not readable: {error}") from error
-        doubled = sorted({name for name in self.header if self.header.count(name) > 1})
-        if not self.header:
-            raise TerminalError(f"{self.export.path}: is empty; expected a header with the columns' names")
-        if doubled:
-            raise TerminalError(f"{self.export.path}: the header names a column twice: {', '.join(doubled)}")
+            self._reader = csv.reader(self._source.lines(), strict=True)
+            self.header = self._read_header()
+        except BaseException:
+            self._source.close()
+            raise
 
-    def _open(self) -> None:
+    def _read_header(self) -> list[str]:
         path = self.export.path
-        if path == STDIN:
-            self._raw = io.BufferedReader(cast(Any, sys.stdin.buffer), 1 << 18)
-        else:
-            self._raw = open(path, "rb", buffering=1 << 18)  # noqa: SIM115
-        content: Any = self._raw
-        if content.peek(2)[:2] == _GZIP_MAGIC:
-            content = io.BufferedReader(cast(Any, gzip.GzipFile(fileobj=content, mode="rb")), 1 << 18)
-        if content.peek(3)[:3] == _BOM:
-            content.read(3)
-        # newline="" leaves line breaks inside quotes as they are; a byte that is no UTF-8 becomes a surrogate.
-        self._text = io.TextIOWrapper(content, encoding="utf-8", errors="surrogateescape", newline="")
+        try:
+            header = next(self._reader, [])
+        except csv.Error as error:
+            raise TerminalError(f"{path}: not readable: {error}") from error
+        if not header:
+            raise TerminalError(f"{path}: is empty; expected a header with the columns' names")
+        if any("\udc80" <= letter <= "\udcff" for name in header for letter in name):
+            raise TerminalError(f"{path}: the header is not UTF-8; save the file as UTF-8")
+        doubled = sorted({name for name in header if header.count(name) > 1})
+        if doubled:
+            raise TerminalError(f"{path}: the header names a column twice: {', '.join(doubled)}")
+        return header
 
     def __enter__(self) -> ExportReader:
         return self
 
     def __exit__(self, *_exception: object) -> None:
-        if self.export.path != STDIN:
-            self._text.close()
-            self._raw.close()
+        self._source.close()
 
-    def chunks(self, rows: int = CHUNK_ROWS, skip: int = 0) -> Iterator[Chunk]:
-        """The file's rows in chunks of at most `rows`, without the first `skip` (faulty and blank ones count)."""
-        reader, position = self._reader, 0
+    def chunks(self, skip: int = 0) -> Iterator[Chunk]:
+        """The file's rows in chunks, without the first `skip` (faulty and blank ones count).
+
+        A chunk of columns is a block of the file, one of rows has at most CHUNK_ROWS.
+        """
+        position, careful, window = 0, _CAREFUL_AT_LEAST, BLOCK_BYTES
         while True:
-            first_line = reader.line_num + 1
-            wanted = min(rows, skip - position) if position < skip else rows
-            found: list[list[str]] = []
-            fault = None
-            try:
-                # extend keeps what was read before an error, which list(islice(…)) would not.
-                found.extend(itertools.islice(reader, wanted))
-            except csv.Error as error:
-                fault = (reader.line_num, str(error))
-            except (OSError, EOFError, zlib.error) as error:
-                raise TerminalError(
-                    f"{self.export.path}: not readable after line {reader.line_num}: {error}"
-                ) from error
-            taken = len(found) + (fault is not None)
-            if not taken:
-                return
-            position += taken
-            if position <= skip:
+            chunk = self._columns(position, window)
+            if chunk is not None:
+                careful, window = _CAREFUL_AT_LEAST, min(4 * window, BLOCK_BYTES)
+                position += chunk.taken
+                if position > skip:
+                    yield chunk.without(max(0, skip + chunk.taken - position))
                 continue
-            yield Chunk(position - taken, first_line, found, taken, self._bytes_read(), fault)
+            # Looking at a block in vain costs something: the more often, the later it is tried again.
+            until, careful, window = position + careful, min(2 * careful, _CAREFUL_AT_MOST), _WINDOW_BYTES
+            while position < until:
+                wanted = min(CHUNK_ROWS, until - position, skip - position if position < skip else CHUNK_ROWS)
+                chunk = self._rows(position, wanted)
+                if not chunk.taken:
+                    return
+                position += chunk.taken
+                if position > skip:
+                    yield chunk
+
+    def idle(self, seconds: float) -> bool:
+        """Whether the next chunk has to be waited for, and did not begin to come within this time: a quiet pipe."""
+        return self._source.idle(seconds)
+
+    def _columns(self, position: int, window: int) -> Chunk | None:
+        """The plain rows of the next `window` bytes, if there are enough of them to be worth it."""
+        block = self._source.block(window)
+        size, columns = read_columns(block, len(self.header))
+        if not size or (size < len(block) and size < _WORTH_BYTES):
+            return None
+        line = self._source.line + 1
+        self._source.take(size, len(columns[0]))
+        return Chunk(position, line, self._bytes_read(), columns=columns)
+
+    def _rows(self, position: int, wanted: int) -> Chunk:
+        line = self._source.line + 1
+        found: list[list[str]] = []
+        fault = None
+        try:
+            if not self._source.live:
+                # extend keeps what was read before an error, which list(islice(…)) would not.
+                found.extend(itertools.islice(self._reader, wanted))
+            # Only the first row is waited for: what a pipe has brought is not held back.
+            while self._source.live and (
+                len(found) < wanted
+                and (not found or self._source.ready)
+                and (row := next(self._reader, None)) is not None
+            ):
+                found.append(row)
+        except csv.Error as error:
+            fault = (self._source.line, str(error))
+        return Chunk(position, line, self._bytes_read(), rows=found, fault=fault)
 
     def _bytes_read(self) -> int:
-        return int(self._raw.tell()) if self.export.size is not None else 0
+        return self._source.bytes_read if self.export.size is not None else 0
 
 
 def read_records(path: str | Path, city: str | None = None) -> Iterator[dict[str, str]]:

@@ -100,8 +100,10 @@ class Outbox(Generic[Owner]):
         self._turns = itertools.count()
         self._segments: deque[Batch[Owner]] = deque()
         self._fresh: deque[_Entry] = deque()
-        # A key in `_busy` belongs to one record, which is under way or in one of the four places below.
+        # A key in `_busy` belongs to one record, which is under way or in one of the four places below. The keys of
+        # `_alone`, a batch that is the only one under way, are added once another record might meet them.
         self._busy: set[str] = set()
+        self._alone: Batch[Owner] | None = None
         self._ready: deque[_Entry] = deque()
         self._admitted: deque[_Entry] = deque()
         self._held: dict[str, deque[_Entry]] = {}
@@ -149,13 +151,26 @@ class Outbox(Generic[Owner]):
         if self._keep_order:
             keys = segment.keys or set(map(_key, segment.records))
             segment.keys = keys
-            if len(keys) < len(segment.records) or not keys.isdisjoint(self._busy):
+            if len(keys) < len(segment.records):
                 return None
-            self._busy |= keys
+            if not (self._busy or self._under_way):
+                self._alone = segment
+            else:
+                self._not_alone()
+                if not keys.isdisjoint(self._busy):
+                    return None
+                self._busy |= keys
         return self._segments.popleft()
+
+    def _not_alone(self) -> None:
+        """Marks the keys of the batch that is under way alone as busy, before anything else is done with keys."""
+        if self._alone is not None:
+            self._busy |= self._alone.keys or set()
+            self._alone = None
 
     def _collect(self, now: float) -> Batch[Owner] | None:
         """A request put together record by record: those tried before or held back first, then new ones."""
+        self._not_alone()
         while self._retries and self._retries[0].due <= now:
             self._ready.extend(heapq.heappop(self._retries).entries)
         for shard, lane in list(self._held.items()):
@@ -228,7 +243,9 @@ class Outbox(Generic[Owner]):
         if batch.data_bytes is None:
             batch.data_bytes = sum(map(len, map(_data, batch.records)))
         self.counts.accepted_bytes += batch.data_bytes
-        if batch.keys is not None and not self._behind:
+        if batch is self._alone:
+            self._alone = None
+        elif batch.keys is not None and not self._behind:
             self._busy -= batch.keys
         else:
             self._free(batch.records)
@@ -283,6 +300,7 @@ class Outbox(Generic[Owner]):
         """The records' keys are free: for the next record of each that waits behind it, or altogether."""
         if not self._keep_order:
             return
+        self._not_alone()
         keys = list(map(_key, records))
         if not self._behind:
             self._busy.difference_update(keys)
@@ -298,6 +316,7 @@ class Outbox(Generic[Owner]):
 
     def _try_again(self, batch: Batch[Owner], indexes: Sequence[int], now: float) -> float:
         """Puts records back for a later attempt; returns when that is due."""
+        self._not_alone()
         if not indexes:
             return now
         self.counts.retried += len(indexes)

@@ -15,17 +15,17 @@ from dataclasses import dataclass, field
 from jobs.contract.rejects import Rejection
 from jobs.contract.settings import Settings
 from jobs.contract.table import TableContract
-from producer.csv_rows import CHUNK_ROWS, Chunk, Export, ExportReader
+from producer.csv_rows import Chunk, Export, ExportReader
 from producer.journal import Journal
 from producer.outbox import Counts, Outbox
-from producer.put_request import Puts
+from producer.put_request import MAX_RECORDS, Puts
 from producer.records import MALFORMED_ROW, Record, RowEncoder
 from producer.rejects_file import RejectedRow
 from producer.sending import Sending
 from producer.stream import ShardMap
 
 # Rows that may be read ahead of what was accepted: bounds memory, and what a kill sends twice.
-READ_AHEAD_ROWS = 20 * CHUNK_ROWS
+READ_AHEAD_ROWS = 20 * MAX_RECORDS
 _NAP_SECONDS = 0.05
 
 
@@ -121,6 +121,9 @@ class Producing:
             keep_order=settings.producer.keep_order, max_bytes=settings.producer.request_bytes
         )
         self._tickets: deque[_Ticket] = deque()
+        self._reader: ExportReader | None = None
+        # Rows that were read with those that were handed on last.
+        self._rows_in_hand = False
         self.result = ProduceResult(settings.stream.name, counts=self._outbox.counts)
         total = None if any(export.size is None for export in exports) else sum(export.size or 0 for export in exports)
         self._progress = Progress(self._outbox.counts, total_bytes=total)
@@ -158,6 +161,9 @@ class Producing:
             elif (early := self._too_early(started)) > 0:
                 if not sending.step(block=False):
                     time.sleep(min(early, _NAP_SECONDS))
+            elif self._input_is_idle():
+                # Retries and answers do not wait until somebody writes to the pipe again.
+                sending.step(block=True)
             elif (segment := next(segments, None)) is None:
                 exhausted = True
             else:
@@ -169,46 +175,65 @@ class Producing:
                 self._progress.slowed_shards = len(self._outbox.pacer.rates())
                 self._on_progress(self._progress)
 
+    def _input_is_idle(self) -> bool:
+        """Whether the next rows would have to be waited for, at a quiet pipe."""
+        if self._reader is None or self._rows_in_hand:
+            return False
+        return self._reader.idle(0.0 if self._outbox.waiting else _NAP_SECONDS)
+
     def _too_early(self, started: float) -> float:
         """Seconds until the next rows are due under `rate`; 0 or less: they are."""
         return 0.0 if self._rate is None else started + self._progress.read_rows / self._rate - time.monotonic()
 
     def _segments(self) -> Iterator[tuple[list[Record], _Ticket]]:
-        """The records of every file, chunk by chunk, each with the ticket that follows it to the stream."""
+        """The records of every file, as many as a request takes, each time with the ticket that follows them."""
         # A steady feed is made of small requests: five a second, not a full one every so often.
-        rows = CHUNK_ROWS if self._rate is None else max(1, min(CHUNK_ROWS, int(self._rate / 5)))
+        rows = MAX_RECORDS if self._rate is None else max(1, min(MAX_RECORDS, int(self._rate / 5)))
         read_before = 0
         for export in self._exports:
             skip = self._skip.get(export.path, 0)
             file = FileCount(export.path, export.city, rows=skip, skipped=skip)
             self.result.files.append(file)
             with ExportReader(export) as reader:
+                self._reader = reader
                 encoder = RowEncoder(
                     self._contract, reader.header, export.city, self._record_bytes, self._settings.producer.check
                 )
-                for chunk in reader.chunks(rows, skip):
-                    records, rejected = encoder.encode(chunk.rows)
-                    self._reject(export, file, chunk, rejected)
-                    if records and self._on_record is not None:
-                        self._on_record(export, records[0])
-                    file.rows += chunk.taken
-                    self._progress.read_rows += chunk.taken
-                    self._progress.read_bytes = read_before + chunk.position
-                    ticket = _Ticket(file, file.rows, len(records))
-                    self._tickets.append(ticket)
-                    yield records, ticket
+                for chunk in reader.chunks(skip):
+                    encoded = encoder.encode(chunk)
+                    for start in range(0, chunk.taken, rows):
+                        stop = min(start + rows, chunk.taken)
+                        records, rejected = encoded.part(start, stop)
+                        self._reject(export, file, chunk, rejected, chunk.fault if stop == chunk.taken else None)
+                        if records and self._on_record is not None:
+                            self._on_record(export, records[0])
+                        file.rows += stop - start
+                        self._progress.read_rows += stop - start
+                        self._progress.read_bytes = read_before + chunk.position
+                        ticket = _Ticket(file, file.rows, len(records))
+                        self._tickets.append(ticket)
+                        self._rows_in_hand = stop < chunk.taken
+                        yield records, ticket
+            self._reader = None
             read_before += export.size or 0
 
-    def _reject(self, export: Export, file: FileCount, chunk: Chunk, rejected: list[tuple[int, Rejection]]) -> None:
+    def _reject(
+        self,
+        export: Export,
+        file: FileCount,
+        chunk: Chunk,
+        rejected: list[tuple[int, Rejection]],
+        fault: tuple[int, str] | None,
+    ) -> None:
         found = [
             RejectedRow(
-                export.identity, chunk.line_of(index), chunk.first_row + index, rejection, tuple(chunk.rows[index])
+                export.identity, chunk.line_of(index), chunk.first_row + index, rejection, tuple(chunk.cells(index))
             )
             for index, rejection in rejected
         ]
-        if chunk.fault is not None:
-            line, message = chunk.fault
-            at = chunk.first_row + len(chunk.rows)
+        if fault is not None:
+            line, message = fault
+            at = chunk.first_row + chunk.count
             found.append(RejectedRow(export.identity, line, at, Rejection(MALFORMED_ROW, value=message)))
         if not found:
             return

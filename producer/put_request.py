@@ -28,7 +28,6 @@ from producer.records import Record
 
 # https://docs.aws.amazon.com/kinesis/latest/APIReference/API_PutRecords.html and its list of errors.
 MAX_RECORDS = 500
-MAX_REQUEST_BYTES = 10 * 1024 * 1024
 DEFAULT_MAX_RECORD_BYTES = 1024 * 1024
 THROTTLED = "ProvisionedThroughputExceededException"
 _THROTTLES = frozenset(

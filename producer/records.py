@@ -1,8 +1,8 @@
 """Rows → records of the stream: bytes and partition key. From: `csv_rows`. Next: `outbox`.
 
-A chunk of rows is checked column by column, by loops that run in C; a chunk with anything unusual in it is checked
-row by row by the contract itself (`jobs.contract.checks`), which decides. The quick way may therefore only accept
-what the slow way accepts.
+Rows are checked and written column by column, by loops that run in C; a row with anything unusual in it is checked
+by the contract itself (`jobs.contract.checks`), which decides. The quick way may therefore only accept what the slow
+way accepts.
 """
 
 from __future__ import annotations
@@ -10,15 +10,19 @@ from __future__ import annotations
 import hashlib
 import itertools
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from jobs.contract.checks import Checks
 from jobs.contract.rejects import NOT_JSON, NOT_UTF8, TOO_LARGE, Rejection
 from jobs.contract.table import TableContract
 from jobs.contract.values import as_text, is_absent
-from producer.csv_rows import CITY_FIELD
+from producer.csv_rows import CITY_FIELD, Chunk, texts
 from producer.quick_check import QuickCheck
 
 MALFORMED_ROW = "malformed_row"
@@ -26,6 +30,7 @@ MALFORMED_ROW = "malformed_row"
 # https://docs.aws.amazon.com/kinesis/latest/APIReference/API_PutRecordsRequestEntry.html: 1 to 256 characters.
 MAX_KEY_CHARACTERS = 256
 
+_QUOTE_COMMA = '",'
 _encode = msgspec.json.Encoder().encode
 
 
@@ -81,6 +86,37 @@ def _within(limit: int, record: Record) -> Record | Rejection:
     return record
 
 
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """What became of a chunk's rows.
+
+    `data` and `keys` hold every row's record, as Arrow arrays or as lists; `odd` has, by the row's place, what
+    stands there instead: another record, why there is none, or None for a blank row.
+    """
+
+    data: pa.Array | list[bytes]
+    keys: pa.Array | list[str]
+    odd: Mapping[int, Record | Rejection | None]
+
+    def part(self, start: int, stop: int) -> tuple[list[Record], list[tuple[int, Rejection]]]:
+        """The records of these rows, in order, and (index, why) of those that were rejected."""
+        # Made here, a request's worth at a time, so that they are still in the processor's cache when they are sent.
+        records: list[Any] = list(map(Record, _texts(self.data, start, stop), _texts(self.keys, start, stop)))
+        rejected: list[tuple[int, Rejection]] = []
+        places = [index for index in range(start, start + len(records)) if index in self.odd] if self.odd else []
+        for index in places:
+            records[index - start] = found = self.odd[index]
+            if isinstance(found, Rejection):
+                rejected.append((index, found))
+        if places:
+            records = [record for record in records if isinstance(record, Record)]
+        return records, rejected
+
+
+def _texts(values: pa.Array | list[Any], start: int, stop: int) -> list[Any]:
+    return values[start:stop] if isinstance(values, list) else texts(values[start:stop])
+
+
 class RowEncoder:
     """Turns the rows of one file into `Record`s, and says which are rejected and why.
 
@@ -107,50 +143,68 @@ class RowEncoder:
         self._key_at = [at.get(name) for name in contract.stream_partition_key]
         self._quick = QuickCheck(contract, at, self._checks) if self._checks else None
 
-    def encode(self, rows: list[list[str]]) -> tuple[list[Record], list[tuple[int, Rejection]]]:
-        """The records of the rows that pass, in order, and (index, why) of those that do not. Blank rows vanish."""
-        if all(map(self.width.__eq__, map(len, rows))):
-            records = self._encode_all(rows)
-            if records is not None:
-                return records, []
-        return self._encode_each(rows)
-
-    def _encode_all(self, rows: list[list[str]]) -> list[Record] | None:
-        """The records of all the rows at once; None where one of them needs a closer look."""
-        columns: list[Sequence[str]] = list(zip(*rows, strict=True))
-        if self._city is not None:
-            columns.append((self._city,) * len(rows))
-        if self._quick is not None and not self._quick.passes(columns):
-            return None
-        keys = self._keys(columns, len(rows))
+    def encode(self, chunk: Chunk) -> Encoded:
+        """What becomes of each of the chunk's rows."""
         try:
-            data = list(map(_encode, map(self._row_type, *columns)))
+            return self._encode_columns(chunk) if chunk.columns is not None else self._encode_rows(chunk.rows)
         except UnicodeEncodeError:
-            return None
+            # A text is not UTF-8. Where it is the city's, none of the rows can be sent.
+            return self._one_by_one(chunk.rows)
+
+    def _encode_columns(self, chunk: Chunk) -> Encoded:
+        columns = self._with_city(chunk.columns or [], chunk.count)
+        data = pc.binary_join_element_wise(*self._json(columns[: self.width])).cast(pa.binary())
         # A character of a key is at most 4 bytes of UTF-8.
-        if max(map(len, data), default=0) + 4 * MAX_KEY_CHARACTERS > self._limit:
-            return None
-        return list(map(Record, data, keys))
+        large = pc.greater(pc.binary_length(data), self._limit - 4 * MAX_KEY_CHARACTERS)
+        odd = {index: self._encode_one(chunk.cells(index)) for index in self._doubtful(columns, large)}
+        return Encoded(data, self._keys(columns, chunk.count), odd)
 
-    def _keys(self, columns: Sequence[Sequence[str]], count: int) -> list[str]:
-        values = [itertools.repeat("", count) if index is None else columns[index] for index in self._key_at]
-        keys = list(map("|".join, zip(*values, strict=True)))
-        longest = max(map(len, keys), default=1)
-        if longest > MAX_KEY_CHARACTERS or "" in keys:
-            return [_fit(key) if len(key) > MAX_KEY_CHARACTERS or not key else key for key in keys]
-        return keys
+    def _encode_rows(self, rows: list[list[str]]) -> Encoded:
+        if not rows or any(len(row) != self.width for row in rows):
+            return self._one_by_one(rows)
+        cells = list(zip(*rows, strict=True))
+        columns = self._with_city([pa.array(column, pa.string()) for column in cells], len(rows))
+        city = [] if self._city is None else [itertools.repeat(self._city)]
+        data = list(map(_encode, map(self._row_type, *cells, *city)))
+        large = pa.array([len(one) + 4 * MAX_KEY_CHARACTERS > self._limit for one in data], pa.bool_())
+        odd = {index: self._encode_one(rows[index]) for index in self._doubtful(columns, large)}
+        return Encoded(data, self._keys(columns, len(rows)), odd)
 
-    def _encode_each(self, rows: list[list[str]]) -> tuple[list[Record], list[tuple[int, Rejection]]]:
-        records: list[Record] = []
-        rejected: list[tuple[int, Rejection]] = []
-        for index, row in enumerate(rows):
-            if row:
-                result = self._encode_one(row)
-                if isinstance(result, Rejection):
-                    rejected.append((index, result))
-                else:
-                    records.append(result)
-        return records, rejected
+    def _one_by_one(self, rows: list[list[str]]) -> Encoded:
+        """For rows that make no columns."""
+        nothing: list[Any] = [None] * len(rows)
+        return Encoded(
+            nothing, nothing, {index: self._encode_one(row) if row else None for index, row in enumerate(rows)}
+        )
+
+    def _with_city(self, columns: Sequence[pa.Array], count: int) -> list[pa.Array]:
+        return [*columns, *([] if self._city is None else [pa.repeat(pa.scalar(self._city, pa.string()), count)])]
+
+    def _json(self, columns: Sequence[pa.Array]) -> list[Any]:
+        """What to join for each row's JSON: names, texts that need no escape, and the separator, which is empty."""
+        parts: list[Any] = []
+        for name, column in zip(self._names, columns, strict=False):
+            parts += [f'{"{" if not parts else _QUOTE_COMMA}{_encode(name).decode()}:"', column]
+        city = "" if self._city is None else f',"{CITY_FIELD}":{_encode(self._city).decode()}'
+        return [*parts, f'"{city}}}', ""]
+
+    def _keys(self, columns: Sequence[pa.Array], count: int) -> pa.Array | list[str]:
+        values = ["" if index is None else columns[index] for index in self._key_at]
+        if all(isinstance(value, str) for value in values):
+            return [partition_key(values)] * count
+        keys = pc.binary_join_element_wise(*values, "|")
+        length = pc.utf8_length(keys)
+        if pc.min(length).as_py() > 0 and pc.max(length).as_py() <= MAX_KEY_CHARACTERS:
+            return keys
+        return [_fit(key) if len(key) > MAX_KEY_CHARACTERS or not key else key for key in texts(keys)]
+
+    def _doubtful(self, columns: Sequence[pa.Array], large: pa.Array) -> list[int]:
+        """The rows that the contract itself has to look at, and those that may be too large."""
+        sure = None if self._quick is None else self._quick.sure(columns)
+        doubtful = np.asarray(large)
+        if sure is not None:
+            doubtful = doubtful | ~np.asarray(sure)
+        return np.flatnonzero(doubtful).tolist()
 
     def _encode_one(self, row: list[str]) -> Record | Rejection:
         if len(row) != self.width:

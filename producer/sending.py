@@ -19,8 +19,8 @@ from producer.outbox import Batch, Outbox, Owner
 from producer.put_request import NotAcceptedError, OutcomeUnknownError, Placed, Puts
 from producer.stream import ShardMap
 
-# An answer that takes longer than this is worth a thread that waits for it; building and signing a request takes 1 ms.
-_SLOW_ANSWER_SECONDS = 0.004
+# An answer that is waited for longer than this is worth a thread that does the waiting.
+_SLOW_ANSWER_SECONDS = 0.003
 # A thread that has its answer should not wait the usual 5 ms for one that reads rows to let go of the interpreter.
 _SWITCH_SECONDS = 0.0005
 _WEIGHT_OF_THE_LATEST = 0.3
@@ -65,6 +65,7 @@ class Sending(Generic[Owner]):
     def __exit__(self, *_exception: object) -> None:
         if self._threads is not None:
             self._threads.shutdown(wait=True, cancel_futures=True)
+            self._settle_what_arrived()
             sys.setswitchinterval(self._switch_before)
 
     @property
@@ -107,11 +108,23 @@ class Sending(Generic[Owner]):
             self._settle(self._under_way.pop(future), future.result())
         return bool(answered)
 
+    def _settle_what_arrived(self) -> None:
+        """Counts what was accepted while the run ended with an error, so that a resumed one does not send it again."""
+        for future, batch in self._under_way.items():
+            answer = None if future.cancelled() else future.exception() or future.result()
+            if isinstance(answer, list):
+                self._done(self._outbox.answered(batch, answer, self._clock()))
+            elif answer is None and not future.cancelled():
+                self._done(self._outbox.accepted(batch))
+        self._under_way.clear()
+
     def _attempt_here(self, batch: Batch[Any]) -> _Answer:
         """Sends in this thread, and starts others where that takes long."""
-        started = self._clock()
+        started, busy = self._clock(), time.thread_time()
         answer = self._attempt(batch)
-        self._answer_seconds += _WEIGHT_OF_THE_LATEST * (self._clock() - started - self._answer_seconds)
+        # Building and signing a request is work, not waiting, however long a busy machine takes for it.
+        waited = (self._clock() - started) - (time.thread_time() - busy)
+        self._answer_seconds += _WEIGHT_OF_THE_LATEST * (waited - self._answer_seconds)
         if self._limit > 1 and self._answer_seconds > _SLOW_ANSWER_SECONDS:
             sys.setswitchinterval(_SWITCH_SECONDS)
             self._threads = ThreadPoolExecutor(self._limit, thread_name_prefix="put-records")

@@ -30,7 +30,6 @@ class Batch(NamedTuple):
     number: int
     rows: int
     partitions: tuple[str, ...]
-    files: tuple[SourceFile, ...]
 
     @property
     def name(self) -> str:

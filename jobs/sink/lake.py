@@ -59,6 +59,10 @@ class Lake(Protocol):
         """(path, bytes) of every file whose path starts with `prefix`."""
         ...
 
+    def copy(self, source: str, target: str) -> bool:
+        """Copies a file whole, over what may stand there; False, and nothing written, where there is no source."""
+        ...
+
     def folders(self, prefix: str) -> Iterator[str]:
         """The names of the folders directly below `prefix`, which ends with `/`; what they hold is not listed."""
         ...
@@ -133,6 +137,21 @@ class S3Lake:
                 for found in page.get("Contents", []):
                     yield found["Key"].removeprefix(self._prefix), found["Size"]
 
+    def copy(self, source: str, target: str) -> bool:
+        with explained(f"copy {self.uri}/{source} to {self.uri}/{target}"):
+            try:
+                # Within S3, in one request: it takes files of up to 5 GiB.
+                self._s3.copy_object(
+                    Bucket=self._bucket,
+                    Key=self._prefix + target,
+                    CopySource={"Bucket": self._bucket, "Key": self._prefix + source},
+                )
+            except ClientError as error:
+                if error_code(error) in ("NoSuchKey", "404"):
+                    return False
+                raise
+        return True
+
     def folders(self, prefix: str) -> Iterator[str]:
         with explained(f"list {self.uri}/{prefix}"):
             pages = self._s3.get_paginator("list_objects_v2").paginate(
@@ -203,6 +222,14 @@ class FolderLake:
             path = found.relative_to(self._root).as_posix()
             if path.startswith(prefix) and found.is_file():
                 yield path, found.stat().st_size
+
+    def copy(self, source: str, target: str) -> bool:
+        try:
+            with (self._root / source).open("rb") as content:
+                self.put(target, content)
+        except FileNotFoundError:
+            return False
+        return True
 
     def folders(self, prefix: str) -> Iterator[str]:
         folder = self._root / prefix

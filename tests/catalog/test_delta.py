@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from botocore.exceptions import ClientError
+
 from jobs.catalog.delta import delta_table, manifest_table
 from jobs.catalog.glue import GlueCatalog, LakeTable
 
@@ -16,6 +18,12 @@ class Recorded:
 
     def __init__(self) -> None:
         self.tables: list[dict[str, Any]] = []
+
+    def get_table(self, *, DatabaseName: str, Name: str) -> dict[str, Any]:
+        for table in self.tables:
+            if table["Name"] == Name:
+                return {"Table": {**table, "VersionId": "1"}}
+        raise ClientError({"Error": {"Code": "EntityNotFoundException", "Message": Name}}, "GetTable")
 
     def create_database(self, **_: Any) -> None: ...
 

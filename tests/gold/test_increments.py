@@ -11,7 +11,7 @@ EVEN = {"corridors": NOTHING, "zones": NOTHING}
 
 
 def batches(*rows: int, first: int = 0) -> list[Batch]:
-    return [Batch("q", number, count, (), ()) for number, count in enumerate(rows, first)]
+    return [Batch("q", number, count, ()) for number, count in enumerate(rows, first)]
 
 
 def numbers(increment: object) -> list[int]:

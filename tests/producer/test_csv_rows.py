@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import csv
 import gzip
 import io
+import os
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from jobs.contract.errors import ConfigurationError, TerminalError
 from producer.csv_rows import Export, ExportReader, city_of, find_exports, read_records
@@ -16,6 +20,101 @@ def rows_of(data: bytes, tmp_path, **arguments):
     file.write_bytes(data)
     with ExportReader(Export(str(file))) as reader:
         return reader.header, list(reader.chunks(**arguments))
+
+
+def numbered(chunk) -> list[tuple[int, int, list[str]]]:
+    """(row, line, cells) of each of a chunk's rows."""
+    return [(chunk.first_row + at, chunk.line_of(at), row) for at, row in enumerate(chunk.rows)]
+
+
+def read_by_the_standard_library(data: bytes) -> tuple[list[str], list[tuple[int, int, list[str]]], list[tuple]]:
+    """The header, (row, line, cells) of each row, and (row, line, message) of each fault."""
+    text = io.TextIOWrapper(io.BytesIO(data), "utf-8", "surrogateescape", newline="")
+    reader = csv.reader(text, strict=True)
+    header, rows, faults = next(reader), [], []
+    while True:
+        line, number = reader.line_num + 1, len(rows) + len(faults)
+        try:
+            row = next(reader, None)
+            if row is None:
+                return header, rows, faults
+        except csv.Error as error:
+            faults.append((number, reader.line_num, str(error)))
+        else:
+            rows.append((number, line, row))
+
+
+cells = st.one_of(
+    st.sampled_from(
+        ["1", "", '"x"', '"a,b"', '""', '"q""q"', 'x"', '"x"y', '"a\nb"', '"\r\n"', "\\", "\t", "é", "\ufeff"]
+    ),
+    st.text("a\"',\r\n \x00é\u2028", max_size=4),
+).map(str.encode)
+cells = st.one_of(cells, st.sampled_from([b"\xff", b'"', b'",'])) | cells
+lines = st.builds(
+    lambda row, end: b",".join(row) + end,
+    st.one_of(st.lists(cells, min_size=2, max_size=2), st.lists(cells, max_size=3), st.just([b"1", b'"x, y"'])),
+    st.sampled_from([b"\n", b"\n", b"\n", b"\r\n", b"\r", b""]),
+)
+
+
+@settings(max_examples=600, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    body=st.lists(lines, max_size=8).map(b"".join),
+    block=st.integers(1, 60),
+    zipped=st.booleans(),
+    skip=st.integers(0, 4),
+)
+def test_columns_and_rows_are_what_the_standard_library_reads(body, block, zipped, skip, tmp_path, monkeypatch):
+    monkeypatch.setattr("producer.csv_source.BLOCK_BYTES", block)
+    monkeypatch.setattr("producer.csv_rows._WORTH_BYTES", 1)
+    data = b"a,b\n" + body
+    header, rows, faults = read_by_the_standard_library(data)
+
+    found, chunks = rows_of(gzip.compress(data) if zipped else data, tmp_path, skip=skip)
+
+    assert found == header
+    assert [row for chunk in chunks for row in numbered(chunk)] == [row for row in rows if row[0] >= skip]
+    assert [
+        (chunk.first_row + chunk.count, *chunk.fault) for chunk in chunks if chunk.fault is not None
+    ] == [fault for fault in faults if fault[0] >= skip]  # fmt: skip
+    assert sum(chunk.taken for chunk in chunks) == max(0, len(rows) + len(faults) - skip)
+    for chunk in chunks:
+        assert chunk.columns is None or [chunk.cells(at) for at in range(chunk.count)] == chunk.rows
+
+
+def test_rows_around_an_odd_one_are_read_as_columns(tmp_path):
+    plain = b'"1","x, y"\r\n' * 5000
+    for odd in (b'"a ""b""",y\n', b'"1\n",y\n', b"\n", b"1\n", b"1,2,3\n", b"\xff,y\n", b"\\,\t\n", b'"a"b,y\n'):
+        _, chunks = rows_of(b"a,b\n" + plain + odd + plain, tmp_path)
+        by_rows = sum(chunk.taken for chunk in chunks if chunk.columns is None)
+        assert 1 <= by_rows <= 8, odd
+        assert sum(chunk.taken for chunk in chunks) == 10_001
+
+
+def test_what_trickles_in_is_not_held_back(monkeypatch):
+    reading, writing = os.pipe()
+    with os.fdopen(reading, "rb") as pipe:
+
+        class Stdin:
+            buffer = pipe
+
+        monkeypatch.setattr("sys.stdin", Stdin)
+        os.write(writing, b"a,b\n1,x\n2,")
+        with ExportReader(Export("-")) as reader:
+            chunks = reader.chunks()
+            assert next(chunks).rows == [["1", "x"]]
+            os.write(writing, b'"y\n')
+            os.write(writing, b'"\n3,z')
+            assert next(chunks).rows == [["2", "y\n"]]
+            os.close(writing)
+            assert next(chunks).rows == [["3", "z"]]
+
+
+def test_a_file_without_line_ends_does_not_fill_the_memory(tmp_path, monkeypatch):
+    monkeypatch.setattr("producer.csv_source.MAX_LINE_BYTES", 3 << 20)
+    with pytest.raises(TerminalError, match=r"line 2 is longer than"):
+        rows_of(b"a,b\n" + b"x" * (9 << 20), tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -49,9 +148,9 @@ def test_a_row_is_found_by_its_line_though_others_span_several(tmp_path):
 
 def test_a_row_that_the_reader_cannot_read_is_told_with_its_line_and_the_rest_is_read(tmp_path):
     _, chunks = rows_of(b'a,b\n1,x\n"2"?,y\n3,z\n', tmp_path)
-    assert [chunk.rows for chunk in chunks] == [[["1", "x"]], [["3", "z"]]]
-    assert chunks[0].fault is not None
-    assert chunks[0].fault[0] == 3
+    assert [row for chunk in chunks for row in chunk.rows] == [["1", "x"], ["3", "z"]]
+    ((line, _),) = [chunk.fault for chunk in chunks if chunk.fault is not None]
+    assert line == 3
     assert [(chunk.first_row, chunk.taken) for chunk in chunks] == [(0, 2), (2, 1)]
 
 
@@ -64,18 +163,19 @@ def test_a_quote_that_is_never_closed_is_a_fault_and_not_a_row(tmp_path):
 def test_rows_that_are_skipped_are_counted_as_the_reader_counts_them(tmp_path):
     data = b'a,b\n1,x\n"2"?,y\n\n4,z\n5,z\n'
     for skip in range(6):
-        _, chunks = rows_of(data, tmp_path, rows=2, skip=skip)
-        _, whole = rows_of(data, tmp_path, rows=1)
-        assert [row for chunk in chunks for row in chunk.rows] == [
-            row for chunk in whole if chunk.first_row >= skip for row in chunk.rows
+        _, chunks = rows_of(data, tmp_path, skip=skip)
+        _, whole = rows_of(data, tmp_path)
+        assert [row for chunk in chunks for row in numbered(chunk)] == [
+            row for chunk in whole for row in numbered(chunk) if row[0] >= skip
         ]
         assert not chunks or chunks[0].first_row == skip
 
 
-def test_chunks_hold_no_more_rows_than_asked_for(tmp_path):
-    _, chunks = rows_of(b"a\n" + b"1\n" * 1001, tmp_path)
-    assert [len(chunk.rows) for chunk in chunks] == [500, 500, 1]
-    assert [chunk.first_row for chunk in chunks] == [0, 500, 1000]
+def test_a_chunk_of_rows_is_small_and_one_of_columns_a_block(tmp_path):
+    _, chunks = rows_of(b"a\n" + b"a cell of twenty bytes\n" * 1001 + b'"\t"\n' * 3000, tmp_path)
+    by_rows = [chunk.count for chunk in chunks if chunk.columns is None]
+    assert (sum(by_rows), max(by_rows)) == (3000, 500)
+    assert [chunk.count for chunk in chunks if chunk.columns is not None] == [1001]
 
 
 @pytest.mark.parametrize(
@@ -83,6 +183,7 @@ def test_chunks_hold_no_more_rows_than_asked_for(tmp_path):
     [
         (b"", "is empty"),
         (b"a,b,a\n", "names a column twice: a"),
+        ("a,é\n".encode("latin-1"), "the header is not UTF-8"),
         (gzip.compress(b"a\n" + b"1\n" * 100)[:-10], "not readable"),
     ],
 )

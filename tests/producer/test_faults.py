@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import random
 import threading
 import time
 from collections import Counter
+from types import SimpleNamespace
 
 import pytest
 
@@ -50,6 +52,30 @@ def clean(tmp_path, aws_environment):
         run(kinesis, tmp_path, aws_environment, "producer.in_flight=1")
         assert len(times_there(kinesis)) == ROWS
         return kinesis
+
+
+def test_records_of_a_quiet_pipe_are_tried_again_though_nothing_more_comes(tmp_path, aws_environment, monkeypatch):
+    write_sample(1200, tmp_path, cities=1)
+    content = next(tmp_path.glob("*.csv")).read_bytes()
+    # A key that comes twice has to wait for itself.
+    content += content.splitlines(keepends=True)[1]
+    reading, writing = os.pipe()
+    with (
+        FaultyKinesis(lambda n: Fail(lambda place: place < 5) if n < 3 else None) as kinesis,
+        open(reading, "rb") as pipe,
+    ):
+        aws_environment.setenv("AWS_ENDPOINT_URL_KINESIS", kinesis.url)
+        monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=pipe))
+        writer = threading.Thread(target=os.write, args=(writing, content))
+        writer.start()
+        started = time.monotonic()
+        # The pipe stays open: only the stop ends the run.
+        enough = lambda: len(kinesis.accepted) == 1201 or time.monotonic() > started + 20  # noqa: E731
+        result = produce(["-"], load_settings(None, ["stream.name=stream"]), city="Paris", stop=enough)
+        writer.join()
+        os.close(writing)
+    assert (result.produced, result.stopped) == (1201, True)
+    assert result.counts.retried >= 5
 
 
 FAULTS = {

@@ -56,6 +56,34 @@ def test_records_of_one_key_are_never_in_one_request_nor_in_two_at_once():
     assert [[int(one.Data) for one in batch] for batch in drain(box)] == [[2], [3]]
 
 
+@pytest.mark.parametrize("outcome", ["accepted", "answered", "refused", "unknown", "dropped"])
+def test_the_keys_of_the_only_batch_under_way_are_busy_until_its_outcome(outcome):
+    box = outbox()
+    box.add([record("a", 1)], "x")
+    alone = box.take(0)
+    box.add([record("a", 2)], "x")
+    box.add([record("b", 1)], "x")
+    assert [one.PartitionKey for one in box.take(0).records] == ["b"]
+    if outcome == "answered":
+        box.answered(alone, [Placed(error="InternalFailure")], 0)
+    elif outcome in ("refused", "unknown"):
+        getattr(box, outcome)(alone, 0)
+    else:
+        getattr(box, outcome)(alone)
+    again = [] if outcome in ("accepted", "dropped") else [[1]]
+    assert [[int(one.Data) for one in batch] for batch in drain(box, 1)] == [*again, [2]]
+
+
+@pytest.mark.parametrize("failure", ["refused", "unknown"])
+def test_a_batch_that_failed_alone_goes_before_later_records_of_its_keys(failure):
+    box = outbox()
+    box.add([record("a", 1)], "x")
+    getattr(box, failure)(box.take(0), 0)
+    box.add([record("a", 2)], "x")
+    assert box.take(0) is None
+    assert [[int(one.Data) for one in batch] for batch in drain(box, 1)] == [[1], [2]]
+
+
 def test_without_order_a_request_is_as_full_as_it_can_be():
     box = outbox(keep_order=False)
     box.add([record("a", number) for number in range(700)], "x")
