@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test fast nightly crash test-spark bench lint format lock reference clean
+.PHONY: help setup demo test fast nightly crash test-spark bench lint format lock reference package clean
 
 help: ## Show what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -19,13 +19,16 @@ demo: setup ## The main job, all of it, on this machine (ARGS="--csv PATH" for e
 	@$(BIN)/movement demo $(ARGS)
 
 test: setup lint ## Everything that CI checks
+	@bootstrap/chromium.sh
 	@$(BIN)/python -m pytest -n 2 --dist loadscope $(ARGS)
 
 fast: setup ## The tests that need neither Spark nor the embedded AWS
 	@$(BIN)/python -m pytest -q -m "not spark and not aws" $(ARGS)
 
 nightly: setup ## What takes too long for every change: thousands of examples, many kills
-	@SOURCE_EXAMPLES=2000 SOURCE_KILLS=10 CRASH_KILLS=200 $(BIN)/python -m pytest tests/source tests/crash $(ARGS)
+	@SOURCE_EXAMPLES=2000 SOURCE_KILLS=10 CRASH_KILLS=200 MOVE_EXAMPLES=3000 PACKAGE_FULL=1 GOLD_KILLS=3 \
+		GOLD_INCREMENTS=15 $(BIN)/python -m pytest tests/source tests/crash tests/compaction tests/replay tests/deploy \
+		tests/gold $(ARGS)
 
 crash: setup ## Kill the streaming job N times at its fault points and at random moments (N=200)
 	@CRASH_KILLS=$(or $(N),30) $(BIN)/python -m pytest tests/crash/test_kill.py -k no_kill --log-cli-level=INFO $(ARGS)
@@ -34,7 +37,7 @@ test-spark: setup ## The streaming tests on another Spark: SPARK=4.0.2 or SPARK=
 	@bootstrap/test_spark.sh $(SPARK)
 
 bench: setup ## The benchmarks; each of benchmarks/*.py takes --json FILE
-	@for each in source stream parity producer api; do \
+	@for each in source stream parity compaction producer api report; do \
 		echo "== $$each"; $(BIN)/python -m benchmarks.$$each --json .movement/bench-$$each.json || exit 1; done
 
 lint: setup ## Formatter, linter, type checker
@@ -49,6 +52,9 @@ lock: ## Pin the dependencies of setup.py anew in requirements.lock (needs uv)
 
 reference: setup ## Write conf/reference.yaml from the settings' classes
 	@$(BIN)/python -m jobs.contract.reference > conf/reference.yaml
+
+package: setup ## What EMR, Glue and Lambda take, in dist/release
+	@$(BIN)/movement package $(ARGS)
 
 clean: ## Remove what was installed and written here
 	@test ! -x $(BIN)/movement || $(BIN)/movement local down

@@ -11,9 +11,12 @@ EXTRAS = {
     "api": ["fastapi>=0.115", "prometheus-client>=0.21", "uvicorn[standard]>=0.32"],
     # The embedded AWS of a laptop and of the tests.
     "local": ["moto[events,glue,s3]==5.2.5", "flask>=3", "flask-cors>=5"],
+    # `movement package`: versions and markers of the lock.
+    "package": ["packaging>=24"],
     # Spark itself: EMR and Glue bring their own.
     "spark": ["pyspark==4.1.1", "delta-spark==4.2.0"],
     "dev": [
+        "cfn-lint==1.58.0",
         "chispa>=0.11",
         "httpx>=0.27",
         "hypothesis>=6",
@@ -22,6 +25,8 @@ EXTRAS = {
         "pytest>=8",
         "pytest-xdist>=3.8",  # two files of tests at a time: most of their time is waiting
         "ruff>=0.14",
+        "selenium==4.48.0",  # drives Chromium in the page's tests
+        "sqlglot==30.30.0",  # what it takes for Redshift's SQL changes between versions
         "types-PyYAML",
     ],
 }
@@ -34,9 +39,11 @@ setup(
     long_description_content_type="text/markdown",
     python_requires=">=3.11",
     packages=find_namespace_packages(include=["jobs*", "producer*", "lambdas*", "local*", "movement*", "conf"]),
-    package_data={"conf": ["*.yaml"]},
+    package_data={"conf": ["*.yaml"], "movement.report": ["assets/*"]},
     install_requires=[
         "boto3>=1.40",
+        "deltalake>=1.6",  # the page reads Delta without Spark
+        "deltalake>=1.6",
         "isal>=1.7",  # gzip at a fifth of zlib's processor time
         "msgspec>=0.19",
         "numpy>=1.26",

@@ -14,7 +14,7 @@ import logging
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -25,18 +25,21 @@ import pyarrow as pa
 from pyspark.sql import SparkSession
 
 from jobs.catalog.glue import GlueCatalog, batch_tables
-from jobs.contract.aws import client
-from jobs.contract.errors import ConfigurationError, MovementError, TerminalError
+from jobs.contract.aws import client, use_region
+from jobs.contract.errors import ConfigurationError, MovementError
 from jobs.contract.settings import Settings, load_settings
 from jobs.contract.table import TableContract, load_contract
 from jobs.delivery.discovery import delivery_files
 from jobs.delivery.files import DeliveryFile, spread
 from jobs.delivery.reading import ReadFiles
+from jobs.failures import explained_failure
+from jobs.observe.log_lines import log_to_stderr
 from jobs.session import spark_session
 from jobs.sink.batch_ledger import TABLES, BatchEntry, BatchLedger, Plan
 from jobs.sink.lake import Lake, lake_at
 from jobs.sink.report import Report, add_up
 from jobs.sink.write_task import REPORT_SCHEMA, WriteTask
+from jobs.totals import Totals
 from jobs.transform.records import RecordParser
 
 log = logging.getLogger(__name__)
@@ -49,27 +52,17 @@ RUN_BYTES = 64 * 1024**3
 
 
 @dataclass
-class BatchResult:
+class BatchResult(Totals):
     """What one call of the job did, over all its runs."""
 
     runs: int = 0
     files: int = 0
-    read: int = 0
-    processed: int = 0
-    quarantined: int = 0
-    partitions: list[str] = field(default_factory=list)
-    reasons: dict[str, int] = field(default_factory=dict)
-    seconds: float = 0.0
 
     def add(self, entry: BatchEntry) -> None:
         """Takes in one run."""
         self.runs += 1
         self.files += len(entry.files)
-        for name in ("read", "processed", "quarantined"):
-            setattr(self, name, getattr(self, name) + getattr(entry.report, name))
-        self.partitions = sorted({*self.partitions, *entry.partitions["processed_batch"]})
-        for reason, count in entry.report.reasons.items():
-            self.reasons[reason] = self.reasons.get(reason, 0) + count
+        self.count(entry.report, entry.partitions["processed_batch"])
 
 
 @dataclass(frozen=True)
@@ -167,7 +160,7 @@ class BatchJob:
         try:
             reports = numbers.mapInArrow(task, REPORT_SCHEMA).collect()
         except Exception as error:
-            raise _explained(error) from error
+            raise explained_failure(error, "the batch job") from error
         return add_up(msgspec.json.decode(row.report, type=Report) for row in reports)
 
 
@@ -213,31 +206,25 @@ def _first(files: list[DeliveryFile]) -> list[DeliveryFile]:
     return chosen
 
 
-def _explained(error: Exception) -> MovementError:
-    """Our own error out of Spark's, whose text is the worker's whole traceback."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    ours = [line for line in lines if line.startswith("jobs.contract.errors.")]
-    if ours:
-        return TerminalError(ours[-1].partition(": ")[2])
-    return TerminalError(f"the batch job failed: {lines[0] if lines else repr(error)}")
-
-
 def main(arguments: list[str] | None = None) -> int:
     """For spark-submit and Glue: 0 after a clean end, 1 where the job failed, 2 for a wrong configuration.
 
     What else Glue passes (`--JOB_NAME`, `--trigger_event`, `--crawled_until`, …) is not needed and let through.
     """
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None, allow_abbrev=False)
-    parser.add_argument("--config", metavar="FILE", help="settings as YAML, such as conf/glue.yaml")
+    parser.add_argument("--config", metavar="FILE", help="settings as YAML: a name in conf/, a path, or s3://…")
     parser.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="override one setting")
+    parser.add_argument("--region", metavar="REGION", help="the AWS region, where AWS_REGION is not set")
     parser.add_argument("--database", metavar="NAME", help="the delivery table's database; default: the settings'")
     parser.add_argument("--table", metavar="NAME", default=DELIVERY_TABLE, help="the delivery table")
     parser.add_argument("--json", metavar="FILE", type=Path, help="write the result there as JSON")
     options, others = parser.parse_known_args(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    log_to_stderr()
     log.info("arguments for Glue or the trigger: %s", others)
+    use_region(options.region)
     try:
         settings = load_settings(options.config, options.set)
+        log_to_stderr(settings.observe)
         spark = spark_session(settings, "movement-batch")
         result = run(spark, settings, database=options.database, table=options.table)
     except ConfigurationError as error:

@@ -8,12 +8,14 @@ live data (docs/batch-path.md says which hours both sides have completed).
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import logging
 import sys
 import time
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +27,13 @@ from jobs.contract.errors import ConfigurationError, MovementError, TerminalErro
 from jobs.contract.partitions import partition_path
 from jobs.contract.settings import Settings, load_settings
 from jobs.contract.table import ColumnType, TableContract, load_contract
+from jobs.contract.times import moment
 from jobs.parity.comparison import ARRIVAL, Comparison, Window, compare
+from jobs.parity.latest import LATEST
 from jobs.session import spark_session
-from jobs.sink.lake import lake_at
+from jobs.sink.lake import Lake, lake_at
+from jobs.sink.layout import ASIDE, LayoutFile
+from jobs.sink.live_files import live_files
 
 log = logging.getLogger(__name__)
 
@@ -94,18 +100,43 @@ def run(
     return _result(found, contract, window, round(time.perf_counter() - begun, 3))
 
 
+def keep(settings: Settings, result: ParityResult) -> None:
+    """Puts the result, without its rows and partitions, into the lake, over the one before: the page shows it."""
+    kept = {key: value for key, value in asdict(result).items() if key not in ("partitions", "samples")}
+    kept["checked_at"] = datetime.now(UTC).isoformat(timespec="seconds")
+    lake_at(settings.lake).put(LATEST, io.BytesIO(json.dumps(kept).encode()))
+
+
 def read_table(spark: SparkSession, lake: str, table: str, contract: TableContract) -> DataFrame:
     """The contract's columns and ARRIVAL of a table of the lake, typed by the contract, not by Spark's guesses."""
     wanted = [name for name, _, _ in contract.data_columns]
     schema = T.StructType([T.StructField(name, _TYPES[kind]) for name, kind, _ in contract.data_columns])
     schema.add(ARRIVAL, T.TimestampType())
-    if next(lake_at(lake).list(f"{table}/"), None) is None:
+    places = _places(lake_at(lake), table)
+    if not places:
         return spark.createDataFrame([], schema)
     try:
-        rows = spark.read.schema(schema).parquet(f"{lake}/{table}")
+        found = [
+            spark.read.schema(schema)
+            .option("basePath", f"{lake}/{root}")
+            .parquet(*[f"{lake}/{path}" for path in paths])
+            for root, paths in places.items()
+        ]
+        rows = reduce(DataFrame.unionByName, found)
     except AnalysisException as error:
         raise TerminalError(f"{lake}/{table} is not readable as the contract's table: {error}") from error
     return rows.select(*wanted, ARRIVAL)
+
+
+def _places(lake: Lake, table: str) -> dict[str, list[str]]:
+    """Root folder → the folders below it to read: the table's own, but for partitions that lie elsewhere."""
+    if not LayoutFile(lake, table).read().elsewhere:
+        return {} if next(lake.list(f"{table}/"), None) is None else {table: [table]}
+    found: dict[str, set[str]] = {}
+    for file in live_files(lake, table):
+        root = table if file.path.startswith(f"{table}/") else f"{ASIDE}/{table}"
+        found.setdefault(root, set()).add(file.path.rpartition("/")[0])
+    return {root: sorted(folders) for root, folders in found.items()}
 
 
 def _window(since: datetime | None, until: datetime | None, delivery_seconds: float) -> Window | None:
@@ -136,15 +167,6 @@ def _result(found: Comparison, contract: TableContract, window: Window | None, s
     )
 
 
-def moment(text: str) -> datetime:
-    """A time of the command line: ISO 8601, UTC where it names no zone. Raises ConfigurationError."""
-    try:
-        found = datetime.fromisoformat(text)
-    except ValueError as error:
-        raise ConfigurationError(f"'{text}' is no ISO 8601 time, such as 2026-11-23T13:00:00Z") from error
-    return found if found.tzinfo else found.replace(tzinfo=UTC)
-
-
 def main(arguments: list[str] | None = None) -> int:
     """For spark-submit: 0 where both are equal, 1 where not or where the check failed, 2 for a wrong configuration."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None, allow_abbrev=False)
@@ -156,9 +178,13 @@ def main(arguments: list[str] | None = None) -> int:
     options, _ = parser.parse_known_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     try:
-        bounds = [moment(text) if text else None for text in (options.since, options.until)]
+        bounds = [
+            moment(text, option) if text else None
+            for option, text in (("--since", options.since), ("--until", options.until))
+        ]
         settings = load_settings(options.config, options.set)
         result = run(spark_session(settings, "movement-parity"), settings, *bounds)
+        keep(settings, result)
     except ConfigurationError as error:
         log.error("%s", error)
         return 2

@@ -16,153 +16,51 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import msgspec
 from pyspark.errors import StreamingQueryException
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.streaming import StreamingQuery
 
+from jobs.batch_writer import BatchWriter
 from jobs.catalog.glue import GlueCatalog, lake_tables
-from jobs.contract.aws import client
-from jobs.contract.errors import ConfigurationError, MovementError, TerminalError, TransientError
+from jobs.contract.aws import client, use_region
+from jobs.contract.errors import ConfigurationError, MovementError
 from jobs.contract.settings import Settings, load_settings
-from jobs.contract.table import TableContract, load_contract
-from jobs.session import spark_session
+from jobs.contract.table import load_contract
+from jobs.failures import explained_failure
+from jobs.observe.log_lines import log_to_stderr
+from jobs.observe.observer import Observer
+from jobs.session import has_class, spark_session
 from jobs.sink.claim import Claim
-from jobs.sink.lake import Lake, lake_at
-from jobs.sink.ledger import TABLES, Ledger, LedgerEntry
-from jobs.sink.rejected_share import rejected_alarms
-from jobs.sink.report import Report, add_up
-from jobs.sink.write_task import RECORD_COLUMNS, REPORT_SCHEMA, WriteTask
+from jobs.sink.lake import lake_at
+from jobs.sink.ledger import LedgerEntry
 from jobs.source.connectors import read_stream, tip
-from jobs.transform.records import RecordParser
+from jobs.totals import Totals
+from jobs.watching import batch_figures, watched
 
 log = logging.getLogger(__name__)
 
+_QUERY = "movement-stream"
 _CHECKPOINT_FILES = "spark.sql.streaming.checkpointFileManagerClass"
+_ABORTABLE = "org.apache.spark.internal.io.cloud.AbortableStreamBasedCheckpointFileManager"
 # How long a stop waits for Spark to note in its checkpoint that the batch in hand is done.
 _COMMIT_SECONDS = 10.0
 
 
 @dataclass
-class StreamResult:
+class StreamResult(Totals):
     """What one run of the job did, over all its batches."""
 
     batches: int = 0
-    read: int = 0
     raw: int = 0
-    processed: int = 0
-    quarantined: int = 0
-    partitions: list[str] = field(default_factory=list)
-    reasons: dict[str, int] = field(default_factory=dict)
-    seconds: float = 0.0
 
     def add(self, entry: LedgerEntry) -> None:
         """Takes in one batch."""
         self.batches += 1
-        for name in ("read", "raw", "processed", "quarantined"):
-            setattr(self, name, getattr(self, name) + getattr(entry.report, name))
-        self.partitions = sorted({*self.partitions, *entry.partitions["processed"]})
-        for reason, count in entry.report.reasons.items():
-            self.reasons[reason] = self.reasons.get(reason, 0) + count
-
-
-class BatchWriter:
-    """The function that Spark calls for each micro-batch. Its steps are the exactly-once protocol (docs/adr/0003)."""
-
-    def __init__(
-        self,
-        settings: Settings,
-        contract: TableContract,
-        lake: Lake,
-        catalog: GlueCatalog,
-        claim: Claim,
-        on_batch: Callable[[LedgerEntry], None],
-    ) -> None:
-        self._settings = settings
-        self._contract = contract
-        self._lake = lake
-        self._catalog = catalog
-        self._claim = claim
-        self._on_batch = on_batch
-        self._may_have_leftovers = claim.after_crash
-        self.in_hand = threading.Lock()
-        self.ended = False
-        self.last_batch = -1
-        self.error: Exception | None = None
-
-    def __call__(self, records: DataFrame, batch: int) -> None:
-        with self.in_hand:
-            if self.ended:
-                # The query was stopped while this batch waited for the lock: it belongs to the next start.
-                raise TransientError(f"batch {batch} was not begun: the query has been stopped")
-            try:
-                self._write(records, batch)
-            except Exception as error:
-                self.error = error
-                raise
-            self.last_batch = batch
-
-    def _write(self, records: DataFrame, batch: int) -> None:
-        query = query_name(records.sparkSession)
-        ledger = Ledger(self._lake, query)
-        if ledger.entry(batch) is not None:
-            log.info("batch %s-%d is in the ledger: skipped", query, batch)
-            return
-        started, clock = datetime.now(UTC), time.perf_counter()
-        self._claim.hold()
-        if self._may_have_leftovers:
-            leftovers = ledger.remove_leftovers(batch)
-            if leftovers:
-                log.warning("batch %s-%d: deleted %d files of a run that died", query, batch, len(leftovers))
-            self._may_have_leftovers = False
-        seconds = {"clear": time.perf_counter() - clock}
-        clock = time.perf_counter()
-        task = WriteTask(self._settings.lake, f"{query}-{batch}", self._contract, self._settings.sink, RecordParser)
-        report = _written(records, task)
-        seconds["write"], clock = time.perf_counter() - clock, time.perf_counter()
-        alarms = rejected_alarms(report, self._settings.sink, f"{query}-{batch}")
-        for alarm in alarms:
-            log.warning("%s", alarm)
-        partitions = {table: report.partitions(table) for table in TABLES}
-        self._claim.hold()
-        for table, folders in partitions.items():
-            self._catalog.register(table, folders)
-        seconds["register"] = time.perf_counter() - clock
-        entry = LedgerEntry(
-            query=query,
-            batch=batch,
-            stream=self._settings.stream.name,
-            started_at=started,
-            finished_at=datetime.now(UTC),
-            report=report,
-            partitions=partitions,
-            seconds={stage: round(spent, 4) for stage, spent in seconds.items()},
-            alarms=alarms,
-        )
-        self._claim.hold()
-        ledger.commit(entry)
-        log.info("batch %s-%d: %d records, %s", query, batch, report.read, entry.seconds)
-        self._on_batch(entry)
-
-
-def _written(records: DataFrame, task: WriteTask) -> Report:
-    reports = records.select(*RECORD_COLUMNS).mapInArrow(task, REPORT_SCHEMA).collect()
-    return add_up(msgspec.json.decode(row.report, type=Report) for row in reports)
-
-
-def query_name(spark: SparkSession) -> str:
-    """`<query>` of files and ledger: the start of the query's id, which lives in its checkpoint.
-
-    A new checkpoint has a new id, so its batch 0 is never taken for the batch 0 of an older one.
-    """
-    identity: str | None = spark.sparkContext.getLocalProperty("sql.streaming.queryId")
-    if not identity:
-        raise TerminalError("no streaming query is running on this thread: the query's id is unknown")
-    return identity.replace("-", "")[:12]
+        self.raw += entry.report.raw
+        self.count(entry.report, entry.partitions["processed"])
 
 
 def run(
@@ -187,13 +85,16 @@ def run(
     catalog = GlueCatalog(client("glue"), settings.database, settings.lake)
     catalog.ensure_tables(lake_tables(contract))
 
-    def done(entry: LedgerEntry) -> None:
-        result.add(entry)
-        on_batch(entry)
+    with Observer(settings.observe, settings.stream.name) as observer, Claim(lake, settings.checkpoint) as claim:
 
-    with Claim(lake, settings.checkpoint) as claim:
+        def done(entry: LedgerEntry) -> None:
+            result.add(entry)
+            observer.batch(batch_figures(entry))
+            on_batch(entry)
+
         writer = BatchWriter(settings, contract, lake, catalog, claim, done)
-        _run_query(records, settings, writer, stop, until_drained)
+        with watched(spark, observer, _QUERY):
+            _run_query(records, settings, writer, stop, until_drained)
     result.seconds = round(time.perf_counter() - begun, 3)
     return result
 
@@ -205,7 +106,7 @@ def _run_query(
     every = 0 if until_drained else settings.stream_job.trigger_seconds
     with _checkpoint_files(records.sparkSession, settings.checkpoint):
         query = (
-            records.writeStream.queryName("movement-stream")
+            records.writeStream.queryName(_QUERY)
             .foreachBatch(writer)
             .option("checkpointLocation", settings.checkpoint)
             .trigger(processingTime=f"{int(every * 1000)} milliseconds")
@@ -224,11 +125,19 @@ def _run_query(
 
 @contextmanager
 def _checkpoint_files(spark: SparkSession, checkpoint: str) -> Iterator[None]:
-    """Within, a checkpoint's file on S3 is written in one PUT, without the rename that S3 does not have."""
+    """Within, a checkpoint's file on S3 is written in one PUT, without the rename that S3 does not have.
+
+    That takes Spark's module hadoop-cloud. Where a platform lacks it, Spark's own way is kept: a copy and a delete,
+    slower but as safe, for the claim keeps other writers away.
+    """
     if not checkpoint.startswith("s3"):
         yield
         return
-    spark.conf.set(_CHECKPOINT_FILES, "org.apache.spark.internal.io.cloud.AbortableStreamBasedCheckpointFileManager")
+    if not has_class(spark, _ABORTABLE):
+        log.warning("Spark has no %s here: the checkpoint is written by renaming, which takes longer", _ABORTABLE)
+        yield
+        return
+    spark.conf.set(_CHECKPOINT_FILES, _ABORTABLE)
     try:
         yield
     finally:
@@ -271,14 +180,8 @@ def _end(query: StreamingQuery, writer: BatchWriter) -> None:
 
 
 def _explained(error: StreamingQueryException, writer: BatchWriter) -> MovementError:
-    """Our own error out of Spark's, whose text is the worker's whole traceback."""
-    if isinstance(writer.error, MovementError):
-        return writer.error
-    text = str(error)
-    ours = [line for line in text.splitlines() if line.lstrip().startswith("jobs.contract.errors.")]
-    if ours:
-        return TerminalError(ours[-1].strip().partition(": ")[2])
-    return TerminalError(f"the streaming query failed: {text.strip().splitlines()[0] if text.strip() else error!r}")
+    """What the query died of, in our words."""
+    return writer.error if isinstance(writer.error, MovementError) else explained_failure(error, "the streaming query")
 
 
 def stop_on_signals(stop: threading.Event) -> None:
@@ -294,17 +197,24 @@ def stop_on_signals(stop: threading.Event) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """For spark-submit: exit code 0 after a clean end, 1 where the job failed, 2 for a wrong configuration."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--config", metavar="FILE", help="settings as YAML, such as conf/emr.yaml")
+    """For spark-submit and Glue: 0 after a clean end, 1 where the job failed, 2 for a wrong configuration.
+
+    What else Glue passes (`--JOB_NAME`, `--conf`, `--python-virtual-env`, …) is not needed and let through.
+    """
+    # No abbreviations: Glue's own --conf would be taken for --config.
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None, allow_abbrev=False)
+    parser.add_argument("--config", metavar="FILE", help="settings as YAML: a name in conf/, a path, or s3://…")
     parser.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="override one setting")
+    parser.add_argument("--region", metavar="REGION", help="the AWS region, where AWS_REGION is not set")
     parser.add_argument("--until-drained", action="store_true", help="end at the stream's tip of the start")
     parser.add_argument("--json", metavar="FILE", type=Path, help="write the result there as JSON")
     options, _ = parser.parse_known_args(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    log_to_stderr()
+    use_region(options.region)
     stop = threading.Event()
     try:
         settings = load_settings(options.config, options.set)
+        log_to_stderr(settings.observe)
         spark = spark_session(settings, "movement-stream")
         stop_on_signals(stop)  # after Spark, which puts a handler of its own in place
         result = run(spark, settings, until_drained=options.until_drained, stop=stop)
@@ -321,4 +231,6 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    code = main()
+    if code:  # Glue takes any SystemExit for a failure
+        sys.exit(code)

@@ -27,7 +27,7 @@ from typing import Any
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
 from werkzeug.serving import make_server
 
-from local import moto_repairs, moto_resharding
+from local import moto_deploying, moto_repairs, moto_resharding
 
 # No bucket's name begins with an underscore, so no S3 request has this path.
 HEALTH_PATH = "/_movement/health"
@@ -171,6 +171,7 @@ def main() -> None:
     )
     moto_repairs.apply()
     moto_resharding.apply()
+    moto_deploying.apply()
     identity = {"service": "movement embedded AWS", "pid": os.getpid(), "state": arguments.state}
     application = OneAtATime(DomainDispatcherApplication(_backend_app), identity)
     server = make_server("127.0.0.1", 0, application, threaded=True, request_handler=_Handler, fd=arguments.fd)

@@ -6,6 +6,7 @@
 - LastCrawl is the last finished crawl, with AWS's words (SUCCEEDED, CANCELLED, FAILED) and its error.
 - A job run has a CompletedOn, an ErrorMessage and a real ExecutionTime once it has ended.
 - An event that a rule sends on carries its `account`.
+- UpdateTable with a VersionId that is not the latest is a ConcurrentModificationException.
 - UpdateJob works: role, command, default arguments, concurrency.
 - Long polling answers at once: it would hold up every other client of a server that takes one request at a time.
 - moto's own folder is listed once, not twice for each request (1.2 of 2.9 ms).
@@ -20,6 +21,7 @@ from typing import Any
 
 from moto import backends
 from moto.core import DEFAULT_ACCOUNT_ID
+from moto.core.exceptions import JsonRESTError
 from moto.core.responses import ActionResult
 from moto.events.utils import EventTemplateParser
 from moto.glue.exceptions import CrawlerRunningException
@@ -48,6 +50,7 @@ def apply() -> None:
     template = EventTemplateParser.DEFAULT_EVENT_INPUT_TEMPLATE
     EventTemplateParser.DEFAULT_EVENT_INPUT_TEMPLATE = template.replace("{", '{"account": "<account>", ', 1)
     GlueResponse.update_job = _update_job
+    GlueResponse.update_table = _update_table(GlueResponse.update_table)
     SQSBackend.is_message_valid_based_on_retention_period = _is_young_enough
     SQSBackend.receive_message = _without_waiting(SQSBackend.receive_message)
 
@@ -119,6 +122,19 @@ def _update_job(self: Any) -> Any:
     job.default_arguments = update.get("DefaultArguments", {})
     job.execution_property = update.get("ExecutionProperty", {})
     return ActionResult({"JobName": name})
+
+
+def _update_table(original: Any) -> Any:
+    def update_table(self: Any) -> Any:
+        expected = self.parameters.get("VersionId")
+        table = self.glue_backend.get_table(self.parameters["DatabaseName"], self.parameters["TableInput"]["Name"])
+        if expected is not None and expected != table.as_dict()["VersionId"]:
+            raise JsonRESTError(
+                "ConcurrentModificationException", "Update table failed due to concurrent modifications."
+            )
+        return original(self)
+
+    return update_table
 
 
 def _without_waiting(original: Any) -> Any:

@@ -162,7 +162,7 @@ def parity(
 
 
 def run_parity(settings: Settings, log: Path, since: str | None = None, until: str | None = None) -> ParityResult:
-    """Runs the check with a progress line."""
+    """Runs the check with a progress line, and keeps its result in the lake."""
     from movement.java import require_java
 
     require_java()
@@ -173,13 +173,16 @@ def run_parity(settings: Settings, log: Path, since: str | None = None, until: s
         ) as progress,
     ):
         line = progress.add_task("starting Spark")
-        from jobs.parity_job import moment, run
+        from jobs.contract.times import moment
+        from jobs.parity_job import keep, run
         from jobs.session import spark_session
 
-        bounds = [moment(text) if text else None for text in (since, until)]
+        bounds = [moment(text, option) if text else None for option, text in (("--since", since), ("--until", until))]
         spark = spark_session(settings, "movement-parity", str(log))
         progress.update(line, description="comparing")
-        return run(spark, settings, *bounds)
+        result = run(spark, settings, *bounds)
+        keep(settings, result)
+        return result
 
 
 def show_parity(result: ParityResult) -> None:

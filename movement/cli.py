@@ -12,7 +12,21 @@ import typer
 from rich.markup import escape
 
 from jobs.contract.errors import ConfigurationError, MovementError
-from movement import batch_commands, demo, local_commands, produce_commands, serve_commands, stream_commands
+from movement import (
+    batch_commands,
+    compact_commands,
+    demo,
+    deploy_commands,
+    gold_commands,
+    local_commands,
+    package_commands,
+    produce_commands,
+    replay_commands,
+    report_commands,
+    serve_commands,
+    status_commands,
+    stream_commands,
+)
 from movement.console import err
 
 app = typer.Typer(
@@ -31,6 +45,13 @@ app.command()(serve_commands.serve)
 app.command()(stream_commands.stream)
 app.command()(batch_commands.batch)
 app.command()(batch_commands.parity)
+app.command()(package_commands.package)
+app.add_typer(deploy_commands.app, name="deploy")
+app.command()(status_commands.status)
+app.command()(compact_commands.compact)
+app.command()(replay_commands.replay)
+app.command()(gold_commands.gold)
+app.command()(report_commands.report)
 
 
 def main() -> None:

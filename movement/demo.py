@@ -73,6 +73,7 @@ def demo(
         _step(2, f"Kinesis stream '{settings.stream.name}' with {settings.stream.shards} shards, {settings.lake}")
         paths = csv or [str(_sample(rows, state / "demo-exports"))]
         result = _run(settings, paths, state / "demo.log")
+        result["report"] = _report(settings, state / "report.html")
     result |= {"endpoint": running.endpoint, "seconds": round(time.monotonic() - begun, 1)}
     _show(result, state / "demo.log")
     write_result(json_file, result)
@@ -84,6 +85,7 @@ def _run(settings: Settings, paths: list[str], log: Path) -> dict[str, Any]:
     from jobs.contract.table import load_contract
     from jobs.sink.lake import lake_at
     from movement.batch_commands import run_batch_path, run_parity
+    from movement.gold_commands import run_gold
     from movement.produce_commands import send_all
     from movement.stream_commands import run_stream
 
@@ -100,6 +102,9 @@ def _run(settings: Settings, paths: list[str], log: Path) -> dict[str, Any]:
     batch = run_batch_path(settings, lambda step: err.print(f"  [dim]{escape(step)}[/]", soft_wrap=True))
     parity = run_parity(settings, log)
     _step(7, f"both paths compared, row for row: {'equal' if parity.equal else 'NOT equal'}")
+    gold = run_gold(settings, log)
+    made = {name: figures["rows"] for name, figures in gold.tables.items()}
+    _step(8, f"{len(made)} gold tables built, {made.get('corridors', 0):,} corridors")
     counts = count_lake(lake_at(settings.lake))
     complete = (
         produced.produced == counts.raw == counts.processed + counts.quarantined
@@ -107,6 +112,7 @@ def _run(settings: Settings, paths: list[str], log: Path) -> dict[str, Any]:
         and batch["error"] is None
         and parity.equal
         and counts.processed_batch == counts.processed
+        and made.get("corridor_history", 0) == counts.processed
     )
     return {
         "complete": complete,
@@ -119,6 +125,7 @@ def _run(settings: Settings, paths: list[str], log: Path) -> dict[str, Any]:
         "catalog_partitions": catalogued,
         "files": counts.files,
         "reasons": streamed.reasons,
+        "gold": made,
         "parity": {"equal": parity.equal, "only_stream": parity.only_stream, "only_batch": parity.only_batch},
         "stream": settings.stream.name,
         "lake": settings.lake,
@@ -126,14 +133,25 @@ def _run(settings: Settings, paths: list[str], log: Path) -> dict[str, Any]:
     }
 
 
+def _report(settings: Settings, page: Path) -> str:
+    """The page of what this run has written; its path."""
+    from movement.report_commands import write_report
+
+    written = write_report(settings, page)
+    _step(9, f"a page to look at: {written['rows']:,} corridors in {len(written['cities'])} cities")
+    return str(written["out"])
+
+
 def count_lake(lake: Lake) -> LakeCounts:
     """Counts what stands in the lake by reading it: every raw line, every Parquet footer."""
+    from jobs.sink.live_files import live_files
+
     raw = sum(_lines(lake, path) for path, _ in lake.list("raw/"))
     quarantined = sum(_lines(lake, path) for path, _ in lake.list("quarantine/") if not _is_of_batch(path))
     rows, partitions, files = 0, set(), 0
-    for path, _ in lake.list("processed/"):
-        rows += _rows(lake, path)
-        partitions.add(path.removeprefix("processed/").rpartition("/")[0])
+    for file in live_files(lake, "processed"):
+        rows += _rows(lake, file.path)
+        partitions.add(file.partition)
         files += 1
     by_batch = sum(_rows(lake, path) for path, _ in lake.list("processed_batch/"))
     return LakeCounts(raw, rows, quarantined, by_batch, sorted(partitions), files)
@@ -189,6 +207,8 @@ def _show(result: dict[str, Any], log: Path) -> None:
         ("Parquet files", "files"),
     ):
         table.add_row(name, f"{result[key]:,}")
+    for name, rows in sorted(result["gold"].items()):
+        table.add_row(f"gold {name.replace('_', ' ')}", f"{rows:,}")
     out.print()
     out.print(table)
     out.print("\nPartitions, in the lake and in the Glue Data Catalog alike")
@@ -204,6 +224,7 @@ def _show(result: dict[str, Any], log: Path) -> None:
     out.print(f"\nlake      {result['lake']} at {result['endpoint']}", soft_wrap=True)
     out.print(f"database  {result['database']}", soft_wrap=True)
     out.print(f"log       {escape(str(log))}", soft_wrap=True)
+    out.print(f"page      {escape(result['report'])}", soft_wrap=True)
     out.print(
         "\nThe embedded AWS goes on running, in memory. Look around, then stop it:\n"
         f'  eval "$({command()} local env)"; aws s3 ls --recursive {result["lake"]}/\n  {command()} local down',

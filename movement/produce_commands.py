@@ -78,7 +78,7 @@ def produce(
     if prepared.anew:
         err.print("[yellow]an earlier run of these files was cut short; this one starts anew, from the first row[/]")
     try:
-        with _screen() as show, _stop_on_signals() as stop:
+        with _screen() as show, stop_on_signals() as stop:
             if processes > 1:
                 result = send_in_processes(prepared, processes, on_progress=show, stop=stop)
             else:
@@ -203,7 +203,7 @@ def _screen() -> Iterator[Callable[[Progress], None]]:
 
 
 @contextmanager
-def _stop_on_signals() -> Iterator[Callable[[], bool]]:
+def stop_on_signals() -> Iterator[Callable[[], bool]]:
     """Ctrl-C and SIGTERM ask for a stop; a second Ctrl-C ends the program at once."""
     import pyarrow
 

@@ -1,13 +1,19 @@
-"""`movement serve`: the HTTP API at a terminal or in a container. What it serves is in `producer/api.py`."""
+"""`movement serve`: the HTTP API and the page, at a terminal or in a container.
+
+What it serves is in `producer/api.py` and `movement/report/live.py`.
+"""
 
 from __future__ import annotations
 
 import os
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from movement.console import Config, Overrides, err
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
 
 
 def serve(
@@ -18,9 +24,10 @@ def serve(
     config: Config = None,
     overrides: Overrides = None,
 ) -> None:
-    """Serve POST /uber_movement, which answers once Kinesis has accepted.
+    """Serve POST /uber_movement, which answers once Kinesis has accepted, and the page of `movement report` at /.
 
-    Set MOVEMENT_API_KEY to ask for a key (header X-API-Key). SIGTERM and Ctrl-C finish what is in flight.
+    Set MOVEMENT_API_KEY to ask for a key (header X-API-Key; of a browser, as the password). SIGTERM and Ctrl-C
+    finish what is in flight.
     """
     import uvicorn
 
@@ -38,11 +45,12 @@ def serve(
     os.environ[api.SETTINGS_VARIABLE] = settings.model_dump_json()
     err.print(
         f"POST http://{settings.api.host}:{settings.api.port}/uber_movement → stream '{settings.stream.name}' "
-        f"(documentation at /docs)",
+        f"(documentation at /docs)\n"
+        f"page http://{settings.api.host}:{settings.api.port}/ ← {settings.lake}",
         soft_wrap=True,
     )
     uvicorn.run(
-        "producer.api:create_app_from_environment",
+        "movement.serve_commands:create_app",
         factory=True,
         host=settings.api.host,
         port=settings.api.port,
@@ -52,3 +60,14 @@ def serve(
         # What is in flight ends by itself within this time, accepted or not.
         timeout_graceful_shutdown=int(settings.api.timeout_seconds) + 1,
     )
+
+
+def create_app() -> FastAPI:
+    """The application of one of several worker processes: the API, and the page beside it."""
+    from movement.report.live import router
+    from producer import api
+
+    settings = api.settings_from_environment()
+    app = api.create_app(settings)
+    app.include_router(router(settings, api.api_keys()))
+    return app

@@ -169,7 +169,7 @@ def create_app(settings: Settings, *, puts: Puts | None = None, record_bytes: in
     `puts` and `record_bytes` stand in for Kinesis in tests.
     """
     contract = load_contract(settings.contract)
-    keys = [key.strip().encode() for key in os.environ.get(API_KEY_VARIABLE, "").split(",") if key.strip()]
+    keys = api_keys()
     state: dict[str, Ingest | GroupCommit] = {}
 
     @asynccontextmanager
@@ -183,9 +183,7 @@ def create_app(settings: Settings, *, puts: Puts | None = None, record_bytes: in
     app = FastAPI(title="movement-lake ingest", description=DESCRIPTION, lifespan=lifespan)
 
     def authorise(request: Request) -> None:
-        given = request.headers.get("x-api-key", "").encode()
-        # Every key is compared, each in constant time: how long it takes says nothing of how near a guess was.
-        if keys and not sum(hmac.compare_digest(given, key) for key in keys):
+        if not is_allowed(request.headers.get("x-api-key", ""), keys):
             raise _refused(401, "the header X-API-Key is missing or wrong", WWW_Authenticate="ApiKey")
 
     @app.post("/uber_movement", **post_documentation(contract, bool(keys)))
@@ -253,9 +251,20 @@ def _connect(settings: Settings, puts: Puts | None, record_bytes: int | None) ->
     return commit, record_bytes or 1024 * 1024
 
 
-def create_app_from_environment() -> FastAPI:
-    """The application of one of several worker processes, from the settings that `movement serve` handed down."""
+def api_keys() -> list[bytes]:
+    """The keys that the environment allows; none: everybody may."""
+    return [key.strip().encode() for key in os.environ.get(API_KEY_VARIABLE, "").split(",") if key.strip()]
+
+
+def is_allowed(given: str, keys: list[bytes]) -> bool:
+    """Whether a key is one of `keys`, or none is asked for."""
+    # Every key is compared, each in constant time: how long it takes says nothing of how near a guess was.
+    return not keys or bool(sum(hmac.compare_digest(given.encode(), key) for key in keys))
+
+
+def settings_from_environment() -> Settings:
+    """The settings that `movement serve` handed down to this worker process."""
     handed = os.environ.get(SETTINGS_VARIABLE)
     if not handed:
         raise ConfigurationError(f"{SETTINGS_VARIABLE} is not set; start the API by `movement serve`")
-    return create_app(Settings.model_validate_json(handed))
+    return Settings.model_validate_json(handed)

@@ -1,8 +1,8 @@
 """Made-up exports in the real shape, the same for the same seed. Next: `movement produce`, or whoever needs input.
 
 One file a city, named `Travel_Times - <City>.csv`. As in the real exports one city in three has its zones'
-geometry (which makes a record ten times as large), names hold non-ASCII letters, and a pair of zones stands once
-in a period.
+geometry (which makes a record ten times as large), zones lie side by side, times grow with the distance, names hold
+non-ASCII letters, and a pair of zones stands once in a period.
 """
 
 from __future__ import annotations
@@ -29,6 +29,10 @@ _QUARTERS = ("Centre", "Waterfront", "Vila Olímpia", "Hillbrow", "Chapinero", "
 _DAYS = ("Every day", "Weekdays", "Weekends")
 _TIMES = ("Daily Average", "AM Peak", "PM Peak", "Midday", "Evening", "Early Morning")
 _FIRST_DAY = date(2016, 7, 31)
+# How much longer a trip takes at these times of the day.
+_PACE = {"AM Peak": 1.35, "PM Peak": 1.45, "Early Morning": 0.8}
+# Where the cities with geometry begin in the south-west, and how far their zones are apart, in degrees.
+_CORNER, _STEP = (-71.2, 42.25), (0.02, 0.015)
 
 _MEAN = "Mean Travel Time (Seconds)"
 _LOWER = "Range - Lower Bound Travel Time (Seconds)"
@@ -100,7 +104,12 @@ def _header(index: int) -> list[str]:
 def _rows(chance: random.Random, index: int, count: int) -> Iterator[_Row]:
     """The good rows of a city: every pair of its zones in a period, then the next period."""
     # Few periods, whatever the number of rows: a start date is a folder of the lake.
-    zones = [_zone(chance, index, number) for number in range(1, max(20, math.isqrt(count // 6) + 2))]
+    number_of_zones = max(20, math.isqrt(count // 6) + 2) - 1
+    across = math.isqrt(number_of_zones) + 1
+    zones = [
+        (cell, _zone(chance, index, number, cell))
+        for number, cell in enumerate((divmod(each, across)[::-1] for each in range(number_of_zones)), 1)
+    ]
     pairs = [(origin, destination) for origin in zones for destination in zones if origin is not destination]
     periods = itertools.cycle(itertools.product(_DAYS, _TIMES, range(3)))
     made = 0
@@ -108,8 +117,8 @@ def _rows(chance: random.Random, index: int, count: int) -> Iterator[_Row]:
         days, time, block = next(periods)
         first = _FIRST_DAY + timedelta(days=28 * block)
         period = f"{first:%m/%d/%Y} - {first + timedelta(days=28):%m/%d/%Y}, {days}, {time}"
-        for origin, destination in pairs[: count - made]:
-            mean = chance.randint(60, 6000)
+        for (start, origin), (end, destination) in pairs[: count - made]:
+            mean = int((150 + 210 * math.dist(start, end)) * _PACE.get(time, 1.0) * chance.uniform(0.8, 1.25))
             lower, upper = int(mean * chance.uniform(0.4, 1)), int(mean * chance.uniform(1, 2.5))
             row: _Row = {f"Origin {part}": value for part, value in origin.items()}
             row |= {f"Destination {part}": value for part, value in destination.items()}
@@ -117,19 +126,47 @@ def _rows(chance: random.Random, index: int, count: int) -> Iterator[_Row]:
         made += len(pairs)
 
 
-def _zone(chance: random.Random, index: int, number: int) -> dict[str, str]:
+def _zone(chance: random.Random, index: int, number: int, cell: tuple[int, int]) -> dict[str, str]:
     city = _city(index)
     # The real exports leave a name empty now and then.
     name = f"{chance.choice(_STREETS)} {chance.randint(0, 999)}, {chance.choice(_QUARTERS)}, {city}"
     zone = {"Movement ID": str(number), "Display Name": "" if chance.random() < 0.01 else name}
     if _has_geometry(index):
-        longitude, latitude = chance.uniform(-71.2, -70.9), chance.uniform(42.2, 42.4)
+        column, row = cell
+        corners = [(column, row), (column + 1, row), (column + 1, row + 1), (column, row + 1)]
         ring = [
-            [round(longitude + chance.uniform(-0.01, 0.01), 6), round(latitude + chance.uniform(-0.01, 0.01), 6)]
-            for _ in range(chance.randint(8, 60))
+            point for start, end in itertools.pairwise([*corners, corners[0]]) for point in _side(index, start, end)
         ]
         zone["Geometry"] = json.dumps([*ring, ring[0]], separators=(",", ":"))
     return zone
+
+
+def _side(index: int, start: tuple[int, int], end: tuple[int, int]) -> list[list[float]]:
+    """A crooked border from one corner of the cells to the next, without its end: the same for the zones it parts."""
+    if start > end:
+        border = _border(index, end, start)
+        return border[:0:-1]
+    return _border(index, start, end)[:-1]
+
+
+def _border(index: int, start: tuple[int, int], end: tuple[int, int]) -> list[list[float]]:
+    chance = random.Random(f"{index}/{start}/{end}")  # noqa: S311
+    bends = chance.randint(1, 14)
+    (x, y), (to_x, to_y) = _moved(index, start), _moved(index, end)
+    inner = [
+        (x + (to_x - x) * share + chance.uniform(-0.05, 0.05), y + (to_y - y) * share + chance.uniform(-0.05, 0.05))
+        for share in (bend / (bends + 1) for bend in range(1, bends + 1))
+    ]
+    return [
+        [round(_CORNER[0] + across * _STEP[0], 6), round(_CORNER[1] + up * _STEP[1], 6)]
+        for across, up in ((x, y), *inner, (to_x, to_y))
+    ]
+
+
+def _moved(index: int, corner: tuple[int, int]) -> tuple[float, float]:
+    """A corner of the cells, out of its place, so that zones are not square."""
+    chance = random.Random(f"{index}/{corner}")  # noqa: S311
+    return corner[0] + chance.uniform(-0.3, 0.3), corner[1] + chance.uniform(-0.3, 0.3)
 
 
 # Kind → what it changes in a row. Each is a row of the file, and none is one that the contract accepts.

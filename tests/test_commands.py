@@ -12,7 +12,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 
+from jobs.contract.aws import client
 from jobs.contract.settings import Settings
 from jobs.sink.lake import lake_at
 from local import server
@@ -114,9 +116,20 @@ def test_a_killed_stream_started_again_has_each_record_once(lake_settings: Setti
 
 
 def test_the_same_job_runs_under_spark_submit(lake_settings: Settings, tmp_path: Path) -> None:
+    """With arguments as Glue passes them: its own among ours, one --set for all, a configuration in S3."""
     put(lake_settings, [record(), b"bad"])
-    settings = [f"lake={lake_settings.lake}", f"database={lake_settings.database}"]
-    settings.append(f"stream.name={lake_settings.stream.name}")
+    settings = {"lake": lake_settings.lake, "stream.name": lake_settings.stream.name}
+    bucket = lake_settings.lake.split("/")[2]
+    config = yaml.safe_dump({"database": lake_settings.database}).encode()
+    client("s3").put_object(Bucket=bucket, Key="conf/mine.yaml", Body=config)
+    arguments = {
+        "--JOB_NAME": "uber-movement-streaming",
+        "--job-language": "python",
+        "--config": f"s3://{bucket}/conf/mine.yaml",
+        "--set": json.dumps(settings),
+        "--region": "us-east-1",
+        "--conf": "spark.executorEnv.AWS_REGION=us-east-1",  # not short for --config
+    }
 
     done = subprocess.run(
         [
@@ -124,10 +137,10 @@ def test_the_same_job_runs_under_spark_submit(lake_settings: Settings, tmp_path:
             *("--master", "local[2]"),
             str(ROOT / "jobs" / "stream_job.py"),
             *("--until-drained", "--json", "result.json"),
-            *(part for each in settings for part in ("--set", each)),
+            *(part for pair in arguments.items() for part in pair),
         ],
         cwd=tmp_path,
-        env=environment(),
+        env={name: text for name, text in environment().items() if name not in ("AWS_REGION", "AWS_DEFAULT_REGION")},
         capture_output=True,
         text=True,
         timeout=180,
@@ -157,11 +170,16 @@ def test_the_demo_accounts_for_every_record_and_says_so(tmp_path: Path, exports:
         )
         assert result["processed_batch"] == 3153
         assert result["parity"] == {"equal": True, "only_stream": 0, "only_batch": 0}
+        assert result["gold"] == {"corridors": 3153, "corridor_history": 3153, "city_summary": 3, "zones": 3156}
         assert "Stream and batch path agree" in done.stdout
         assert "Every record is accounted for" in done.stdout
         for noise in ("Traceback", "WARN", "log4j", "Exception"):
             assert noise not in done.stdout + done.stderr
         assert (tmp_path / ".movement" / "demo.log").is_file()
+        assert result["report"] == str(tmp_path / ".movement" / "report.html")
+        assert f"page      {result['report']}" in done.stdout
+        assert "a page to look at: 3,153 corridors in 3 cities" in done.stderr
+        assert Path(result["report"]).read_text(encoding="utf-8").startswith("<!doctype html>")
         assert server.find(_state(tmp_path)) is not None, "the embedded AWS goes on running, to look around in"
     finally:
         movement("local", "down", cwd=tmp_path)

@@ -19,7 +19,7 @@ import pytest
 
 from jobs.catalog.glue import GlueCatalog, lake_tables
 from jobs.contract.aws import client
-from jobs.contract.errors import MovementError
+from jobs.contract.errors import MovementError, TerminalError
 from jobs.contract.partitions import parse_partition_path, partition_path
 from jobs.contract.settings import Settings
 from jobs.contract.table import load_contract
@@ -238,6 +238,29 @@ def test_it_drains_to_the_tip_of_its_start_although_producers_go_on(
     numbers = _numbers(lake_settings)
     assert result.read == len(numbers) >= 50
     assert numbers == list(range(len(numbers)))
+
+
+def test_the_ledger_waits_for_the_catalog(
+    spark: SparkSession, lake_settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(lake_settings, (record(n=number) for number in range(5)))
+    real = GlueCatalog.register
+
+    def refuse_processed(self: GlueCatalog, table: str, partitions: list[str]) -> int:
+        if table == "processed":
+            raise TerminalError("register partitions of processed: given up")
+        return real(self, table, partitions)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(GlueCatalog, "register", refuse_processed)
+        with pytest.raises(TerminalError, match="given up"):
+            drain(spark, lake_settings)
+    assert list(lake_at(lake_settings.lake).list("_ledger/")) == []
+
+    assert drain(spark, lake_settings).processed == 5
+    assert _numbers(lake_settings) == list(range(5))
+    assert catalogued(lake_settings) == folders(lake_settings)
+    assert len(list(lake_at(lake_settings.lake).list("_ledger/"))) == 1
 
 
 def test_a_stop_ends_after_the_batch_in_hand(spark: SparkSession, tmp_path: Path, embedded_aws: object) -> None:

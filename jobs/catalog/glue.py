@@ -7,28 +7,33 @@ Source: https://docs.aws.amazon.com/glue/latest/webapi/ (CreateTable, BatchCreat
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from botocore.exceptions import ClientError
 
+from jobs.catalog.glue_tables import BATCH, EXISTS, MISSING, GlueTables, chunks, create
+from jobs.catalog.patience import Patience
 from jobs.contract.aws import error_code, explained
-from jobs.contract.errors import TransientError
 from jobs.contract.faults import point
-from jobs.contract.partitions import NULL_PARTITION, parse_partition_path
+from jobs.contract.partitions import NULL_PARTITION, parse_partition_path, partition_path
 from jobs.contract.table import ColumnType, TableContract
 
-_BATCH = 100  # partitions in one BatchCreatePartition, AWS's limit
-_EXISTS = "AlreadyExistsException"
 _HIVE_TYPES = {"long": "bigint"}
+# Of a partition as GetPartition describes it, what UpdatePartition takes back.
+_PARTITION_KEYS = ("Values", "Parameters", "LastAccessTime", "LastAnalyzedTime")
 
 Columns = Sequence[tuple[str, ColumnType, str]]
 
 
 @dataclass(frozen=True)
 class LakeTable:
-    """A table of the lake as Glue sees it: `name` is also its folder."""
+    """A table of the lake as Glue sees it: `name` is also its folder, unless `folder` says otherwise.
+
+    `parameters` stand beside the classification. `path_in_serde`: the location stands there too, as Spark wants it.
+    """
 
     name: str
     comment: str
@@ -36,6 +41,9 @@ class LakeTable:
     partitions: Columns
     storage: Mapping[str, Any]
     classification: str
+    folder: str = ""
+    parameters: Mapping[str, str] = field(default_factory=dict)
+    path_in_serde: bool = False
 
 
 _PARQUET = {
@@ -114,48 +122,97 @@ def batch_tables(contract: TableContract) -> tuple[LakeTable, ...]:
 class GlueCatalog:
     """One database of the catalog. `glue` is a boto3 Glue client.
 
-    Raises AwsAccessError where permission is missing, TransientError where AWS kept failing.
+    Raises AwsAccessError where permission is missing, TerminalError where AWS kept failing.
     """
 
-    def __init__(self, glue: Any, database: str, lake: str) -> None:
+    def __init__(self, glue: Any, database: str, lake: str, sleep: Callable[[float], None] = time.sleep) -> None:
         self._glue = glue
         self._database = database
         self._lake = lake
+        self._patience = Patience(sleep)
+        self._glue_tables = GlueTables(glue, database, self._patience)
         self._tables: dict[str, LakeTable] = {}
+        self._shapes: dict[str, dict[str, Any]] = {}
         self._known: set[tuple[str, str]] = set()
 
     def ensure_tables(self, tables: Iterable[LakeTable]) -> None:
-        """Creates the database and the tables where they are missing; `register` then knows these tables."""
-        with explained(f"create Glue database {self._database}"):
-            self._create(self._glue.create_database, DatabaseInput={"Name": self._database})
-        for table in tables:
-            with explained(f"create Glue table {self._database}.{table.name}"):
-                self._create(self._glue.create_table, DatabaseName=self._database, TableInput=self._table_input(table))
-            self._tables[table.name] = table
+        """Creates the database and the tables where they are missing, and brings those that are there up to the
+        contract, their partitions included (`evolution`); `register` then knows these tables.
 
-    def register(self, table: str, partitions: Iterable[str]) -> int:
+        Raises IncompatibleSchemaError, before anything is changed, where a table cannot follow the contract.
+        """
+        by_name = {table.name: table for table in tables}
+        self._shapes |= self._glue_tables.ensure(self._table_input(table) for table in by_name.values())
+        self._tables |= by_name
+
+    def register(self, table: str, partitions: Iterable[str], locations: Mapping[str, str] | None = None) -> int:
         """Registers folders such as `city=Paris/start_date=2016-09-03`; the number that this call sent.
 
-        A folder that this process has registered before is not sent again.
+        A folder that this process has registered before is not sent again. A partition that is there already, and
+        was registered under an older contract, is brought up to this one; it stays where it is: only `relocate` moves
+        it. `locations`: where partitions lie that do not lie in their plain folder, relative to the lake.
         """
         new = [folder for folder in dict.fromkeys(partitions) if (table, folder) not in self._known]
-        for chunk in _chunks(new, _BATCH):
+        where = {"DatabaseName": self._database, "TableName": table}
+        for chunk in chunks(new, BATCH):
             point("catalog.registering")
-            inputs = [self._partition_input(self._tables[table], folder) for folder in chunk]
-            with explained(f"register {len(chunk)} partitions of {self._database}.{table}"):
-                answer = self._glue.batch_create_partition(
-                    DatabaseName=self._database, TableName=table, PartitionInputList=inputs
+            inputs = [
+                self._partition_input(self._tables[table], folder, (locations or {}).get(folder)) for folder in chunk
+            ]
+            there = self._patience.batch(
+                f"register {len(chunk)} partitions of {self._database}.{table}",
+                lambda entries: self._glue.batch_create_partition(**where, PartitionInputList=entries),
+                {tuple(entry["Values"]): entry for entry in inputs},
+                values_key="PartitionValues",
+                harmless=EXISTS,
+            )
+            if there:
+                found = self._patience.call(
+                    f"look up {len(there)} partitions of {self._database}.{table}",
+                    self._glue.batch_get_partition,
+                    **where,
+                    PartitionsToGet=[{"Values": list(values)} for values in there],
                 )
-            for failed in answer.get("Errors", []):
-                detail = failed.get("ErrorDetail", {})
-                if detail.get("ErrorCode") != _EXISTS:
-                    raise TransientError(
-                        f"register partition {failed.get('PartitionValues')} of {self._database}.{table}: "
-                        f"{detail.get('ErrorCode')}: {detail.get('ErrorMessage')}"
-                    )
+                self._glue_tables.bring_partitions_up(self._shapes[table], found["Partitions"])
             self._known.update((table, folder) for folder in chunk)
             point("catalog.registered")
         return len(new)
+
+    def relocate(self, table: str, partition: str, location: str) -> None:
+        """Makes the partition's readers look in `location` (relative to the lake) from their next look on.
+
+        What else the catalog says of the partition stays; one that is not registered is, there.
+        """
+        found = self._partition_input(self._tables[table], partition, location)
+        names = {"DatabaseName": self._database, "TableName": table}
+        with explained(f"move partition {partition} of {self._database}.{table}"):
+            try:
+                standing = self._glue.get_partition(**names, PartitionValues=found["Values"])["Partition"]
+            except ClientError as error:
+                if error_code(error) != MISSING:
+                    raise
+                create(self._glue.create_partition, **names, PartitionInput=found)
+                return
+            kept = {key: standing[key] for key in _PARTITION_KEYS if key in standing}
+            storage = {**standing["StorageDescriptor"], "Location": found["StorageDescriptor"]["Location"]}
+            self._glue.update_partition(
+                **names, PartitionValueList=found["Values"], PartitionInput={**kept, "StorageDescriptor": storage}
+            )
+
+    def locations(self, table: str) -> dict[str, str]:
+        """Partition `city=…/start_date=…` → the location that the catalog names, as readers get it."""
+        names = [name for name, _, _ in self._tables[table].partitions]
+        with explained(f"list partitions of {self._database}.{table}"):
+            pages = self._glue.get_paginator("get_partitions").paginate(
+                DatabaseName=self._database, TableName=table, ExcludeColumnSchema=True
+            )
+            return {
+                partition_path(names, dict(zip(names, found["Values"], strict=True))): found["StorageDescriptor"][
+                    "Location"
+                ]
+                for page in pages
+                for found in page["Partitions"]
+            }
 
     def partitions(self, table: str) -> list[dict[str, str]]:
         """The values of every partition of a table, by column."""
@@ -168,34 +225,40 @@ class GlueCatalog:
                 dict(zip(names, partition["Values"], strict=True)) for page in pages for partition in page["Partitions"]
             ]
 
-    @staticmethod
-    def _create(call: Any, **arguments: Any) -> None:
-        try:
-            call(**arguments)
-        except ClientError as error:
-            if error_code(error) != _EXISTS:
-                raise
-
     def _table_input(self, table: LakeTable) -> dict[str, Any]:
         return {
             "Name": table.name,
             "Description": table.comment,
             "TableType": "EXTERNAL_TABLE",
-            "Parameters": {"classification": table.classification, "EXTERNAL": "TRUE"},
+            "Parameters": {"classification": table.classification, "EXTERNAL": "TRUE", **table.parameters},
             "PartitionKeys": _columns(table.partitions),
-            "StorageDescriptor": self._storage(table, ""),
+            "StorageDescriptor": self._storage(table, f"{table.folder or table.name}/"),
         }
 
-    def _partition_input(self, table: LakeTable, folder: str) -> dict[str, Any]:
+    def _partition_input(self, table: LakeTable, folder: str, location: str | None = None) -> dict[str, Any]:
         values = parse_partition_path(folder)
+        # The columns in the table's order, for readers that go by position.
+        columns = self._shapes[table.name]["StorageDescriptor"]["Columns"]
         return {
             "Values": [values[name] or NULL_PARTITION for name, _, _ in table.partitions],
-            "StorageDescriptor": self._storage(table, folder + "/"),
+            "StorageDescriptor": {
+                **self._storage(table, location or f"{table.folder or table.name}/{folder}/"),
+                "Columns": columns,
+            },
         }
 
-    def _storage(self, table: LakeTable, folder: str) -> dict[str, Any]:
-        root = self._lake if "://" in self._lake else f"file://{self._lake}"
-        return {**table.storage, "Location": f"{root}/{table.name}/{folder}", "Columns": _columns(table.columns)}
+    def _storage(self, table: LakeTable, location: str) -> dict[str, Any]:
+        address = f"{self.root}/{location}"
+        storage = {**table.storage, "Location": address, "Columns": _columns(table.columns)}
+        if table.path_in_serde:
+            serde = storage["SerdeInfo"]
+            storage["SerdeInfo"] = {**serde, "Parameters": {**serde["Parameters"], "path": address}}
+        return storage
+
+    @property
+    def root(self) -> str:
+        """The lake's address as locations in the catalog begin."""
+        return self._lake if "://" in self._lake else f"file://{self._lake}"
 
 
 def _columns(columns: Columns) -> list[dict[str, str]]:
@@ -203,7 +266,3 @@ def _columns(columns: Columns) -> list[dict[str, str]]:
         {"Name": name, "Type": _HIVE_TYPES.get(kind, kind), "Comment": " ".join(comment.split())[:255]}
         for name, kind, comment in columns
     ]
-
-
-def _chunks(items: Sequence[str], size: int) -> Iterator[Sequence[str]]:
-    return (items[start : start + size] for start in range(0, len(items), size))

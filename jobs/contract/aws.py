@@ -49,6 +49,15 @@ def region() -> str | None:
     return os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or boto3.Session().region_name
 
 
+def use_region(name: str | None) -> None:
+    """Makes `name` this process's region, unless the environment names one or `name` is None.
+
+    For a job's `--region`: not every platform tells a driver where it runs.
+    """
+    if name and not (os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")):
+        os.environ["AWS_REGION"] = name
+
+
 def client(service: str, *, connections: int = 10, **config: Any) -> Any:
     """A boto3 client of `service`, retrying throttles and 5xx with jittered back-off (botocore's standard mode).
 

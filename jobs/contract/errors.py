@@ -23,6 +23,10 @@ class ConfigurationError(TerminalError):
     """A setting, an option or the contract is wrong. Raised before anything is started."""
 
 
+class IncompatibleSchemaError(ConfigurationError):
+    """The contract has changed in a way that the tables, and the files that are there, cannot follow."""
+
+
 class AwsAccessError(TerminalError):
     """AWS refused: no credentials, no permission, or the thing named does not exist."""
 

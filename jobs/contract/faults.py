@@ -27,19 +27,37 @@ POINTS = (
     "ledger.committing",
     "ledger.committed",
 )
+# Of what moves partitions, and of a batch whose partitions have moved meanwhile.
+MOVE_POINTS = (
+    "move.announced",
+    "move.filled",
+    "move.awaited",
+    "move.complete",
+    "move.relocated",
+    "move.switched",
+    "sweep.deleted",
+    "settle.copied",
+)
+# Of `movement replay --raw`, around those.
+REBUILD_POINTS = ("rebuild.staged", "rebuild.planned", "rebuild.moved", "rebuild.amended", "rebuild.cleared")
+# In `movement replay --quarantine`, in the order in which a chunk of records passes them.
+REPLAY_POINTS = ("replay.opening", "replay.opened", "replay.sent", "replay.closed")
+# On the driver of the gold job, for each table.
+GOLD_POINTS = ("gold.writing", "gold.written")
+_ALL = POINTS + MOVE_POINTS + REBUILD_POINTS + REPLAY_POINTS + GOLD_POINTS
 
 _ARMED, _, _NUMBER = os.environ.get("MOVEMENT_FAULT", "").partition(":")
 _passed: Counter[str] = Counter()
 
 if _ARMED:
-    if _ARMED not in POINTS:
-        raise ValueError(f"MOVEMENT_FAULT={_ARMED}: no such point; there are {', '.join(POINTS)}")
+    if _ARMED not in _ALL:
+        raise ValueError(f"MOVEMENT_FAULT={_ARMED}: no such point; there are {', '.join(_ALL)}")
     # The first process to come here is the driver; Spark's workers inherit its environment.
     os.environ.setdefault("MOVEMENT_FAULT_DRIVER", str(os.getpid()))
 
 
 def point(name: str) -> None:
-    """A gap between two steps, called `name` in POINTS."""
+    """A gap between two steps, called `name` in POINTS or GOLD_POINTS."""
     if name == _ARMED:
         _passed[name] += 1
         if _passed[name] == int(_NUMBER or 1):

@@ -7,8 +7,9 @@ standard environment variables and profiles.
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -16,7 +17,11 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from jobs.contract.compact_settings import CompactSettings
+from jobs.contract.deploy_settings import S3_FOLDER, DeploySettings
 from jobs.contract.errors import ConfigurationError
+from jobs.contract.observe_settings import ObserveSettings
+from jobs.contract.reading_settings import GoldSettings, ReportSettings
 from jobs.contract.table import find_configuration
 from jobs.contract.validation import explain
 from jobs.contract.yaml_file import read_yaml
@@ -213,7 +218,7 @@ class Settings(_Model):
     """Everything that can be set. Frozen; made by `load_settings`."""
 
     contract: Annotated[
-        str, Field(description="The table's contract: a path, or the name of a file that ships in conf/")
+        str, Field(description="The table's contract: a path, s3://…, or the name of a file that ships in conf/")
     ] = "travel_times.yaml"
     lake: Annotated[str, Field(description="Where the lake lies: s3://bucket/prefix, or a folder of this machine")] = (
         "s3://movement-lake/lake"
@@ -227,14 +232,19 @@ class Settings(_Model):
     source: SourceSettings = SourceSettings()
     stream_job: StreamJobSettings = StreamJobSettings()
     sink: SinkSettings = SinkSettings()
+    observe: ObserveSettings = ObserveSettings()
+    compact: CompactSettings = CompactSettings()
+    gold: GoldSettings = GoldSettings()
     spark: SparkSettings = SparkSettings()
     local: LocalSettings = LocalSettings()
+    deploy: DeploySettings = DeploySettings()
+    report: ReportSettings = ReportSettings()
 
     @field_validator("lake")
     @classmethod
     def _lake_is_a_place(cls, value: str) -> str:
         if "://" in value:
-            if not re.fullmatch(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9!_.*'()=/-]+)?/?", value):
+            if not re.fullmatch(S3_FOLDER, value):
                 raise ValueError("allowed: s3://bucket/prefix, or a folder of this machine")
             return value.rstrip("/")
         if not value:
@@ -251,13 +261,15 @@ def load_settings(config: str | None = None, overrides: Iterable[str] = ()) -> S
     """Settings from the YAML file `config` (None: defaults alone) and `key=value` overrides, which win.
 
     A value is read as YAML: `sink.raw_compression_level=9` is a number, `source.fail_on_data_loss=false` a
-    boolean. Raises ConfigurationError naming the file or `--set`, the key, the value and what is allowed.
+    boolean. An override may also be a JSON object of many, `{"lake": "s3://b/p", "stream.name": "s"}`: Glue, whose
+    arguments are a map, takes `--set` but once. Raises ConfigurationError naming the file or `--set`, the key, the
+    value and what is allowed.
     """
     layered: dict[str, Any] = {}
     origins: dict[str, str] = {}
     if config is not None:
         _lay_over(layered, _read(find_configuration(config)), str(config), origins)
-    for override in overrides:
+    for override in each_override(overrides):
         key, separator, text = override.partition("=")
         if not separator or not key.strip():
             raise ConfigurationError(f"--set {override}: not of the form key=value, such as stream.name=my-stream")
@@ -276,6 +288,20 @@ def load_settings(config: str | None = None, overrides: Iterable[str] = ()) -> S
         return Settings.model_validate(layered)
     except ValidationError as error:
         raise ConfigurationError(explain(error, Settings, origin)) from error
+
+
+def each_override(overrides: Iterable[str]) -> Iterator[str]:
+    """The overrides as `key=value` each, those of JSON objects included. Raises ConfigurationError."""
+    for override in overrides:
+        if not override.lstrip().startswith("{"):
+            yield override
+            continue
+        try:
+            content = json.loads(override)
+        except ValueError as error:
+            raise ConfigurationError(f"--set {override}: not readable as a JSON object: {error}") from error
+        for key, value in content.items():
+            yield f"{key}={value if isinstance(value, str) else json.dumps(value)}"
 
 
 def _read(path: Path) -> Mapping[str, Any]:

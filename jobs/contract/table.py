@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from jobs.contract.errors import ConfigurationError
 from jobs.contract.rejects import UNPARSABLE
+from jobs.contract.s3_file import fetched
 from jobs.contract.validation import explain
 from jobs.contract.yaml_file import read_yaml
 
@@ -194,7 +195,9 @@ class TableContract(_Model):
 
 
 def find_configuration(name: str) -> Path:
-    """A configuration file: the path as given, else one of that name that ships in `conf/`."""
+    """A configuration file: the path or s3:// address as given, else one of that name that ships in `conf/`."""
+    if name.startswith("s3://"):
+        return fetched(name)
     path = Path(name)
     if path.is_file():
         return path

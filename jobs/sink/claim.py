@@ -59,7 +59,11 @@ class Claim:
         *,
         beat_seconds: float = BEAT_SECONDS,
         lease_seconds: float = LEASE_SECONDS,
+        holder: str = "job on the checkpoint",
+        remedy: str = "stop the other, or give this one a checkpoint of its own (stream_job.checkpoint)",
     ) -> None:
+        """`holder` and `remedy` are how errors call who holds a claim, and what they advise."""
+        self._holder, self._remedy = holder, remedy
         self._lake = lake
         self._checkpoint = checkpoint
         self._path = f"_claims/{hashlib.sha256(checkpoint.encode()).hexdigest()[:16]}.json"
@@ -151,9 +155,17 @@ class Claim:
 
     def _lost(self, why: str) -> AlreadyRunningError:
         return AlreadyRunningError(
-            f"another job on the checkpoint {self._checkpoint} {why}. Nothing was written by this one: stop the other, "
-            "or give this one a checkpoint of its own (stream_job.checkpoint)"
+            f"another {self._holder} {self._checkpoint} {why}. Nothing was written by this one: {self._remedy}"
         )
+
+
+def is_alive(entry: ClaimEntry) -> bool | None:
+    """Whether the claim's holder runs; None where that cannot be told from here: it is another machine's."""
+    if entry.released is not None:
+        return False
+    if not entry.machine or entry.machine != _machine():
+        return None
+    return _process_start(entry.pid) == entry.process_start
 
 
 def _machine() -> str:

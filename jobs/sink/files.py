@@ -7,12 +7,12 @@ same records, so that repeating it changes nothing.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, BinaryIO, Protocol
 
 from jobs.contract.faults import point
 from jobs.sink.lake import Lake
-from jobs.sink.report import Kind, WrittenFile
+from jobs.sink.report import Kind, ShardRun, WrittenFile
 
 
 class Encoder(Protocol):
@@ -45,26 +45,34 @@ class OpenFiles:
     MAX_WAITING_BYTES = 64 * 1024 * 1024
 
     def __init__(
-        self, lake: Lake, kind: Kind, name: str, open_encoder: Callable[[BinaryIO], Encoder], target_bytes: int
+        self,
+        lake: Lake,
+        kind: Kind,
+        name: str,
+        open_encoder: Callable[[BinaryIO], Encoder],
+        target_bytes: int,
+        locations: Mapping[str, str] | None = None,
     ) -> None:
+        """`locations`: the folders of partitions that lie elsewhere than in `<kind>/<partition>/`."""
+        self._locations = locations or {}
         self._lake = lake
         self._kind: Kind = kind
         self._name = name
         self._open_encoder = open_encoder
         self._target_bytes = target_bytes
-        self._open: dict[str, tuple[BinaryIO, Encoder, int]] = {}
+        self._open: dict[str, tuple[BinaryIO, Encoder, int, tuple[ShardRun, ...]]] = {}
         self._numbers: dict[str, int] = {}
         self.written: list[WrittenFile] = []
 
-    def write(self, partition: str, rows: Any) -> None:
-        """Adds rows to the partition's file."""
+    def write(self, partition: str, rows: Any, runs: tuple[ShardRun, ...] = ()) -> None:
+        """Adds rows to the partition's file; `runs`: which records they are, where the ledger is to say it."""
         if partition not in self._open:
             if len(self._open) >= self.MAX_OPEN:
                 self.close()
             file: BinaryIO = tempfile.TemporaryFile()  # noqa: SIM115 - closed when it is put into the lake
-            self._open[partition] = (file, self._open_encoder(file), 0)
-        file, encoder, count = self._open[partition]
-        self._open[partition] = (file, encoder, count + encoder.write(rows))
+            self._open[partition] = (file, self._open_encoder(file), 0, ())
+        file, encoder, count, before = self._open[partition]
+        self._open[partition] = (file, encoder, count + encoder.write(rows), joined(before, runs))
         self._bound_memory()
         if file.tell() >= self._target_bytes:
             self._put(partition)
@@ -75,7 +83,7 @@ class OpenFiles:
             self._put(partition)
 
     def _bound_memory(self) -> None:
-        encoders = [encoder for _, encoder, _ in self._open.values()]
+        encoders = [encoder for _, encoder, _, _ in self._open.values()]
         waiting = sum(encoder.waiting for encoder in encoders)
         if waiting <= self.MAX_WAITING_BYTES:
             return
@@ -86,15 +94,24 @@ class OpenFiles:
             encoder.flush()
 
     def _put(self, partition: str) -> None:
-        file, encoder, count = self._open.pop(partition)
+        file, encoder, count, runs = self._open.pop(partition)
         encoder.close()
         number = self._numbers.get(partition, 0)
         self._numbers[partition] = number + 1
-        path = f"{self._kind}/{partition}/{self._name}-{number:03d}{encoder.suffix}"
+        folder = self._locations.get(partition) or f"{self._kind}/{partition}/"
+        path = f"{folder}{self._name}-{number:03d}{encoder.suffix}"
         size = file.tell()
         file.seek(0)
         point("file.encoded")
         self._lake.put(path, file)
         point("file.put")
         file.close()
-        self.written.append(WrittenFile(self._kind, path, partition, count, size))
+        self.written.append(WrittenFile(self._kind, path, partition, count, size, runs))
+
+
+def joined(before: tuple[ShardRun, ...], after: tuple[ShardRun, ...]) -> tuple[ShardRun, ...]:
+    """The runs of lines that follow each other; where one goes on with the same shard, both are one."""
+    if before and after and before[-1].shard == after[0].shard:
+        both = ShardRun(after[0].shard, before[-1].first, after[0].last, before[-1].records + after[0].records)
+        return (*before[:-1], both, *after[1:])
+    return before + after

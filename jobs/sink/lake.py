@@ -59,6 +59,14 @@ class Lake(Protocol):
         """(path, bytes) of every file whose path starts with `prefix`."""
         ...
 
+    def copy(self, source: str, target: str) -> bool:
+        """Copies a file whole, over what may stand there; False, and nothing written, where there is no source."""
+        ...
+
+    def folders(self, prefix: str) -> Iterator[str]:
+        """The names of the folders directly below `prefix`, which ends with `/`; what they hold is not listed."""
+        ...
+
     def delete(self, paths: Iterable[str]) -> None:
         """Deletes files; one that is gone already is no error."""
 
@@ -129,6 +137,30 @@ class S3Lake:
                 for found in page.get("Contents", []):
                     yield found["Key"].removeprefix(self._prefix), found["Size"]
 
+    def copy(self, source: str, target: str) -> bool:
+        with explained(f"copy {self.uri}/{source} to {self.uri}/{target}"):
+            try:
+                # Within S3, in one request: it takes files of up to 5 GiB.
+                self._s3.copy_object(
+                    Bucket=self._bucket,
+                    Key=self._prefix + target,
+                    CopySource={"Bucket": self._bucket, "Key": self._prefix + source},
+                )
+            except ClientError as error:
+                if error_code(error) in ("NoSuchKey", "404"):
+                    return False
+                raise
+        return True
+
+    def folders(self, prefix: str) -> Iterator[str]:
+        with explained(f"list {self.uri}/{prefix}"):
+            pages = self._s3.get_paginator("list_objects_v2").paginate(
+                Bucket=self._bucket, Prefix=self._prefix + prefix, Delimiter="/"
+            )
+            for page in pages:
+                for found in page.get("CommonPrefixes", []):
+                    yield found["Prefix"].removesuffix("/").rpartition("/")[2]
+
     def delete(self, paths: Iterable[str]) -> None:
         keys = [{"Key": self._prefix + path} for path in paths]
         for start in range(0, len(keys), _DELETE_LIMIT):
@@ -190,6 +222,19 @@ class FolderLake:
             path = found.relative_to(self._root).as_posix()
             if path.startswith(prefix) and found.is_file():
                 yield path, found.stat().st_size
+
+    def copy(self, source: str, target: str) -> bool:
+        try:
+            with (self._root / source).open("rb") as content:
+                self.put(target, content)
+        except FileNotFoundError:
+            return False
+        return True
+
+    def folders(self, prefix: str) -> Iterator[str]:
+        folder = self._root / prefix
+        if folder.is_dir():
+            yield from sorted(found.name for found in folder.iterdir() if found.is_dir())
 
     def delete(self, paths: Iterable[str]) -> None:
         for path in paths:

@@ -5,6 +5,9 @@
 
 from __future__ import annotations
 
+import io
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 
 import msgspec
@@ -12,15 +15,22 @@ import msgspec
 from jobs.contract.errors import AlreadyRunningError, BatchMismatchError
 from jobs.contract.faults import point
 from jobs.sink.lake import Lake
+from jobs.sink.layout import ASIDE
 from jobs.sink.report import Kind, Report
 
+# The folder of the batch job's entries (`batch_ledger.QUERY`), which are of another kind.
+BATCH_PATH = "batch"
+_READERS = 16
 TABLES: tuple[Kind, ...] = ("raw", "processed", "quarantine")
 
 
 class LedgerEntry(msgspec.Struct):
     """What a batch did. Times are UTC; `seconds` are of the driver's clock, `report.seconds` summed over tasks.
 
-    `alarms`: what somebody should look at, in words, such as too many rejected records.
+    `alarms`: what somebody should look at, in words, such as too many rejected records. `registered`: partitions that
+    the job sent to the catalog for the first time since its start.
+    `rebuilt_at`: when `movement replay --raw` read the batch anew; counts, partitions and quarantine files are then
+    those of that time, and its rows stand in files that no entry names (`live_files.files_of` finds them).
     """
 
     query: str
@@ -32,7 +42,52 @@ class LedgerEntry(msgspec.Struct):
     partitions: dict[Kind, list[str]]
     seconds: dict[str, float]
     alarms: list[str] = []
+    registered: int = 0
+    rebuilt_at: datetime | None = None
     version: int = 1
+
+
+def is_final(lake: Lake, batch: str) -> bool:
+    """Whether the batch `<query>-<batch>` has an entry."""
+    query, _, number = batch.rpartition("-")
+    return lake.get(f"_ledger/{query}/{number}.json") is not None
+
+
+def final_batches(lake: Lake, queries: Iterable[str]) -> set[str]:
+    """`<query>-<batch>` of every batch of the queries that has an entry."""
+    found = set()
+    for query in queries:
+        for path, _ in lake.list(f"_ledger/{query}/"):
+            number = path.rpartition("/")[2].removesuffix(".json")
+            if number.isdigit():
+                found.add(f"{query}-{number}")
+    return found
+
+
+def entries(lake: Lake) -> list[LedgerEntry]:
+    """Every streaming batch that is final, of all queries, by the time of its end."""
+    paths = []
+    for path, _ in lake.list("_ledger/"):
+        _, query, name = path.split("/")
+        if query != BATCH_PATH and name.removesuffix(".json").isdigit():
+            paths.append(path)
+    with ThreadPoolExecutor(_READERS) as readers:
+        contents = list(readers.map(lake.get, paths))
+    found = [msgspec.json.decode(content or b"", type=LedgerEntry) for content in contents]
+    return sorted(found, key=lambda entry: (entry.finished_at, entry.query, entry.batch))
+
+
+def amend(lake: Lake, entry: LedgerEntry) -> None:
+    """Puts a rebuilt batch's entry in place of the one before. Raises BatchMismatchError where counts do not add up.
+
+    Whoever calls it holds the claim on the table: nobody else changes an entry that is there.
+    """
+    check_counts(entry)
+    lake.put(f"_ledger/{entry.query}/{entry.batch}.json", io.BytesIO(_encoded(entry)))
+
+
+def _encoded(entry: LedgerEntry) -> bytes:
+    return msgspec.json.format(msgspec.json.encode(entry))
 
 
 class Ledger:
@@ -51,35 +106,59 @@ class Ledger:
         point("ledger.looked_up")
         return None if content is None else msgspec.json.decode(content, type=LedgerEntry)
 
+    def following(self, batch: int) -> Iterator[LedgerEntry]:
+        """The entries after `batch`, in order: final batches are numbered without a gap, from 0.
+
+        One request for each, a few at once, and one for the end; nothing is listed, however long the ledger is.
+        """
+        at_once = 1  # mostly nothing has come since the last look, or one batch
+        with ThreadPoolExecutor(_READERS) as readers:
+            while True:
+                numbers = range(batch + 1, batch + 1 + at_once)
+                for entry in readers.map(self.entry, numbers):
+                    if entry is None:
+                        return
+                    yield entry
+                batch, at_once = batch + at_once, min(2 * at_once, _READERS)
+
     def commit(self, entry: LedgerEntry) -> None:
         """Makes a batch final. Raises BatchMismatchError where its counts do not add up, AlreadyRunningError
         where another process has made the same batch final meanwhile."""
         check_counts(entry)
         point("ledger.committing")
-        if not self._lake.put_if_absent(self._path(entry.batch), msgspec.json.format(msgspec.json.encode(entry))):
+        if not self._lake.put_if_absent(self._path(entry.batch), _encoded(entry)):
             raise AlreadyRunningError(
                 f"batch {entry.batch} of query {self.query} in {self._lake.uri} was written by another process "
                 "meanwhile: two jobs share one checkpoint; stop one of them"
             )
         point("ledger.committed")
 
+    def leftovers(self, batch: int) -> list[str]:
+        """The batch's files in the tables, found by their names: lists every table."""
+        prefix = f"{self.query}-{batch}-"
+        return [
+            path
+            for table in (*TABLES, ASIDE)
+            for path, _ in self._lake.list(f"{table}/")
+            if path.rpartition("/")[2].startswith(prefix)
+        ]
+
     def remove_leftovers(self, batch: int) -> list[str]:
         """Deletes the files that a dead run of this batch left in the tables; the paths deleted.
 
         Only for a batch without an entry, and only the first one after a start can have any.
         """
-        prefix = f"{self.query}-{batch}-"
-        found = [
-            path
-            for table in TABLES
-            for path, _ in self._lake.list(f"{table}/")
-            if path.rpartition("/")[2].startswith(prefix)
-        ]
+        found = self.leftovers(batch)
         self._lake.clear_drafts()
         point("leftovers.listed")
         self._lake.delete(found)
         point("leftovers.deleted")
         return found
+
+
+def queries(lake: Lake) -> list[str]:
+    """The streaming queries that have a ledger in the lake: one for each checkpoint there ever was."""
+    return sorted(set(lake.folders("_ledger/")) - {BATCH_PATH})
 
 
 def check_counts(entry: LedgerEntry) -> None:

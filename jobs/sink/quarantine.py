@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable, Mapping
+import gzip
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 
 import msgspec
@@ -55,6 +56,16 @@ def quarantine_lines(records: pa.RecordBatch, rejections: Mapping[int, Rejection
         )
         encoded.append(_encode(line))
     return pa.array(encoded, pa.binary())
+
+
+def record_bytes(line: QuarantinedRecord) -> bytes:
+    """The record's exact bytes, out of its line."""
+    return line.payload.encode() if line.encoding == "utf-8" else base64.b64decode(line.payload, validate=True)
+
+
+def lines_of(content: bytes) -> Iterator[QuarantinedRecord]:
+    """The lines of a file of quarantine, in order."""
+    return (msgspec.json.decode(line, type=QuarantinedRecord) for line in gzip.decompress(content).split(b"\n")[:-1])
 
 
 def _as_text(data: bytes) -> tuple[str, str]:

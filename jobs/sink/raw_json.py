@@ -10,6 +10,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from isal import isal_zlib
 
+from jobs.sink.report import ShardRun
+
 _GZIP = 31  # zlib's window bits for a gzip header and trailer
 # Up to here ISA-L compresses, five times as fast as zlib and as small as its level 3.
 _FAST_LEVELS = 3
@@ -49,6 +51,16 @@ def lines(data: pa.BinaryArray) -> pa.BinaryArray:
         if breaking in content:
             data = pc.replace_substring(data, breaking, b" ")
     return data
+
+
+def runs(shards: pa.StringArray, sequences: pa.StringArray) -> tuple[ShardRun, ...]:
+    """Which records the lines are: each stretch of one shard's records, in their order."""
+    encoded = pc.run_end_encode(shards)
+    found, start = [], 0
+    for shard, end in zip(encoded.values.to_pylist(), encoded.run_ends.to_pylist(), strict=True):
+        found.append(ShardRun(shard, sequences[start].as_py(), sequences[end - 1].as_py(), end - start))
+        start = end
+    return tuple(found)
 
 
 def _content(data: pa.BinaryArray) -> bytes:

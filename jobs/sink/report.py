@@ -3,42 +3,69 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import datetime
 from typing import Literal
 
 import msgspec
 
 Kind = Literal["raw", "processed", "processed_batch", "quarantine"]
+_COUNTS = ("read", "read_bytes", "raw", "processed", "quarantined", "rescued", "retries", "throttles")
 
 
-class WrittenFile(msgspec.Struct, frozen=True):
-    """A file of the lake: `path` relative to the lake, `partition` relative to its table."""
+class ShardRun(msgspec.Struct, frozen=True):
+    """Records of one shard that stand one after the other in a file: first and last sequence number, and how many."""
+
+    shard: str
+    first: str
+    last: str
+    records: int
+
+
+class WrittenFile(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A file of the lake: `path` relative to the lake, `partition` relative to its table.
+
+    `runs`, of a raw file: which records its lines are, in their order. What `movement replay --raw` knows a line by.
+    """
 
     kind: Kind
     path: str
     partition: str
     rows: int
     bytes: int
+    runs: tuple[ShardRun, ...] = ()
 
 
-class ShardRange(msgspec.Struct):
-    """The records of one shard in a batch: first and last sequence number, both included."""
+class ShardRange(msgspec.Struct, omit_defaults=True):
+    """The records of one shard in a batch: first and last sequence number, both included.
+
+    `arrived`: when Kinesis accepted the last one (UTC); None in entries of releases that did not note it.
+    """
 
     first: str
     last: str
     records: int
+    arrived: datetime | None = None
 
     def extend(self, other: ShardRange) -> None:
         """Takes in another range of the same shard."""
-        self.first = min(self.first, other.first, key=int)
-        self.last = max(self.last, other.last, key=int)
+        self.first = min(self.first, other.first, key=place)
+        if place(other.last) > place(self.last):
+            self.last, self.arrived = other.last, other.arrived
         self.records += other.records
+
+
+def place(sequence: str) -> tuple[int, int]:
+    """Where a record stands in its shard: `<number>`, or `<number>:<sub>` for one out of a KPL aggregate."""
+    number, _, sub = sequence.partition(":")
+    return int(number), int(sub or 0)
 
 
 class Report(msgspec.Struct):
     """Counts, files and sequence ranges of a task, or of a batch once they are added up.
 
     `read` = `raw` = `processed` + `quarantined` holds for every batch. `reasons`: rejections by code; `rescued`:
-    rows with fields that the contract does not name; `seconds`: time by stage, summed over tasks.
+    rows with fields that the contract does not name; `seconds`: time by stage, summed over tasks; `retries`: calls to
+    Kinesis that had to be repeated, and `throttles` those of them that it refused as too many.
     """
 
     read: int = 0
@@ -47,6 +74,8 @@ class Report(msgspec.Struct):
     processed: int = 0
     quarantined: int = 0
     rescued: int = 0
+    retries: int = 0
+    throttles: int = 0
     reasons: dict[str, int] = msgspec.field(default_factory=dict)
     shards: dict[str, ShardRange] = msgspec.field(default_factory=dict)
     files: list[WrittenFile] = msgspec.field(default_factory=list)
@@ -61,7 +90,7 @@ def add_up(reports: Iterable[Report]) -> Report:
     """The report of a whole batch."""
     total = Report()
     for report in reports:
-        for name in ("read", "read_bytes", "raw", "processed", "quarantined", "rescued"):
+        for name in _COUNTS:
             setattr(total, name, getattr(total, name) + getattr(report, name))
         for code, count in report.reasons.items():
             total.reasons[code] = total.reasons.get(code, 0) + count

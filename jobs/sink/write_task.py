@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 import msgspec
@@ -20,16 +20,17 @@ from pyspark import TaskContext
 from jobs.contract.faults import point
 from jobs.contract.parsed import Parser
 from jobs.contract.rejects import Rejection
+from jobs.contract.repeats import REPEATS, Repeats
 from jobs.contract.settings import SinkSettings
 from jobs.contract.table import TableContract
 from jobs.sink.files import OpenFiles
 from jobs.sink.lake import lake_at
 from jobs.sink.parquet import ROW_GROUP_BYTES, ROW_GROUP_SHARE, SortedParquet, by_partition
 from jobs.sink.quarantine import quarantine_lines
-from jobs.sink.raw_json import GzipLines, by_hour, lines
+from jobs.sink.raw_json import GzipLines, by_hour, lines, runs
 from jobs.sink.report import Kind, Report, ShardRange
 
-# The columns that a task reads, whatever the connector.
+# The columns that a task reads, whatever the connector; it takes REPEATS too where there is such a column.
 RECORD_COLUMNS = ("data", "shard_id", "sequence_number", "partition_key", "arrival_time")
 REPORT_SCHEMA = "report binary"
 
@@ -50,6 +51,8 @@ class WriteTask:
     table: Kind = "processed"
     keeps_raw: bool = True
     stage: str = "transform"
+    # Partitions of `table` that do not lie in their plain folder.
+    locations: Mapping[str, str] = field(default_factory=dict)
 
     def __call__(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         """Batches of RECORD_COLUMNS → one row of REPORT_SCHEMA: a `Report` as JSON."""
@@ -72,7 +75,7 @@ class WriteTask:
             row_group_bytes=min(ROW_GROUP_BYTES, ROW_GROUP_SHARE * target),
         )
         raw = OpenFiles(lake, "raw", name, gzip, target)
-        processed = OpenFiles(lake, self.table, name, parquet, target)
+        processed = OpenFiles(lake, self.table, name, parquet, target, self.locations)
         quarantine = OpenFiles(lake, "quarantine", name, gzip, target)
         for records in batches:
             if records.num_rows == 0:
@@ -83,7 +86,9 @@ class WriteTask:
             if self.keeps_raw:
                 raw_lines = lines(records["data"])
                 for partition, mask in by_hour(records["arrival_time"]):
-                    raw.write(partition, raw_lines if mask is None else raw_lines.filter(mask))
+                    places = [records["shard_id"], records["sequence_number"]]
+                    chosen = [part if mask is None else part.filter(mask) for part in (raw_lines, *places)]
+                    raw.write(partition, chosen[0], runs(*chosen[1:]))
             clock = _lap(seconds, "raw", clock)
             rows = self._rows(records, parsed.columns, parsed.rejections)
             if rows.num_rows:
@@ -134,7 +139,12 @@ def _lap(seconds: dict[str, float], stage: str, since: float) -> float:
 
 
 def _count(report: Report, records: pa.RecordBatch, rejections: Mapping[int, Rejection]) -> None:
-    """Counts a batch's rejections by reason, and takes in its shards' sequence ranges."""
+    """Counts a batch's rejections by reason and repeated calls, and takes in its shards' sequence ranges."""
+    if REPEATS in records.schema.names:
+        for text in records[REPEATS].drop_null().to_pylist():
+            repeats = Repeats.from_text(text)
+            report.retries += repeats.retries
+            report.throttles += repeats.throttles
     for rejection in rejections.values():
         report.reasons[rejection.reason] = report.reasons.get(rejection.reason, 0) + 1
     # A task's records stand in their shard's order, so a shard's first and last row are its range.
@@ -142,9 +152,9 @@ def _count(report: Report, records: pa.RecordBatch, rejections: Mapping[int, Rej
     for code, shard in enumerate(shards.dictionary.to_pylist()):
         positions = pc.indices_nonzero(pc.equal(shards.indices, code))
         numbers = records["sequence_number"]
-        found = ShardRange(
-            numbers[positions[0].as_py()].as_py(), numbers[positions[-1].as_py()].as_py(), len(positions)
-        )
+        first, last = positions[0].as_py(), positions[-1].as_py()
+        arrived = records["arrival_time"][last].as_py()
+        found = ShardRange(numbers[first].as_py(), numbers[last].as_py(), len(positions), arrived)
         if shard in report.shards:
             report.shards[shard].extend(found)
         else:

@@ -1,21 +1,24 @@
 """Which connector reads the stream: ours (`native`) or EMR's JVM connector (`aws-kinesis`).
 
 Whatever is chosen, what goes on to `jobs.transform` has the same columns: `data, shard_id, sequence_number,
-partition_key, arrival_time, stream`.
+partition_key, arrival_time, stream, repeats`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from jobs.contract import aws
 from jobs.contract.errors import ConfigurationError
+from jobs.contract.repeats import REPEATS
 from jobs.contract.settings import Settings
 from jobs.source.kinesis.boto_client import BotoStreamClient
-from jobs.source.kinesis.data_source import KinesisDataSource
 from jobs.source.kinesis.options import configured_endpoint, parse_options
 from jobs.source.kinesis.planner import Planner
+from jobs.source.kinesis.position import parse
 from jobs.source.kinesis.retry import RetryingClient
+from jobs.source.kinesis.standing import Standing, standings
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -31,6 +34,7 @@ _FROM_JVM = (
     "partitionKey as partition_key",
     "approximateArrivalTimestamp as arrival_time",
     "streamName as stream",
+    f"cast(null as string) as {REPEATS}",
 )
 
 
@@ -50,6 +54,8 @@ def read_stream(spark: SparkSession, settings: Settings, ending: str | None = No
         return _read_with_jvm_connector(spark, settings)
     if settings.source.consumer_name is not None:
         raise ConfigurationError("source.consumer_name: enhanced fan-out needs source.connector: aws-kinesis")
+    from jobs.source.kinesis.data_source import KinesisDataSource
+
     spark.dataSource.register(KinesisDataSource)
     options = native_options(settings)
     if ending is not None:
@@ -136,3 +142,14 @@ def tip(settings: Settings) -> str:
         return planner.tip().text()
     finally:
         planner.close()
+
+
+def standing(settings: Settings, last_read: Mapping[str, str]) -> list[Standing]:
+    """Each listed shard against the last sequence number that was read of it: a small call a shard, without Spark.
+
+    Raises AwsAccessError where the stream does not exist or may not be read.
+    """
+    options = parse_options(native_options(settings))
+    client = RetryingClient(BotoStreamClient(options, connections=options.planning_threads), seconds=10)
+    # `<number>:<sub>`, a user record of a KPL aggregate: a batch always reads the aggregate whole.
+    return standings(client, {shard: parse(last.partition(":")[0]) for shard, last in last_read.items()})

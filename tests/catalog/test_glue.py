@@ -2,88 +2,17 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from botocore.exceptions import ClientError
-from moto import mock_aws
 
 from jobs.catalog.glue import GlueCatalog, lake_tables
-from jobs.contract.aws import client
-from jobs.contract.errors import AwsAccessError, TransientError
+from jobs.catalog.patience import ATTEMPTS
+from jobs.contract.errors import AwsAccessError, TerminalError
 from jobs.contract.partitions import NULL_PARTITION, partition_path
+from tests.catalog.conftest import LAKE, TABLES, Calls, patient, table, values
 from tests.contract.test_partitions import ODD_NAMES
 from tests.samples import TRAVEL_TIMES
-
-LAKE = "s3://bucket/lake"
-TABLES = lake_tables(TRAVEL_TIMES)
-
-
-@pytest.fixture(scope="module")
-def _glue() -> Iterator[Any]:
-    with pytest.MonkeyPatch.context() as environment:
-        for name in [name for name in os.environ if name.startswith("AWS_")]:
-            environment.delenv(name)
-        environment.setenv("AWS_REGION", "us-east-1")
-        with mock_aws():
-            yield client("glue", retries={"total_max_attempts": 1})
-
-
-class Calls(list[tuple[str, dict[str, Any]]]):
-    """Every call to Glue: (operation, arguments); `fail(operation, code)` makes the next one fail."""
-
-    def __init__(self, glue: Any) -> None:
-        super().__init__()
-        self._glue = glue
-        self._failures: dict[str, list[str]] = {}
-
-    def fail(self, operation: str, code: str) -> None:
-        self._failures.setdefault(operation, []).append(code)
-
-    def __getattr__(self, operation: str) -> Callable[..., Any]:
-        real = getattr(self._glue, operation)
-        if operation == "get_paginator":
-            return real  # type: ignore[no-any-return]
-
-        def call(**arguments: Any) -> Any:
-            self.append((operation, arguments))
-            if self._failures.get(operation):
-                code = self._failures[operation].pop()
-                raise ClientError({"Error": {"Code": code, "Message": "as told"}}, operation)
-            return real(**arguments)
-
-        return call
-
-    def of(self, operation: str) -> list[dict[str, Any]]:
-        return [arguments for found, arguments in self if found == operation]
-
-
-@pytest.fixture
-def glue(_glue: Any) -> Iterator[Calls]:
-    yield Calls(_glue)
-    for database in _glue.get_databases()["DatabaseList"]:
-        _glue.delete_database(Name=database["Name"])
-
-
-@pytest.fixture
-def catalog(glue: Calls) -> GlueCatalog:
-    """A catalog whose tables are there."""
-    found = GlueCatalog(glue, "travel", LAKE)
-    found.ensure_tables(TABLES)
-    return found
-
-
-def table(glue: Calls, name: str) -> dict[str, Any]:
-    found: dict[str, Any] = glue.get_table(DatabaseName="travel", Name=name)["Table"]
-    return found
-
-
-def values(glue: Calls, name: str) -> list[list[str]]:
-    """The values of every partition that Glue has of a table."""
-    pages = glue.get_paginator("get_partitions").paginate(DatabaseName="travel", TableName=name)
-    return [partition["Values"] for page in pages for partition in page["Partitions"]]
 
 
 def test_the_three_tables_of_the_lake_are_made(glue: Calls, catalog: GlueCatalog) -> None:
@@ -200,47 +129,88 @@ def test_the_same_folder_twice_in_one_call_is_sent_once(glue: Calls, catalog: Gl
     assert len(call["PartitionInputList"]) == 1
 
 
-@pytest.mark.parametrize(
-    "code", ["InternalServiceException", "OperationTimeoutException", "ResourceNumberLimitExceeded"]
-)
-def test_a_partition_that_glue_refuses_is_an_error_and_is_sent_again(
+def _refuse(monkeypatch: pytest.MonkeyPatch, glue: Calls, code: str, times: int) -> list[int]:
+    """BatchCreatePartition refuses hour 01 so many times, and takes the others; the sizes of its calls."""
+    real, sizes = glue.batch_create_partition, list[int]()
+
+    def refusing(**arguments: Any) -> dict[str, Any]:
+        inputs = arguments["PartitionInputList"]
+        sizes.append(len(inputs))
+        if len(sizes) > times:
+            answer: dict[str, Any] = real(**arguments)
+            return answer
+        failed = {"PartitionValues": ["2026-11-23", "01"], "ErrorDetail": {"ErrorCode": code, "ErrorMessage": "no"}}
+        others = [entry for entry in inputs if entry["Values"] != failed["PartitionValues"]]
+        return {
+            "Errors": [
+                failed,
+                *(real(**arguments | {"PartitionInputList": others}).get("Errors", []) if others else []),
+            ]
+        }
+
+    monkeypatch.setattr(glue, "batch_create_partition", refusing, raising=False)
+    return sizes
+
+
+HOURS = [f"ingest_date=2026-11-23/hour={hour:02}" for hour in range(3)]
+
+
+def test_a_partition_that_glue_refuses_for_a_while_is_sent_again_alone(
+    glue: Calls, catalog: GlueCatalog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = _refuse(monkeypatch, glue, "InternalServiceException", times=2)
+    assert catalog.register("raw", HOURS) == 3
+    assert sizes == [3, 1, 1]
+    assert sorted(values(glue, "raw")) == [["2026-11-23", f"{hour:02}"] for hour in range(3)]
+
+
+@pytest.mark.parametrize("code", ["OperationTimeoutException", "ResourceNumberLimitExceeded"])
+def test_a_partition_that_glue_goes_on_refusing_ends_the_job_and_is_not_taken_for_registered(
     glue: Calls, catalog: GlueCatalog, monkeypatch: pytest.MonkeyPatch, code: str
 ) -> None:
-    failed = {"PartitionValues": ["2026-11-23", "01"], "ErrorDetail": {"ErrorCode": code, "ErrorMessage": "no"}}
     with monkeypatch.context() as patched:
-        patched.setattr(Calls, "batch_create_partition", lambda *_, **__: {"Errors": [failed]}, raising=False)
-        with pytest.raises(TransientError) as error:
-            catalog.register("raw", ["ingest_date=2026-11-23/hour=01"])
+        sizes = _refuse(patched, glue, code, times=100)
+        with pytest.raises(TerminalError) as error:
+            catalog.register("raw", HOURS)
+    assert len(sizes) == ATTEMPTS
     for words in ("['2026-11-23', '01']", "travel.raw", code, "no"):
         assert words in str(error.value)
-    assert catalog.register("raw", ["ingest_date=2026-11-23/hour=01"]) == 1, "not taken for registered"
-    assert values(glue, "raw") == [["2026-11-23", "01"]]
+    assert catalog.register("raw", HOURS) == 3
+    assert len(values(glue, "raw")) == 3
 
 
 @pytest.mark.parametrize(
     ("operation", "code", "kind"),
     [
         ("create_database", "AccessDeniedException", AwsAccessError),
-        ("create_database", "InternalServiceException", TransientError),
+        ("create_database", "InternalServiceException", TerminalError),
+        ("get_table", "AccessDeniedException", AwsAccessError),
         ("create_table", "AccessDeniedException", AwsAccessError),
-        ("create_table", "OperationTimeoutException", TransientError),
+        ("create_table", "OperationTimeoutException", TerminalError),
     ],
 )
 def test_a_table_that_cannot_be_made_is_named_with_the_reason(
     glue: Calls, operation: str, code: str, kind: type[Exception]
 ) -> None:
-    glue.fail(operation, code)
+    glue.fail(operation, code, times=ATTEMPTS)
     with pytest.raises(kind, match=f"travel.*{code}"):
-        GlueCatalog(glue, "travel", LAKE).ensure_tables(TABLES)
+        patient(glue).ensure_tables(TABLES)
+
+
+@pytest.mark.parametrize("operation", ["create_database", "get_table", "create_table"])
+def test_a_table_is_made_although_glue_fails_a_few_times(glue: Calls, operation: str) -> None:
+    glue.fail(operation, "OperationTimeoutException", times=ATTEMPTS - 1)
+    patient(glue).ensure_tables(TABLES)
+    assert len(glue.get_tables(DatabaseName="travel")["TableList"]) == 3
 
 
 @pytest.mark.parametrize(
-    ("code", "kind"), [("AccessDeniedException", AwsAccessError), ("ThrottlingException", TransientError)]
+    ("code", "kind"), [("AccessDeniedException", AwsAccessError), ("ThrottlingException", TerminalError)]
 )
 def test_a_call_that_fails_registers_nothing_and_can_be_repeated(
     glue: Calls, catalog: GlueCatalog, code: str, kind: type[Exception]
 ) -> None:
-    glue.fail("batch_create_partition", code)
+    glue.fail("batch_create_partition", code, times=1 if kind is AwsAccessError else ATTEMPTS)
     with pytest.raises(kind, match=f"register 1 partitions of travel.raw: .*{code}"):
         catalog.register("raw", ["ingest_date=2026-11-23/hour=01"])
     assert catalog.register("raw", ["ingest_date=2026-11-23/hour=01"]) == 1

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.contract.faults import POINTS
+from jobs.contract.faults import GOLD_POINTS, MOVE_POINTS, POINTS, REBUILD_POINTS, REPLAY_POINTS
 
 ROOT = Path(__file__).parents[2]
 PASS = """
@@ -30,10 +30,11 @@ def run(code: str, fault: str | None) -> subprocess.CompletedProcess[bytes]:
 
 
 def points_in_the_code() -> list[str]:
-    """The argument of every call of `point` in the jobs."""
+    """The argument of every call of `point` in the jobs and commands."""
     return [
         node.args[0].value
-        for file in (ROOT / "jobs").rglob("*.py")
+        for package in ("jobs", "movement")
+        for file in (ROOT / package).rglob("*.py")
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "point"
         if isinstance(node.args[0], ast.Constant) and isinstance(node.args[0].value, str)
@@ -41,7 +42,8 @@ def points_in_the_code() -> list[str]:
 
 
 def test_each_point_stands_at_one_place_and_is_listed() -> None:
-    assert sorted(points_in_the_code()) == sorted(POINTS)
+    listed = POINTS + MOVE_POINTS + REBUILD_POINTS + REPLAY_POINTS + GOLD_POINTS
+    assert sorted(points_in_the_code()) == sorted(listed)
 
 
 def test_an_unarmed_point_does_nothing() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -206,3 +207,28 @@ SETTINGS_FILES = [file for file in (ROOT / "conf").glob("*.yaml") if "columns:" 
 @pytest.mark.parametrize("file", sorted(SETTINGS_FILES), ids=lambda file: file.name)
 def test_every_settings_file_that_ships_loads(file: Path) -> None:
     assert isinstance(load_settings(file.name), Settings)
+
+
+def test_one_override_may_hold_many_as_json() -> None:
+    both = load_settings(None, ['{"lake": "s3://b-b/p", "stream.shards": 2, "source.fail_on_data_loss": "false"}'])
+
+    assert both == load_settings(None, ["lake=s3://b-b/p", "stream.shards=2", "source.fail_on_data_loss=false"])
+
+
+@pytest.mark.parametrize(
+    ("override", "told"),
+    [
+        ('{"lake": "s3://b', "not readable as a JSON object"),
+        ('{"lake": "ftp://b"}', "lake"),
+        ('{"stream.shard": 1}', "did you mean 'shards'?"),
+    ],
+)
+def test_a_wrong_override_in_json_is_named(override: str, told: str) -> None:
+    with pytest.raises(ConfigurationError, match=re.escape(told)):
+        load_settings(None, [override])
+
+
+@pytest.mark.parametrize("uri", ["s3://", "s3://bucket", "s3://bucket/folder/"])
+def test_a_configuration_in_s3_is_a_file(uri: str) -> None:
+    with pytest.raises(ConfigurationError, match="allowed: s3://bucket/key"):
+        load_settings(uri)

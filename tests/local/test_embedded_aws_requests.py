@@ -163,3 +163,15 @@ def test_a_split_leaves_the_parents_records_and_puts_into_the_children(running: 
         children = [shard["ShardId"] for shard in kinesis.list_shards(StreamName="resharded")["Shards"][1:]]
         assert records(parent["ShardId"]) == [b"before"]
         assert sorted(records(children[0]) + records(children[1])) == [b"after"]
+
+
+def test_a_table_is_updated_in_its_latest_version_alone(aws_here: server.Running) -> None:
+    glue = boto3.client("glue")
+    glue.create_database(DatabaseInput={"Name": "versions"})
+    glue.create_table(DatabaseName="versions", TableInput={"Name": "t"})
+    seen = glue.get_table(DatabaseName="versions", Name="t")["Table"]["VersionId"]
+    glue.update_table(DatabaseName="versions", TableInput={"Name": "t", "Description": "first"}, VersionId=seen)
+    with pytest.raises(glue.exceptions.ConcurrentModificationException):
+        glue.update_table(DatabaseName="versions", TableInput={"Name": "t", "Description": "late"}, VersionId=seen)
+    assert glue.get_table(DatabaseName="versions", Name="t")["Table"]["Description"] == "first"
+    glue.update_table(DatabaseName="versions", TableInput={"Name": "t", "Description": "unconditional"})

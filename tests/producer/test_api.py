@@ -325,6 +325,7 @@ def test_sigterm_finishes_what_is_in_flight_and_then_ends(kinesis):
                 break
             except httpx.TransportError:
                 time.sleep(0.05)
+        assert '{"live":true}' in httpx.get(f"{url}/").text, "the page stands beside the API"
         kinesis.delay = 1.0
         answers = []
         posting = threading.Thread(target=lambda: answers.append(httpx.post(f"{url}/uber_movement", json=GOOD)))

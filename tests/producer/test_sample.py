@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import csv
+import itertools
+import json
+from collections import Counter
 
 import pytest
 
@@ -65,3 +68,22 @@ def test_a_pair_stands_once_in_a_period_and_names_hold_more_than_ascii(tmp_path)
 def test_numbers_that_make_no_sense_are_refused(tmp_path):
     with pytest.raises(ConfigurationError):
         write_sample(10, tmp_path, bad_rate=1.5)
+
+
+def test_zones_lie_side_by_side_and_times_grow_with_the_distance(tmp_path):
+    (_, file) = write_sample(2000, tmp_path, cities=2).files
+    records = list(read_records(file))
+    rings = {record["Origin Movement ID"]: json.loads(record["Origin Geometry"]) for record in records}
+    borders = Counter(frozenset(map(tuple, pair)) for ring in rings.values() for pair in itertools.pairwise(ring))
+    assert set(borders.values()) == {1, 2}, "a border is of one zone, at the city's edge, or of two"
+    assert all(ring[0] == ring[-1] for ring in rings.values())
+
+    def seconds(reach):
+        found = [
+            int(record["Mean Travel Time (Seconds)"])
+            for record in records
+            if abs(int(record["Origin Movement ID"]) - int(record["Destination Movement ID"])) == reach
+        ]
+        return sum(found) / len(found)
+
+    assert seconds(1) < seconds(15)

@@ -41,6 +41,16 @@ def test_a_file_that_is_not_there_is_none(lake: Lake) -> None:
     assert lake.get("nowhere/x") is None
 
 
+@pytest.mark.parametrize("folder", ODD_FOLDERS)
+def test_a_copy_is_the_same_file_whatever_its_folder(lake: Lake, folder: str) -> None:
+    put(lake, f"processed/{folder}/x", b"one")
+    put(lake, f"relocated/{folder}/x", b"before")
+    assert lake.copy(f"processed/{folder}/x", f"relocated/{folder}/x")
+    assert lake.get(f"relocated/{folder}/x") == lake.get(f"processed/{folder}/x") == b"one"
+    assert not lake.copy(f"processed/{folder}/gone", f"relocated/{folder}/x")
+    assert lake.get(f"relocated/{folder}/x") == b"one"
+
+
 def test_an_empty_file_is_a_file(lake: Lake) -> None:
     put(lake, "raw/empty", b"")
     assert lake.get("raw/empty") == b""

@@ -10,7 +10,7 @@ import pytest
 
 from jobs.contract.errors import AlreadyRunningError, BatchMismatchError
 from jobs.sink.lake import Lake
-from jobs.sink.ledger import Ledger, LedgerEntry
+from jobs.sink.ledger import Ledger, LedgerEntry, queries
 from jobs.sink.report import Report, ShardRange, WrittenFile
 
 NOW = datetime(2026, 11, 23, tzinfo=UTC)
@@ -118,3 +118,34 @@ def test_batch_0_of_a_new_checkpoint_touches_nothing_of_an_older_ones_batch_0(la
     Ledger(lake, "new").commit(entry(0, "new"))
     assert lake.get(old) == b"x"
     assert Ledger(lake, "old").entry(0) is not None
+
+
+def test_what_follows_a_batch_comes_in_order_and_ends_where_a_batch_is_not_final(lake: Lake) -> None:
+    ledger = Ledger(lake, "abc")
+    assert list(ledger.following(-1)) == []
+    for number in range(40):
+        ledger.commit(entry(number))
+
+    assert [found.batch for found in ledger.following(-1)] == list(range(40))
+    assert [found.batch for found in ledger.following(36)] == [37, 38, 39]
+    assert list(ledger.following(39)) == []
+
+
+def test_what_follows_is_asked_for_not_listed(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    Ledger(lake, "abc").commit(entry(0))
+    asked: list[str] = []
+    get = lake.get
+    monkeypatch.setattr(lake, "get", lambda path: (asked.append(path), get(path))[1])
+    monkeypatch.setattr(lake, "list", lambda _: pytest.fail("listed"))
+
+    assert len(list(Ledger(lake, "abc").following(-1))) == 1
+    assert sorted(asked) == [f"_ledger/abc/{number}.json" for number in range(3)]
+
+
+def test_the_queries_are_those_with_a_ledger_and_the_batch_path_is_none(lake: Lake) -> None:
+    assert queries(lake) == []
+    for query in ("b", "a"):
+        Ledger(lake, query).commit(entry(0, query))
+    put(lake, "_ledger/batch/0.json")
+
+    assert queries(lake) == ["a", "b"]

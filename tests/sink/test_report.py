@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
+
 import msgspec
 import pytest
 from hypothesis import given
@@ -9,6 +11,7 @@ from hypothesis import strategies as st
 
 from jobs.sink.report import Report, ShardRange, WrittenFile, add_up
 
+MOMENT = datetime(2026, 11, 23, tzinfo=UTC)
 COUNTS = st.integers(0, 10**9)
 RANGES = st.tuples(st.integers(1, 10**56), st.integers(0, 1000)).map(
     lambda drawn: ShardRange(str(drawn[0]), str(drawn[0] + drawn[1]), drawn[1] + 1)
@@ -62,6 +65,13 @@ def test_nothing_adds_up_to_nothing() -> None:
 def test_sequence_numbers_compare_as_numbers() -> None:
     both = add_up([Report(shards={"s": ShardRange("9", "99", 2)}), Report(shards={"s": ShardRange("10", "100", 3)})])
     assert both.shards == {"s": ShardRange("9", "100", 5)}
+
+
+def test_user_records_of_kpl_aggregates_compare_by_their_number_in_it_too() -> None:
+    ranges = [ShardRange("9:0", "9:11", 12, MOMENT), ShardRange("9:12", "10:2", 3, MOMENT + timedelta(hours=1))]
+    for order in (ranges, ranges[::-1]):
+        both = add_up(Report(shards={"s": found}) for found in order)
+        assert both.shards == {"s": ShardRange("9:0", "10:2", 15, MOMENT + timedelta(hours=1))}
 
 
 @pytest.mark.parametrize(("kind", "expected"), [("raw", []), ("processed", ["city=a", "city=b"])])

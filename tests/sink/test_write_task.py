@@ -16,11 +16,15 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 
+from jobs.contract.repeats import Repeats
 from jobs.contract.settings import SinkSettings
 from jobs.sink.report import Report, ShardRange
 from jobs.sink.write_task import WriteTask
 from jobs.transform.records import RecordParser
 from tests.samples import LOWER, MEAN, TRAVEL_TIMES, UPPER, arrived, good
+
+# Of the records of `arrived`.
+ARRIVED = datetime(2026, 11, 23, 10, 30, tzinfo=UTC)
 
 
 @pytest.fixture
@@ -43,7 +47,7 @@ def test_records_go_to_raw_processed_and_quarantine_in_one_pass(task: WriteTask)
     assert report.reasons == {"not_json": 1, "not_utf8": 1, "failed_check": 1}
     assert report.rescued == 1
     assert report.read_bytes == sum(map(len, records))
-    assert report.shards == {"shardId-000000000000": ShardRange("1", "5", 5)}
+    assert report.shards == {"shardId-000000000000": ShardRange("1", "5", 5, ARRIVED)}
     assert lines_of(files(task, "raw")) == [record + b"\n" for record in records]
     rows = [row for path in files(task, "processed") for row in pq.ParquetFile(path).read().to_pylist()]
     assert {(row["sequence_number"], row["batch"], row["rescued_data"]) for row in rows} == {
@@ -64,6 +68,12 @@ def test_records_go_to_raw_processed_and_quarantine_in_one_pass(task: WriteTask)
     assert all(file.bytes == (Path(task.lake) / file.path).stat().st_size for file in report.files)
 
 
+def test_repeated_calls_are_counted_from_their_column(task: WriteTask) -> None:
+    told = pa.array([None, Repeats(3, 1).text(), None, Repeats(2).text()], pa.string())
+    report = task.write(iter([arrived([good()] * 4).append_column("repeats", told), arrived([good()])]), "q-7-00000")
+    assert (report.retries, report.throttles) == (5, 1)
+
+
 def test_a_task_without_records_writes_no_file(task: WriteTask) -> None:
     empty = arrived([])
     assert task.write(iter([]), "q-7-00000") == Report(seconds={"finish": 0.0})
@@ -82,7 +92,7 @@ def test_what_comes_in_many_batches_stands_in_one_file_a_partition(task: WriteTa
     report = task.write(iter(batches), "q-7-00000")
     assert (report.read, report.raw, report.processed, report.quarantined) == (100, 100, 50, 50)
     assert sorted(file.rows for file in report.files) == [50, 50, 100]
-    assert report.shards["shardId-000000000000"] == ShardRange("1", "100", 100)
+    assert report.shards["shardId-000000000000"] == ShardRange("1", "100", 100, ARRIVED)
 
 
 def test_a_batch_may_span_hours_days_and_shards(task: WriteTask) -> None:
@@ -98,7 +108,10 @@ def test_a_batch_may_span_hours_days_and_shards(task: WriteTask) -> None:
         "ingest_date=2026-11-24/hour=00",
     ]
     assert report.partitions("quarantine") == ["ingest_date=2026-11-23", "ingest_date=2026-11-24"]
-    assert report.shards == {"a": ShardRange("1", "3", 3), "b": ShardRange("7", "7", 1)}
+    assert report.shards == {
+        "a": ShardRange("1", "3", 3, moments[-1]),
+        "b": ShardRange("7", "7", 1, ARRIVED),
+    }
     assert (report.raw, report.processed, report.quarantined) == (4, 2, 2)
 
 

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pytest
 
 from jobs.contract.errors import AwsAccessError, DataLossError, MovementError, TransientError
+from jobs.contract.repeats import Repeats
 from jobs.source.kinesis.client import ExpiredIteratorError
 from jobs.source.kinesis.offset import from_json
 from jobs.source.kinesis.position import TRIM_HORIZON, after
@@ -57,7 +58,25 @@ def test_a_row_carries_the_records_own_values() -> None:
         "partition_key": "Kéy",
         "arrival_time": as_time(1_764_000_000.25),
         "stream": "s",
+        "repeats": None,
     }
+
+
+def test_calls_that_had_to_be_repeated_are_told_at_the_first_record_of_their_answer() -> None:
+    stream = ScriptedStream(1)
+    put(stream, 3, every=1)
+    scripted = ScriptedClient(stream)
+    scripted.faults = [throttled(), broken()]
+    client = RetryingClient(scripted, seconds=60, sleep=lambda _: None)
+    last = stream.shards[SHARD].records[-1]
+    part = ShardRange(SHARD, TRIM_HORIZON, after(str(last.number)))
+    (batch,) = RangeReader(client, "s", repeats=client.repeats).read(part)
+    assert [None if text is None else Repeats.from_text(text) for text in batch["repeats"].to_pylist()] == [
+        Repeats(retries=2, throttles=1),
+        None,
+        None,
+    ]
+    assert client.repeats() == Repeats(), "told once"
 
 
 def test_empty_and_partial_answers_with_data_ahead_are_read_on() -> None:

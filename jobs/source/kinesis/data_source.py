@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from pyspark.sql.datasource import DataSource, DataSourceStreamReader, InputPartition
 
+from jobs.contract.repeats import REPEATS
 from jobs.source.kinesis.aggregates import Deaggregator
 from jobs.source.kinesis.boto_client import BotoStreamClient, worker_client
 from jobs.source.kinesis.cursor import Cap
@@ -39,7 +40,8 @@ except ImportError:  # Spark 4.0, 4.1: no admission control for Python sources
 
 
 COLUMNS = (
-    "data binary, shard_id string, sequence_number string, partition_key string, arrival_time timestamp, stream string"
+    "data binary, shard_id string, sequence_number string, partition_key string, arrival_time timestamp, "
+    f"stream string, {REPEATS} string"
 )
 
 
@@ -138,10 +140,12 @@ class KinesisStreamReader(DataSourceStreamReader, SupportsTriggerAvailableNow): 
 
     def _range_reader(self) -> RangeReader:
         options = self._options
+        client = RetryingClient(worker_client(options), seconds=options.retry_seconds)
         return RangeReader(
-            RetryingClient(worker_client(options), seconds=options.retry_seconds),
+            client,
             options.stream,
             fail_on_data_loss=options.fail_on_data_loss,
             records_per_call=options.records_per_call,
             deaggregator=Deaggregator() if options.deaggregate else None,
+            repeats=client.repeats,
         )

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from jobs.contract.errors import MovementError
+from jobs.contract.repeats import REPEATS, Repeats
 from jobs.source.kinesis.aggregates import Deaggregator
 from jobs.source.kinesis.client import ExpiredIteratorError, Page, PositionGoneError, Record, StreamClient
 from jobs.source.kinesis.loss import may_have_lost, report_loss
@@ -30,6 +31,7 @@ SCHEMA = pa.schema(
         ("partition_key", pa.string()),
         ("arrival_time", pa.timestamp("us", "UTC")),
         ("stream", pa.string()),
+        (REPEATS, pa.string()),
     ]
 )
 # Empty, caught-up answers in a row that are believed when the range's end has not been seen.
@@ -55,8 +57,10 @@ class RangeReader:
         sleep: Callable[[float], None] = _sleep,
         prefetch: bool = True,
         deaggregator: Deaggregator | None = None,
+        repeats: Callable[[], Repeats] = Repeats,
     ) -> None:
         self._client = client
+        self._repeats = repeats
         self._stream = stream
         self._fail = fail_on_data_loss
         self._limit = records_per_call
@@ -98,7 +102,7 @@ class RangeReader:
             for records in self.records(part):
                 if self._deaggregator is not None:
                     records = self._deaggregator.user_records(records, part.start)
-                yield to_arrow(records, self._stream, part.shard_id)
+                yield to_arrow(records, self._stream, part.shard_id, self._repeats().text())
         except MovementError as error:
             if str(part) in str(error):
                 raise
@@ -278,8 +282,8 @@ class _Reading:
         )
 
 
-def to_arrow(records: Sequence[Record], stream: str, shard_id: str) -> pa.RecordBatch:
-    """Records as one batch of `SCHEMA`."""
+def to_arrow(records: Sequence[Record], stream: str, shard_id: str, repeats: str | None = None) -> pa.RecordBatch:
+    """Records as one batch of `SCHEMA`; `repeats` stands at the first of them."""
     count = len(records)
     seconds = pa.array([record.approximate_arrival_timestamp for record in records], pa.float64())
     micros = pc.round(pc.multiply(seconds, 1e6)).cast(pa.int64())
@@ -291,6 +295,7 @@ def to_arrow(records: Sequence[Record], stream: str, shard_id: str) -> pa.Record
             pa.array([record.partition_key for record in records], pa.string()),
             micros.cast(pa.timestamp("us", "UTC")),
             pa.repeat(pa.scalar(stream, pa.string()), count),
+            pa.nulls(count, pa.string()) if not (repeats and count) else pa.array([repeats, *[None] * (count - 1)]),
         ],
         schema=SCHEMA,
     )

@@ -7,12 +7,22 @@ scripted stream. What is still failing when the time is up becomes a TransientEr
 from __future__ import annotations
 
 import random
+import threading
 import time
 from collections.abc import Callable
 from typing import TypeVar
 
 from jobs.contract.errors import TransientError
-from jobs.source.kinesis.client import ExpiredIteratorError, Head, Page, Record, StreamClient, StreamSummary
+from jobs.contract.repeats import Repeats
+from jobs.source.kinesis.client import (
+    ExpiredIteratorError,
+    Head,
+    Page,
+    Record,
+    StreamClient,
+    StreamSummary,
+    ThrottledError,
+)
 from jobs.source.kinesis.position import Position
 from jobs.source.kinesis.shards import Shard
 
@@ -44,6 +54,14 @@ class RetryingClient:
         self._sleep = sleep
         self._clock = clock
         self._jitter = jitter
+        self._lock = threading.Lock()
+        self._repeats = Repeats()
+
+    def repeats(self) -> Repeats:
+        """The calls that were repeated since this was asked last."""
+        with self._lock:
+            found, self._repeats = self._repeats, Repeats()
+        return found
 
     def list_shards(self) -> list[Shard]:
         return self._retried(self._client.list_shards)
@@ -73,4 +91,7 @@ class RetryingClient:
                 attempt += 1
                 if self._clock() + pause > deadline:
                     raise TransientError(f"{error} (tried {attempt} times in {self._seconds:g} s)") from error
+                with self._lock:
+                    throttled = isinstance(error, ThrottledError)
+                    self._repeats = Repeats(self._repeats.retries + 1, self._repeats.throttles + throttled)
                 self._sleep(pause)

@@ -1,0 +1,141 @@
+"""What the streaming job does with a micro-batch: write the files, register their partitions, write the ledger entry.
+
+`stream_job` gives it to Spark's `foreachBatch`. The order of its steps is the exactly-once protocol (docs/adr/0003).
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+import msgspec
+from pyspark.sql import DataFrame, SparkSession
+
+from jobs.catalog.glue import GlueCatalog
+from jobs.contract.errors import TerminalError, TransientError
+from jobs.contract.repeats import REPEATS
+from jobs.contract.settings import Settings
+from jobs.contract.table import TableContract
+from jobs.sink.claim import Claim
+from jobs.sink.lake import Lake
+from jobs.sink.layout import Layout, LayoutFile
+from jobs.sink.ledger import TABLES, Ledger, LedgerEntry
+from jobs.sink.rejected_share import rejected_alarms
+from jobs.sink.report import Report, add_up
+from jobs.sink.settle import settle
+from jobs.sink.write_task import RECORD_COLUMNS, REPORT_SCHEMA, WriteTask
+from jobs.transform.records import RecordParser
+
+log = logging.getLogger(__name__)
+
+
+class BatchWriter:
+    """The function that Spark calls for each micro-batch. Its steps are the exactly-once protocol (docs/adr/0003)."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        contract: TableContract,
+        lake: Lake,
+        catalog: GlueCatalog,
+        claim: Claim,
+        on_batch: Callable[[LedgerEntry], None],
+    ) -> None:
+        self._settings = settings
+        self._contract = contract
+        self._lake = lake
+        self._catalog = catalog
+        self._claim = claim
+        self._on_batch = on_batch
+        self._may_have_leftovers = claim.after_crash
+        self._layouts = LayoutFile(lake, "processed")
+        self._layout: Layout | None = None  # as the batch before this one found it
+        self.in_hand = threading.Lock()
+        self.ended = False
+        self.last_batch = -1
+        self.error: Exception | None = None
+
+    def __call__(self, records: DataFrame, batch: int) -> None:
+        with self.in_hand:
+            if self.ended:
+                # The query was stopped while this batch waited for the lock: it belongs to the next start.
+                raise TransientError(f"batch {batch} was not begun: the query has been stopped")
+            try:
+                self._write(records, batch)
+            except Exception as error:
+                self.error = error
+                raise
+            self.last_batch = batch
+
+    def _write(self, records: DataFrame, batch: int) -> None:
+        query = query_name(records.sparkSession)
+        ledger = Ledger(self._lake, query)
+        if ledger.entry(batch) is not None:
+            log.info("batch %s-%d is in the ledger: skipped", query, batch)
+            return
+        started, clock = datetime.now(UTC), time.perf_counter()
+        self._claim.hold()
+        if self._may_have_leftovers:
+            leftovers = ledger.remove_leftovers(batch)
+            if leftovers:
+                log.warning("batch %s-%d: deleted %d files of a run that died", query, batch, len(leftovers))
+            self._may_have_leftovers = False
+        seconds = {"clear": time.perf_counter() - clock}
+        clock = time.perf_counter()
+        layout = self._layout or self._layouts.read()
+        task = WriteTask(
+            self._settings.lake,
+            f"{query}-{batch}",
+            self._contract,
+            self._settings.sink,
+            RecordParser,
+            locations=layout.elsewhere,
+        )
+        report = _written(records, task)
+        seconds["write"], clock = time.perf_counter() - clock, time.perf_counter()
+        alarms = rejected_alarms(report, self._settings.sink, f"{query}-{batch}")
+        for alarm in alarms:
+            log.warning("%s", alarm)
+        partitions = {table: report.partitions(table) for table in TABLES}
+        self._claim.hold()
+        self._layout = layout = settle(self._lake, self._layouts, report, "processed", self._claim.hold)
+        registered = sum(
+            self._catalog.register(table, folders, layout.elsewhere if table == layout.table else None)
+            for table, folders in partitions.items()
+        )
+        seconds["register"] = time.perf_counter() - clock
+        entry = LedgerEntry(
+            query=query,
+            batch=batch,
+            stream=self._settings.stream.name,
+            started_at=started,
+            finished_at=datetime.now(UTC),
+            report=report,
+            partitions=partitions,
+            seconds={stage: round(spent, 4) for stage, spent in seconds.items()},
+            alarms=alarms,
+            registered=registered,
+        )
+        self._claim.hold()
+        ledger.commit(entry)
+        self._on_batch(entry)
+
+
+def _written(records: DataFrame, task: WriteTask) -> Report:
+    columns = [name for name in (*RECORD_COLUMNS, REPEATS) if name in records.columns]
+    reports = records.select(*columns).mapInArrow(task, REPORT_SCHEMA).collect()
+    return add_up(msgspec.json.decode(row.report, type=Report) for row in reports)
+
+
+def query_name(spark: SparkSession) -> str:
+    """`<query>` of files and ledger: the start of the query's id, which lives in its checkpoint.
+
+    A new checkpoint has a new id, so its batch 0 is never taken for the batch 0 of an older one.
+    """
+    identity: str | None = spark.sparkContext.getLocalProperty("sql.streaming.queryId")
+    if not identity:
+        raise TerminalError("no streaming query is running on this thread: the query's id is unknown")
+    return identity.replace("-", "")[:12]

@@ -1,0 +1,180 @@
+"""Entry point: compaction. Small Parquet files of the processed table → few of the target size, beside the stream.
+
+Needs no Spark: `movement compact`, or `python -m jobs.compact_job --config FILE` from any scheduler. A run ends what
+a dead one began, deletes files that were replaced a grace time ago, and then moves each partition that has many small
+files, or that can come back to its plain folder, as docs/adr/0007 says.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from datetime import timedelta
+from pathlib import Path
+
+from jobs.catalog.glue import GlueCatalog, lake_tables
+from jobs.contract.aws import client
+from jobs.contract.errors import ConfigurationError, MovementError
+from jobs.contract.settings import Settings, load_settings
+from jobs.contract.table import load_contract
+from jobs.sink.claim import Claim
+from jobs.sink.compaction import PartitionDebt, compacting, compaction_debt, copying
+from jobs.sink.lake import lake_at
+from jobs.sink.layout import COMPACTED
+from jobs.sink.live_files import live_files
+from jobs.sink.moving import Moved, Mover
+from jobs.sink.report import Kind
+from jobs.sink.rewriting import Rewriter
+
+log = logging.getLogger(__name__)
+
+TABLE: Kind = "processed"
+# Partitions that are moved at once: writers write to both of their locations meanwhile.
+GROUP = 32
+
+# Told of each step: partitions done, partitions in all, what is being done.
+Progress = Callable[[int, int, str], None]
+
+
+@dataclass
+class CompactResult:
+    """What a run did. Files and bytes, before and after, are those of the `partitions` that were compacted.
+
+    `left`: partition → why it stays as it is; `home`: partitions that are back in their plain folder; `removed`
+    (files) and `removed_bytes`: what was replaced by earlier runs, or with a grace time of 0 by this one;
+    `recovered`: partitions whose move a dead run had begun.
+    """
+
+    partitions: list[str] = field(default_factory=list)
+    files_before: int = 0
+    files_after: int = 0
+    bytes_before: int = 0
+    bytes_after: int = 0
+    removed: int = 0
+    removed_bytes: int = 0
+    home: list[str] = field(default_factory=list)
+    left: dict[str, str] = field(default_factory=dict)
+    recovered: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+
+    def add(self, moved: Moved) -> None:
+        """Takes in partitions that were compacted."""
+        self.partitions = sorted({*self.partitions, *moved.after})
+        self.files_before += sum(files for files, _ in moved.before.values())
+        self.bytes_before += sum(size for _, size in moved.before.values())
+        self.files_after += sum(files for files, _ in moved.after.values())
+        self.bytes_after += sum(size for _, size in moved.after.values())
+        self.left |= moved.left
+
+
+def plan(settings: Settings, partitions: Sequence[str] | None = None) -> list[PartitionDebt]:
+    """The compaction debt of the processed table, or of some of its partitions; changes nothing.
+
+    Raises ConfigurationError for a partition that has no files.
+    """
+    found = compaction_debt(live_files(lake_at(settings.lake), TABLE, partitions), settings.compact.target_bytes)
+    missing = set(partitions or ()) - {debt.partition for debt in found}
+    if missing:
+        raise ConfigurationError(
+            f"--partition {min(missing)}: no files; give a folder of {settings.lake}/{TABLE}, such as "
+            "city=Paris/start_date=2016-09-03"
+        )
+    return found
+
+
+def run(
+    settings: Settings,
+    partitions: Sequence[str] | None = None,
+    on_step: Progress = lambda _done, _all, _what: None,
+) -> CompactResult:
+    """Compacts what is due, of all partitions or of those named. Safe to repeat, and to kill.
+
+    Raises AlreadyRunningError where another run moves partitions of this lake, or another MovementError.
+    """
+    begun, result = time.perf_counter(), CompactResult()
+    contract = load_contract(settings.contract)
+    compact = settings.compact
+    lake, grace = lake_at(settings.lake), timedelta(seconds=compact.grace_seconds)
+    chosen = {debt.partition for debt in plan(settings, partitions) if debt.is_due(compact.min_files)}
+
+    with moving(settings) as mover:
+        result.recovered = mover.recover()
+
+        def sweep() -> None:
+            on_step(len(result.partitions), len(chosen), "deleting what was replaced")
+            files, size = mover.sweep(grace)
+            result.removed += files
+            result.removed_bytes += size
+
+        rewriter = Rewriter(lake, contract, TABLE, COMPACTED, settings.sink.parquet_compression, compact.target_bytes)
+        sweep()
+        for group in _groups(sorted(chosen)):
+            on_step(len(result.partitions), len(chosen), group[0])
+            result.add(mover.move(group, compacting(rewriter)))
+        sweep()
+        wanted = set(partitions) if partitions is not None else set(mover.layout.partitions)
+        home = [name for name in sorted(wanted) if name not in result.left and mover.can_go_home(name)]
+        for group in _groups(home):
+            on_step(len(result.partitions), len(chosen), f"{group[0]} back to its plain folder")
+            moved = mover.move(group, copying(lake))
+            result.home += sorted(moved.after)
+            result.left |= moved.left
+        if home:
+            sweep()
+        if result.partitions or home:
+            # A job that started meanwhile may have written partitions back as it had read them.
+            result.recovered = sorted({*result.recovered, *mover.repair()})
+    result.seconds = round(time.perf_counter() - begun, 3)
+    return result
+
+
+@contextmanager
+def moving(settings: Settings) -> Iterator[Mover]:
+    """A mover of the processed table, with the claim that only one run at a time has."""
+    lake = lake_at(settings.lake)
+    catalog = GlueCatalog(client("glue"), settings.database, settings.lake)
+    with Claim(
+        lake,
+        f"{settings.lake}/{TABLE}",
+        holder="run that moves partitions of",
+        remedy="run it again once the other has ended",
+    ) as claim:
+        catalog.ensure_tables(lake_tables(load_contract(settings.contract)))
+        yield Mover(lake, catalog, TABLE, claim.hold, wait_seconds=settings.compact.wait_seconds)
+
+
+def _groups(partitions: Sequence[str]) -> Iterable[Sequence[str]]:
+    return (partitions[start : start + GROUP] for start in range(0, len(partitions), GROUP))
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """For a scheduler: 0 after a clean end, 1 where the run failed, 2 for a wrong configuration."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--config", metavar="FILE", help="settings as YAML, such as conf/emr.yaml")
+    parser.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="override one setting")
+    parser.add_argument("--partition", metavar="FOLDER", action="append", help="only this one; may be repeated")
+    parser.add_argument("--json", metavar="FILE", type=Path, help="write the result there as JSON")
+    options = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    try:
+        result = run(load_settings(options.config, options.set), options.partition)
+    except ConfigurationError as error:
+        log.error("%s", error)
+        return 2
+    except MovementError as error:
+        log.error("%s", error)
+        return 1
+    if options.json:
+        options.json.write_text(json.dumps(asdict(result)), encoding="utf-8")
+    log.info("ended: %s", result)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,101 @@
+"""Redshift's SQL for the gold tables, generated from their columns. Pure; `infra/redshift/` holds its defaults.
+
+Three scripts: the external schema over the Glue catalog (Redshift Spectrum), CREATE TABLE and COPY for a loaded
+warehouse. What only the warehouse's owner knows is a psql variable (`:'role'`). COPY reads a manifest that names a
+table's live Parquet files: all of them and nothing else, whatever OPTIMIZE and MERGE left lying about.
+Source: https://docs.aws.amazon.com/redshift/latest/dg/r_CREATE_EXTERNAL_SCHEMA.html, …/r_CREATE_TABLE_NEW.html,
+…/copy-usage_notes-copy-from-columnar.html.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from jobs.gold.manifests import COPY
+from jobs.gold.tables import TABLES, GoldTable
+
+if TYPE_CHECKING:
+    from jobs.contract.settings import Settings
+
+SCHEMA = "movement_gold"
+EXTERNAL = "movement_lake"
+_TYPES: Mapping[str, str] = {
+    "string": "VARCHAR(1024)",
+    "int": "INTEGER",
+    "long": "BIGINT",
+    "double": "DOUBLE PRECISION",
+    "boolean": "BOOLEAN",
+    "date": "DATE",
+    "timestamp": "TIMESTAMP",
+}
+_LONG = ("geometry",)  # an outline has up to 58 KB; VARCHAR ends at 65,535 bytes
+_HEADER = "-- Made by `movement gold --redshift-ddl DIR` from jobs/gold/tables.py; do not edit.\n"
+
+
+def scripts(settings: Settings) -> dict[str, str]:
+    """File name → SQL, for the lake and the database of the settings."""
+    return {
+        "external_schema.sql": external_schema(settings.database, settings.gold.prefix),
+        "create_tables.sql": "\n".join([_HEADER + f"CREATE SCHEMA IF NOT EXISTS {SCHEMA};\n", *map(create, TABLES)]),
+        "copy.sql": _HEADER + _COPY_NOTE + "\n".join(copy(table, settings.lake) for table in TABLES),
+    }
+
+
+def external_schema(database: str, prefix: str) -> str:
+    """The Glue database as a schema of Redshift's, and a view for each gold table."""
+    views = "\n".join(
+        f"CREATE OR REPLACE VIEW {EXTERNAL}_{table.name} AS\n"
+        f"SELECT {', '.join(_name(column) for column, _, _ in table.columns)}\n"
+        f"FROM {EXTERNAL}.{prefix}{table.name}_manifest\nWITH NO SCHEMA BINDING;\n"
+        for table in TABLES
+    )
+    return (
+        f"{_HEADER}-- psql -v role=arn:aws:iam::<account>:role/<role that reads the lake and Glue> -f …\n"
+        f"-- Spectrum reads Delta tables through their manifests: {prefix}…_manifest. `processed` is there too.\n"
+        f"CREATE EXTERNAL SCHEMA IF NOT EXISTS {EXTERNAL}\nFROM DATA CATALOG\nDATABASE '{database}'\n"
+        f"IAM_ROLE :'role';\n\n{views}"
+    )
+
+
+def create(table: GoldTable) -> str:
+    """CREATE TABLE; columns in the files' order, for COPY goes by it."""
+    width = max(len(_name(name)) for name, _, _ in table.columns)
+    columns = [f"    {_name(name):<{width}} {_type(name, kind)}" for name, kind, _ in table.columns]
+    if table.key:
+        columns.append(f"    PRIMARY KEY ({', '.join(table.key)})")
+    sort = f"\nSORTKEY ({', '.join(table.order)})" if table.order else ""
+    body = ",\n".join(columns)
+    style = "AUTO" if table.order else "ALL"
+    comment = table.comment.replace("'", "''")
+    return (
+        f"CREATE TABLE IF NOT EXISTS {SCHEMA}.{table.name} (\n{body}\n)\nDISTSTYLE {style}{sort};\n"
+        f"COMMENT ON TABLE {SCHEMA}.{table.name} IS '{comment}';\n"
+    )
+
+
+_COPY_NOTE = """\
+-- psql -v role=arn:aws:iam::<account>:role/<role that reads the lake> -f copy.sql
+-- Loads each table anew, in one transaction: who queries meanwhile sees the old rows. Run it after `movement gold`.
+"""
+
+
+def copy(table: GoldTable, lake: str) -> str:
+    """DELETE and COPY; TRUNCATE would commit before the rows are there."""
+    target, place = f"{SCHEMA}.{table.name}", lake.replace("'", "''")
+    return (
+        f"BEGIN;\nDELETE FROM {target};\nCOPY {target}\nFROM '{place}/{table.folder}/{COPY}'\n"
+        "IAM_ROLE :'role'\nFORMAT AS PARQUET\nMANIFEST;\nCOMMIT;\n"
+    )
+
+
+def _type(name: str, kind: str) -> str:
+    return "VARCHAR(65535)" if name in _LONG else _TYPES[kind]
+
+
+def _name(name: str) -> str:
+    return f'"{name}"' if name in _RESERVED else name
+
+
+# Of the columns' names, what Redshift reads as a word of its own.
+_RESERVED = ("rows",)

@@ -1,0 +1,1 @@
+"""What a running job tells the outside: metrics for CloudWatch, and lines for its log."""

@@ -1,0 +1,259 @@
+"""Entry point: processed rows built anew from raw, after the contract has changed. `movement replay --raw`.
+
+Takes the batches that ended in a window of time: their raw lines become records again (`jobs.sink.provenance`), are
+read by the contract as it is now, and take the place of the batches' rows, partition by partition, so that a reader
+through the catalog sees a partition as it was or as it is (docs/adr/0007). Rows of other batches stay. Needs no Spark.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import sys
+import time
+import uuid
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from jobs.catalog.glue import GlueCatalog, lake_tables
+from jobs.compact_job import TABLE, moving
+from jobs.contract.aws import client
+from jobs.contract.errors import BatchMismatchError, ConfigurationError, MovementError
+from jobs.contract.settings import Settings, load_settings
+from jobs.contract.table import TableContract, load_contract
+from jobs.contract.times import moment
+from jobs.sink.claim import Claim
+from jobs.sink.lake import Lake, lake_at
+from jobs.sink.layout import REBUILT
+from jobs.sink.ledger import LedgerEntry, entries
+from jobs.sink.moving import Mover, StoredFile
+from jobs.sink.provenance import places, records
+from jobs.sink.quarantine import lines_of
+from jobs.sink.rebuild import RebuildPlan, affected, carry_out, decide, stage_of, unfinished
+from jobs.sink.report import Report, WrittenFile
+from jobs.sink.rewriting import Rewriter
+from jobs.sink.write_task import WriteTask
+from jobs.transform.records import RecordParser
+
+log = logging.getLogger(__name__)
+
+# Records whose origins are held in memory at once, about half a kilobyte each; a batch is never divided.
+RECORDS_AT_ONCE = 500_000
+
+# Told of each step: done, in all, of what.
+Progress = Callable[[int, int, str], None]
+
+
+@dataclass
+class RebuildResult:
+    """What a run did. `records` = `processed` + `quarantined`, of the batches in the window; `…_before`: as they were.
+
+    `kept_in_quarantine`, some of `quarantined`: records whose lines stay, for `movement replay --quarantine` has put
+    lines of their file back onto the stream. `continued`: batches of rebuilds that dead runs had decided on.
+    """
+
+    batches: int = 0
+    records: int = 0
+    processed: int = 0
+    quarantined: int = 0
+    processed_before: int = 0
+    quarantined_before: int = 0
+    kept_in_quarantine: int = 0
+    reasons: dict[str, int] = field(default_factory=dict)
+    partitions: list[str] = field(default_factory=list)
+    continued: int = 0
+    seconds: float = 0.0
+
+
+class _SentBack(msgspec.Struct):
+    """Of an entry in the journal of `movement replay --quarantine`: the files whose lines went onto the stream."""
+
+    sent: dict[str, Any] = {}
+    open: dict[str, Any] = {}
+
+
+def run(
+    settings: Settings,
+    start: datetime,
+    end: datetime,
+    on_step: Progress = lambda _done, _all, _what: None,
+) -> RebuildResult:
+    """Rebuilds the batches that ended in [start, end), after the rebuilds that dead runs left. Safe to repeat.
+
+    Raises ConfigurationError for a window that is none, TerminalError, with nothing changed, where raw lines cannot be
+    told apart, AlreadyRunningError beside another run that moves partitions or replays quarantine.
+    """
+    if start >= end:
+        raise ConfigurationError(f"--from {start.isoformat()} is not before --to {end.isoformat()}")
+    begun, result = time.perf_counter(), RebuildResult()
+    lake = lake_at(settings.lake)
+    quarantine = Claim(
+        lake,
+        f"quarantine of {settings.lake}",
+        holder="replay of the",
+        remedy="run it again once the other has ended",
+    )
+    with quarantine, moving(settings) as mover:
+        mover.recover()
+        job = _Rebuild(settings, lake, mover, on_step)
+        for plan in unfinished(lake):
+            log.warning("rebuild %s was decided on and not ended: it goes on", plan.run)
+            job.do(plan)
+            result.continued += len(plan.entries)
+        chosen = [entry for entry in entries(lake) if start <= entry.finished_at < end]
+        if chosen:
+            plan = job.plan(chosen, result)
+            decide(lake, plan)
+            job.do(plan)
+            result.partitions = sorted(plan.rows)
+    result.seconds = round(time.perf_counter() - begun, 3)
+    return result
+
+
+class _Rebuild:
+    def __init__(self, settings: Settings, lake: Lake, mover: Mover, on_step: Progress) -> None:
+        self._settings, self._lake, self._mover, self._on_step = settings, lake, mover, on_step
+        self._contract: TableContract = load_contract(settings.contract)
+
+    def plan(self, chosen: list[LedgerEntry], result: RebuildResult) -> RebuildPlan:
+        """Reads the batches anew and stages what comes of them; nothing that readers see is changed."""
+        run = uuid.uuid4().hex[:12]
+        stage, sent = stage_of(run), self._sent_back()
+        staged: dict[str, list[StoredFile]] = {}
+        plan = RebuildPlan(run, [], staged, [], [])
+        done = 0
+        for group in _groups(chosen):
+            of_batches = places(self._lake, group, sent)
+            for entry in group:
+                self._on_step(done, len(chosen), "batches read anew")
+                name = f"{entry.query}-{entry.batch}"
+                task = WriteTask(
+                    f"{self._settings.lake}/{stage.rstrip('/')}",
+                    name,
+                    self._contract,
+                    self._settings.sink,
+                    RecordParser,
+                    keeps_raw=False,
+                )
+                report = task.write(records(self._lake, entry, of_batches[name]), f"{name}-00000")
+                old = [file for file in entry.report.files if file.kind == "quarantine"]
+                kept = [file for file in old if file.path in sent]
+                plan.remove += [file.path for file in old if file not in kept]
+                new = []
+                for number, file in enumerate(report.files):
+                    if file.kind == TABLE:
+                        staged.setdefault(file.partition, []).append(StoredFile(stage + file.path, file.bytes))
+                    else:
+                        target = f"quarantine/{file.partition}/{name}-rebuilt-{run}-{number:03d}.json.gz"
+                        plan.add.append((stage + file.path, target))
+                        new.append(msgspec.structs.replace(file, path=target))
+                plan.entries.append(self._amended(entry, report, kept, new))
+                _add(result, entry, plan.entries[-1], kept)
+                done += 1
+        for partition in affected(chosen, plan.entries):
+            staged.setdefault(partition, [])
+        return plan
+
+    def do(self, plan: RebuildPlan) -> None:
+        """Carries a plan out."""
+        sink, target = self._settings.sink, self._settings.compact.target_bytes
+        rewriter = Rewriter(self._lake, self._contract, TABLE, REBUILT, sink.parquet_compression, target)
+        days = sorted({name for entry in plan.entries for name in entry.partitions.get("quarantine", [])})
+        catalog = GlueCatalog(client("glue"), self._settings.database, self._settings.lake)
+        catalog.ensure_tables(lake_tables(self._contract))
+        catalog.register("quarantine", days)
+        for done in carry_out(self._lake, plan, self._mover, rewriter):
+            self._on_step(done, len(plan.rows), "partitions rebuilt")
+
+    def _amended(
+        self, entry: LedgerEntry, found: Report, kept: list[WrittenFile], new: list[WrittenFile]
+    ) -> LedgerEntry:
+        """The batch's entry as it is after the rebuild: `found`, and the files of quarantine, kept and new."""
+        counted = Counter(found.reasons)
+        for file in kept:
+            counted.update(line.reason for line in lines_of(self._lake.get(file.path) or b""))
+        report = msgspec.structs.replace(
+            entry.report,
+            processed=found.processed,
+            quarantined=sum(file.rows for file in (*kept, *new)),
+            rescued=found.rescued,
+            reasons=dict(counted),
+            files=[*(file for file in entry.report.files if file.kind == "raw"), *kept, *new],
+        )
+        if report.read != report.processed + report.quarantined:
+            raise BatchMismatchError(
+                f"batch {entry.query}-{entry.batch}: {report.read} records, but {report.processed} rows and "
+                f"{report.quarantined} in quarantine after reading it anew. Nothing was changed; please report this"
+            )
+        partitions = entry.partitions | {
+            TABLE: found.partitions(TABLE),
+            "quarantine": report.partitions("quarantine"),
+        }
+        return msgspec.structs.replace(entry, report=report, partitions=partitions, rebuilt_at=datetime.now(UTC))
+
+    def _sent_back(self) -> frozenset[str]:
+        found: set[str] = set()
+        for path, _ in self._lake.list("_replay/quarantine/"):
+            entry = msgspec.json.decode(self._lake.get(path) or b"{}", type=_SentBack)
+            found.update((*entry.sent, *entry.open))
+        return frozenset(found)
+
+
+def _groups(chosen: list[LedgerEntry]) -> Iterator[list[LedgerEntry]]:
+    group: list[LedgerEntry] = []
+    size = 0
+    for entry in chosen:
+        if group and size + entry.report.read > RECORDS_AT_ONCE:
+            yield group
+            group, size = [], 0
+        group.append(entry)
+        size += entry.report.read
+    if group:
+        yield group
+
+
+def _add(result: RebuildResult, before: LedgerEntry, after: LedgerEntry, kept: Iterable[WrittenFile]) -> None:
+    result.batches += 1
+    result.records += after.report.read
+    result.processed += after.report.processed
+    result.quarantined += after.report.quarantined
+    result.processed_before += before.report.processed
+    result.quarantined_before += before.report.quarantined
+    result.kept_in_quarantine += sum(file.rows for file in kept)
+    result.reasons = dict(Counter(result.reasons) + Counter(after.report.reasons))
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """For a scheduler: 0 after a clean end, 1 where the run failed, 2 for a wrong configuration."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--config", metavar="FILE", help="settings as YAML, such as conf/emr.yaml")
+    parser.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="override one setting")
+    parser.add_argument("--from", dest="start", metavar="TIME", required=True, help="batches that ended then or later")
+    parser.add_argument("--to", dest="end", metavar="TIME", required=True, help="batches that ended before")
+    parser.add_argument("--json", metavar="FILE", type=Path, help="write the result there as JSON")
+    options = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    try:
+        window = moment(options.start, "--from"), moment(options.end, "--to")
+        result = run(load_settings(options.config, options.set), *window)
+    except ConfigurationError as error:
+        log.error("%s", error)
+        return 2
+    except MovementError as error:
+        log.error("%s", error)
+        return 1
+    if options.json:
+        options.json.write_text(json.dumps(asdict(result)), encoding="utf-8")
+    log.info("ended: %s", result)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,136 @@
+"""EMR on EC2: a step that runs spark-submit on YARN, the driver in the cluster.
+
+YARN starts a driver that died again; the step lasts as long as the job, so its state is the job's. Cancelling a
+step ends spark-submit, not what it started: a job that is replaced is killed in YARN by its tag, in a step before
+the new one. A kill harms nothing (docs/adr/0003). Sources:
+https://docs.aws.amazon.com/emr/latest/ReleaseGuide/emr-spark-submit-step.html
+https://docs.aws.amazon.com/emr/latest/ManagementGuide/emr-cancel-steps.html
+https://spark.apache.org/docs/4.1.1/running-on-yarn.html
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from jobs.contract.errors import ConfigurationError
+from movement.deploy.calls import Call
+from movement.deploy.emr_serverless import check_release
+from movement.deploy.job import Job
+from movement.deploy.rollout import Run
+from movement.deploy.spark_conf import options, python_conf, with_own
+from movement.packaging.release import EMR_ENVIRONMENT
+
+SERVICE = "emr"
+GOING = ["PENDING", "CANCEL_PENDING", "RUNNING"]
+USABLE = {"RUNNING", "WAITING"}
+# Where the bootstrap action puts environments.
+BOOTSTRAPPED = "/opt/movement"
+
+
+class Emr:
+    """A cluster of EMR on EC2, `deploy.emr.cluster_id`."""
+
+    title = "EMR on EC2"
+    running = frozenset({"RUNNING"})
+    ending = frozenset({"CANCEL_PENDING"})
+    ended = frozenset({"COMPLETED", "CANCELLED", "FAILED", "INTERRUPTED"})
+
+    def requests(self, job: Job, replace: bool) -> list[Call]:
+        cancel = cancel_steps(job, "RUNNING-STEP")
+        found = Call(cancel.service, cancel.operation, cancel.parameters, when="a step of this name is going")
+        return [*([found] if replace else []), add_steps(job, replace)]
+
+    def check(self, job: Job) -> None:
+        found = _cluster(job, "DescribeCluster", "ClusterId").send()["Cluster"]
+        check_release(job, found["ReleaseLabel"], f"cluster {found['Id']}")
+        if found["Status"]["State"] not in USABLE:
+            raise ConfigurationError(f"cluster {found['Id']} is {found['Status']['State']}: it has to run or wait")
+
+    def found(self, job: Job) -> Run | None:
+        call = _cluster(job, "ListSteps", "ClusterId", StepStates=GOING)
+        while True:
+            answer = call.send()
+            for step in answer["Steps"]:
+                if step["Name"] == job.settings.deploy.job_name:
+                    return _run(step)
+            if not answer.get("Marker"):
+                return None
+            call = Call(call.service, call.operation, {**call.parameters, "Marker": answer["Marker"]})
+
+    def start(self, job: Job, replacing: bool) -> Run:
+        return Run(add_steps(job, replacing).send()["StepIds"][-1], "PENDING")
+
+    def stop(self, job: Job, run: Run) -> None:
+        cancel_steps(job, run.id).send()
+
+    def look(self, job: Job, run: Run) -> Run:
+        return _run(_cluster(job, "DescribeStep", "ClusterId", StepId=run.id).send()["Step"])
+
+    def where(self, job: Job, run: Run) -> list[tuple[str, str]]:
+        cluster = job.settings.deploy.emr.cluster_id
+        which = f"--cluster-id {cluster} --step-id {run.id}"
+        return [
+            ("logs", f"the cluster's LogUri, under {cluster}/steps/{run.id}/ and {cluster}/containers/"),
+            ("state", f"aws emr describe-step {which}"),
+            ("stop", f"aws emr cancel-steps --cluster-id {cluster} --step-ids {run.id}, then in YARN: {kill(job)}"),
+        ]
+
+
+def add_steps(job: Job, replacing: bool) -> Call:
+    """The request that starts the job, behind one that ends what a replaced step left in YARN."""
+    first = [_step(f"{job.settings.deploy.job_name}-stop", ["bash", "-c", kill(job)])] if replacing else []
+    return _cluster(
+        job, "AddJobFlowSteps", "JobFlowId", Steps=[*first, _step(job.settings.deploy.job_name, spark_submit(job))]
+    )
+
+
+def spark_submit(job: Job) -> list[str]:
+    """The step's command."""
+    deploy = job.settings.deploy
+    archive = job.artifact(EMR_ENVIRONMENT)
+    if deploy.emr.bootstrapped:
+        python, archives = f"{BOOTSTRAPPED}/{job.manifest.release}/bin/python", []
+    else:
+        python, archives = "./environment/bin/python", ["--archives", f"{archive}#environment"]
+    conf = {
+        **python_conf(job, python, "spark.yarn.appMasterEnv"),
+        "spark.yarn.tags": deploy.job_name,
+        "spark.yarn.submit.waitAppCompletion": "true",
+        "spark.yarn.maxAppAttempts": str(deploy.emr.driver_attempts),
+        "spark.yarn.am.attemptFailuresValidityInterval": "1h",
+        "spark.executor.failuresValidityInterval": "1h",
+    }
+    submit = ["spark-submit", "--master", "yarn", "--deploy-mode", "cluster", "--name", deploy.job_name]
+    return [*submit, *archives, *options(with_own(job, conf)), job.script, *job.arguments]
+
+
+def kill(job: Job) -> str:
+    """The shell command that ends what runs in YARN under the job's tag."""
+    listing = f"yarn application -list -appTags {job.settings.deploy.job_name} -appStates SUBMITTED,ACCEPTED,RUNNING"
+    return f"{listing} | grep -o '^application_[0-9_]*' | xargs -r -n 1 yarn application -kill"
+
+
+def cancel_steps(job: Job, step: str) -> Call:
+    """The request that cancels a step."""
+    return _cluster(job, "CancelSteps", "ClusterId", StepIds=[step], StepCancellationOption="SEND_INTERRUPT")
+
+
+def _step(name: str, command: list[str]) -> dict[str, Any]:
+    return {
+        "Name": name,
+        "ActionOnFailure": "CONTINUE",
+        "HadoopJarStep": {"Jar": "command-runner.jar", "Args": command},
+    }
+
+
+def _run(step: dict[str, Any]) -> Run:
+    status = step["Status"]
+    reason = status.get("FailureDetails") or status.get("StateChangeReason") or {}
+    return Run(step["Id"], status["State"], reason.get("Reason") or reason.get("Message") or "")
+
+
+def _cluster(job: Job, operation: str, parameter: str, **parameters: object) -> Call:
+    cluster = job.settings.deploy.emr.cluster_id
+    if cluster is None:
+        raise ConfigurationError("deploy.emr.cluster_id: say which cluster: --set deploy.emr.cluster_id=j-…")
+    return Call(SERVICE, operation, {parameter: cluster, **parameters})

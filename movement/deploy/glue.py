@@ -1,0 +1,154 @@
+"""AWS Glue: a `gluestreaming` job, created or updated, and one run of it.
+
+https://docs.aws.amazon.com/glue/latest/dg/aws-glue-api-jobs-job.html
+https://docs.aws.amazon.com/glue/latest/dg/aws-glue-programming-etl-glue-arguments.html
+https://docs.aws.amazon.com/glue/latest/dg/glue-streaming-maintenance.html
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from botocore.exceptions import ClientError
+
+from jobs.contract.aws import client, error_code, explained
+from jobs.contract.errors import ConfigurationError
+from movement.deploy.calls import Call
+from movement.deploy.job import Job
+from movement.deploy.rollout import Run
+from movement.deploy.spark_conf import with_own
+from movement.packaging.release import GLUE_ENVIRONMENT
+
+SERVICE = "glue"
+GOING = {"STARTING", "RUNNING", "STOPPING", "WAITING"}
+# Glue answers with the newest first; a run that is going is among these.
+RUNS_SEARCHED = 200
+
+
+class Glue:
+    """A streaming job of AWS Glue, `deploy.glue.job_name`."""
+
+    title = "AWS Glue"
+    running = frozenset({"RUNNING"})
+    ending = frozenset({"STOPPING"})
+    ended = frozenset({"STOPPED", "SUCCEEDED", "FAILED", "TIMEOUT", "ERROR", "EXPIRED"})
+
+    def requests(self, job: Job, replace: bool) -> list[Call]:
+        stop = batch_stop(job, "RUNNING-JOB-RUN")
+        found = Call(stop.service, stop.operation, stop.parameters, when="a run of the job is going")
+        return [*([found] if replace else []), create_job(job), update_job(job), start_job_run(job)]
+
+    def check(self, job: Job) -> None:
+        start_job_run(job).check()
+        create_job(job).check()
+
+    def found(self, job: Job) -> Run | None:
+        name = job.settings.deploy.glue.job_name
+        with explained(f"look at the runs of {name}"):
+            pages = client("glue").get_paginator("get_job_runs")
+            try:
+                for page in pages.paginate(JobName=name, PaginationConfig={"MaxItems": RUNS_SEARCHED}):
+                    for run in page["JobRuns"]:
+                        if run["JobRunState"] in GOING:
+                            return _run(run)
+            except ClientError as error:
+                if error_code(error) != "EntityNotFoundException":
+                    raise
+        return None
+
+    def start(self, job: Job, replacing: bool) -> Run:
+        (update_job(job) if _exists(job) else create_job(job)).send()
+        return Run(start_job_run(job).send()["JobRunId"], "STARTING")
+
+    def stop(self, job: Job, run: Run) -> None:
+        batch_stop(job, run.id).send()
+
+    def look(self, job: Job, run: Run) -> Run:
+        call = Call(SERVICE, "GetJobRun", {"JobName": job.settings.deploy.glue.job_name, "RunId": run.id})
+        return _run(call.send()["JobRun"])
+
+    def where(self, job: Job, run: Run) -> list[tuple[str, str]]:
+        name = job.settings.deploy.glue.job_name
+        which = f"--job-name {name} --run-id {run.id}"
+        console = f"https://{job.region}.console.aws.amazon.com/gluestudio/home?region={job.region}"
+        return [
+            ("console", f"{console}#/job/{name}/run/{run.id}"),
+            ("logs", f"aws logs tail --follow /aws-glue/jobs/error --log-stream-name-prefix {run.id}"),
+            ("state", f"aws glue get-job-run {which}"),
+            ("stop", f"aws glue batch-stop-job-run --job-name {name} --job-run-ids {run.id}"),
+        ]
+
+
+def definition(job: Job) -> dict[str, Any]:
+    """The job as Glue is to know it: what CreateJob and UpdateJob have in common."""
+    deploy = job.settings.deploy
+    if deploy.role_arn is None:
+        raise ConfigurationError("deploy.role_arn: say which role the job runs as: --set deploy.role_arn=arn:…")
+    arguments = {
+        "--job-language": "python",
+        "--python-virtual-env": job.artifact(GLUE_ENVIRONMENT),
+        "--datalake-formats": "delta",
+        "--TempDir": f"{deploy.artifacts}/glue-temporary/",  # else Glue makes a bucket, which may be open to all
+        "--enable-metrics": "true",
+        "--enable-observability-metrics": "true",
+        "--enable-continuous-cloudwatch-log": "true",
+        **dict(zip(job.arguments[::2], job.arguments[1::2], strict=True)),
+    }
+    conf = with_own(job, {})
+    if conf:  # one --conf, which holds the others
+        arguments["--conf"] = " --conf ".join(f"{key}={value}" for key, value in conf.items())
+    found: dict[str, Any] = {
+        "Description": f"movement-lake {job.manifest.release}: Kinesis to the lake",
+        "Role": deploy.role_arn,
+        "Command": {"Name": "gluestreaming", "ScriptLocation": job.script, "PythonVersion": "3"},
+        "GlueVersion": deploy.glue_version,
+        "WorkerType": deploy.glue.worker_type,
+        "NumberOfWorkers": deploy.glue.workers,
+        "Timeout": deploy.glue.timeout_minutes,
+        "MaintenanceWindow": deploy.glue.maintenance_window,
+        "MaxRetries": deploy.glue.max_retries,
+        "ExecutionProperty": {"MaxConcurrentRuns": 1},
+        "DefaultArguments": arguments,
+    }
+    if deploy.glue.security_configuration is not None:
+        found["SecurityConfiguration"] = deploy.glue.security_configuration
+    return found
+
+
+def create_job(job: Job) -> Call:
+    """The request that creates the job."""
+    tags = {"movement-lake-release": job.manifest.release}
+    parameters = {"Name": job.settings.deploy.glue.job_name, **definition(job), "Tags": tags}
+    return Call(SERVICE, "CreateJob", parameters, when="there is no such job")
+
+
+def update_job(job: Job) -> Call:
+    """The request that brings a job that is there up to date: it replaces the whole definition."""
+    parameters = {"JobName": job.settings.deploy.glue.job_name, "JobUpdate": definition(job)}
+    return Call(SERVICE, "UpdateJob", parameters, when="there is such a job")
+
+
+def start_job_run(job: Job) -> Call:
+    """The request that starts a run."""
+    return Call(SERVICE, "StartJobRun", {"JobName": job.settings.deploy.glue.job_name})
+
+
+def batch_stop(job: Job, run: str) -> Call:
+    """The request that stops a run."""
+    return Call(SERVICE, "BatchStopJobRun", {"JobName": job.settings.deploy.glue.job_name, "JobRunIds": [run]})
+
+
+def _exists(job: Job) -> bool:
+    name = job.settings.deploy.glue.job_name
+    with explained(f"look for the job {name}"):
+        try:
+            client("glue").get_job(JobName=name)
+        except ClientError as error:
+            if error_code(error) != "EntityNotFoundException":
+                raise
+            return False
+    return True
+
+
+def _run(run: dict[str, Any]) -> Run:
+    return Run(run["Id"], run["JobRunState"], run.get("ErrorMessage", ""))

@@ -1,0 +1,205 @@
+"""The ledger and the lake's listing → `model.Pipeline`.
+
+Bounded: the latest `max_batches` entries and `MAX_LISTED` objects. Entries never change, so a reader that stays (the
+live page's) fetches each once. AWS: ListObjectsV2, and GetObject of ledger entries and of the last parity check.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from jobs.contract.errors import TerminalError
+from jobs.parity.latest import LATEST
+from jobs.sink.batch_ledger import QUERY as BATCH_QUERY
+from jobs.sink.lake import Lake
+from movement.report.model import Batch, Partition, Pipeline
+
+MAX_LISTED = 200_000
+LISTING_SECONDS = 60.0
+_LAYERS = ("raw", "processed", "quarantine", "processed_batch", "gold")
+_READERS = 16
+
+
+class _File(msgspec.Struct):
+    kind: str
+    partition: str
+    rows: int
+
+
+class _Shard(msgspec.Struct):
+    arrived: datetime | None = None
+
+
+class _Report(msgspec.Struct):
+    read: int
+    processed: int
+    quarantined: int
+    read_bytes: int = 0
+    reasons: dict[str, int] = {}
+    shards: dict[str, _Shard] = {}
+    files: list[_File] = []
+
+
+class _Entry(msgspec.Struct):
+    """The part of a ledger entry (jobs/sink/ledger.py) that the page needs, of this release or of an older one."""
+
+    query: str
+    batch: int
+    started_at: datetime
+    finished_at: datetime
+    report: _Report
+    alarms: list[str] = []
+
+
+class _Listing(msgspec.Struct):
+    """The lake's files: partitions and sizes of the processed ones, files and bytes of each layer."""
+
+    layers: dict[str, tuple[int, int]]
+    partitions: dict[str, Partition]
+    sizes: list[int]
+    complete: bool
+
+
+class PipelineReader:
+    """Reads one lake's pipeline, again and again. Raises AwsAccessError or TransientError where S3 does not answer,
+    TerminalError for a ledger entry that is none."""
+
+    def __init__(self, lake: Lake, max_batches: int) -> None:
+        self._lake = lake
+        self._max_batches = max_batches
+        self._entries: dict[str, _Entry] = {}
+        self._lock = threading.Lock()
+        self._listed: _Listing | None = None
+        self._listed_at = 0.0
+
+    def read(self) -> Pipeline:
+        """The pipeline as it is now."""
+        with self._lock:
+            return self._read()
+
+    def _read(self) -> Pipeline:
+        paths: dict[str, list[int]] = {}
+        for path, _ in self._lake.list("_ledger/"):
+            _, query, name = path.split("/", 2)
+            number = name.removesuffix(".json")
+            if number.isdecimal():
+                paths.setdefault(query, []).append(int(number))
+        batch_runs = len(paths.pop(BATCH_QUERY, []))
+        total = sum(map(len, paths.values()))
+        latest = [
+            f"_ledger/{query}/{number}.json"
+            for query, numbers in paths.items()
+            for number in sorted(numbers)[-self._max_batches :]
+        ]
+        entries = sorted(self._fetch(latest), key=lambda entry: entry.finished_at)[-self._max_batches :]
+        listing = self._listing()
+        partitions = {name: replace(found) for name, found in listing.partitions.items()}
+        if len(entries) == total:
+            _add_rows(partitions, entries)
+        reasons: Counter[str] = Counter()
+        for entry in entries:
+            reasons.update(entry.report.reasons)
+        return Pipeline(
+            batches=[_batch(entry) for entry in entries],
+            batches_total=total,
+            reasons=dict(reasons.most_common()),
+            partitions=sorted(partitions.values(), key=lambda partition: partition.name),
+            layers=listing.layers,
+            sizes=listing.sizes,
+            listed_all=listing.complete,
+            batch_runs=batch_runs,
+            parity=self._parity(),
+        )
+
+    def _fetch(self, paths: list[str]) -> list[_Entry]:
+        missing = [path for path in paths if path not in self._entries]
+        with ThreadPoolExecutor(_READERS) as readers:
+            contents = readers.map(self._lake.get, missing)
+            fetched = {path: _entry(path, content) for path, content in zip(missing, contents, strict=True) if content}
+        # What has gone out of sight is forgotten, so that a page left open for months does not grow.
+        self._entries = {path: self._entries[path] for path in paths if path in self._entries} | fetched
+        return list(self._entries.values())
+
+    def _listing(self) -> _Listing:
+        """The files of the lake, listed anew once a minute: 1,000 take a request."""
+        if self._listed is None or time.monotonic() - self._listed_at >= LISTING_SECONDS:
+            self._listed, self._listed_at = _list(self._lake), time.monotonic()
+        return self._listed
+
+    def _parity(self) -> dict[str, Any] | None:
+        content = self._lake.get(LATEST)
+        if content is None:
+            return None
+        try:
+            return msgspec.json.decode(content, type=dict[str, Any])
+        except msgspec.DecodeError as error:
+            raise TerminalError(f"{self._lake.uri}/{LATEST} is not readable: {error}; delete it") from error
+
+
+def _entry(path: str, content: bytes) -> _Entry:
+    try:
+        return msgspec.json.decode(content, type=_Entry)
+    except msgspec.DecodeError as error:
+        raise TerminalError(f"{path} is not readable as a ledger entry: {error}") from error
+
+
+def _batch(entry: _Entry) -> Batch:
+    report = entry.report
+    # Each shard's last record; the one that waited longest is what a reader of the lake is behind by.
+    arrivals = [shard.arrived for shard in report.shards.values() if shard.arrived is not None]
+    return Batch(
+        query=entry.query,
+        number=entry.batch,
+        started_at=entry.started_at,
+        finished_at=entry.finished_at,
+        read=report.read,
+        read_bytes=report.read_bytes,
+        processed=report.processed,
+        quarantined=report.quarantined,
+        lag=max((entry.finished_at - min(arrivals)).total_seconds(), 0.0) if arrivals else None,
+        alarms=entry.alarms,
+    )
+
+
+def _list(lake: Lake) -> _Listing:
+    found = _Listing({}, {}, [], True)
+    for layer in _LAYERS:
+        listed = files = size = 0
+        for path, length in itertools.islice(lake.list(f"{layer}/"), MAX_LISTED):
+            listed += 1
+            if "/_" in path:  # Delta's own files
+                continue
+            files, size = files + 1, size + length
+            if layer == "processed":
+                found.sizes.append(length)
+                _count(found.partitions, path, length)
+        found.layers[layer] = (files, size)
+        found.complete = found.complete and listed < MAX_LISTED
+    return found
+
+
+def _count(partitions: dict[str, Partition], path: str, size: int) -> None:
+    # What is no `name=value` belongs to the layout within the partition.
+    folders = itertools.takewhile(lambda part: "=" in part, path.split("/")[1:-1])
+    name = "/".join(folders)
+    partition = partitions.setdefault(name, Partition(name))
+    partition.files += 1
+    partition.bytes += size
+
+
+def _add_rows(partitions: dict[str, Partition], entries: Iterable[_Entry]) -> None:
+    for entry in entries:
+        for file in entry.report.files:
+            if file.kind == "processed" and file.partition in partitions:
+                partition = partitions[file.partition]
+                partition.rows = (partition.rows or 0) + file.rows

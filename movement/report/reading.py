@@ -1,0 +1,21 @@
+"""A lake → `model.ReportData`: what `movement report` reads, once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+from jobs.contract.settings import Settings
+from jobs.sink.lake import lake_at
+from movement.report.gold import GoldTables
+from movement.report.model import ReportData
+from movement.report.pipeline import PipelineReader
+
+
+def read_report(settings: Settings, on_step: Callable[[str], None] = lambda _: None) -> ReportData:
+    """Reads all that the page shows. Raises AwsAccessError, TransientError or TerminalError, naming what it read."""
+    on_step("reading the ledger")
+    pipeline = PipelineReader(lake_at(settings.lake), settings.report.max_batches).read()
+    on_step("reading the gold tables")
+    gold = GoldTables(settings.lake).read(settings.report.max_rows)
+    return ReportData(datetime.now(UTC), settings.stream.name, settings.lake, settings.database, gold, pipeline)

@@ -1,0 +1,283 @@
+"""The templates: clean for cfn-lint, and right where cfn-lint does not look."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cfnlint.api import ManualArgs, lint_by_config
+
+from jobs.contract.settings import Settings, load_settings
+from jobs.contract.table import load_contract
+from tests.infra.policies import ROOT_PARAMETERS
+from tests.infra.templates import FOLDER, NAMES, NESTED, PSEUDO, Stack, load, references, template_of
+
+DOCS = Path(__file__).parents[2] / "docs"
+EMR_RELEASES = {"emr-spark-8.1.0"}
+GLUE_VERSIONS = {"6.0"}
+# Data that a stack's end must not take along.
+RETAINED = {"AWS::S3::Bucket", "AWS::Kinesis::Stream", "AWS::KMS::Key", "AWS::Glue::Database"}
+every_template = pytest.mark.parametrize("name", NAMES)
+
+
+def resources(*types: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """(template.logical, resource) of all templates; of these types alone where some are given."""
+    for name in NAMES:
+        for logical, resource in load(name)["Resources"].items():
+            if not types or resource["Type"] in types:
+                yield f"{name}.{logical}", resource
+
+
+def whole_stacks() -> Iterator[Stack]:
+    """Every template with what the root passes it, under each choice of where the streaming job runs."""
+    for streaming in ("glue", "emr-serverless", "emr", "none"):
+        for extras in ("yes", "no"):
+            root = Stack("root", {**ROOT_PARAMETERS, "Streaming": streaming, "BatchPath": extras, "Api": extras})
+            yield root
+            for logical, resource in root.template["Resources"].items():
+                if resource["Type"] == NESTED and root.condition(resource.get("Condition", "Always")):
+                    yield root.nested(logical)
+
+
+def test_cfn_lint_finds_nothing() -> None:
+    files = [str(FOLDER / f"{name}.yaml") for name in NAMES]
+    matches = lint_by_config(ManualArgs(templates=files, regions=["us-east-1"]))
+    assert [str(match) for match in matches] == []
+
+
+@every_template
+def test_every_reference_resolves_and_every_parameter_and_condition_is_used(name: str) -> None:
+    template = load(name)
+    known = PSEUDO.keys() | template.get("Parameters", {}).keys() | template["Resources"].keys()
+    body = {key: template[key] for key in ("Conditions", "Resources", "Outputs") if key in template}
+    used = {reference for reference, _ in references(body)}
+    assert used - known == set()
+    assert template.get("Parameters", {}).keys() - used == set()
+    text = (FOLDER / f"{name}.yaml").read_text(encoding="utf-8")
+    for condition in template.get("Conditions", {}):
+        assert len(re.findall(rf"\b{condition}\b", text)) > 1, f"condition {condition} is not used"
+
+
+def test_the_root_passes_what_each_template_asks_for_and_no_more() -> None:
+    nested = {logical: each for logical, each in load("root")["Resources"].items() if each["Type"] == NESTED}
+    assert {template_of(each) for each in nested.values()} | {"root"} == set(NAMES)
+    for each in nested.values():
+        assert each["Properties"]["Parameters"].keys() == load(template_of(each))["Parameters"].keys(), template_of(
+            each
+        )
+
+
+def test_every_output_that_the_root_uses_is_there_and_every_one_there_is_used() -> None:
+    root = load("root")
+    used = {
+        (template_of(root["Resources"][name]), attribute.removeprefix("Outputs."))
+        for name, attribute in references({"r": root["Resources"], "o": root["Outputs"]})
+        if attribute and attribute.startswith("Outputs.")
+    }
+    there = {(name, output) for name in NAMES if name != "root" for output in load(name).get("Outputs", {})}
+    assert used - there == set()
+    assert there - used == set()
+
+
+def test_every_combination_of_choices_resolves() -> None:
+    seen = set()
+    for stack in whole_stacks():
+        seen.add(stack.name)
+        for logical, resource in stack.template["Resources"].items():
+            if stack.condition(resource.get("Condition", "Always")) and resource["Type"] != NESTED:
+                assert "${" not in str(stack.properties(logical)).replace("${!", "")
+    assert seen == set(NAMES)
+
+
+def test_what_the_root_passes_fits_patterns_ranges_and_allowed_values() -> None:
+    for stack in whole_stacks():
+        for name, spec in stack.template.get("Parameters", {}).items():
+            value, what = stack.parameters[name], f"{stack.name}.{name}"
+            if "AllowedValues" in spec:
+                assert str(value) in map(str, spec["AllowedValues"]), what
+            if "AllowedPattern" in spec:
+                assert re.search(spec["AllowedPattern"], str(value)), f"{what}: {value}"
+            if spec["Type"] == "Number":
+                assert spec.get("MinValue", 0) <= float(value) <= spec.get("MaxValue", float("inf")), what
+
+
+def test_parameters_have_a_description_and_the_roots_texts_a_pattern() -> None:
+    for name in NAMES:
+        for parameter, spec in load(name).get("Parameters", {}).items():
+            assert spec.get("Description"), f"{name}.{parameter}"
+            if name == "root" and spec["Type"] == "String":
+                assert spec.keys() & {"AllowedPattern", "AllowedValues"}, parameter
+
+
+@every_template
+def test_no_account_region_or_partition_is_written_out(name: str) -> None:
+    text = (FOLDER / f"{name}.yaml").read_text(encoding="utf-8")
+    assert re.findall(r"\barn:aws[a-z-]*:", text) == []
+    assert re.findall(r"\b[0-9]{12}\b", text) == []
+    assert re.findall(r"\b(?:us|eu|ap|sa|ca|me|af|cn)-[a-z]+-[0-9]\b", text) == []
+    assert re.findall(
+        r"\$\{AWS::URLSuffix\}|amazonaws\.com\b", re.sub(r"(?m)^ .*(Service: |ViaService: ).*$", "", text)
+    ) in (
+        [],
+        ["${AWS::URLSuffix}"] * text.count("${AWS::URLSuffix}"),
+    )
+
+
+def test_releases_are_ones_that_this_project_is_tested_on() -> None:
+    found = 0
+    for stack in whole_stacks():
+        for logical, resource in stack.template["Resources"].items():
+            properties = stack.properties(logical) if resource["Type"] != NESTED else {}
+            if "ReleaseLabel" in properties:
+                found += 1
+                assert properties["ReleaseLabel"] in EMR_RELEASES, f"{stack.name}.{logical}"
+            if resource["Type"] == "AWS::Glue::Job":
+                found += 1
+                assert properties["GlueVersion"] in GLUE_VERSIONS, f"{stack.name}.{logical}"
+    assert found >= 4
+
+
+def test_names_are_the_settings_defaults_and_the_originals() -> None:
+    defaults = {name: spec.get("Default") for name, spec in load("root")["Parameters"].items()}
+    settings = Settings()
+
+    assert defaults["StreamName"] == settings.stream.name == "uber-movement-stream"
+    assert defaults["CrawlerName"] == "uber-movement-crawler-raw"
+    assert defaults["BatchJobName"] == "uber-gluejob"
+    assert defaults["Database"] == settings.database
+    assert defaults["ShardCount"] == settings.stream.shards
+    assert settings.lake.endswith(f"/{defaults['LakePrefix']}")
+
+
+def test_the_jobs_get_the_settings_of_the_stack() -> None:
+    root = Stack("root", {**ROOT_PARAMETERS, "Streaming": "glue"})
+    for stack, logical in (("Batch", "BatchJob"), ("GlueStreaming", "Job")):
+        properties = root.nested(stack).properties(logical)
+        arguments = properties["DefaultArguments"]
+        passed = json.loads(arguments["--set"])
+        settings = load_settings(arguments["--config"], [f"{key}={value}" for key, value in passed.items()])
+        assert (settings.lake, settings.database) == ("s3://a-lake/lake", "uber_movement")
+        assert settings.stream.name == root.parameters["StreamName"]
+        script = properties["Command"]["ScriptLocation"].rpartition(f"{ROOT_PARAMETERS['Release']}/")[2]
+        assert (FOLDER.parents[1] / script).is_file()
+    assert root.nested("GlueStreaming").properties("Job")["Command"]["Name"] == "gluestreaming"
+    # Below seven days Glue ends a streaming job instead of restarting it.
+    assert root.nested("GlueStreaming").properties("Job")["Timeout"] == 10080
+
+
+def test_data_outlives_its_stack() -> None:
+    found = list(resources(*RETAINED))
+    assert len(found) == 5
+    for name, resource in found:
+        assert (resource.get("DeletionPolicy"), resource.get("UpdateReplacePolicy")) == ("Retain", "Retain"), name
+
+
+def test_what_holds_records_is_encrypted_and_takes_tls_alone() -> None:
+    for name, bucket in resources("AWS::S3::Bucket"):
+        properties = bucket["Properties"]
+        assert properties["BucketEncryption"]["ServerSideEncryptionConfiguration"], name
+        assert set(properties["PublicAccessBlockConfiguration"].values()) == {True}, name
+        assert len(properties["PublicAccessBlockConfiguration"]) == 4, name
+        aborted = [
+            rule for rule in properties["LifecycleConfiguration"]["Rules"] if "AbortIncompleteMultipartUpload" in rule
+        ]
+        assert aborted, name
+    for name, stream in resources("AWS::Kinesis::Stream"):
+        assert stream["Properties"]["StreamEncryption"]["EncryptionType"] == "KMS", name
+    for name, queue in resources("AWS::SQS::Queue"):
+        assert queue["Properties"]["SqsManagedSseEnabled"] is True, name
+    for kind, policies, covered_by in (
+        ("AWS::S3::Bucket", "AWS::S3::BucketPolicy", lambda properties: [properties["Bucket"]]),
+        ("AWS::SQS::Queue", "AWS::SQS::QueuePolicy", lambda properties: properties["Queues"]),
+    ):
+        covered = set()
+        for name, policy in resources(policies):
+            tls = [part for part in policy["Properties"]["PolicyDocument"]["Statement"] if part["Sid"] == "TlsOnly"]
+            assert [part["Effect"] for part in tls] == ["Deny"], name
+            assert tls[0]["Condition"] == {"Bool": {"aws:SecureTransport": False}}, name
+            covered |= {f"{name.partition('.')[0]}.{thing['Ref']}" for thing in covered_by(policy["Properties"])}
+        assert covered == {name for name, _ in resources(kind)}
+
+
+def test_a_message_stays_hidden_for_six_times_its_functions_timeout() -> None:
+    root = Stack("root", ROOT_PARAMETERS)
+    batch, storage = root.nested("Batch"), root.nested("Storage")
+    timeouts = [int(batch.properties(name)["Timeout"]) for name in ("CrawlerTrigger", "GlueJobTrigger")]
+    for hidden in (storage.properties("DeliveryQueue"), batch.properties("CrawlQueue")):
+        # https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-configure.html: and the batching window.
+        assert int(hidden["VisibilityTimeout"]) >= 6 * max(timeouts) + 30
+        assert hidden["RedrivePolicy"]["maxReceiveCount"] > 1
+    for name in ("CrawlerTriggerSource", "GlueJobTriggerSource"):
+        source = batch.properties(name)
+        assert source["FunctionResponseTypes"] == ["ReportBatchItemFailures"]
+        assert source["MaximumBatchingWindowInSeconds"] == 30
+
+
+def test_the_functions_get_every_variable_that_they_ask_for() -> None:
+    batch = Stack("root", ROOT_PARAMETERS).nested("Batch")
+    for logical, module in (("CrawlerTrigger", "crawler_trigger"), ("GlueJobTrigger", "gluejob_trigger")):
+        properties = batch.properties(logical)
+        source = (FOLDER.parents[1] / "lambdas" / f"{module}.py").read_text(encoding="utf-8")
+        assert properties["Handler"] == f"lambdas.{module}.handler"
+        asked = set(re.findall(r'required\("([A-Z_]+)"\)|environ\.get\("([A-Z_]+)"', source))
+        assert {first or second for first, second in asked} <= properties["Environment"]["Variables"].keys()
+
+
+def test_firehose_writes_a_record_a_line_where_the_notification_looks() -> None:
+    root = Stack("root", ROOT_PARAMETERS)
+    target = root.nested("Delivery").properties("DeliveryStream")["ExtendedS3DestinationConfiguration"]
+    processors = target["ProcessingConfiguration"]["Processors"]
+    assert processors == [
+        {"Type": "AppendDelimiterToRecord", "Parameters": [{"ParameterName": "Delimiter", "ParameterValue": "\\n"}]}
+    ]
+    notification = root.nested("Storage").properties("Bucket")["NotificationConfiguration"]["QueueConfigurations"][0]
+    watched = notification["Filter"]["S3Key"]["Rules"][0]["Value"]
+    crawled = root.nested("Catalog").properties("Crawler")["Targets"]["S3Targets"][0]["Path"]
+    environment = root.nested("Batch").properties("CrawlerTrigger")["Environment"]["Variables"]
+    assert watched == "lake/delivery/" == environment["DELIVERY_PREFIX"]
+    assert target["Prefix"].startswith(watched)
+    assert not target["ErrorOutputPrefix"].startswith(watched), "what failed is no data"
+    assert crawled == f"s3://a-lake/{watched}"
+
+
+def test_the_api_asks_for_what_the_contract_requires_and_keys_records_as_the_producer_does() -> None:
+    contract = load_contract("travel_times.yaml")
+    api = Stack("root", {**ROOT_PARAMETERS, "Api": "yes"}).nested("PostApi")
+    assert api.properties("Record")["Schema"]["required"] == [c.source for c in contract.columns if c.required]
+    method = api.properties("Post")
+    template = method["Integration"]["RequestTemplates"]["application/json"]
+    key = re.search(r'#set\(\$key = "(.*)"\)', template)
+    assert key
+    assert re.findall(r"get\('([^']+)'\)", key[1]) == list(contract.stream_partition_key)
+    assert key[1].count("|") == len(contract.stream_partition_key) - 1
+    assert '"StreamName": "uber-movement-stream"' in template
+    assert (method["AuthorizationType"], method["ApiKeyRequired"]) == ("AWS_IAM", False)
+    throttle = api.properties("Stage")["MethodSettings"][0]
+    assert throttle["ThrottlingRateLimit"] > 0
+    assert throttle["ThrottlingBurstLimit"] > 0
+
+
+def test_every_alarm_names_its_line_in_the_runbook() -> None:
+    found = list(resources("AWS::CloudWatch::Alarm"))
+    assert len(found) >= 5
+    for name, alarm in found:
+        link = re.search(r"docs/([a-z]+)\.md#(alarm-[a-z-]+)$", alarm["Properties"]["AlarmDescription"])
+        assert link, name
+        page = DOCS / f"{link[1]}.md"
+        if link[1] != "operations" or page.is_file():  # that page comes with jobs/observe
+            heading = link[2].replace("-", " ")
+            titles = [
+                line.lstrip("# ").lower().replace(":", "") for line in page.read_text().splitlines() if line[:1] == "#"
+            ]
+            assert heading in titles or f'id="{link[2]}"' in page.read_text(), f"{name}: {link[0]}"
+
+
+def test_the_page_names_every_template_and_every_parameter_of_the_root() -> None:
+    page = (DOCS / "cloudformation.md").read_text(encoding="utf-8")
+    missing = [name for name in NAMES if f"`{name}.yaml`" not in page]
+    missing += [name for name in load("root")["Parameters"] if f"`{name}`" not in page]
+    assert missing == []
