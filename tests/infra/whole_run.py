@@ -39,8 +39,7 @@ class WholeRun:
 
     def do(self) -> None:
         """Runs every part, in the order in which a record meets them."""
-        exports = write_sample(60, self._folder / "exports", bad_rate=0.2)
-        assert exports, "no exports were made"
+        write_sample(60, self._folder / "exports", bad_rate=0.2)
         self.movement("producer", "produce", str(self._folder / "exports"), "--no-check")
         self.serve()
         # Killed once its partitions are registered: the next job clears up, and takes them to a wider contract.
@@ -73,7 +72,7 @@ class WholeRun:
             env=environment,
             capture_output=True,
             text=True,
-            timeout=180,
+            timeout=300,
             check=False,
         )
         expected = -9 if fault else 0
@@ -85,9 +84,8 @@ class WholeRun:
         command = [sys.executable, "-m", "movement", "serve", "--port", str(port), "--config", str(self._config)]
         process = subprocess.Popen(command, cwd=self._folder, env=self._environment("producer"))
         try:
-            answer = httpx.Client(transport=httpx.HTTPTransport(retries=12)).post(
-                f"http://127.0.0.1:{port}/uber_movement", json=GOOD, timeout=30
-            )
+            with httpx.Client(transport=httpx.HTTPTransport(retries=8)) as client:  # it has to start
+                answer = client.post(f"http://127.0.0.1:{port}/uber_movement", json=GOOD, timeout=30)
             assert answer.status_code == 200, answer.text
         finally:
             process.terminate()
