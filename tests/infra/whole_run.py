@@ -52,6 +52,7 @@ class WholeRun:
         self.movement("compact", "compact", "--min-files", "2", "--grace", "0")
         self.movement("parity", "parity")
         self.movement("gold", "gold")
+        self.movement("status", "status")
         self.movement("report", "report", "--out", "report.html")
 
     def widen_contract(self) -> None:
