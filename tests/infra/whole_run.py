@@ -49,8 +49,8 @@ class WholeRun:
         self.movement("replay", "replay", "--quarantine")
         self.batch()
         self.movement("compact", "compact", "--min-files", "2", "--grace", "0")
+        self.movement("parity", "parity")  # where partitions have moved to
         self.movement("compact", "compact", "--min-files", "2", "--grace", "0")
-        self.movement("parity", "parity")
         self.movement("gold", "gold")
         self.movement("status", "status")
         self.movement("report", "report", "--out", "report.html")
