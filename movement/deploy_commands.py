@@ -11,6 +11,7 @@ import typer
 from rich.markup import escape
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from movement import stack_commands
 from movement.console import JsonFile, Overrides, err, out, write_result
 
 if TYPE_CHECKING:
@@ -20,6 +21,9 @@ app = typer.Typer(
     no_args_is_help=True,
     help="Bring a release that `movement package` built out on AWS: upload, start, wait, say where to look.",
 )
+
+app.command()(stack_commands.stack)
+app.command()(stack_commands.conf)
 
 Release = Annotated[
     Path, typer.Option("--release", metavar="DIR", help="The folder that `movement package` built the release in.")

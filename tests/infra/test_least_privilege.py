@@ -27,6 +27,11 @@ POLICIES = {
     "stream-job": "access.StreamJobPolicy",
     "batch-job": "access.BatchJobPolicy",
     "parity": "access.ParityPolicy",
+    "replay": "access.ReplayPolicy",
+    "compact": "access.CompactPolicy",
+    "gold": "access.GoldPolicy",
+    "report": "access.ReportPolicy",
+    "status": "access.StatusPolicy",
     "crawler-trigger": "batch.CrawlerTriggerRole",
     "gluejob-trigger": "batch.GlueJobTriggerRole",
 }
@@ -51,7 +56,13 @@ def test_each_part_may_do_what_it_does_and_nothing_else(
     names = Names(*(f"{part}-{number}" for part in ("crawler", "job", "objects", "crawls", "rule")))
     with Recorder(embedded_aws.endpoint) as recorder:
         monkeypatch.setenv("AWS_ENDPOINT_URL", recorder.endpoint)
-        settings = make_lake(tmp_path, "spark.master=local[1]", "stream.shards=2")
+        settings = make_lake(
+            tmp_path,
+            "spark.master=local[1]",
+            "stream.shards=2",
+            "source.max_records_per_batch=25",
+            "observe.metrics=cloudwatch",
+        )
         WholeRun(settings, recorder.endpoint, tmp_path, names).do()
         calls, unknown = set(recorder.calls), sorted(recorder.unknown)
     bucket, _, prefix = settings.lake.removeprefix("s3://").partition("/")
