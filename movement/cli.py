@@ -24,6 +24,7 @@ from movement import (
     replay_commands,
     report_commands,
     serve_commands,
+    stack_commands,
     status_commands,
     stream_commands,
 )
@@ -38,20 +39,22 @@ app = typer.Typer(
     help="From a Kinesis stream to a queryable lake on S3: nothing lost, nothing doubled.",
 )
 app.command()(demo.demo)
-app.add_typer(local_commands.app, name="local")
-app.command()(produce_commands.produce)
 app.command()(produce_commands.sample)
-app.command()(serve_commands.serve)
+app.command()(produce_commands.produce)
 app.command()(stream_commands.stream)
 app.command()(batch_commands.batch)
 app.command()(batch_commands.parity)
-app.command()(package_commands.package)
-app.add_typer(deploy_commands.app, name="deploy")
-app.command()(status_commands.status)
+app.command()(gold_commands.gold)
 app.command()(compact_commands.compact)
 app.command()(replay_commands.replay)
-app.command()(gold_commands.gold)
+app.command()(status_commands.status)
 app.command()(report_commands.report)
+app.command()(serve_commands.serve)
+app.add_typer(local_commands.app, name="local")
+app.command()(package_commands.package)
+deploy_commands.app.command()(stack_commands.stack)
+deploy_commands.app.command()(stack_commands.conf)
+app.add_typer(deploy_commands.app, name="deploy")
 
 
 def main() -> None:

@@ -46,6 +46,7 @@ def compact(
 
     A partition's new files are written elsewhere, then the catalog is pointed there: a reader sees the old files or
     the new ones. The old ones are deleted by the next run after the grace time. Safe to repeat, and to kill.
+    The gold tables are Delta's: `movement gold --upkeep` does theirs.
     """
     from jobs.compact_job import plan
     from jobs.contract.settings import load_settings

@@ -205,6 +205,8 @@ def _screen() -> Iterator[Callable[[Progress], None]]:
 @contextmanager
 def stop_on_signals() -> Iterator[Callable[[], bool]]:
     """Ctrl-C and SIGTERM ask for a stop; a second Ctrl-C ends the program at once."""
+    import pyarrow
+
     asked = False
 
     def ask(number: int, _frame: object) -> None:
@@ -214,9 +216,12 @@ def stop_on_signals() -> Iterator[Callable[[], bool]]:
         asked = True
         err.print("stopping: finishing what is in flight (Ctrl-C again to end at once)")
 
+    # Arrow would take a signal for its own while it reads a block, and end the run with an error.
+    pyarrow.enable_signal_handlers(False)
     before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield lambda: asked
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+        pyarrow.enable_signal_handlers(True)

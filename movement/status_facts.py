@@ -12,9 +12,11 @@ from jobs.contract.errors import AwsAccessError, MovementError
 from jobs.contract.settings import Settings
 from jobs.sink.ages import shard_ages
 from jobs.sink.claim import ClaimEntry, is_alive
+from jobs.sink.compaction import compaction_debt
 from jobs.sink.lake import lake_at
 from jobs.sink.ledger import Ledger, LedgerEntry
 from jobs.sink.ledger_reading import claims, last_read, newest_entries
+from jobs.sink.live_files import live_files
 from jobs.sink.report import place
 from jobs.source.connectors import standing
 from movement.console import command
@@ -73,24 +75,18 @@ def status(settings: Settings, newest: int) -> dict[str, Any]:
 
 
 def files_status(settings: Settings) -> dict[str, Any]:
-    """The processed table's files: partitions, and how many files are small enough for compaction."""
+    """The processed table's files and their compaction debt, as `movement compact` sees it."""
     try:
-        listed = list(islice(lake_at(settings.lake).list("processed/"), MOST_FILES + 1))
+        listed = list(islice(live_files(lake_at(settings.lake), "processed"), MOST_FILES + 1))
     except AwsAccessError:
         listed = []
-    partitions: dict[str, int] = {}
-    small = 0
-    for path, size in listed[:MOST_FILES]:
-        folder = path.rpartition("/")[0]
-        is_small = size < settings.sink.target_file_bytes / 2
-        partitions[folder] = partitions.get(folder, 0) + is_small
-        small += is_small
+    debts = compaction_debt(listed[:MOST_FILES], settings.compact.target_bytes)
     return {
-        "partitions": len(partitions),
-        "files": min(len(listed), MOST_FILES),
-        "small_files": small,
-        "bytes": sum(size for _, size in listed[:MOST_FILES]),
-        "partitions_to_compact": sum(count > 1 for count in partitions.values()),
+        "partitions": len(debts),
+        "files": sum(debt.files for debt in debts),
+        "small_files": sum(debt.small_files for debt in debts),
+        "bytes": sum(debt.bytes for debt in debts),
+        "partitions_to_compact": sum(debt.is_due(settings.compact.min_files) for debt in debts),
         "complete": len(listed) <= MOST_FILES,
     }
 

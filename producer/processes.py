@@ -15,6 +15,8 @@ from dataclasses import fields, replace
 from multiprocessing.context import SpawnContext
 from typing import Any
 
+import pyarrow
+
 from jobs.contract.errors import ConfigurationError, MovementError, TerminalError
 from producer.csv_rows import CITY_FIELD, Export
 from producer.csv_source import STDIN
@@ -169,6 +171,7 @@ def _sum_counts(parts: Sequence[Counts]) -> Counts:
 def _work(plan: Plan, part: int, messages: Any, stopping: Any) -> None:
     # A terminal sends Ctrl-C to every process of the run; the first one tells the others.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    pyarrow.enable_signal_handlers(False)
     parent = multiprocessing.parent_process()
     last = 0.0
 

@@ -65,6 +65,7 @@ class Sending(Generic[Owner]):
     def __exit__(self, *_exception: object) -> None:
         if self._threads is not None:
             self._threads.shutdown(wait=True, cancel_futures=True)
+            self._settle_what_arrived()
             sys.setswitchinterval(self._switch_before)
 
     @property
@@ -106,6 +107,16 @@ class Sending(Generic[Owner]):
         for future in answered:
             self._settle(self._under_way.pop(future), future.result())
         return bool(answered)
+
+    def _settle_what_arrived(self) -> None:
+        """Counts what was accepted while the run ended with an error, so that a resumed one does not send it again."""
+        for future, batch in self._under_way.items():
+            answer = None if future.cancelled() else future.exception() or future.result()
+            if isinstance(answer, list):
+                self._done(self._outbox.answered(batch, answer, self._clock()))
+            elif answer is None and not future.cancelled():
+                self._done(self._outbox.accepted(batch))
+        self._under_way.clear()
 
     def _attempt_here(self, batch: Batch[Any]) -> _Answer:
         """Sends in this thread, and starts others where that takes long."""

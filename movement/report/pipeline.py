@@ -22,6 +22,7 @@ from jobs.contract.errors import TerminalError
 from jobs.parity.latest import LATEST
 from jobs.sink.batch_ledger import QUERY as BATCH_QUERY
 from jobs.sink.lake import Lake
+from jobs.sink.live_files import live_files
 from movement.report.model import Batch, Partition, Pipeline
 
 MAX_LISTED = 200_000
@@ -175,26 +176,22 @@ def _list(lake: Lake) -> _Listing:
     found = _Listing({}, {}, [], True)
     for layer in _LAYERS:
         listed = files = size = 0
-        for path, length in itertools.islice(lake.list(f"{layer}/"), MAX_LISTED):
+        if layer == "processed":
+            named: Iterable[tuple[str, str, int]] = live_files(lake, layer)
+        else:
+            named = (("", path, length) for path, length in lake.list(f"{layer}/"))
+        for name, path, length in itertools.islice(named, MAX_LISTED):
             listed += 1
             if "/_" in path:  # Delta's own files
                 continue
             files, size = files + 1, size + length
-            if layer == "processed":
+            if name:
                 found.sizes.append(length)
-                _count(found.partitions, path, length)
+                partition = found.partitions.setdefault(name, Partition(name))
+                partition.files, partition.bytes = partition.files + 1, partition.bytes + length
         found.layers[layer] = (files, size)
         found.complete = found.complete and listed < MAX_LISTED
     return found
-
-
-def _count(partitions: dict[str, Partition], path: str, size: int) -> None:
-    # What is no `name=value` belongs to the layout within the partition.
-    folders = itertools.takewhile(lambda part: "=" in part, path.split("/")[1:-1])
-    name = "/".join(folders)
-    partition = partitions.setdefault(name, Partition(name))
-    partition.files += 1
-    partition.bytes += size
 
 
 def _add_rows(partitions: dict[str, Partition], entries: Iterable[_Entry]) -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import threading
 import time
 from pathlib import Path
 
@@ -12,6 +15,8 @@ from typer.testing import CliRunner
 
 from jobs.contract.errors import ConfigurationError, TerminalError
 from movement import produce_commands
+from movement.produce_commands import _stop_on_signals
+from producer.csv_columns import read_columns
 from producer.sample import write_sample
 from tests.producer.faulty_kinesis import FaultyKinesis
 
@@ -177,3 +182,22 @@ def test_what_makes_no_sense_is_said_before_anything_is_sent(arguments, message,
     assert isinstance(done.exception, ConfigurationError)
     assert message in str(done.exception)
     assert not kinesis.accepted
+
+
+def test_a_signal_while_a_block_is_read_asks_for_a_stop_and_is_no_error():
+    block = b'"1","x, y"\n' * 80_000
+
+    def signals() -> None:
+        for _ in range(200):
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.001)
+
+    with _stop_on_signals() as stop:
+        sender = threading.Thread(target=signals)
+        sender.start()
+        try:
+            while sender.is_alive():
+                assert read_columns(block, 2)[0] == len(block)
+        finally:
+            sender.join()
+        assert stop()
