@@ -30,6 +30,7 @@ class JsonLines(logging.Formatter):
 def log_to_stderr(settings: ObserveSettings | None = None) -> None:
     """Our logging on standard error, in the form that the settings say; called again, it changes the form."""
     logging.basicConfig(level=logging.INFO, format=_TEXT)
+    logging.getLogger("botocore").setLevel(logging.WARNING)  # it says where it found credentials, for every client
     if settings is not None and settings.log == "json":
         for handler in logging.getLogger().handlers:
             handler.setFormatter(JsonLines())
