@@ -97,8 +97,8 @@ def run(
     lake = lake_at(settings.lake)
     if settings.sink.format == "delta":
         raise ConfigurationError(
-            f"replay --raw rebuilds plain Parquet, and {settings.lake}/processed is a Delta table (sink.format: delta). "
-            "Give the changed contract a lake and a checkpoint of its own and read the stream again "
+            f"replay --raw rebuilds plain Parquet, and {settings.lake}/processed is a Delta table (sink.format: "
+            "delta). Give the changed contract a lake and a checkpoint of its own and read the stream again "
             "(source.starting_position: TRIM_HORIZON). Nothing was changed"
         )
     check_format(lake, settings.sink.format)

@@ -1,8 +1,8 @@
 """Compaction of the processed table where it is a Delta table: delta-rs' OPTIMIZE and VACUUM.
 
 Beside the running stream: what is rewritten is no change of data, so that appends and it do not conflict, and a reader
-sees a version with the old files or one with the new. VACUUM deletes only files that the log says were replaced ("lite"):
-a batch's files that are not in the log yet are none of its business.
+sees a version with the old files or one with the new. VACUUM ("lite") deletes only files that the log says were
+replaced: a batch's files that are not in the log yet are none of its business.
 Source: https://delta-io.github.io/delta-rs/usage/optimize/small-file-compaction-with-optimize/
 """
 
