@@ -58,13 +58,12 @@ def test_the_whole_way(embedded_aws: object, spark: SparkSession, tmp_path: Path
     assert rows_of(settings) == [], "and not in the table"
     assert gold_job.run(lambda: spark, settings).rows == 0, "nor does gold pass over it"
 
-    for start in (100, 200):
-        send(settings, start)
-        stream_job.run(spark, settings, until_drained=True)
+    send(settings, 100)
+    stream_job.run(spark, settings, until_drained=True)
 
     found = rows_of(settings)
     assert Counter((row["shard_id"], row["sequence_number"]) for row in found).most_common(1)[0][1] == 1
-    assert len(found) == 3 * len(CITIES) == sum(entry.report.processed for entry in entries(lake))
+    assert len(found) == 2 * len(CITIES) == sum(entry.report.processed for entry in entries(lake))
     by_batch = {f"{entry.query}-{entry.batch}": entry.report.processed for entry in entries(lake)}
     assert Counter(row["batch"] for row in found) == Counter(by_batch)
     assert_catalog(settings)
@@ -85,9 +84,9 @@ def test_the_whole_way(embedded_aws: object, spark: SparkSession, tmp_path: Path
 
     gold = gold_job.run(lambda: spark, settings)
     assert gold.tables["corridor_history"]["rows"] == gold.rows == len(found)
+    plain = settings.model_copy(update={"sink": settings.sink.model_copy(update={"format": "parquet"})})
     with pytest.raises(ConfigurationError, match="is a Delta table"):
-        plain = settings.sink.model_copy(update={"format": "parquet"})
-        stream_job.run(spark, settings.model_copy(update={"sink": plain}), until_drained=True)
+        stream_job.run(spark, plain, until_drained=True)
 
 
 def assert_catalog(settings: Settings) -> None:
