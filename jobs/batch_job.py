@@ -9,15 +9,12 @@ does the same run again, and no record of a file is there twice.
 from __future__ import annotations
 
 import argparse
-import json
 import logging
-import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -25,15 +22,14 @@ import pyarrow as pa
 from pyspark.sql import SparkSession
 
 from jobs.catalog.glue import GlueCatalog, batch_tables
-from jobs.contract.aws import client, use_region
-from jobs.contract.errors import ConfigurationError, MovementError
-from jobs.contract.settings import Settings, load_settings
+from jobs.contract.aws import client
+from jobs.contract.settings import Settings
 from jobs.contract.table import TableContract, load_contract
 from jobs.delivery.discovery import delivery_files
 from jobs.delivery.files import DeliveryFile, spread
 from jobs.delivery.reading import ReadFiles
+from jobs.entry import job_parser, leave, run_job
 from jobs.failures import explained_failure
-from jobs.observe.log_lines import log_to_stderr
 from jobs.session import spark_session
 from jobs.sink.batch_ledger import TABLES, BatchEntry, BatchLedger, Plan
 from jobs.sink.lake import Lake, lake_at
@@ -207,39 +203,16 @@ def _first(files: list[DeliveryFile]) -> list[DeliveryFile]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """For spark-submit and Glue: 0 after a clean end, 1 where the job failed, 2 for a wrong configuration.
-
-    What else Glue passes (`--JOB_NAME`, `--trigger_event`, `--crawled_until`, …) is not needed and let through.
-    """
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None, allow_abbrev=False)
-    parser.add_argument("--config", metavar="FILE", help="settings as YAML: a name in conf/, a path, or s3://…")
-    parser.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="override one setting")
-    parser.add_argument("--region", metavar="REGION", help="the AWS region, where AWS_REGION is not set")
+    """For spark-submit and Glue; the exit code."""
+    parser = job_parser(__doc__)
     parser.add_argument("--database", metavar="NAME", help="the delivery table's database; default: the settings'")
     parser.add_argument("--table", metavar="NAME", default=DELIVERY_TABLE, help="the delivery table")
-    parser.add_argument("--json", metavar="FILE", type=Path, help="write the result there as JSON")
-    options, others = parser.parse_known_args(arguments)
-    log_to_stderr()
-    log.info("arguments for Glue or the trigger: %s", others)
-    use_region(options.region)
-    try:
-        settings = load_settings(options.config, options.set)
-        log_to_stderr(settings.observe)
-        spark = spark_session(settings, "movement-batch")
-        result = run(spark, settings, database=options.database, table=options.table)
-    except ConfigurationError as error:
-        log.error("%s", error)
-        return 2
-    except MovementError as error:
-        log.error("%s", error)
-        return 1
-    if options.json:
-        options.json.write_text(json.dumps(asdict(result)), encoding="utf-8")
-    log.info("ended: %s", result)
-    return 0
+    return run_job(parser, _work, arguments)
+
+
+def _work(settings: Settings, options: argparse.Namespace) -> BatchResult:
+    return run(spark_session(settings, "movement-batch"), settings, database=options.database, table=options.table)
 
 
 if __name__ == "__main__":
-    code = main()
-    if code:  # Glue takes any SystemExit for a failure
-        sys.exit(code)
+    leave(main())

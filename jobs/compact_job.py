@@ -7,22 +7,19 @@ files, or that can come back to its plain folder, as docs/adr/0007 says.
 
 from __future__ import annotations
 
-import argparse
-import json
 import logging
-import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import timedelta
-from pathlib import Path
 
 from jobs.catalog.glue import GlueCatalog, lake_tables
 from jobs.contract.aws import client
-from jobs.contract.errors import ConfigurationError, MovementError
-from jobs.contract.settings import Settings, load_settings
+from jobs.contract.errors import ConfigurationError
+from jobs.contract.settings import Settings
 from jobs.contract.table import load_contract
+from jobs.entry import job_parser, leave, run_job
 from jobs.sink.claim import Claim
 from jobs.sink.compaction import PartitionDebt, compacting, compaction_debt, copying
 from jobs.sink.delta_table import check_format
@@ -190,27 +187,11 @@ def _groups(partitions: Sequence[str]) -> Iterable[Sequence[str]]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """For a scheduler: 0 after a clean end, 1 where the run failed, 2 for a wrong configuration."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--config", metavar="FILE", help="settings as YAML, such as conf/emr.yaml")
-    parser.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="override one setting")
+    """For a scheduler; the exit code."""
+    parser = job_parser(__doc__)
     parser.add_argument("--partition", metavar="FOLDER", action="append", help="only this one; may be repeated")
-    parser.add_argument("--json", metavar="FILE", type=Path, help="write the result there as JSON")
-    options = parser.parse_args(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    try:
-        result = run(load_settings(options.config, options.set), options.partition)
-    except ConfigurationError as error:
-        log.error("%s", error)
-        return 2
-    except MovementError as error:
-        log.error("%s", error)
-        return 1
-    if options.json:
-        options.json.write_text(json.dumps(asdict(result)), encoding="utf-8")
-    log.info("ended: %s", result)
-    return 0
+    return run_job(parser, lambda settings, options: run(settings, options.partition), arguments)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

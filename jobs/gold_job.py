@@ -8,16 +8,13 @@ What is new stands in the ledger; what a table has stands in its own Delta log, 
 from __future__ import annotations
 
 import argparse
-import json
 import logging
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from itertools import takewhile
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from deltalake import DeltaTable
@@ -27,9 +24,10 @@ from pyspark.errors import PySparkException
 from jobs.catalog.delta import delta_table, manifest_table
 from jobs.catalog.glue import GlueCatalog, LakeTable
 from jobs.contract.aws import client
-from jobs.contract.errors import AlreadyRunningError, ConfigurationError, MovementError, TerminalError, TransientError
-from jobs.contract.settings import Settings, load_settings
+from jobs.contract.errors import AlreadyRunningError, TerminalError, TransientError
+from jobs.contract.settings import Settings
 from jobs.contract.table import load_contract
+from jobs.entry import job_parser, leave, run_job
 from jobs.gold.delta import gold_session, open_table, progress_of
 from jobs.gold.increments import Batch, Increment, SourceFile, next_increment
 from jobs.gold.manifests import SYMLINKS, outdated, publish, rows_of
@@ -256,40 +254,23 @@ def _explained(what: str) -> Iterator[None]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """For spark-submit: exit code 0 after a clean end, 1 where the job failed, 2 for a wrong configuration."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None, allow_abbrev=False)
-    parser.add_argument("--config", metavar="FILE", help="settings as YAML, such as conf/emr.yaml")
-    parser.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="override one setting")
+    """For spark-submit and Glue; the exit code."""
+    parser = job_parser(__doc__)
     parser.add_argument("--follow", action="store_true", help="go on, every gold.poll_seconds, until it is stopped")
     parser.add_argument("--upkeep", action="store_true", help="OPTIMIZE and VACUUM instead")
-    parser.add_argument("--json", metavar="FILE", type=Path, help="write the result there as JSON")
-    options, _ = parser.parse_known_args(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    return run_job(parser, _work, arguments)
+
+
+def _work(settings: Settings, options: argparse.Namespace) -> GoldResult | list[dict[str, Any]]:
     stop = threading.Event()
-    result: Any
-    try:
-        settings = load_settings(options.config, options.set)
-        spark = spark_session(settings, "movement-gold", delta=True)
-        stop_on_signals(stop)  # after Spark, which puts a handler of its own in place
-        if options.upkeep:
-            result = [asdict(kept) for kept in upkeep(spark, settings)]
-        elif options.follow:
-            result = asdict(follow(lambda: spark, settings, stop))
-        else:
-            result = asdict(run(lambda: spark, settings, stop=stop))
-    except ConfigurationError as error:
-        log.error("%s", error)
-        return 2
-    except MovementError as error:
-        log.error("%s", error)
-        return 1
-    if options.json:
-        options.json.write_text(json.dumps(result), encoding="utf-8")
-    log.info("ended: %s", result)
-    return 0
+    spark = spark_session(settings, "movement-gold", delta=True)
+    stop_on_signals(stop)  # after Spark, which puts a handler of its own in place
+    if options.upkeep:
+        return [asdict(kept) for kept in upkeep(spark, settings)]
+    if options.follow:
+        return follow(lambda: spark, settings, stop)
+    return run(lambda: spark, settings, stop=stop)
 
 
 if __name__ == "__main__":
-    code = main()
-    if code:  # Glue takes any SystemExit for a failure
-        sys.exit(code)
+    leave(main())

@@ -11,12 +11,10 @@ import argparse
 import io
 import json
 import logging
-import sys
 import time
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import reduce
-from pathlib import Path
 from typing import Any
 
 from pyspark.errors import AnalysisException
@@ -26,9 +24,10 @@ from pyspark.sql import types as T
 
 from jobs.contract.errors import ConfigurationError, MovementError, TerminalError
 from jobs.contract.partitions import partition_path
-from jobs.contract.settings import Settings, load_settings
+from jobs.contract.settings import Settings
 from jobs.contract.table import ColumnType, TableContract, load_contract
 from jobs.contract.times import moment
+from jobs.entry import job_parser, leave, run_job
 from jobs.parity.comparison import ARRIVAL, Comparison, Window, compare
 from jobs.parity.latest import LATEST
 from jobs.session import spark_session
@@ -187,38 +186,23 @@ def _result(found: Comparison, contract: TableContract, window: Window | None, s
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """For spark-submit: 0 where both are equal, 1 where not or where the check failed, 2 for a wrong configuration."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None, allow_abbrev=False)
-    parser.add_argument("--config", metavar="FILE", help="settings as YAML, such as conf/emr.yaml")
-    parser.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="override one setting")
+    """For spark-submit and Glue; the exit code: 0 where both are equal."""
+    parser = job_parser(__doc__)
     parser.add_argument("--since", metavar="TIME", help="what arrived then or later (ISO 8601)")
     parser.add_argument("--until", metavar="TIME", help="what arrived before")
-    parser.add_argument("--json", metavar="FILE", type=Path, help="write the result there as JSON")
-    options, _ = parser.parse_known_args(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    try:
-        bounds = [
-            moment(text, option) if text else None
-            for option, text in (("--since", options.since), ("--until", options.until))
-        ]
-        settings = load_settings(options.config, options.set)
-        result = run(
-            spark_session(settings, "movement-parity", delta=settings.sink.format == "delta"), settings, *bounds
-        )
-        keep(settings, result)
-    except ConfigurationError as error:
-        log.error("%s", error)
-        return 2
-    except MovementError as error:
-        log.error("%s", error)
-        return 1
-    if options.json:
-        options.json.write_text(json.dumps(asdict(result), default=str), encoding="utf-8")
-    log.info("ended: %s", result)
-    return 0 if result.equal else 1
+    return run_job(parser, _work, arguments)
+
+
+def _work(settings: Settings, options: argparse.Namespace) -> ParityResult:
+    bounds = [
+        moment(text, option) if text else None
+        for option, text in (("--since", options.since), ("--until", options.until))
+    ]
+    spark = spark_session(settings, "movement-parity", delta=settings.sink.format == "delta")
+    result = run(spark, settings, *bounds)
+    keep(settings, result)
+    return result
 
 
 if __name__ == "__main__":
-    code = main()
-    if code:  # Glue takes any SystemExit for a failure
-        sys.exit(code)
+    leave(main())

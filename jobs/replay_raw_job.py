@@ -8,16 +8,13 @@ through the catalog sees a partition as it was or as it is (docs/adr/0007). Rows
 from __future__ import annotations
 
 import argparse
-import json
 import logging
-import sys
 import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -25,10 +22,11 @@ import msgspec
 from jobs.catalog.glue import GlueCatalog, lake_tables
 from jobs.compact_job import TABLE, moving
 from jobs.contract.aws import client
-from jobs.contract.errors import BatchMismatchError, ConfigurationError, MovementError
-from jobs.contract.settings import Settings, load_settings
+from jobs.contract.errors import BatchMismatchError, ConfigurationError
+from jobs.contract.settings import Settings
 from jobs.contract.table import TableContract, load_contract
 from jobs.contract.times import moment
+from jobs.entry import job_parser, leave, run_job
 from jobs.sink.claim import Claim
 from jobs.sink.delta_table import check_format
 from jobs.sink.lake import Lake, lake_at
@@ -239,29 +237,16 @@ def _add(result: RebuildResult, before: LedgerEntry, after: LedgerEntry, kept: I
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """For a scheduler: 0 after a clean end, 1 where the run failed, 2 for a wrong configuration."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--config", metavar="FILE", help="settings as YAML, such as conf/emr.yaml")
-    parser.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="override one setting")
+    """For a scheduler; the exit code."""
+    parser = job_parser(__doc__)
     parser.add_argument("--from", dest="start", metavar="TIME", required=True, help="batches that ended then or later")
     parser.add_argument("--to", dest="end", metavar="TIME", required=True, help="batches that ended before")
-    parser.add_argument("--json", metavar="FILE", type=Path, help="write the result there as JSON")
-    options = parser.parse_args(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    try:
-        window = moment(options.start, "--from"), moment(options.end, "--to")
-        result = run(load_settings(options.config, options.set), *window)
-    except ConfigurationError as error:
-        log.error("%s", error)
-        return 2
-    except MovementError as error:
-        log.error("%s", error)
-        return 1
-    if options.json:
-        options.json.write_text(json.dumps(asdict(result)), encoding="utf-8")
-    log.info("ended: %s", result)
-    return 0
+    return run_job(parser, _work, arguments)
+
+
+def _work(settings: Settings, options: argparse.Namespace) -> RebuildResult:
+    return run(settings, moment(options.start, "--from"), moment(options.end, "--to"))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

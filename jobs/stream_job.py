@@ -8,16 +8,13 @@ ledger is skipped whole; one that a crash left half written is cleared and writt
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
 
 from pyspark.errors import StreamingQueryException
 from pyspark.sql import DataFrame, SparkSession
@@ -26,12 +23,12 @@ from pyspark.sql.streaming import StreamingQuery
 from jobs.batch_writer import BatchWriter
 from jobs.catalog.delta import stream_tables
 from jobs.catalog.glue import GlueCatalog
-from jobs.contract.aws import client, use_region
-from jobs.contract.errors import ConfigurationError, MovementError
-from jobs.contract.settings import Settings, load_settings
+from jobs.contract.aws import client
+from jobs.contract.errors import MovementError
+from jobs.contract.settings import Settings
 from jobs.contract.table import load_contract
+from jobs.entry import job_parser, leave, run_job
 from jobs.failures import explained_failure
-from jobs.observe.log_lines import log_to_stderr
 from jobs.observe.observer import Observer
 from jobs.session import has_class, spark_session
 from jobs.sink.claim import Claim
@@ -83,10 +80,11 @@ def run(
     begun, result = time.perf_counter(), StreamResult()
     contract = load_contract(settings.contract)
     lake = lake_at(settings.lake)
-    check_format(lake, settings.sink.format)
     delta = DeltaLog(lake, contract) if settings.sink.format == "delta" else None
     if delta is not None:
         delta.check()
+    else:
+        check_format(lake, settings.sink.format)
     ending = tip(settings) if until_drained else None
     records = read_stream(spark, settings, ending)
     catalog = GlueCatalog(client("glue"), settings.database, settings.lake)
@@ -209,40 +207,18 @@ def stop_on_signals(stop: threading.Event) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """For spark-submit and Glue: 0 after a clean end, 1 where the job failed, 2 for a wrong configuration.
-
-    What else Glue passes (`--JOB_NAME`, `--conf`, `--python-virtual-env`, …) is not needed and let through.
-    """
-    # No abbreviations: Glue's own --conf would be taken for --config.
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None, allow_abbrev=False)
-    parser.add_argument("--config", metavar="FILE", help="settings as YAML: a name in conf/, a path, or s3://…")
-    parser.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="override one setting")
-    parser.add_argument("--region", metavar="REGION", help="the AWS region, where AWS_REGION is not set")
+    """For spark-submit and Glue; the exit code."""
+    parser = job_parser(__doc__)
     parser.add_argument("--until-drained", action="store_true", help="end at the stream's tip of the start")
-    parser.add_argument("--json", metavar="FILE", type=Path, help="write the result there as JSON")
-    options, _ = parser.parse_known_args(arguments)
-    log_to_stderr()
-    use_region(options.region)
+    return run_job(parser, _work, arguments)
+
+
+def _work(settings: Settings, options: argparse.Namespace) -> StreamResult:
     stop = threading.Event()
-    try:
-        settings = load_settings(options.config, options.set)
-        log_to_stderr(settings.observe)
-        spark = spark_session(settings, "movement-stream")
-        stop_on_signals(stop)  # after Spark, which puts a handler of its own in place
-        result = run(spark, settings, until_drained=options.until_drained, stop=stop)
-    except ConfigurationError as error:
-        log.error("%s", error)
-        return 2
-    except MovementError as error:
-        log.error("%s", error)
-        return 1
-    if options.json:
-        options.json.write_text(json.dumps(asdict(result)), encoding="utf-8")
-    log.info("ended: %s", result)
-    return 0
+    spark = spark_session(settings, "movement-stream")
+    stop_on_signals(stop)  # after Spark, which puts a handler of its own in place
+    return run(spark, settings, until_drained=options.until_drained, stop=stop)
 
 
 if __name__ == "__main__":
-    code = main()
-    if code:  # Glue takes any SystemExit for a failure
-        sys.exit(code)
+    leave(main())

@@ -24,7 +24,6 @@ from movement import (
     replay_commands,
     report_commands,
     serve_commands,
-    stack_commands,
     status_commands,
     stream_commands,
 )
@@ -52,8 +51,6 @@ app.command()(report_commands.report)
 app.command()(serve_commands.serve)
 app.add_typer(local_commands.app, name="local")
 app.command()(package_commands.package)
-deploy_commands.app.command()(stack_commands.stack)
-deploy_commands.app.command()(stack_commands.conf)
 app.add_typer(deploy_commands.app, name="deploy")
 
 

@@ -246,10 +246,10 @@ def test_the_ledger_waits_for_the_catalog(
     put(lake_settings, (record(n=number) for number in range(5)))
     real = GlueCatalog.register
 
-    def refuse_processed(self: GlueCatalog, table: str, partitions: list[str]) -> int:
+    def refuse_processed(self: GlueCatalog, table: str, partitions: list[str], locations: Any = None) -> int:
         if table == "processed":
             raise TerminalError("register partitions of processed: given up")
-        return real(self, table, partitions)
+        return real(self, table, partitions, locations)
 
     with monkeypatch.context() as patched:
         patched.setattr(GlueCatalog, "register", refuse_processed)

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from jobs.contract.errors import ConfigurationError, TerminalError
 from movement import produce_commands
-from movement.produce_commands import _stop_on_signals
+from movement.produce_commands import stop_on_signals
 from producer.csv_columns import read_columns
 from producer.sample import write_sample
 from tests.producer.faulty_kinesis import FaultyKinesis
@@ -192,7 +192,7 @@ def test_a_signal_while_a_block_is_read_asks_for_a_stop_and_is_no_error():
             os.kill(os.getpid(), signal.SIGTERM)
             time.sleep(0.001)
 
-    with _stop_on_signals() as stop:
+    with stop_on_signals() as stop:
         sender = threading.Thread(target=signals)
         sender.start()
         try:
