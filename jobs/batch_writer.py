@@ -20,6 +20,7 @@ from jobs.contract.repeats import REPEATS
 from jobs.contract.settings import Settings
 from jobs.contract.table import TableContract
 from jobs.sink.claim import Claim
+from jobs.sink.delta_log import DeltaLog
 from jobs.sink.lake import Lake
 from jobs.sink.layout import Layout, LayoutFile
 from jobs.sink.ledger import TABLES, Ledger, LedgerEntry
@@ -43,13 +44,16 @@ class BatchWriter:
         catalog: GlueCatalog,
         claim: Claim,
         on_batch: Callable[[LedgerEntry], None],
+        delta: DeltaLog | None = None,
     ) -> None:
+        """`delta`: the processed table's log, where it is a Delta table; the ledger stays the one truth."""
         self._settings = settings
         self._contract = contract
         self._lake = lake
         self._catalog = catalog
         self._claim = claim
         self._on_batch = on_batch
+        self._delta = delta
         self._may_have_leftovers = claim.after_crash
         self._layouts = LayoutFile(lake, "processed")
         self._layout: Layout | None = None  # as the batch before this one found it
@@ -85,7 +89,7 @@ class BatchWriter:
             self._may_have_leftovers = False
         seconds = {"clear": time.perf_counter() - clock}
         clock = time.perf_counter()
-        layout = self._layout or self._layouts.read()
+        layout = self._layout or (self._layouts.read() if self._delta is None else Layout("processed"))
         task = WriteTask(
             self._settings.lake,
             f"{query}-{batch}",
@@ -101,10 +105,12 @@ class BatchWriter:
             log.warning("%s", alarm)
         partitions = {table: report.partitions(table) for table in TABLES}
         self._claim.hold()
-        self._layout = layout = settle(self._lake, self._layouts, report, "processed", self._claim.hold)
+        if self._delta is None:  # no partition of a Delta table ever moves
+            self._layout = layout = settle(self._lake, self._layouts, report, "processed", self._claim.hold)
         registered = sum(
             self._catalog.register(table, folders, layout.elsewhere if table == layout.table else None)
             for table, folders in partitions.items()
+            if self._delta is None or table != layout.table  # Delta's partitions stand in its log
         )
         seconds["register"] = time.perf_counter() - clock
         entry = LedgerEntry(
@@ -121,6 +127,8 @@ class BatchWriter:
         )
         self._claim.hold()
         ledger.commit(entry)
+        if self._delta is not None:
+            self._delta.add(entry)
         self._on_batch(entry)
 
 

@@ -22,7 +22,9 @@ from jobs.contract.table import load_contract
 from jobs.entry import job_parser, leave, run_job
 from jobs.sink.claim import Claim
 from jobs.sink.compaction import PartitionDebt, compacting, compaction_debt, copying
-from jobs.sink.lake import lake_at
+from jobs.sink.delta_table import check_format
+from jobs.sink.delta_upkeep import optimize, vacuum
+from jobs.sink.lake import Lake, lake_at
 from jobs.sink.layout import COMPACTED
 from jobs.sink.live_files import live_files
 from jobs.sink.moving import Moved, Mover
@@ -73,9 +75,11 @@ class CompactResult:
 def plan(settings: Settings, partitions: Sequence[str] | None = None) -> list[PartitionDebt]:
     """The compaction debt of the processed table, or of some of its partitions; changes nothing.
 
-    Raises ConfigurationError for a partition that has no files.
+    Raises ConfigurationError for a partition that has no files, or a lake of another format than the settings say.
     """
-    found = compaction_debt(live_files(lake_at(settings.lake), TABLE, partitions), settings.compact.target_bytes)
+    lake = lake_at(settings.lake)
+    check_format(lake, settings.sink.format)
+    found = compaction_debt(live_files(lake, TABLE, partitions), settings.compact.target_bytes)
     missing = set(partitions or ()) - {debt.partition for debt in found}
     if missing:
         raise ConfigurationError(
@@ -98,7 +102,12 @@ def run(
     contract = load_contract(settings.contract)
     compact = settings.compact
     lake, grace = lake_at(settings.lake), timedelta(seconds=compact.grace_seconds)
-    chosen = {debt.partition for debt in plan(settings, partitions) if debt.is_due(compact.min_files)}
+    due = [debt for debt in plan(settings, partitions) if debt.is_due(compact.min_files)]
+    if settings.sink.format == "delta":
+        _run_delta(settings, lake, due, result, on_step)
+        result.seconds = round(time.perf_counter() - begun, 3)
+        return result
+    chosen = {debt.partition for debt in due}
 
     with moving(settings) as mover:
         result.recovered = mover.recover()
@@ -131,17 +140,44 @@ def run(
     return result
 
 
+def _run_delta(
+    settings: Settings, lake: Lake, due: Sequence[PartitionDebt], result: CompactResult, on_step: Progress
+) -> None:
+    """The same for a Delta table, whose log does what moving partitions does for plain Parquet."""
+    compact = settings.compact
+    with _claimed(settings, lake) as claim:
+        for done, debt in enumerate(due):
+            on_step(done, len(due), debt.partition)
+            claim.hold()
+            new = optimize(lake, debt.partition, compact.target_bytes, settings.sink.parquet_compression)
+            if not new.added:
+                result.left[debt.partition] = "nothing in it can be put together"
+                continue
+            result.partitions.append(debt.partition)
+            result.files_before += debt.files
+            result.bytes_before += debt.bytes
+            result.files_after += debt.files - new.removed + new.added
+            result.bytes_after += debt.bytes - new.removed_bytes + new.added_bytes
+        on_step(len(due), len(due), "deleting what was replaced")
+        claim.hold()
+        result.removed, result.removed_bytes = vacuum(lake, compact.grace_seconds)
+
+
+def _claimed(settings: Settings, lake: Lake) -> Claim:
+    return Claim(
+        lake,
+        f"{settings.lake}/{TABLE}",
+        holder="run that moves partitions of",
+        remedy="run it again once the other has ended",
+    )
+
+
 @contextmanager
 def moving(settings: Settings) -> Iterator[Mover]:
     """A mover of the processed table, with the claim that only one run at a time has."""
     lake = lake_at(settings.lake)
     catalog = GlueCatalog(client("glue"), settings.database, settings.lake)
-    with Claim(
-        lake,
-        f"{settings.lake}/{TABLE}",
-        holder="run that moves partitions of",
-        remedy="run it again once the other has ended",
-    ) as claim:
+    with _claimed(settings, lake) as claim:
         catalog.ensure_tables(lake_tables(load_contract(settings.contract)))
         yield Mover(lake, catalog, TABLE, claim.hold, wait_seconds=settings.compact.wait_seconds)
 

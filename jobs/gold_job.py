@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
 from deltalake import DeltaTable
@@ -35,6 +36,8 @@ from jobs.gold.upkeep import Kept, keep_up
 from jobs.gold.writing import IncrementWriter
 from jobs.session import spark_session
 from jobs.sink.claim import Claim
+from jobs.sink.delta_table import open_delta
+from jobs.sink.delta_table import progress_of as shown_of
 from jobs.sink.lake import Lake, lake_at
 from jobs.sink.ledger import Ledger, LedgerEntry, queries
 from jobs.sink.live_files import files_holding
@@ -205,13 +208,21 @@ def _writer(spark: SparkSession, settings: Settings, claim: Claim) -> IncrementW
 
 def _pending(lake: Lake, settings: Settings, opened: Mapping[str, DeltaTable | None]) -> Increment | None:
     limits = settings.gold.increment_batches, settings.gold.increment_rows
+    processed = open_delta(lake)
     for query in queries(lake):
         progress = {name: progress_of(found, query) for name, found in opened.items()}
-        following = map(_batch, Ledger(lake, query).following(min(progress.values())))
+        entries = Ledger(lake, query).following(min(progress.values()))
+        following = map(_batch, entries if processed is None else _up_to(shown_of(processed, query), entries))
         increment = next_increment(query, progress, following, *limits)
         if increment is not None:
             return increment
     return None
+
+
+def _up_to(batch: int, entries: Iterator[LedgerEntry]) -> Iterator[LedgerEntry]:
+    """Where processed is a Delta table, a batch is in the ledger before it is in that table's log: until then its rows
+    are not to be found, and it waits."""
+    return takewhile(lambda entry: entry.batch <= batch, entries)
 
 
 def _batch(entry: LedgerEntry) -> Batch:

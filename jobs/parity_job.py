@@ -19,6 +19,7 @@ from typing import Any
 
 from pyspark.errors import AnalysisException
 from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from jobs.contract.errors import ConfigurationError, MovementError, TerminalError
@@ -30,6 +31,7 @@ from jobs.entry import job_parser, leave, run_job
 from jobs.parity.comparison import ARRIVAL, Comparison, Window, compare
 from jobs.parity.latest import LATEST
 from jobs.session import spark_session
+from jobs.sink.delta_table import is_delta
 from jobs.sink.lake import Lake, lake_at
 from jobs.sink.layout import ASIDE, LayoutFile
 from jobs.sink.live_files import live_files
@@ -111,6 +113,8 @@ def read_table(spark: SparkSession, lake: str, table: str, contract: TableContra
     wanted = [name for name, _, _ in contract.data_columns]
     schema = T.StructType([T.StructField(name, _TYPES[kind]) for name, kind, _ in contract.data_columns])
     schema.add(ARRIVAL, T.TimestampType())
+    if is_delta(lake_at(lake), table):
+        return _delta_rows(spark, f"{lake}/{table}", schema)
     places = _places(lake_at(lake), table)
     if not places:
         return spark.createDataFrame([], schema)
@@ -125,6 +129,21 @@ def read_table(spark: SparkSession, lake: str, table: str, contract: TableContra
     except AnalysisException as error:
         raise TerminalError(f"{lake}/{table} is not readable as the contract's table: {error}") from error
     return rows.select(*wanted, ARRIVAL)
+
+
+def _delta_rows(spark: SparkSession, uri: str, schema: T.StructType) -> DataFrame:
+    """The columns of `schema` from a Delta table, null where it has none of that name yet."""
+    try:
+        rows = spark.read.format("delta").load(uri)
+    except AnalysisException as error:
+        raise TerminalError(f"{uri} is not readable as a Delta table: {error}") from error
+    there = set(rows.columns)
+    return rows.select(
+        *[
+            (F.col(each.name) if each.name in there else F.lit(None)).cast(each.dataType).alias(each.name)
+            for each in schema
+        ]
+    )
 
 
 def _places(lake: Lake, table: str) -> dict[str, list[str]]:
@@ -179,7 +198,8 @@ def _work(settings: Settings, options: argparse.Namespace) -> ParityResult:
         moment(text, option) if text else None
         for option, text in (("--since", options.since), ("--until", options.until))
     ]
-    result = run(spark_session(settings, "movement-parity"), settings, *bounds)
+    spark = spark_session(settings, "movement-parity", delta=settings.sink.format == "delta")
+    result = run(spark, settings, *bounds)
     keep(settings, result)
     return result
 

@@ -28,6 +28,7 @@ from jobs.contract.table import TableContract, load_contract
 from jobs.contract.times import moment
 from jobs.entry import job_parser, leave, run_job
 from jobs.sink.claim import Claim
+from jobs.sink.delta_table import check_format
 from jobs.sink.lake import Lake, lake_at
 from jobs.sink.layout import REBUILT
 from jobs.sink.ledger import LedgerEntry, entries
@@ -92,6 +93,13 @@ def run(
         raise ConfigurationError(f"--from {start.isoformat()} is not before --to {end.isoformat()}")
     begun, result = time.perf_counter(), RebuildResult()
     lake = lake_at(settings.lake)
+    if settings.sink.format == "delta":
+        raise ConfigurationError(
+            f"replay --raw rebuilds plain Parquet, and {settings.lake}/processed is a Delta table (sink.format: "
+            "delta). Give the changed contract a lake and a checkpoint of its own and read the stream again "
+            "(source.starting_position: TRIM_HORIZON). Nothing was changed"
+        )
+    check_format(lake, settings.sink.format)
     quarantine = Claim(
         lake,
         f"quarantine of {settings.lake}",

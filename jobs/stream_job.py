@@ -21,7 +21,8 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.streaming import StreamingQuery
 
 from jobs.batch_writer import BatchWriter
-from jobs.catalog.glue import GlueCatalog, lake_tables
+from jobs.catalog.delta import stream_tables
+from jobs.catalog.glue import GlueCatalog
 from jobs.contract.aws import client
 from jobs.contract.errors import MovementError
 from jobs.contract.settings import Settings
@@ -31,6 +32,8 @@ from jobs.failures import explained_failure
 from jobs.observe.observer import Observer
 from jobs.session import has_class, spark_session
 from jobs.sink.claim import Claim
+from jobs.sink.delta_log import DeltaLog
+from jobs.sink.delta_table import check_format
 from jobs.sink.lake import lake_at
 from jobs.sink.ledger import LedgerEntry
 from jobs.source.connectors import read_stream, tip
@@ -77,10 +80,17 @@ def run(
     begun, result = time.perf_counter(), StreamResult()
     contract = load_contract(settings.contract)
     lake = lake_at(settings.lake)
+    delta = DeltaLog(lake, contract) if settings.sink.format == "delta" else None
+    if delta is not None:
+        delta.check()
+    else:
+        check_format(lake, settings.sink.format)
     ending = tip(settings) if until_drained else None
     records = read_stream(spark, settings, ending)
     catalog = GlueCatalog(client("glue"), settings.database, settings.lake)
-    catalog.ensure_tables(lake_tables(contract))
+    catalog.ensure_tables(stream_tables(contract, settings.sink.format))
+    if delta is not None:
+        delta.ensure()
 
     with Observer(settings.observe, settings.stream.name) as observer, Claim(lake, settings.checkpoint) as claim:
 
@@ -89,7 +99,10 @@ def run(
             observer.batch(batch_figures(entry))
             on_batch(entry)
 
-        writer = BatchWriter(settings, contract, lake, catalog, claim, done)
+        if delta is not None:
+            caught_up = delta.catch_up_all()
+            log.info("%d final batches were not in the Delta log, and are now", caught_up)
+        writer = BatchWriter(settings, contract, lake, catalog, claim, done, delta)
         with watched(spark, observer, _QUERY):
             _run_query(records, settings, writer, stop, until_drained)
     result.seconds = round(time.perf_counter() - begun, 3)

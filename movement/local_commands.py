@@ -25,13 +25,14 @@ Port = Annotated[
 @app.command()
 def up(port: Port = None, config: Config = None, overrides: Overrides = None, json_file: JsonFile = None) -> None:
     """Start the embedded AWS in the background, with the stream, bucket, database and tables of the settings."""
-    from jobs.catalog.glue import GlueCatalog, lake_tables
+    from jobs.catalog.delta import stream_tables
+    from jobs.catalog.glue import GlueCatalog
     from jobs.contract.aws import client
     from jobs.contract.table import load_contract
     from local import resources, server
 
     settings = _settings(config, overrides, port)
-    tables = lake_tables(load_contract(settings.contract))
+    tables = stream_tables(load_contract(settings.contract), settings.sink.format)
     running = server.up(settings, notice=_notice)
     if port not in (None, running.port):
         raise server.EmbeddedAwsError(

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import json
 
-from jobs.catalog.glue import Columns, LakeTable
+from jobs.catalog.glue import Columns, LakeTable, lake_tables
+from jobs.contract.table import TableContract
 
 _SPARK_TYPES = {"int": "integer"}
 _NATIVE = {
@@ -62,3 +63,12 @@ def delta_table(name: str, folder: str, comment: str, columns: Columns) -> LakeT
 def manifest_table(name: str, folder: str, comment: str, columns: Columns) -> LakeTable:
     """A table over a manifest in `folder`, which lists Parquet files."""
     return LakeTable(name, comment, columns, (), _SYMLINK, "parquet", folder)
+
+
+def stream_tables(contract: TableContract, sink_format: str) -> tuple[LakeTable, ...]:
+    """`lake_tables`; with `sink.format: delta` processed is a Delta table, whose partitions no catalog knows."""
+    if sink_format != "delta":
+        return lake_tables(contract)
+    columns = (*contract.partition_columns, *contract.table_columns)
+    processed = delta_table("processed", "processed", contract.comment, columns)
+    return tuple(processed if table.name == "processed" else table for table in lake_tables(contract))

@@ -44,7 +44,9 @@ REBUILD_POINTS = ("rebuild.staged", "rebuild.planned", "rebuild.moved", "rebuild
 REPLAY_POINTS = ("replay.opening", "replay.opened", "replay.sent", "replay.closed")
 # On the driver of the gold job, for each table.
 GOLD_POINTS = ("gold.writing", "gold.written")
-_ALL = POINTS + MOVE_POINTS + REBUILD_POINTS + REPLAY_POINTS + GOLD_POINTS
+# Around each commit to the processed table's Delta log (`sink.format: delta`).
+DELTA_POINTS = ("delta.committing", "delta.committed")
+_ALL = POINTS + MOVE_POINTS + REBUILD_POINTS + REPLAY_POINTS + GOLD_POINTS + DELTA_POINTS
 
 _ARMED, _, _NUMBER = os.environ.get("MOVEMENT_FAULT", "").partition(":")
 _passed: Counter[str] = Counter()

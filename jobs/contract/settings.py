@@ -22,6 +22,7 @@ from jobs.contract.deploy_settings import S3_FOLDER, DeploySettings
 from jobs.contract.errors import ConfigurationError
 from jobs.contract.observe_settings import ObserveSettings
 from jobs.contract.reading_settings import GoldSettings, ReportSettings
+from jobs.contract.sink_settings import SinkSettings
 from jobs.contract.table import find_configuration
 from jobs.contract.validation import explain
 from jobs.contract.yaml_file import read_yaml
@@ -152,40 +153,6 @@ class SourceSettings(_Model):
         if moment is None or moment.tzinfo is None:
             raise ValueError("allowed: TRIM_HORIZON, LATEST, or an ISO 8601 time with offset (2026-11-23T00:00:00Z)")
         return value
-
-
-class SinkSettings(_Model):
-    parquet_compression: Annotated[
-        Literal["zstd", "snappy", "gzip", "none"], Field(description="Compression of the Parquet files")
-    ] = "zstd"
-    raw_compression_level: Annotated[
-        int,
-        Field(
-            ge=0,
-            le=9,
-            description="gzip level of the raw files: 0 to 3 by ISA-L, fast; 4 to 9 by zlib, to a fifth smaller",
-        ),
-    ] = 1
-    target_file_bytes: Annotated[
-        int,
-        Field(ge=1024 * 1024, le=4 * 1024**3, description="A file is closed once it has about this many bytes"),
-    ] = 134217728
-    max_rejected_share: Annotated[
-        float,
-        Field(
-            ge=0,
-            le=1,
-            description="A batch of 100 records or more with a greater share of rejected ones raises an alarm: in the "
-            "log, in its ledger entry and in the metrics",
-        ),
-    ] = 0.1
-    stop_when_exceeded: Annotated[
-        bool,
-        Field(
-            description="Stop the job at such a batch instead of making it final: its records stay on the stream "
-            "until the contract or the limit is changed and the job is started again"
-        ),
-    ] = False
 
 
 class StreamJobSettings(_Model):

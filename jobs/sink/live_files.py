@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator
 from typing import NamedTuple
 
+from jobs.sink.delta_table import active_files, open_delta
 from jobs.sink.lake import Lake
 from jobs.sink.layout import Layout, LayoutFile, batch_of, plain
 from jobs.sink.ledger import LedgerEntry
@@ -24,7 +25,14 @@ def live_files(lake: Lake, table: str, partitions: Iterable[str] | None = None) 
 
     What batches that are not final have written is among them, as it is for a reader through the catalog. A file
     that compaction replaces meanwhile stays for the grace time (`compact.grace_seconds`): read it within that.
+    A table that has a Delta log has the files that the log's last version names, and those alone.
     """
+    delta = open_delta(lake, table)
+    if delta is not None:
+        wanted = None if partitions is None else set(partitions)
+        found = (LiveFile(*file) for file in active_files(delta, table))
+        yield from (file for file in found if wanted is None or file.partition in wanted)
+        return
     layout = LayoutFile(lake, table).read()
     if partitions is not None:
         for partition in dict.fromkeys(partitions):

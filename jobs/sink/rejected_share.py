@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from jobs.contract.errors import TooManyRejectedError
-from jobs.contract.settings import SinkSettings
+from jobs.contract.sink_settings import SinkSettings
 from jobs.sink.report import Report
 
 # A share of fewer records says little: one bad record alone would be all of a batch.

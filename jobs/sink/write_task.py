@@ -21,7 +21,7 @@ from jobs.contract.faults import point
 from jobs.contract.parsed import Parser
 from jobs.contract.rejects import Rejection
 from jobs.contract.repeats import REPEATS, Repeats
-from jobs.contract.settings import SinkSettings
+from jobs.contract.sink_settings import SinkSettings
 from jobs.contract.table import TableContract
 from jobs.sink.files import OpenFiles
 from jobs.sink.lake import lake_at

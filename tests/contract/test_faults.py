@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.contract.faults import GOLD_POINTS, MOVE_POINTS, POINTS, REBUILD_POINTS, REPLAY_POINTS
+from jobs.contract.faults import DELTA_POINTS, GOLD_POINTS, MOVE_POINTS, POINTS, REBUILD_POINTS, REPLAY_POINTS
 
 ROOT = Path(__file__).parents[2]
 PASS = """
@@ -42,7 +42,7 @@ def points_in_the_code() -> list[str]:
 
 
 def test_each_point_stands_at_one_place_and_is_listed() -> None:
-    listed = POINTS + MOVE_POINTS + REBUILD_POINTS + REPLAY_POINTS + GOLD_POINTS
+    listed = POINTS + MOVE_POINTS + REBUILD_POINTS + REPLAY_POINTS + GOLD_POINTS + DELTA_POINTS
     assert sorted(points_in_the_code()) == sorted(listed)
 
 

@@ -13,7 +13,7 @@ import yaml
 
 from jobs.catalog.glue import lake_tables
 from jobs.contract.errors import ConfigurationError
-from jobs.contract.settings import SinkSettings
+from jobs.contract.sink_settings import SinkSettings
 from jobs.contract.table import TableContract, load_contract
 from jobs.sink.write_task import WriteTask
 from jobs.transform.records import RecordParser

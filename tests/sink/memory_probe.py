@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pyarrow as pa
 
-from jobs.contract.settings import SinkSettings
+from jobs.contract.sink_settings import SinkSettings
 from jobs.sink.write_task import WriteTask
 from jobs.transform.records import RecordParser
 from tests.samples import TRAVEL_TIMES, arrived, good

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from jobs.contract.errors import TooManyRejectedError
-from jobs.contract.settings import SinkSettings
+from jobs.contract.sink_settings import SinkSettings
 from jobs.sink.rejected_share import rejected_alarms
 from jobs.sink.report import Report
 

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from jobs.contract.repeats import Repeats
-from jobs.contract.settings import SinkSettings
+from jobs.contract.sink_settings import SinkSettings
 from jobs.sink.report import Report, ShardRange
 from jobs.sink.write_task import WriteTask
 from jobs.transform.records import RecordParser
