@@ -46,6 +46,7 @@ def test_the_whole_way(embedded_aws: object, spark: SparkSession, tmp_path: Path
     settings = make_lake(
         tmp_path, "sink.format=delta", "stream.shards=2", "spark.master=local[2]", "compact.min_files=2",
         "spark.conf={spark.sql.shuffle.partitions: 2}", "compact.grace_seconds=0",
+        "gold.manifests=false",
     )  # fmt: skip
     lake = lake_at(settings.lake)
     send(settings, 0)
