@@ -52,7 +52,7 @@ def kinesis(aws_environment):
 @contextmanager
 def client(*overrides: str) -> Iterator[httpx.Client]:
     """The API, served by uvicorn in a thread of this process."""
-    chosen = ["stream.name=stream", "producer.request_timeout_seconds=0.8", *overrides]
+    chosen = ["stream.name=stream", "producer.request_timeout_seconds=10", *overrides]
     port = free_port()
     app = create_app(load_settings(None, chosen))
     server = uvicorn.Server(uvicorn.Config(app, port=port, log_level="debug", log_config=None))

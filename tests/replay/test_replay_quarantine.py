@@ -26,7 +26,7 @@ Environment = pytest.MonkeyPatch
 def settings_for(kinesis: FaultyKinesis, folder: Path, environment: Environment, *overrides: str) -> Settings:
     environment.setenv("AWS_ENDPOINT_URL_KINESIS", kinesis.url)
     return load_settings(
-        None, ["stream.name=stream", f"lake={folder / 'lake'}", "producer.request_timeout_seconds=0.5", *overrides]
+        None, ["stream.name=stream", f"lake={folder / 'lake'}", "producer.request_timeout_seconds=2", *overrides]
     )
 
 
