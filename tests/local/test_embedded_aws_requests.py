@@ -60,7 +60,7 @@ def test_idle_and_half_sent_connections_hold_up_nobody(aws_here: server.Running)
     half.sendall(b"PUT /bucket/key HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 1000\r\n\r\nonly this")
     begun = time.monotonic()
     boto3.client("kinesis").list_streams()
-    assert time.monotonic() - begun < 3
+    assert time.monotonic() - begun < 9  # it would be 10, or for ever
     for connection in [*idle, half]:
         connection.close()
 

@@ -352,7 +352,7 @@ def test_a_task_that_is_killed_does_not_wait_for_the_next_page() -> None:
     next(batches)
     begin = time.monotonic()
     batches.close()  # type: ignore[attr-defined]
-    assert time.monotonic() - begin < 5
+    assert time.monotonic() - begin < 25  # the answer takes 30
     answer.set()
 
 
