@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import signal
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
@@ -60,6 +62,18 @@ def run_job(parser: argparse.ArgumentParser, work: Work, arguments: Sequence[str
         options.json.write_text(json.dumps(found, default=str), encoding="utf-8")
     log.info("ended: %s", result)
     return 1 if getattr(result, "equal", True) is False else 0
+
+
+def stop_on_signals(stop: threading.Event) -> None:
+    """Ctrl-C and SIGTERM end the job after the batch in hand; a second one ends it at once."""
+
+    def handle(number: int, _frame: object) -> None:
+        if stop.is_set():
+            raise SystemExit(128 + number)
+        stop.set()
+
+    signal.signal(signal.SIGINT, handle)
+    signal.signal(signal.SIGTERM, handle)
 
 
 def leave(code: int) -> None:

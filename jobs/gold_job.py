@@ -27,7 +27,7 @@ from jobs.contract.aws import client
 from jobs.contract.errors import AlreadyRunningError, TerminalError, TransientError
 from jobs.contract.settings import Settings
 from jobs.contract.table import load_contract
-from jobs.entry import job_parser, leave, run_job
+from jobs.entry import job_parser, leave, run_job, stop_on_signals
 from jobs.gold.delta import gold_session, open_table, progress_of
 from jobs.gold.increments import Batch, Increment, SourceFile, next_increment
 from jobs.gold.manifests import SYMLINKS, outdated, publish, rows_of
@@ -41,7 +41,6 @@ from jobs.sink.delta_table import progress_of as shown_of
 from jobs.sink.lake import Lake, lake_at
 from jobs.sink.ledger import Ledger, LedgerEntry, queries
 from jobs.sink.live_files import files_holding
-from jobs.stream_job import stop_on_signals
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -27,7 +26,7 @@ from jobs.contract.aws import client
 from jobs.contract.errors import MovementError
 from jobs.contract.settings import Settings
 from jobs.contract.table import load_contract
-from jobs.entry import job_parser, leave, run_job
+from jobs.entry import job_parser, leave, run_job, stop_on_signals
 from jobs.failures import explained_failure
 from jobs.observe.observer import Observer
 from jobs.session import has_class, spark_session
@@ -192,18 +191,6 @@ def _end(query: StreamingQuery, writer: BatchWriter) -> None:
 def _explained(error: StreamingQueryException, writer: BatchWriter) -> MovementError:
     """What the query died of, in our words."""
     return writer.error if isinstance(writer.error, MovementError) else explained_failure(error, "the streaming query")
-
-
-def stop_on_signals(stop: threading.Event) -> None:
-    """Ctrl-C and SIGTERM end the job after the batch in hand; a second one ends it at once."""
-
-    def handle(number: int, _frame: object) -> None:
-        if stop.is_set():
-            raise SystemExit(128 + number)
-        stop.set()
-
-    signal.signal(signal.SIGINT, handle)
-    signal.signal(signal.SIGTERM, handle)
 
 
 def main(arguments: list[str] | None = None) -> int:

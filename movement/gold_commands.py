@@ -86,7 +86,7 @@ def run_gold(settings: Settings, log: Path, *, follow: bool = False) -> GoldResu
     with log_to_file(log), _progress() as progress:
         line = progress.add_task("looking for new batches")
         from jobs import gold_job
-        from jobs.stream_job import stop_on_signals
+        from jobs.entry import stop_on_signals
 
         def show(increment: Increment) -> None:
             text = f"{increment.query}: {len(increment.batches)} batches, {increment.rows:,} rows taken"
@@ -130,8 +130,8 @@ def _starter(
     """Starts Spark when it is first asked for."""
 
     def start() -> SparkSession:
+        from jobs.entry import stop_on_signals
         from jobs.session import spark_session
-        from jobs.stream_job import stop_on_signals
         from movement.java import require_java
 
         say("starting Spark")

@@ -82,8 +82,9 @@ def run_stream(settings: Settings, log: Path, *, until_drained: bool) -> tuple[S
         ) as progress,
     ):
         line = progress.add_task("starting Spark")
+        from jobs.entry import stop_on_signals
         from jobs.session import spark_session
-        from jobs.stream_job import run, stop_on_signals
+        from jobs.stream_job import run
 
         spark = spark_session(settings, "movement-stream", str(log))
         stop_on_signals(stop)  # after Spark, which puts a handler of its own in place

@@ -14,12 +14,11 @@ import msgspec
 
 from jobs.contract.errors import AlreadyRunningError, BatchMismatchError
 from jobs.contract.faults import point
+from jobs.sink.batch_ledger import QUERY as BATCH_PATH
 from jobs.sink.lake import Lake
 from jobs.sink.layout import ASIDE
 from jobs.sink.report import Kind, Report
 
-# The folder of the batch job's entries (`batch_ledger.QUERY`), which are of another kind.
-BATCH_PATH = "batch"
 _READERS = 16
 TABLES: tuple[Kind, ...] = ("raw", "processed", "quarantine")
 
@@ -64,13 +63,23 @@ def final_batches(lake: Lake, queries: Iterable[str]) -> set[str]:
     return found
 
 
+def numbers(lake: Lake) -> dict[str, list[int]]:
+    """By streaming query: the numbers of its entries, as they are listed (a request for every 1,000).
+
+    The batch path's entries, which are of another kind, are left out.
+    """
+    found: dict[str, list[int]] = {}
+    for path, _ in lake.list("_ledger/"):
+        query, _, name = path.removeprefix("_ledger/").partition("/")
+        number = name.removesuffix(".json")
+        if query != BATCH_PATH and number.isdigit():
+            found.setdefault(query, []).append(int(number))
+    return found
+
+
 def entries(lake: Lake) -> list[LedgerEntry]:
     """Every streaming batch that is final, of all queries, by the time of its end."""
-    paths = []
-    for path, _ in lake.list("_ledger/"):
-        _, query, name = path.split("/")
-        if query != BATCH_PATH and name.removesuffix(".json").isdigit():
-            paths.append(path)
+    paths = [f"_ledger/{query}/{number}.json" for query, found in numbers(lake).items() for number in found]
     with ThreadPoolExecutor(_READERS) as readers:
         contents = list(readers.map(lake.get, paths))
     found = [msgspec.json.decode(content or b"", type=LedgerEntry) for content in contents]

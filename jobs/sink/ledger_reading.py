@@ -8,10 +8,9 @@ from dataclasses import dataclass
 import msgspec
 
 from jobs.contract.errors import TerminalError
-from jobs.sink.batch_ledger import QUERY as BATCH_QUERY
 from jobs.sink.claim import ClaimEntry
 from jobs.sink.lake import Lake
-from jobs.sink.ledger import LedgerEntry
+from jobs.sink.ledger import LedgerEntry, numbers
 
 _READERS = 16
 
@@ -30,17 +29,13 @@ def newest_entries(lake: Lake, count: int) -> list[QueryLedger]:
 
     Lists the ledger's names (a request for every 1,000), and reads only the entries that it returns.
     """
-    numbers: dict[str, list[int]] = {}
-    for path, _ in lake.list("_ledger/"):
-        query, _, name = path.removeprefix("_ledger/").partition("/")
-        if query != BATCH_QUERY and name.removesuffix(".json").isdigit():
-            numbers.setdefault(query, []).append(int(name.removesuffix(".json")))
-    wanted = [(query, number) for query, found in numbers.items() for number in sorted(found)[-count:]]
+    batches = numbers(lake)
+    wanted = [(query, number) for query, found in batches.items() for number in sorted(found)[-count:]]
     with ThreadPoolExecutor(_READERS) as readers:
         entries = list(readers.map(lambda each: _entry(lake, *each), wanted))
     found = [
-        QueryLedger(query, len(numbers[query]), [entry for entry in reversed(entries) if entry.query == query])
-        for query in numbers
+        QueryLedger(query, len(batches[query]), [entry for entry in reversed(entries) if entry.query == query])
+        for query in batches
     ]
     return sorted(found, key=lambda each: each.entries[0].finished_at, reverse=True)
 
