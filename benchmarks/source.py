@@ -161,6 +161,7 @@ class NoopQuery:
         self.spark = (
             SparkSession.builder.master("local[4]")
             .config("spark.ui.enabled", "false")
+            .config("spark.ui.showConsoleProgress", "false")
             .config("spark.sql.session.timeZone", "UTC")
             .getOrCreate()
         )

@@ -82,6 +82,7 @@ class Found:
     bytes, records   roughly how much the range holds; records 0 where unknown
     gone     whether the old position had left the stream
     oldest   arrival of the oldest record left, where the position is gone
+    more     the batch ends at the cursor, at a record, and the next one will read on behind it (set by `planner`)
     """
 
     cursor: Cursor
@@ -91,3 +92,4 @@ class Found:
     records: int = 0
     gone: bool = False
     oldest: float | None = None
+    more: bool = False

@@ -13,8 +13,10 @@ from pyspark.sql.datasource import DataSource, DataSourceStreamReader, InputPart
 
 from jobs.contract.repeats import REPEATS
 from jobs.source.kinesis.aggregates import Deaggregator
+from jobs.source.kinesis.ahead import ReadAhead
 from jobs.source.kinesis.boto_client import BotoStreamClient, worker_client
 from jobs.source.kinesis.cursor import Cap
+from jobs.source.kinesis.offers import host_offers
 from jobs.source.kinesis.offset import Offset, from_json
 from jobs.source.kinesis.options import KinesisOptions, parse_options
 from jobs.source.kinesis.planner import Planner
@@ -136,16 +138,23 @@ class KinesisStreamReader(DataSourceStreamReader, SupportsTriggerAvailableNow): 
     # In the workers
 
     def read(self, partition: InputPartition) -> Iterator[pa.RecordBatch]:
-        yield from self._range_reader().read_all(partition.ranges)
+        yield from read_ranges(self._options, partition)
 
-    def _range_reader(self) -> RangeReader:
-        options = self._options
-        client = RetryingClient(worker_client(options), seconds=options.retry_seconds)
-        return RangeReader(
-            client,
-            options.stream,
-            fail_on_data_loss=options.fail_on_data_loss,
-            records_per_call=options.records_per_call,
-            deaggregator=Deaggregator() if options.deaggregate else None,
-            repeats=client.repeats,
-        )
+
+def read_ranges(options: KinesisOptions, task: ShardTask) -> Iterator[pa.RecordBatch]:
+    """One task's rows, in the process that calls: Arrow batches of `reader.SCHEMA`.
+
+    Raises TransientError, AwsAccessError or DataLossError; each names stream, shard and range.
+    """
+    attempts = worker_client(options)
+    client = RetryingClient(attempts, seconds=options.retry_seconds)
+    reader = RangeReader(
+        client,
+        options.stream,
+        fail_on_data_loss=options.fail_on_data_loss,
+        records_per_call=options.records_per_call,
+        deaggregator=Deaggregator() if options.deaggregate else None,
+        repeats=client.repeats,
+        ahead=ReadAhead(attempts, host_offers()) if options.read_ahead else None,
+    )
+    return reader.read_all(task.ranges)

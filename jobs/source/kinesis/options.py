@@ -44,6 +44,7 @@ NAMES = (
     "bytesPerTask",
     "recordsPerCall",
     "retrySeconds",
+    "readAhead",
     "deaggregate",
 )
 
@@ -77,6 +78,7 @@ class KinesisOptions:
     bytes_per_task: int = 8 * 1024 * 1024
     records_per_call: int = 10_000
     retry_seconds: float = 120.0
+    read_ahead: bool = True
     deaggregate: bool = False
 
     @property
@@ -126,6 +128,7 @@ def parse_options(given: Mapping[str, str]) -> KinesisOptions:
         bytes_per_task=int(_number(options, "bytesPerTask", 8 * 1024 * 1024, 0, 2**40)),
         records_per_call=int(_number(options, "recordsPerCall", 10_000, 1, 10_000)),
         retry_seconds=_number(options, "retrySeconds", 120.0, 0, 3600),
+        read_ahead=_flag(options, "readAhead", True),
         deaggregate=deaggregate,
     )
 

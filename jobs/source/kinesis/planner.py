@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
+import uuid
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -63,6 +64,7 @@ class Planner:
         self._complete: dict[str, datetime] = {}
         self._sizes: dict[tuple[str, Position], Found] = {}
         self._discovery = Discovery(client, options.discovery_seconds, clock)
+        self._run = uuid.uuid4().hex
 
     def close(self) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)
@@ -122,6 +124,8 @@ class Planner:
                 ending_sequence=graph.ending_sequence(part.shard_id) if graph else None,
                 bytes=size.bytes if size else None,
                 records=size.records if size else None,
+                more=size.more if size else False,
+                run=self._run,
             )
             for part, size in ((part, self._sizes.get((part.shard_id, part.end))) for part in found)
         ]
@@ -153,6 +157,8 @@ class Planner:
             raise DataLossError(f"{message}. Start a new checkpoint, or read the new stream with failOnDataLoss=false")
         _log.warning("%s. Going on, because failOnDataLoss=false", message)
         self._cursors.clear()
+        # What was read ahead of the old stream must not pass for the new one's: moto numbers from 1 again.
+        self._run = uuid.uuid4().hex
         return replace(start, shards={}, behind={}, losses=start.losses + 1)
 
     def _drop_vanished(
@@ -264,7 +270,8 @@ class Planner:
         progress.shards[shard_id] = end
         if end != SHARD_END and not found.at_tip:
             progress.behind[shard_id] = until
-        self._sizes[(shard_id, end)] = found
+        more = not found.at_tip and end.is_record and end == found.cursor.position and end != target
+        self._sizes[(shard_id, end)] = replace(found, more=more)
 
     def _pinned(self, graph: ShardGraph, now: datetime, *, closed: bool = False) -> Offset:
         """Each open shard's tip; with `closed`, SHARD_END for the others."""

@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 from jobs.contract.errors import MovementError
 from jobs.contract.repeats import REPEATS, Repeats
 from jobs.source.kinesis.aggregates import Deaggregator
+from jobs.source.kinesis.ahead import ReadAhead
 from jobs.source.kinesis.client import ExpiredIteratorError, Page, PositionGoneError, Record, StreamClient
 from jobs.source.kinesis.loss import may_have_lost, report_loss
 from jobs.source.kinesis.position import SHARD_END, TRIM_HORIZON, Kind, Position, after
@@ -58,8 +59,10 @@ class RangeReader:
         prefetch: bool = True,
         deaggregator: Deaggregator | None = None,
         repeats: Callable[[], Repeats] = Repeats,
+        ahead: ReadAhead | None = None,
     ) -> None:
         self._client = client
+        self._ahead = ahead
         self._repeats = repeats
         self._stream = stream
         self._fail = fail_on_data_loss
@@ -110,7 +113,7 @@ class RangeReader:
 
     def records(self, part: ShardRange) -> Iterator[Sequence[Record]]:
         """The range's records, page by page; no page is empty."""
-        reading = _Reading(self._client, self._stream, part, self._limit, self._fail, self._clock)
+        reading = _Reading(self._client, self._stream, part, self._limit, self._fail, self._clock, self._ahead)
         pool = ThreadPoolExecutor(1, thread_name_prefix="kinesis-read")
         try:
             page = reading.fetch()
@@ -122,6 +125,8 @@ class RangeReader:
                 ahead: Future[Page[Record]] | None = None
                 if not reading.done and self._prefetch and wanted:
                     ahead = pool.submit(reading.fetch)
+                if reading.done:
+                    reading.offer_next()
                 if wanted:
                     yield wanted
                 if reading.done:
@@ -143,8 +148,10 @@ class _Reading:
         limit: int,
         fail: bool,
         clock: Callable[[], datetime],
+        ahead: ReadAhead | None,
     ) -> None:
         self._client = client
+        self._ahead = ahead
         self._stream = stream
         self._part = part
         self._most = limit
@@ -152,6 +159,7 @@ class _Reading:
         if part.records:
             # One more for the start's own record. What is read behind the end is read in vain.
             self._limit = min(limit, int(part.records * 0.97) + 2)
+        self._first_limit = self._limit
         self._fail = fail
         self._clock = clock
         # An aggregate that was read in part is read again, and its first user records skipped.
@@ -167,12 +175,21 @@ class _Reading:
     def fetch(self) -> Page[Record]:
         """The next page; an iterator that has expired is opened again behind the last record taken."""
         if self._iterator is None:
+            page = None if self._opened or self._ahead is None else self._ahead.first_page(self._part)
+            if page is not None:
+                self._opened = True
+                return page
             self._iterator = self._open()
         try:
             return self._client.records(self._iterator, self._limit)
         except ExpiredIteratorError:
             self._iterator = self._open()
             return self._client.records(self._iterator, self._limit)
+
+    def offer_next(self) -> None:
+        """Has the next range's first page fetched now, while Spark commits this batch and plans the next one."""
+        if self._ahead is not None:
+            self._ahead.offer_next(self._part, self._first_limit)
 
     def _open(self) -> str:
         part = self._part
