@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 from jobs.source.kinesis import capped, nearing
 from jobs.source.kinesis.client import ExpiredIteratorError
 from jobs.source.kinesis.options import KinesisOptions
-from tests.source.fake_spark import FakeSpark
+from tests.source.fake_spark import FakeSpark, ScriptedOffers
 from tests.source.scripted import ScriptedClient, ScriptedStream, broken, throttled
 
 EXAMPLES = int(os.environ.get("SOURCE_EXAMPLES", "250"))
@@ -34,6 +34,7 @@ class Story(RuleBasedStateMachine):
         silent=st.booleans(),
         page=st.sampled_from([3, 10_000]),
         bytes_per_task=st.sampled_from([0, 30, 10_000]),
+        fates=st.lists(st.sampled_from(["fetched", "late", "lost"]), min_size=1, max_size=3),
     )
     def begin(
         self,
@@ -48,6 +49,7 @@ class Story(RuleBasedStateMachine):
         silent: bool,
         page: int,
         bytes_per_task: int,
+        fates: list[str],
     ) -> None:
         self.stream = ScriptedStream(shards, seed=seed)
         self.client = ScriptedClient(self.stream, ragged=ragged and not silent, strict=strict, silent=silent)
@@ -62,7 +64,7 @@ class Story(RuleBasedStateMachine):
             records_per_call=page,
             bytes_per_task=bytes_per_task,
         )
-        self.spark = FakeSpark(options, self.client, with_start=with_start)
+        self.spark = FakeSpark(options, self.client, with_start=with_start, offers=ScriptedOffers(fates))
         self.count = 0
         self.expected: dict[str, list[str]] = {}
         self.started = initial == "TRIM_HORIZON"

@@ -1,14 +1,15 @@
 """Reads ahead across batches: a range's reader has the next range's first page fetched in the background.
 
 While Spark writes and commits a capped batch, its shards would lie idle. The next range starts where this one ends,
-so the call that its reader will make first is known: it is made now, and the page waits at this host (`offers`) for
-whichever worker gets the next range. It is the page that the reader would have fetched itself, only earlier, so
-what the reader makes of it (`reader`) does not depend on who guessed, or whether.
+so what its reader will ask for first is known: it is asked for now, and the page waits at this host (`offers`) for
+whichever worker gets the next range. It holds what the reader would have fetched itself, only earlier, so what the
+reader makes of it (`reader`) does not depend on who guessed, or whether.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from hashlib import sha256
 from typing import Protocol
 
@@ -45,16 +46,32 @@ class ReadAhead:
             return None
         return self._offers.take(_key(part, part.start))
 
-    def offer_next(self, part: ShardRange, limit: int) -> None:
-        """Offers the first page, of `limit` records, of the range that starts where `part` ends, if there is to be
-        one. It opens at the end's own record, as `reader` does: that proves that nothing behind it has expired."""
+    def offer_next(self, part: ShardRange, last: Page[Record], limit: int) -> None:
+        """Offers the first page, of about `limit` records, of the range that starts where `part` ends, if there is to
+        be one. It begins with the end's own record, as a reader's does: that proves that nothing behind it has expired.
+
+        last  the page that `part` ended in: what stands in it behind the end is passed on rather than read again
+        """
         if not part.more or not part.run or not _is_whole(part.end):
             return
+        behind, following = _from(part.end, last.records), last.next_iterator
 
         def fetch() -> Page[Record]:
-            return self._client.records(self._client.iterator(part.shard_id, part.end, inclusive=True), limit)
+            if not behind or following is None:
+                return self._client.records(self._client.iterator(part.shard_id, part.end, inclusive=True), limit)
+            page = self._client.records(following, max(1, limit - len(behind)))
+            return replace(page, records=[*behind, *page.records], body_bytes=0)
 
         self._offers.offer(_key(part, part.end), fetch, min(part.bytes or 0, _PAGE_BYTES))
+
+
+def _from(position: Position, records: Sequence[Record]) -> Sequence[Record]:
+    """The position's own record and all behind it; empty where it is not among them."""
+    place = len(records)
+    while place and int(records[place - 1].sequence_number) >= position.number:
+        place -= 1
+    found = records[place:]
+    return found if found and found[0].sequence_number == position.sequence else []
 
 
 def _is_whole(position: Position) -> bool:
@@ -63,5 +80,5 @@ def _is_whole(position: Position) -> bool:
 
 
 def _key(part: ShardRange, start: Position) -> str:
-    """No two queries, starts of a query, or streams share a key: `run` differs."""
-    return sha256(f"{part.run} {part.shard_id} {start}".encode()).hexdigest()[:32]
+    """20 characters, as it is a file's name. No two queries, starts of a query, or streams share one: `run` differs."""
+    return sha256(f"{part.run} {part.shard_id} {start}".encode()).hexdigest()[:20]

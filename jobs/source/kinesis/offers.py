@@ -40,8 +40,8 @@ _MOST_PAGES = 16
 # host, guessing ends by itself.
 _WRONG_GUESSES = 2
 _RIGHT_FOR_A_WRONG = 10
-# macOS allows 104 bytes with the closing zero, Linux 108.
-_LONGEST_PATH = 103
+# A socket's path: macOS allows 104 bytes with the closing zero, Linux 108. A key takes up to 20.
+_LONGEST_FOLDER = 82
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Page[Record]).decode
@@ -141,7 +141,7 @@ def private_folder(base: str | None = None) -> Path | None:
     if not hasattr(socket, "AF_UNIX"):
         return None
     folder = Path(base or tempfile.gettempdir()) / f"movement-ahead-{os.getuid()}"
-    if len(os.fsencode(folder)) + 33 > _LONGEST_PATH:
+    if len(os.fsencode(folder)) > _LONGEST_FOLDER:
         _log.debug("nothing is read ahead: %s is too long a path for a socket", folder)
         return None
     try:

@@ -126,7 +126,7 @@ class RangeReader:
                 if not reading.done and self._prefetch and wanted:
                     ahead = pool.submit(reading.fetch)
                 if reading.done:
-                    reading.offer_next()
+                    reading.offer_next(page)
                 if wanted:
                     yield wanted
                 if reading.done:
@@ -157,8 +157,9 @@ class _Reading:
         self._most = limit
         self._limit = limit
         if part.records:
-            # One more for the start's own record. What is read behind the end is read in vain.
-            self._limit = min(limit, int(part.records * 0.97) + 2)
+            # One more for the start's own record. What is read behind the end is read in vain, unless it is passed on.
+            share = 1.03 if part.more and ahead is not None else 0.97
+            self._limit = min(limit, int(part.records * share) + 2)
         self._first_limit = self._limit
         self._fail = fail
         self._clock = clock
@@ -186,10 +187,10 @@ class _Reading:
             self._iterator = self._open()
             return self._client.records(self._iterator, self._limit)
 
-    def offer_next(self) -> None:
+    def offer_next(self, last: Page[Record]) -> None:
         """Has the next range's first page fetched now, while Spark commits this batch and plans the next one."""
         if self._ahead is not None:
-            self._ahead.offer_next(self._part, self._first_limit)
+            self._ahead.offer_next(self._part, last, self._first_limit)
 
     def _open(self) -> str:
         part = self._part
