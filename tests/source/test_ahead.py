@@ -18,7 +18,7 @@ import pytest
 from jobs.contract.errors import TransientError
 from jobs.source.kinesis.ahead import ReadAhead
 from jobs.source.kinesis.client import Page, Record
-from jobs.source.kinesis.offers import HostOffers, private_folder
+from jobs.source.kinesis.offers import HostOffers, host_offers, private_folder
 from jobs.source.kinesis.position import TRIM_HORIZON, after
 from jobs.source.kinesis.ranges import ShardRange
 from jobs.source.kinesis.reader import RangeReader
@@ -429,3 +429,19 @@ def test_without_unix_sockets_nothing_is_offered(base: Path, monkeypatch: pytest
     off = HostOffers(None)
     off.offer("key", failing, 0)
     assert off.take("key") is None
+
+
+@pytest.mark.parametrize("reused", [True, False])
+def test_workers_that_end_with_their_task_offer_nothing(
+    base: Path, monkeypatch: pytest.MonkeyPatch, reused: bool
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(base))
+    monkeypatch.setenv("SPARK_REUSE_WORKER", "1") if reused else monkeypatch.delenv("SPARK_REUSE_WORKER", False)
+    host_offers.cache_clear()
+    try:
+        offers = host_offers()
+        assert host_offers() is offers, "one for all of a process's tasks"
+        offers.offer("key", lambda: PAGE, 0)
+        assert offers.take("key") == (PAGE if reused else None)
+    finally:
+        host_offers.cache_clear()

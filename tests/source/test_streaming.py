@@ -16,6 +16,7 @@ import pytest
 from jobs.contract.settings import Settings
 from jobs.source.connectors import tip
 from jobs.source.kinesis import KinesisDataSource
+from jobs.source.kinesis.offers import private_folder
 from tests.source.emulators import Stream
 
 pytestmark = [pytest.mark.spark, pytest.mark.aws]
@@ -54,6 +55,10 @@ class Query:
             query.processAllAvailable()
         finally:
             query.stop()
+
+    @property
+    def planned(self) -> list[Path]:
+        return list((self.checkpoint / "offsets").glob("[0-9]*"))
 
     @property
     def rows(self) -> list[Any]:
@@ -137,7 +142,37 @@ def test_capped_batches_drain_a_backlog(spark: Any, new_stream: Callable[..., St
     query = Query(spark, stream, tmp_path, maxRecordsPerBatch="80")
     query.run()
     assert query.values == names("a", 300)
-    assert len(list((query.checkpoint / "offsets").glob("[0-9]*"))) >= 4
+    assert len(query.planned) >= 4
+
+
+def test_pages_cross_from_one_python_worker_to_the_next_while_a_backlog_is_drained(
+    spark: Any, new_stream: Callable[..., Stream], tmp_path: Path
+) -> None:
+    folder = private_folder()
+    assert folder is not None
+    before = set(os.listdir(folder))
+    stream = new_stream(shards=2)
+    stream.put(names("a", 300))
+    query = Query(spark, stream, tmp_path, maxRecordsPerBatch="80")
+    running = query.start()
+    seen: set[str] = set()
+    deadline = time.monotonic() + 120
+    try:
+        while len(query.planned) < 5:
+            assert running.exception() is None
+            assert time.monotonic() < deadline
+            seen |= set(os.listdir(folder)) - before
+            time.sleep(0.005)
+        running.processAllAvailable()
+    finally:
+        running.stop()
+    assert query.values == names("a", 300)
+    assert len(seen) >= 2
+    # A page that nobody takes is kept for a minute: so these were taken.
+    deadline = time.monotonic() + 30
+    while seen & set(os.listdir(folder)):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def test_a_split_and_a_merge_lose_and_double_nothing(
@@ -231,4 +266,4 @@ def test_available_now_drains_capped_batches_to_the_tip_of_its_start(
     running = query.start(availableNow=True)
     assert running.awaitTermination(120)
     assert query.values == sorted(names("a", 300) + names("b", 100))
-    assert len(list((query.checkpoint / "offsets").glob("[0-9]*"))) >= 4
+    assert len(query.planned) >= 4

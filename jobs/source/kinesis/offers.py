@@ -76,25 +76,21 @@ class HostOffers:
                 return
             self._held.append(size)
         path = self._folder / key
-        listener = socket.socket(socket.AF_UNIX)
         try:
-            listener.bind(str(path))
-            listener.listen(1)
-            threading.Thread(
-                target=self._serve, args=(listener, path, fetch, size), name="kinesis-ahead", daemon=True
-            ).start()
-        except (OSError, RuntimeError) as error:
-            # Another attempt of the same task offers it already, or there are no more files or threads to be had.
+            listener = _listener(path)
+        except OSError as error:
+            # Another attempt of the same task offers it already, or there are no more files to be had.
             _log.debug("offers no page at %s: %s", path, error)
-            listener.close()
             self._settle(size, None)
+            return
+        threading.Thread(
+            target=self._serve, args=(listener, path, fetch, size), name="kinesis-ahead", daemon=True
+        ).start()
 
     def take(self, key: str) -> Page[Record] | None:
         if self._folder is None:
             return None
         path = self._folder / key
-        if not path.exists():
-            return None
         try:
             with socket.socket(socket.AF_UNIX) as peer:
                 peer.settimeout(self._patience_seconds)
@@ -102,6 +98,8 @@ class HostOffers:
                 with peer.makefile("rb") as answer:
                     body = answer.read()
             return _decode(body) if body else None
+        except FileNotFoundError:
+            return None
         except ConnectionRefusedError:
             with suppress(OSError):
                 path.unlink()  # left behind by a process that was killed
@@ -133,6 +131,17 @@ class HostOffers:
             self._held.remove(size)
             self._taken += taken is True
             self._wrong += taken is False
+
+
+def _listener(path: Path) -> socket.socket:
+    found = socket.socket(socket.AF_UNIX)
+    try:
+        found.bind(str(path))
+        found.listen(1)
+    except OSError:
+        found.close()
+        raise
+    return found
 
 
 def private_folder(base: str | None = None) -> Path | None:
@@ -167,5 +176,6 @@ def _sweep(folder: Path, older_than: float) -> None:
 
 @lru_cache(maxsize=1)
 def host_offers() -> HostOffers:
-    """This process's, so that it counts its guesses over all its tasks."""
-    return HostOffers(private_folder())
+    """This process's, so that it counts its guesses over all its tasks. Where Spark ends its Python workers with their
+    tasks (`spark.python.worker.reuse=false`), a page would be gone before anybody wanted it, so nothing is offered."""
+    return HostOffers(private_folder() if os.environ.get("SPARK_REUSE_WORKER") else None)
