@@ -10,6 +10,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -157,6 +158,17 @@ def test_a_range_that_no_other_follows_for_certain_offers_nothing(part: ShardRan
     offers = ScriptedOffers()
     ReadAhead(ScriptedClient(ScriptedStream(1)), offers).offer_next(part, NO_PAGE, 10)
     assert offers.offered == []
+
+
+@pytest.mark.parametrize("other", [{"shard_id": "shardId-000000000001"}, {"start": after("6")}, {"run": "q"}])
+def test_a_page_is_for_one_start_in_one_shard_of_one_run(other: dict[str, Any]) -> None:
+    stream = ScriptedStream(1)
+    put(stream, 9, every=1)
+    ahead = ReadAhead(ScriptedClient(stream), ScriptedOffers())
+    ahead.offer_next(capped(TRIM_HORIZON, after("5")), NO_PAGE, 3)
+    following = ShardRange(SHARD, after("5"), after("9"), run="r")
+    assert ahead.first_page(replace(following, **other)) is None
+    assert ahead.first_page(following) is not None
 
 
 @pytest.mark.parametrize("limit", [20, 60])
