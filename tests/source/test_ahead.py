@@ -25,7 +25,7 @@ from jobs.source.kinesis.ranges import ShardRange
 from jobs.source.kinesis.reader import RangeReader
 from tests.source.fake_spark import ScriptedOffers
 from tests.source.scripted import ScriptedClient, ScriptedStream, as_time, throttled
-from tests.source.test_planning import put, query
+from tests.source.test_planning import DAY, put, query
 from tests.source.test_reading import SHARD, values
 
 PAGE = Page([Record("17", "Kéy", 1.25, b"\x00\xff"), Record("18")], "next", 250, 99.0, 1234, True)
@@ -131,6 +131,24 @@ def test_a_page_that_waited_longer_than_an_iterator_lives_is_read_on_all_the_sam
     spark.drain()
     assert spark.values == wanted
     assert len(spark.offers.taken) >= 1
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_a_page_whose_records_have_all_expired_since_is_no_loss(strict: bool) -> None:
+    stream = ScriptedStream(1)
+    read = put(stream, 40, every=1)
+    spark = query(stream, max_records=20, exact_caps=True)
+    spark.client.strict = strict
+    spark.drain()
+    # The last batch was full, so more was expected.
+    assert (len(spark.offers.offered), len(spark.offers.taken)) == (2, 1)
+    for _ in range(12):
+        stream.now += DAY / 4
+        spark.drain()
+    new = put(stream, 5, begin=40)
+    spark.drain()
+    assert len(spark.offers.taken) == 2
+    assert spark.values == read + new
 
 
 def test_a_call_that_fails_is_not_repeated_for_a_guess() -> None:

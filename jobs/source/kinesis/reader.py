@@ -197,8 +197,10 @@ class _Reading:
         if not self._opened and not part.start.is_record and part.complete_until is not None:
             # A shard that joined the query long ago and had to wait: what it held first may have expired.
             self._lost(None)
-        if self._opened and self._last > 0 and self._checked:
+        if self._opened and self._last > part.start.number and self._checked:
             return self._client.iterator(part.shard_id, after(str(self._last)))
+        # Nothing of the range was read yet; the start may have expired since a page was read ahead.
+        self._checked = not part.start.is_record
         try:
             # At the position's record, not after it: its presence proves that nothing behind it has been trimmed.
             iterator = self._client.iterator(part.shard_id, part.start, inclusive=part.start.is_record)
