@@ -2,13 +2,19 @@
 
 Spark calls `initialOffset`, `latestOffset` and `partitions` in one Python process beside the driver, and `read`
 in the workers, with a partition that was pickled on the way.
+
+`kinesis` yields records. `kinesis-ranges` plans the same batches, but yields what there is to read: one row a task,
+which `RecordsOfTasks` reads where the rows are used, so that no record passes through the JVM (docs/adr/0015).
 """
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import Any
 
+import pyarrow as pa
 from pyspark.sql.datasource import DataSource, DataSourceStreamReader, InputPartition
 
 from jobs.contract.repeats import REPEATS
@@ -23,9 +29,6 @@ from jobs.source.kinesis.planner import Planner
 from jobs.source.kinesis.ranges import ShardRange, into_tasks
 from jobs.source.kinesis.reader import RangeReader
 from jobs.source.kinesis.retry import RetryingClient
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 try:  # Spark 4.2
     from pyspark.sql.streaming.datasource import (
@@ -45,6 +48,7 @@ COLUMNS = (
     "data binary, shard_id string, sequence_number string, partition_key string, arrival_time timestamp, "
     f"stream string, {REPEATS} string"
 )
+TASK = "task"
 
 
 class KinesisDataSource(DataSource):  # type: ignore[misc]
@@ -138,14 +142,11 @@ class KinesisStreamReader(DataSourceStreamReader, SupportsTriggerAvailableNow): 
     # In the workers
 
     def read(self, partition: InputPartition) -> Iterator[pa.RecordBatch]:
-        yield from read_ranges(self._options, partition)
+        yield from read_task(self._options, partition)
 
 
-def read_ranges(options: KinesisOptions, task: ShardTask) -> Iterator[pa.RecordBatch]:
-    """One task's rows, in the process that calls: Arrow batches of `reader.SCHEMA`.
-
-    Raises TransientError, AwsAccessError or DataLossError; each names stream, shard and range.
-    """
+def read_task(options: KinesisOptions, task: ShardTask) -> Iterator[pa.RecordBatch]:
+    """A task's records, as Arrow batches of COLUMNS. Raises as `RangeReader.read` does."""
     attempts = worker_client(options)
     client = RetryingClient(attempts, seconds=options.retry_seconds)
     reader = RangeReader(
@@ -157,4 +158,42 @@ def read_ranges(options: KinesisOptions, task: ShardTask) -> Iterator[pa.RecordB
         repeats=client.repeats,
         ahead=ReadAhead(attempts, host_offers()) if options.read_ahead else None,
     )
-    return reader.read_all(task.ranges)
+    yield from reader.read_all(task.ranges)
+
+
+class KinesisRangesDataSource(KinesisDataSource):
+    """`format("kinesis-ranges")`: one row a Spark task, `task binary`, for `RecordsOfTasks`. Options as `kinesis`."""
+
+    @classmethod
+    def name(cls) -> str:
+        return "kinesis-ranges"
+
+    def schema(self) -> str:
+        return f"{TASK} binary"
+
+    def streamReader(self, schema: Any) -> KinesisStreamReader:
+        super().streamReader(schema)  # checks the options
+        return _RangesStreamReader(parse_options(self.options))
+
+
+class _RangesStreamReader(KinesisStreamReader):
+    """Hands a task on instead of reading it."""
+
+    def read(self, partition: InputPartition) -> Iterator[pa.RecordBatch]:
+        yield pa.record_batch({TASK: pa.array([pickle.dumps(partition)], pa.binary())})
+
+
+@dataclass(frozen=True)
+class RecordsOfTasks:
+    """Reads what rows of `kinesis-ranges` name: batches of `task binary` → batches of COLUMNS, in a Spark worker.
+
+    Pickles. Raises as `RangeReader.read` does.
+    """
+
+    options: KinesisOptions
+
+    def __call__(self, tasks: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in tasks:
+            for task in batch[TASK].to_pylist():
+                # Its bytes come from this query's own plan, over Spark's channel, as partitions always do.
+                yield from read_task(self.options, pickle.loads(task))  # noqa: S301
