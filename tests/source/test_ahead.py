@@ -389,6 +389,17 @@ def test_two_attempts_of_one_task_offer_a_page_once(folder: Path) -> None:
     assert second.take("key") == PAGE
 
 
+def test_a_worker_that_can_have_no_more_threads_reads_on_without(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refused)
+    offers = HostOffers(folder)
+    offers.offer("key", failing, 0)
+    assert offers._held == []
+    assert list(folder.iterdir()) == []
+
+
 def test_what_killed_workers_left_behind_is_swept(folder: Path) -> None:
     for name, age in (("old", 300), ("new", 0)):
         with socket.socket(socket.AF_UNIX) as left:

@@ -83,9 +83,14 @@ class HostOffers:
             _log.debug("offers no page at %s: %s", path, error)
             self._settle(size, None)
             return
-        threading.Thread(
-            target=self._serve, args=(listener, path, fetch, size), name="kinesis-ahead", daemon=True
-        ).start()
+        serving = threading.Thread(target=self._serve, args=(listener, path, fetch, size), daemon=True)
+        try:
+            serving.start()
+        except RuntimeError as error:
+            _log.debug("offers no page at %s: %s", path, error)  # no more threads to be had
+            listener.close()
+            path.unlink(missing_ok=True)
+            self._settle(size, None)
 
     def take(self, key: str) -> Page[Record] | None:
         if self._folder is None:
