@@ -16,7 +16,6 @@ from functools import lru_cache
 from typing import Any
 
 import boto3
-import botocore.session
 import msgspec
 from botocore.config import Config
 from botocore.credentials import DeferredRefreshableCredentials, create_assume_role_refresher
@@ -178,7 +177,7 @@ def _served_at(answer: dict[str, Any]) -> float:
 def _boto_client(options: KinesisOptions, connections: int) -> Any:
     if not options.region:
         raise ConfigurationError("no AWS region: set AWS_REGION, a region in the AWS profile, or the option 'region'")
-    session = botocore.session.get_session()
+    session = aws.core_session()
     if options.role_arn:
         session._credentials = _role_credentials(options)
     return boto3.Session(botocore_session=session).client(

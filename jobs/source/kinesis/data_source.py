@@ -1,7 +1,8 @@
 """The data source as Spark sees it: thin, every decision is made in `planner` and `reader`.
 
 Spark calls `initialOffset`, `latestOffset` and `partitions` in one Python process beside the driver, and `read`
-in the workers, with a partition that was pickled on the way.
+in the workers, with a partition that was pickled on the way. Two more processes of a query only make the source and
+pickle it: so boto3, the planner and the reader are imported where they are first used.
 """
 
 from __future__ import annotations
@@ -13,17 +14,17 @@ from pyspark.sql.datasource import DataSource, DataSourceStreamReader, InputPart
 
 from jobs.contract.repeats import REPEATS
 from jobs.source.kinesis.aggregates import Deaggregator
-from jobs.source.kinesis.boto_client import BotoStreamClient, worker_client
 from jobs.source.kinesis.cursor import Cap
 from jobs.source.kinesis.offset import Offset, from_json
 from jobs.source.kinesis.options import KinesisOptions, parse_options
-from jobs.source.kinesis.planner import Planner
 from jobs.source.kinesis.ranges import ShardRange, into_tasks
-from jobs.source.kinesis.reader import RangeReader
 from jobs.source.kinesis.retry import RetryingClient
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+    from jobs.source.kinesis.planner import Planner
+    from jobs.source.kinesis.reader import RangeReader
 
 try:  # Spark 4.2
     from pyspark.sql.streaming.datasource import (
@@ -128,6 +129,9 @@ class KinesisStreamReader(DataSourceStreamReader, SupportsTriggerAvailableNow): 
 
     def _plan(self) -> Planner:
         if self._planner is None:
+            from jobs.source.kinesis.boto_client import BotoStreamClient
+            from jobs.source.kinesis.planner import Planner
+
             options = self._options
             client = BotoStreamClient(options, connections=options.planning_threads)
             self._planner = Planner(options, RetryingClient(client, seconds=options.retry_seconds))
@@ -139,6 +143,9 @@ class KinesisStreamReader(DataSourceStreamReader, SupportsTriggerAvailableNow): 
         yield from self._range_reader().read_all(partition.ranges)
 
     def _range_reader(self) -> RangeReader:
+        from jobs.source.kinesis.boto_client import worker_client
+        from jobs.source.kinesis.reader import RangeReader
+
         options = self._options
         client = RetryingClient(worker_client(options), seconds=options.retry_seconds)
         return RangeReader(
