@@ -1,7 +1,7 @@
 """boto3 clients, made one way: standard environment and profiles, bounded retries, errors in plain words.
 
 Endpoints come from `AWS_ENDPOINT_URL` and `AWS_ENDPOINT_URL_<SERVICE>`, which boto3 reads by itself. boto3 is
-imported with the first client: Spark starts processes that only read options and never ask AWS.
+imported with the first client, for Spark starts processes that never ask AWS.
 """
 
 from __future__ import annotations
@@ -52,9 +52,7 @@ def region() -> str | None:
     named = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
     if named:
         return named
-    import boto3
-
-    configured: str | None = boto3.Session().region_name
+    configured: str | None = core_session().get_config_variable("region")
     return configured
 
 
@@ -75,7 +73,6 @@ def client(service: str, *, connections: int = 10, **config: Any) -> Any:
     Clients do not pickle: make them where they are used, in the worker. Raises ConfigurationError where no
     region or profile is found.
     """
-    import boto3
     from botocore.config import Config
     from botocore.exceptions import NoRegionError, ProfileNotFound
 
@@ -88,7 +85,7 @@ def client(service: str, *, connections: int = 10, **config: Any) -> Any:
     }
     settings = Config(**{**defaults, **config})
     try:
-        return boto3.Session(botocore_session=core_session()).client(service, region_name=region(), config=settings)
+        return core_session().create_client(service, region_name=region(), config=settings)
     except NoRegionError as error:
         raise ConfigurationError("no AWS region: set AWS_REGION, or a region in the AWS profile") from error
     except ProfileNotFound as error:

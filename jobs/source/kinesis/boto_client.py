@@ -15,7 +15,6 @@ from email.utils import parsedate_to_datetime
 from functools import lru_cache
 from typing import Any
 
-import boto3
 import msgspec
 from botocore.config import Config
 from botocore.credentials import DeferredRefreshableCredentials, create_assume_role_refresher
@@ -180,7 +179,7 @@ def _boto_client(options: KinesisOptions, connections: int) -> Any:
     session = aws.core_session()
     if options.role_arn:
         session._credentials = _role_credentials(options)
-    return boto3.Session(botocore_session=session).client(
+    return session.create_client(
         "kinesis",
         region_name=options.region,
         endpoint_url=options.endpoint_url,
@@ -202,7 +201,7 @@ def _role_credentials(options: KinesisOptions) -> DeferredRefreshableCredentials
     request = {"RoleArn": options.role_arn, "RoleSessionName": options.role_session_name}
     if options.role_external_id:
         request["ExternalId"] = options.role_external_id
-    sts = boto3.Session().client("sts", region_name=options.region)
+    sts = aws.core_session().create_client("sts", region_name=options.region)
     return DeferredRefreshableCredentials(
         refresh_using=create_assume_role_refresher(sts, request), method="sts-assume-role"
     )
