@@ -8,15 +8,15 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 
 import msgspec
+import pyarrow as pa
 from pyspark.sql import DataFrame, SparkSession
 
 from jobs.catalog.glue import GlueCatalog
 from jobs.contract.errors import TerminalError, TransientError
-from jobs.contract.repeats import REPEATS
 from jobs.contract.settings import Settings
 from jobs.contract.table import TableContract
 from jobs.sink.claim import Claim
@@ -27,7 +27,7 @@ from jobs.sink.ledger import TABLES, Ledger, LedgerEntry
 from jobs.sink.rejected_share import rejected_alarms
 from jobs.sink.report import Report, add_up
 from jobs.sink.settle import settle
-from jobs.sink.write_task import RECORD_COLUMNS, REPORT_SCHEMA, WriteTask
+from jobs.sink.write_task import REPORT_SCHEMA, WriteTask
 from jobs.transform.records import RecordParser
 
 log = logging.getLogger(__name__)
@@ -44,15 +44,18 @@ class BatchWriter:
         catalog: GlueCatalog,
         claim: Claim,
         on_batch: Callable[[LedgerEntry], None],
+        records: Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]],
         delta: DeltaLog | None = None,
     ) -> None:
-        """`delta`: the processed table's log, where it is a Delta table; the ledger stays the one truth."""
+        """`records`: as `jobs.source.connectors.Incoming` has it. `delta`: the processed table's log, where it is a
+        Delta table; the ledger stays the one truth."""
         self._settings = settings
         self._contract = contract
         self._lake = lake
         self._catalog = catalog
         self._claim = claim
         self._on_batch = on_batch
+        self._records = records
         self._delta = delta
         self._may_have_leftovers = claim.after_crash
         self._layouts = LayoutFile(lake, "processed")
@@ -62,20 +65,20 @@ class BatchWriter:
         self.last_batch = -1
         self.error: Exception | None = None
 
-    def __call__(self, records: DataFrame, batch: int) -> None:
+    def __call__(self, rows: DataFrame, batch: int) -> None:
         with self.in_hand:
             if self.ended:
                 # The query was stopped while this batch waited for the lock: it belongs to the next start.
                 raise TransientError(f"batch {batch} was not begun: the query has been stopped")
             try:
-                self._write(records, batch)
+                self._write(rows, batch)
             except Exception as error:
                 self.error = error
                 raise
             self.last_batch = batch
 
-    def _write(self, records: DataFrame, batch: int) -> None:
-        query = query_name(records.sparkSession)
+    def _write(self, rows: DataFrame, batch: int) -> None:
+        query = query_name(rows.sparkSession)
         ledger = Ledger(self._lake, query)
         if ledger.entry(batch) is not None:
             log.info("batch %s-%d is in the ledger: skipped", query, batch)
@@ -97,8 +100,9 @@ class BatchWriter:
             self._settings.sink,
             RecordParser,
             locations=layout.elsewhere,
+            records=self._records,
         )
-        report = _written(records, task)
+        report = _written(rows, task)
         seconds["write"], clock = time.perf_counter() - clock, time.perf_counter()
         alarms = rejected_alarms(report, self._settings.sink, f"{query}-{batch}")
         for alarm in alarms:
@@ -132,9 +136,8 @@ class BatchWriter:
         self._on_batch(entry)
 
 
-def _written(records: DataFrame, task: WriteTask) -> Report:
-    columns = [name for name in (*RECORD_COLUMNS, REPEATS) if name in records.columns]
-    reports = records.select(*columns).mapInArrow(task, REPORT_SCHEMA).collect()
+def _written(rows: DataFrame, task: WriteTask) -> Report:
+    reports = rows.mapInArrow(task, REPORT_SCHEMA).collect()
     return add_up(msgspec.json.decode(row.report, type=Report) for row in reports)
 
 

@@ -85,7 +85,7 @@ def run(
     else:
         check_format(lake, settings.sink.format)
     ending = tip(settings) if until_drained else None
-    records = read_stream(spark, settings, ending)
+    incoming = read_stream(spark, settings, ending)
     catalog = GlueCatalog(client("glue"), settings.database, settings.lake)
     catalog.ensure_tables(stream_tables(contract, settings.sink.format))
     if delta is not None:
@@ -101,21 +101,21 @@ def run(
         if delta is not None:
             caught_up = delta.catch_up_all()
             log.info("%d final batches were not in the Delta log, and are now", caught_up)
-        writer = BatchWriter(settings, contract, lake, catalog, claim, done, delta)
+        writer = BatchWriter(settings, contract, lake, catalog, claim, done, incoming.records, delta)
         with watched(spark, observer, _QUERY):
-            _run_query(records, settings, writer, stop, until_drained)
+            _run_query(incoming.rows, settings, writer, stop, until_drained)
     result.seconds = round(time.perf_counter() - begun, 3)
     return result
 
 
 def _run_query(
-    records: DataFrame, settings: Settings, writer: BatchWriter, stop: threading.Event, until_drained: bool
+    rows: DataFrame, settings: Settings, writer: BatchWriter, stop: threading.Event, until_drained: bool
 ) -> None:
     """Starts the query, waits for its end, and raises what it died of."""
     every = 0 if until_drained else settings.stream_job.trigger_seconds
-    with _checkpoint_files(records.sparkSession, settings.checkpoint):
+    with _checkpoint_files(rows.sparkSession, settings.checkpoint):
         query = (
-            records.writeStream.queryName(_QUERY)
+            rows.writeStream.queryName(_QUERY)
             .foreachBatch(writer)
             .option("checkpointLocation", settings.checkpoint)
             .trigger(processingTime=f"{int(every * 1000)} milliseconds")

@@ -42,7 +42,7 @@ class OpenFiles:
     # More partitions than this at once (a replay over years): all are closed, and go on in new files.
     MAX_OPEN = 400
     # More than this in memory, over all of them: the fullest are encoded before they would be.
-    MAX_WAITING_BYTES = 64 * 1024 * 1024
+    MAX_WAITING_BYTES = 16 * 1024 * 1024
 
     def __init__(
         self,

@@ -16,7 +16,7 @@ from jobs.contract.table import TableContract
 
 # A row group is sorted in memory: this many bytes of Arrow at most, and so many times the file's target, for
 # Parquet is smaller than Arrow and a file is looked at between row groups only.
-ROW_GROUP_BYTES = 32 * 1024 * 1024
+ROW_GROUP_BYTES = 16 * 1024 * 1024
 ROW_GROUP_SHARE = 4
 
 
@@ -54,9 +54,9 @@ class SortedParquet:
         """Writes what waits as one sorted row group."""
         if self._waiting:
             rows = pa.concat_tables(self._waiting)
+            self._waiting, self.waiting = [], 0  # before they are encoded: the sorted copy is all that is needed
             rows = rows.sort_by(self._order) if self._order else rows
             self._writer.write_table(rows, row_group_size=rows.num_rows)
-            self._waiting, self.waiting = [], 0
 
 
 def by_partition(rows: pa.Table, contract: TableContract) -> Iterator[tuple[str, pa.Table]]:

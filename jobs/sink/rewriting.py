@@ -19,11 +19,13 @@ from jobs.contract.table import TableContract
 from jobs.sink.files import OpenFiles
 from jobs.sink.lake import Lake
 from jobs.sink.moving import StoredFile
-from jobs.sink.parquet import ROW_GROUP_BYTES, SortedParquet, file_schema
+from jobs.sink.parquet import SortedParquet, file_schema
 from jobs.sink.report import Kind
 
 # Arrow bytes that are sorted as one; Parquet bytes that are fetched ahead.
 SORT_BYTES = 256 * 1024 * 1024
+# A row group's Arrow bytes: more than the stream's, which has several partitions in memory at a time.
+_ROW_GROUP_BYTES = 32 * 1024 * 1024
 _AHEAD_BYTES = 64 * 1024 * 1024
 _READERS = 16
 _WIDENINGS = {
@@ -50,13 +52,15 @@ class Rewriter:
         Their names are used once: files of an earlier call may be copied to the same location.
         """
         name = f"{self.prefix}{uuid.uuid4().hex[:12]}"
-        parquet = partial(SortedParquet, contract=self.contract, compression=self.compression)
+        parquet = partial(
+            SortedParquet, contract=self.contract, compression=self.compression, row_group_bytes=_ROW_GROUP_BYTES
+        )
         files = OpenFiles(self.lake, self.table, name, parquet, self.target_bytes, {partition: location})
         order = [(name, "ascending") for name in self.contract.sort_by if name not in self.contract.partition_by]
         for chunk in _chunks(rows):
             chosen = chunk.sort_by(order) if order else chunk
             # A row group each: neighbours in the order stand together, and statistics say where.
-            step = max(1, chosen.num_rows * ROW_GROUP_BYTES // max(chosen.nbytes, 1))
+            step = max(1, chosen.num_rows * _ROW_GROUP_BYTES // max(chosen.nbytes, 1))
             for start in range(0, chosen.num_rows, step):
                 files.write(partition, chosen.slice(start, step))
         files.close()

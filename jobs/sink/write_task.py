@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -30,8 +30,6 @@ from jobs.sink.quarantine import quarantine_lines
 from jobs.sink.raw_json import GzipLines, by_hour, lines, runs
 from jobs.sink.report import Kind, Report, ShardRange
 
-# The columns that a task reads, whatever the connector; it takes REPEATS too where there is such a column.
-RECORD_COLUMNS = ("data", "shard_id", "sequence_number", "partition_key", "arrival_time")
 REPORT_SCHEMA = "report binary"
 
 
@@ -53,12 +51,21 @@ class WriteTask:
     stage: str = "transform"
     # Partitions of `table` that do not lie in their plain folder.
     locations: Mapping[str, str] = field(default_factory=dict)
+    # Makes batches of records of what Spark hands over, where that only names them; None: it is the records.
+    records: Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]] | None = None
 
     def __call__(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        """Batches of RECORD_COLUMNS → one row of REPORT_SCHEMA: a `Report` as JSON."""
+        """Batches of records, or what `records` makes into them → one row of REPORT_SCHEMA: a `Report` as JSON.
+
+        Records have the columns `data binary, shard_id string, sequence_number string, partition_key string,
+        arrival_time timestamp`, and may have `repeats string`.
+        """
+        if "jemalloc" in pa.supported_memory_backends():
+            # Arrow's default keeps what was freed: a worker took 50 MB more with it.
+            pa.set_memory_pool(pa.jemalloc_memory_pool())
         context = TaskContext.get()
         task = context.partitionId() if context else 0
-        report = self.write(batches, f"{self.batch}-{task:05d}")
+        report = self.write(self.records(batches) if self.records else batches, f"{self.batch}-{task:05d}")
         yield pa.record_batch({"report": pa.array([msgspec.json.encode(report)], pa.binary())})
 
     def write(self, batches: Iterator[pa.RecordBatch], name: str) -> Report:

@@ -1,12 +1,14 @@
 """Which connector reads the stream: ours (`native`) or EMR's JVM connector (`aws-kinesis`).
 
 Whatever is chosen, what goes on to `jobs.transform` has the same columns: `data, shard_id, sequence_number,
-partition_key, arrival_time, stream, repeats`.
+partition_key, arrival_time, stream, repeats`. With ours the records are read in the task that writes them, and never
+pass through the JVM (docs/adr/0015).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from jobs.contract import aws
@@ -21,6 +23,7 @@ from jobs.source.kinesis.retry import RetryingClient
 from jobs.source.kinesis.standing import Standing, standings
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from pyspark.sql import DataFrame, SparkSession
 
 # Where EMR's image has the connector's jar.
@@ -38,8 +41,24 @@ _FROM_JVM = (
 )
 
 
-def read_stream(spark: SparkSession, settings: Settings, ending: str | None = None) -> DataFrame:
-    """The stream as a streaming DataFrame.
+def _as_they_are(rows: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    return rows
+
+
+@dataclass(frozen=True)
+class Incoming:
+    """A stream as the job takes it.
+
+    rows      the streaming DataFrame: its micro-batches and their tasks
+    records   makes Arrow batches of records, with the columns above, of what a task gets of `rows`; pickles
+    """
+
+    rows: DataFrame
+    records: Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]] = _as_they_are
+
+
+def read_stream(spark: SparkSession, settings: Settings, ending: str | None = None) -> Incoming:
+    """The stream, to be read.
 
     ending  an offset as `tip` gives it: no batch passes it, so `query.processAllAvailable()` returns there although
             producers go on. Only with the native connector.
@@ -51,17 +70,18 @@ def read_stream(spark: SparkSession, settings: Settings, ending: str | None = No
             raise ConfigurationError(
                 "source.connector: aws-kinesis cannot end at a fixed tip; use native for runs until drained"
             )
-        return _read_with_jvm_connector(spark, settings)
+        return Incoming(_read_with_jvm_connector(spark, settings))
     if settings.source.consumer_name is not None:
         raise ConfigurationError("source.consumer_name: enhanced fan-out needs source.connector: aws-kinesis")
-    from jobs.source.kinesis.data_source import KinesisDataSource
+    from jobs.source.kinesis.data_source import KinesisRangesDataSource, RecordsOfTasks
 
-    spark.dataSource.register(KinesisDataSource)
+    spark.dataSource.register(KinesisRangesDataSource)
     options = native_options(settings)
     if ending is not None:
         options["endingPosition"] = ending
-    parse_options(options)  # here, so that a wrong option is one clear error and not a failed query
-    return spark.readStream.format("kinesis").options(**options).load()
+    parsed = parse_options(options)  # here, so that a wrong option is one clear error and not a failed query
+    rows = spark.readStream.format(KinesisRangesDataSource.name()).options(**options).load()
+    return Incoming(rows, RecordsOfTasks(parsed))
 
 
 def _read_with_jvm_connector(spark: SparkSession, settings: Settings) -> DataFrame:

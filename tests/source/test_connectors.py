@@ -123,7 +123,7 @@ def test_the_native_source_gets_exactly_these_options() -> None:
         ending,
     )
     assert spark.said == {
-        "format": "kinesis",
+        "format": "kinesis-ranges",
         "options": {
             "streamName": "trips",
             "startingPosition": "TRIM_HORIZON",
@@ -137,7 +137,7 @@ def test_the_native_source_gets_exactly_these_options() -> None:
             "endingPosition": ending,
         },
     }
-    assert [source.name() for source in spark.registered] == ["kinesis"]
+    assert [source.name() for source in spark.registered] == ["kinesis-ranges"]
 
 
 @pytest.mark.parametrize(
@@ -178,7 +178,8 @@ def test_the_jvm_connectors_rows_have_our_columns(new_stream: Callable[..., Stre
         builder = SparkSession.builder.master("local[2]").config("spark.ui.enabled", "false")
         spark = builder.config("spark.jars", {os.environ.get("KINESIS_CONNECTOR_JAR")!r}).getOrCreate()
         source = {{"connector": "aws-kinesis"}}
-        rows = read_stream(spark, Settings.model_validate({{"stream": {{"name": {stream.name!r}}}, "source": source}}))
+        settings = Settings.model_validate({{"stream": {{"name": {stream.name!r}}}, "source": source}})
+        rows = read_stream(spark, settings).rows
         assert rows.schema.simpleString() == spark.createDataFrame([], COLUMNS).schema.simpleString(), rows.schema
         query = rows.writeStream.format("parquet").option("checkpointLocation", {str(tmp_path / "c")!r})
         query = query.trigger(availableNow=True).start({str(tmp_path / "o")!r})

@@ -16,6 +16,8 @@ import pytest
 from jobs.contract.settings import Settings
 from jobs.source.connectors import tip
 from jobs.source.kinesis import KinesisDataSource
+from jobs.source.kinesis.data_source import COLUMNS, KinesisRangesDataSource, RecordsOfTasks
+from jobs.source.kinesis.options import parse_options
 from tests.source.emulators import Stream
 
 pytestmark = [pytest.mark.spark, pytest.mark.aws]
@@ -79,6 +81,30 @@ def test_a_restarted_query_reads_each_record_once(
     stream.put(names("b", 300))
     query.run()
     assert query.values == sorted(names("a", 700) + names("b", 300))
+
+
+def test_records_read_where_they_are_used_are_those_that_the_source_yields(
+    spark: Any, new_stream: Callable[..., Stream], tmp_path: Path
+) -> None:
+    class ByTheirRanges(Query):
+        """As the job reads: Spark is given what there is to read, and a later step of the same task reads it."""
+
+        def start(self, **trigger: Any) -> Any:
+            self.spark.dataSource.register(KinesisRangesDataSource)
+            tasks = self.spark.readStream.format("kinesis-ranges").options(**self.options).load()
+            records = tasks.mapInArrow(RecordsOfTasks(parse_options(self.options)), COLUMNS)
+            writer = records.writeStream.format("parquet").option("checkpointLocation", str(self.checkpoint))
+            return writer.start(str(self.out))
+
+    stream = new_stream(shards=3)
+    direct = Query(spark, stream, tmp_path / "direct", bytesPerTask="0")
+    ranged = ByTheirRanges(spark, stream, tmp_path / "ranged", maxRecordsPerBatch="100")
+    for round_ in "ab":
+        stream.put(names(round_, 400))
+        direct.run()
+        ranged.run()
+    assert len(direct.rows) == 800
+    assert sorted(ranged.rows, key=str) == sorted(direct.rows, key=str)
 
 
 def test_latest_reads_what_comes_after_the_first_start_even_while_the_job_is_down(

@@ -2,14 +2,20 @@
 
 Spark calls `initialOffset`, `latestOffset` and `partitions` in one Python process beside the driver, and `read`
 in the workers, with a partition that was pickled on the way. Two more processes of a query only make the source and
-pickle it: so boto3, the planner and the reader are imported where they are first used.
+pickle it: so botocore, the planner and the reader are imported where they are first used.
+
+`kinesis` yields records. `kinesis-ranges` plans the same batches, but yields what there is to read: one row a task,
+which `RecordsOfTasks` reads where the rows are used, so that no record passes through the JVM (docs/adr/0015).
 """
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
 from pyspark.sql.datasource import DataSource, DataSourceStreamReader, InputPartition
 
 from jobs.contract.repeats import REPEATS
@@ -21,10 +27,7 @@ from jobs.source.kinesis.ranges import ShardRange, into_tasks
 from jobs.source.kinesis.retry import RetryingClient
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
     from jobs.source.kinesis.planner import Planner
-    from jobs.source.kinesis.reader import RangeReader
 
 try:  # Spark 4.2
     from pyspark.sql.streaming.datasource import (
@@ -44,6 +47,7 @@ COLUMNS = (
     "data binary, shard_id string, sequence_number string, partition_key string, arrival_time timestamp, "
     f"stream string, {REPEATS} string"
 )
+TASK = "task"
 
 
 class KinesisDataSource(DataSource):  # type: ignore[misc]
@@ -140,19 +144,59 @@ class KinesisStreamReader(DataSourceStreamReader, SupportsTriggerAvailableNow): 
     # In the workers
 
     def read(self, partition: InputPartition) -> Iterator[pa.RecordBatch]:
-        yield from self._range_reader().read_all(partition.ranges)
+        yield from read_task(self._options, partition)
 
-    def _range_reader(self) -> RangeReader:
-        from jobs.source.kinesis.boto_client import worker_client
-        from jobs.source.kinesis.reader import RangeReader
 
-        options = self._options
-        client = RetryingClient(worker_client(options), seconds=options.retry_seconds)
-        return RangeReader(
-            client,
-            options.stream,
-            fail_on_data_loss=options.fail_on_data_loss,
-            records_per_call=options.records_per_call,
-            deaggregator=Deaggregator() if options.deaggregate else None,
-            repeats=client.repeats,
-        )
+def read_task(options: KinesisOptions, task: ShardTask) -> Iterator[pa.RecordBatch]:
+    """A task's records, as Arrow batches of COLUMNS. Raises as `RangeReader.read` does."""
+    from jobs.source.kinesis.boto_client import worker_client
+    from jobs.source.kinesis.reader import RangeReader
+
+    client = RetryingClient(worker_client(options), seconds=options.retry_seconds)
+    reader = RangeReader(
+        client,
+        options.stream,
+        fail_on_data_loss=options.fail_on_data_loss,
+        records_per_call=options.records_per_call,
+        deaggregator=Deaggregator() if options.deaggregate else None,
+        repeats=client.repeats,
+    )
+    yield from reader.read_all(task.ranges)
+
+
+class KinesisRangesDataSource(KinesisDataSource):
+    """`format("kinesis-ranges")`: one row a Spark task, `task binary`, for `RecordsOfTasks`. Options as `kinesis`."""
+
+    @classmethod
+    def name(cls) -> str:
+        return "kinesis-ranges"
+
+    def schema(self) -> str:
+        return f"{TASK} binary"
+
+    def streamReader(self, schema: Any) -> KinesisStreamReader:
+        super().streamReader(schema)  # checks the options
+        return _RangesStreamReader(parse_options(self.options))
+
+
+class _RangesStreamReader(KinesisStreamReader):
+    """Hands a task on instead of reading it."""
+
+    def read(self, partition: InputPartition) -> Iterator[pa.RecordBatch]:
+        yield pa.record_batch({TASK: pa.array([pickle.dumps(partition)], pa.binary())})
+
+
+@dataclass(frozen=True)
+class RecordsOfTasks:
+    """Reads what rows of `kinesis-ranges` name: batches of `task binary` → batches of COLUMNS, in a Spark worker.
+
+    Pickles. Raises as `RangeReader.read` does.
+    """
+
+    options: KinesisOptions
+
+    def __call__(self, tasks: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in tasks:
+            for task in batch[TASK].to_pylist():
+                # Its bytes come from this query's own plan, over Spark's channel, as partitions always do.
+                yield from read_task(self.options, pickle.loads(task))  # noqa: S301
