@@ -11,8 +11,8 @@ ROOT = Path(__file__).parents[2]
 # As Spark does in the process that makes the source and in the one that pickles its reader.
 PROGRAM = """
 import pickle, sys
-from jobs.source.kinesis.data_source import KinesisDataSource
-source = pickle.loads(pickle.dumps(KinesisDataSource({"streamName": "s", "region": "eu-west-1"})))
+from jobs.source.kinesis.data_source import KinesisRangesDataSource
+source = pickle.loads(pickle.dumps(KinesisRangesDataSource({"streamName": "s", "region": "eu-west-1"})))
 reader = pickle.loads(pickle.dumps(source.streamReader(source.schema())))
 reader.initialOffset()
 print(*sorted(name.partition(".")[0] for name in sys.modules))
@@ -20,7 +20,7 @@ print(*sorted(sys.modules))
 """
 
 
-def test_a_source_is_made_and_pickled_without_boto3() -> None:
+def test_a_source_is_made_and_pickled_without_botocore() -> None:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
     output = subprocess.run(
         [sys.executable, "-c", PROGRAM],
