@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Makes .venv: pinned dependencies, this project in development mode, the jars that Spark lacks. Safe to repeat.
+# Makes .venv: pinned dependencies, this project in development mode, the jars that Spark lacks, its Python compiled.
+# Safe to repeat.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 python=${PYTHON:-python3}
@@ -18,4 +19,5 @@ echo "Installing the pinned dependencies (Spark is 450 MB: a few minutes the fir
 .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements.lock
 .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
 .venv/bin/python bootstrap/spark_jars.py
+.venv/bin/python bootstrap/spark_python.py
 touch .venv/.ready

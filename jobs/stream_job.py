@@ -154,7 +154,10 @@ def _checkpoint_files(spark: SparkSession, checkpoint: str) -> Iterator[None]:
 
 
 def _wait(query: StreamingQuery, stop: threading.Event, until_drained: bool) -> None:
-    """Returns when the query has ended or drained, or `stop` is set. Raises what the query died of."""
+    """Returns when the query has ended or drained, or `stop` is set. Raises what the query died of.
+
+    What is waited for wakes it at once; of the other two it hears within 0.2 s.
+    """
     drained = threading.Event()
     died: list[StreamingQueryException] = []
 
@@ -168,7 +171,8 @@ def _wait(query: StreamingQuery, stop: threading.Event, until_drained: bool) -> 
 
     if until_drained:
         threading.Thread(target=drain, name="drain", daemon=True).start()
-    while query.isActive and not stop.wait(0.2) and not drained.is_set():
+    awaited = drained if until_drained else stop
+    while query.isActive and not awaited.wait(0.2) and not stop.is_set():
         pass
     if died and not stop.is_set():
         raise died[0]

@@ -1,6 +1,7 @@
 """boto3 clients, made one way: standard environment and profiles, bounded retries, errors in plain words.
 
-Endpoints come from `AWS_ENDPOINT_URL` and `AWS_ENDPOINT_URL_<SERVICE>`, which boto3 reads by itself.
+Endpoints come from `AWS_ENDPOINT_URL` and `AWS_ENDPOINT_URL_<SERVICE>`, which boto3 reads by itself. boto3 is
+imported with the first client, for Spark starts processes that never ask AWS.
 """
 
 from __future__ import annotations
@@ -9,22 +10,13 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
-from typing import Any
-
-import boto3
-import botocore.loaders
-import botocore.session
-from botocore.config import Config
-from botocore.exceptions import (
-    BotoCoreError,
-    ClientError,
-    EndpointConnectionError,
-    NoCredentialsError,
-    NoRegionError,
-    ProfileNotFound,
-)
+from typing import TYPE_CHECKING, Any
 
 from jobs.contract.errors import AwsAccessError, ConfigurationError, TransientError
+
+if TYPE_CHECKING:
+    from botocore.exceptions import ClientError
+    from botocore.session import Session
 
 DENIED = {
     "AccessDenied",
@@ -41,12 +33,27 @@ MISSING = {"EntityNotFoundException", "NoSuchBucket", "ResourceNotFoundException
 
 @lru_cache(maxsize=1)
 def _models() -> Any:
+    import botocore.loaders
+
     return botocore.loaders.create_loader()
+
+
+def core_session() -> Session:
+    """A botocore session of its own, so that a changed environment counts; the models on disk are read only once."""
+    import botocore.session
+
+    core = botocore.session.Session()
+    core.register_component("data_loader", _models())
+    return core
 
 
 def region() -> str | None:
     """The region that boto3 and the AWS SDKs would use; None where none is configured."""
-    return os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or boto3.Session().region_name
+    named = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
+    if named:
+        return named
+    configured: str | None = core_session().get_config_variable("region")
+    return configured
 
 
 def use_region(name: str | None) -> None:
@@ -66,6 +73,9 @@ def client(service: str, *, connections: int = 10, **config: Any) -> Any:
     Clients do not pickle: make them where they are used, in the worker. Raises ConfigurationError where no
     region or profile is found.
     """
+    from botocore.config import Config
+    from botocore.exceptions import NoRegionError, ProfileNotFound
+
     defaults: dict[str, Any] = {
         "retries": {"mode": "standard", "max_attempts": 8},
         "max_pool_connections": connections,
@@ -75,10 +85,7 @@ def client(service: str, *, connections: int = 10, **config: Any) -> Any:
     }
     settings = Config(**{**defaults, **config})
     try:
-        # A session for each client, so that a changed environment counts; the models on disk are read only once.
-        core = botocore.session.Session()
-        core.register_component("data_loader", _models())
-        return boto3.Session(botocore_session=core).client(service, region_name=region(), config=settings)
+        return core_session().create_client(service, region_name=region(), config=settings)
     except NoRegionError as error:
         raise ConfigurationError("no AWS region: set AWS_REGION, or a region in the AWS profile") from error
     except ProfileNotFound as error:
@@ -99,6 +106,8 @@ def explained(what: str) -> Iterator[None]:
     Raises AwsAccessError where permission, credentials or the thing itself is missing, else TransientError
     (botocore has already retried what can be retried).
     """
+    from botocore.exceptions import BotoCoreError, ClientError, EndpointConnectionError, NoCredentialsError
+
     try:
         yield
     except NoCredentialsError as error:

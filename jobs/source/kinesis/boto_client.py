@@ -15,8 +15,6 @@ from email.utils import parsedate_to_datetime
 from functools import lru_cache
 from typing import Any
 
-import boto3
-import botocore.session
 import msgspec
 from botocore.config import Config
 from botocore.credentials import DeferredRefreshableCredentials, create_assume_role_refresher
@@ -178,10 +176,10 @@ def _served_at(answer: dict[str, Any]) -> float:
 def _boto_client(options: KinesisOptions, connections: int) -> Any:
     if not options.region:
         raise ConfigurationError("no AWS region: set AWS_REGION, a region in the AWS profile, or the option 'region'")
-    session = botocore.session.get_session()
+    session = aws.core_session()
     if options.role_arn:
         session._credentials = _role_credentials(options)
-    return boto3.Session(botocore_session=session).client(
+    return session.create_client(
         "kinesis",
         region_name=options.region,
         endpoint_url=options.endpoint_url,
@@ -203,7 +201,7 @@ def _role_credentials(options: KinesisOptions) -> DeferredRefreshableCredentials
     request = {"RoleArn": options.role_arn, "RoleSessionName": options.role_session_name}
     if options.role_external_id:
         request["ExternalId"] = options.role_external_id
-    sts = boto3.Session().client("sts", region_name=options.region)
+    sts = aws.core_session().create_client("sts", region_name=options.region)
     return DeferredRefreshableCredentials(
         refresh_using=create_assume_role_refresher(sts, request), method="sts-assume-role"
     )

@@ -1,7 +1,8 @@
 """The data source as Spark sees it: thin, every decision is made in `planner` and `reader`.
 
 Spark calls `initialOffset`, `latestOffset` and `partitions` in one Python process beside the driver, and `read`
-in the workers, with a partition that was pickled on the way.
+in the workers, with a partition that was pickled on the way. Two more processes of a query only make the source and
+pickle it: so botocore, the planner and the reader are imported where they are first used.
 
 `kinesis` yields records. `kinesis-ranges` plans the same batches, but yields what there is to read: one row a task,
 which `RecordsOfTasks` reads where the rows are used, so that no record passes through the JVM (docs/adr/0015).
@@ -12,23 +13,21 @@ from __future__ import annotations
 import pickle
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 from pyspark.sql.datasource import DataSource, DataSourceStreamReader, InputPartition
 
 from jobs.contract.repeats import REPEATS
 from jobs.source.kinesis.aggregates import Deaggregator
-from jobs.source.kinesis.ahead import ReadAhead
-from jobs.source.kinesis.boto_client import BotoStreamClient, worker_client
 from jobs.source.kinesis.cursor import Cap
-from jobs.source.kinesis.offers import host_offers
 from jobs.source.kinesis.offset import Offset, from_json
 from jobs.source.kinesis.options import KinesisOptions, parse_options
-from jobs.source.kinesis.planner import Planner
 from jobs.source.kinesis.ranges import ShardRange, into_tasks
-from jobs.source.kinesis.reader import RangeReader
 from jobs.source.kinesis.retry import RetryingClient
+
+if TYPE_CHECKING:
+    from jobs.source.kinesis.planner import Planner
 
 try:  # Spark 4.2
     from pyspark.sql.streaming.datasource import (
@@ -134,6 +133,9 @@ class KinesisStreamReader(DataSourceStreamReader, SupportsTriggerAvailableNow): 
 
     def _plan(self) -> Planner:
         if self._planner is None:
+            from jobs.source.kinesis.boto_client import BotoStreamClient
+            from jobs.source.kinesis.planner import Planner
+
             options = self._options
             client = BotoStreamClient(options, connections=options.planning_threads)
             self._planner = Planner(options, RetryingClient(client, seconds=options.retry_seconds))
@@ -147,6 +149,11 @@ class KinesisStreamReader(DataSourceStreamReader, SupportsTriggerAvailableNow): 
 
 def read_task(options: KinesisOptions, task: ShardTask) -> Iterator[pa.RecordBatch]:
     """A task's records, as Arrow batches of COLUMNS. Raises as `RangeReader.read` does."""
+    from jobs.source.kinesis.ahead import ReadAhead
+    from jobs.source.kinesis.boto_client import worker_client
+    from jobs.source.kinesis.offers import host_offers
+    from jobs.source.kinesis.reader import RangeReader
+
     attempts = worker_client(options)
     client = RetryingClient(attempts, seconds=options.retry_seconds)
     reader = RangeReader(
