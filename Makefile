@@ -12,8 +12,7 @@ help: ## Show what can be made
 setup: $(READY) ## Virtual environment in .venv, pinned dependencies, Java, Spark's jars
 	@bootstrap/java.sh
 
-$(READY): setup.py requirements.lock bootstrap/setup.sh bootstrap/spark-jars.lock bootstrap/spark_jars.py \
-		bootstrap/spark_python.py
+$(READY): setup.py requirements.lock bootstrap/setup.sh bootstrap/spark-jars.lock bootstrap/spark_jars.py
 	@PYTHON=$(PYTHON) bootstrap/setup.sh
 
 demo: setup ## The main job, all of it, on this machine (ARGS="--csv PATH" for exports of your own)

@@ -1,6 +1,5 @@
 #!/usr/bin/env bash
-# Makes .venv: pinned dependencies, this project in development mode, the jars that Spark lacks, its Python compiled.
-# Safe to repeat.
+# Makes .venv: pinned dependencies, this project in development mode, the jars that Spark lacks. Safe to repeat.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 python=${PYTHON:-python3}
@@ -19,5 +18,9 @@ echo "Installing the pinned dependencies (Spark is 450 MB: a few minutes the fir
 .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements.lock
 .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
 .venv/bin/python bootstrap/spark_jars.py
-.venv/bin/python bootstrap/spark_python.py
+# Spark puts these before the installed pyspark: uncompiled, and Python 3.11 reads their index anew for each task, 0.1 s
+# each (github.com/python/cpython/issues/103200). Moved aside, the same modules are imported from the installed package.
+for archive in .venv/lib/python3*/site-packages/pyspark/python/lib/*.zip; do
+    if [ -f "$archive" ]; then mv "$archive" "$archive.aside"; fi
+done
 touch .venv/.ready

@@ -35,7 +35,7 @@ from jobs.sink.delta_log import DeltaLog
 from jobs.sink.delta_table import check_format
 from jobs.sink.lake import lake_at
 from jobs.sink.ledger import LedgerEntry
-from jobs.source.connectors import read_stream, tip
+from jobs.source.connectors import read_stream
 from jobs.totals import Totals
 from jobs.watching import batch_figures, watched
 
@@ -84,8 +84,7 @@ def run(
         delta.check()
     else:
         check_format(lake, settings.sink.format)
-    ending = tip(settings) if until_drained else None
-    incoming = read_stream(spark, settings, ending)
+    incoming = read_stream(spark, settings, until_drained=until_drained)
     catalog = GlueCatalog(client("glue"), settings.database, settings.lake)
     catalog.ensure_tables(stream_tables(contract, settings.sink.format))
     if delta is not None:

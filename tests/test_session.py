@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+import pyarrow as pa
 import pytest
 
 from jobs import session, stream_job
@@ -56,6 +57,18 @@ def test_executors_find_aws_where_the_driver_does(monkeypatch: pytest.MonkeyPatc
     assert conf["spark.executorEnv.AWS_REGION"] == "eu-west-1"
     assert conf["spark.executorEnv.AWS_ENDPOINT_URL_KINESIS"] == "https://kinesis.example"
     assert "not-for-a-configuration" not in conf.values()
+
+
+def test_after_make_setup_sparks_workers_import_the_installed_pyspark(spark: SparkSession) -> None:
+    def where(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        import sys
+
+        found = sorted({str(sys.modules[name].__file__) for name in ("pyspark", "py4j")})
+        yield from (pa.record_batch({"path": found}) for _ in batches)
+
+    paths = [row.path for row in spark.range(1, numPartitions=1).mapInArrow(where, "path string").collect()]
+    assert len(paths) == 2
+    assert not [path for path in paths if ".zip" in path]
 
 
 def test_a_platform_without_hadoop_cloud_writes_checkpoints_sparks_own_way(

@@ -17,7 +17,6 @@ from jobs.contract.repeats import REPEATS
 from jobs.contract.settings import Settings
 from jobs.source.kinesis.boto_client import BotoStreamClient
 from jobs.source.kinesis.options import configured_endpoint, parse_options
-from jobs.source.kinesis.planner import Planner
 from jobs.source.kinesis.position import parse
 from jobs.source.kinesis.retry import RetryingClient
 from jobs.source.kinesis.standing import Standing, standings
@@ -57,16 +56,16 @@ class Incoming:
     records: Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]] = _as_they_are
 
 
-def read_stream(spark: SparkSession, settings: Settings, ending: str | None = None) -> Incoming:
+def read_stream(spark: SparkSession, settings: Settings, *, until_drained: bool = False) -> Incoming:
     """The stream, to be read.
 
-    ending  an offset as `tip` gives it: no batch passes it, so `query.processAllAvailable()` returns there although
-            producers go on. Only with the native connector.
+    until_drained   no batch passes the tip that the query finds when it starts, so `query.processAllAvailable()`
+                    returns there although producers go on. Only with the native connector.
 
     Raises ConfigurationError for options that do not fit, or where the JVM connector's jar is not on the class path.
     """
     if settings.source.connector == "aws-kinesis":
-        if ending is not None:
+        if until_drained:
             raise ConfigurationError(
                 "source.connector: aws-kinesis cannot end at a fixed tip; use native for runs until drained"
             )
@@ -77,8 +76,8 @@ def read_stream(spark: SparkSession, settings: Settings, ending: str | None = No
 
     spark.dataSource.register(KinesisRangesDataSource)
     options = native_options(settings)
-    if ending is not None:
-        options["endingPosition"] = ending
+    if until_drained:
+        options["endingPosition"] = "LATEST"
     parsed = parse_options(options)  # here, so that a wrong option is one clear error and not a failed query
     rows = spark.readStream.format(KinesisRangesDataSource.name()).options(**options).load()
     return Incoming(rows, RecordsOfTasks(parsed))
@@ -148,20 +147,6 @@ def jvm_options(settings: Settings) -> dict[str, str]:
 
 def _text(value: str | int | float | bool) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def tip(settings: Settings) -> str:
-    """The stream's tip now, as an offset's JSON: every record that was accepted before the call lies before it.
-
-    Raises AwsAccessError where the stream does not exist or may not be read.
-    """
-    options = parse_options(native_options(settings))
-    client = BotoStreamClient(options, connections=options.planning_threads)
-    planner = Planner(options, RetryingClient(client, seconds=options.retry_seconds))
-    try:
-        return planner.tip().text()
-    finally:
-        planner.close()
 
 
 def standing(settings: Settings, last_read: Mapping[str, str]) -> list[Standing]:

@@ -116,11 +116,10 @@ def test_enhanced_fan_out_and_a_role_reach_the_jvm_connector() -> None:
 @pytest.mark.usefixtures("_region")
 def test_the_native_source_gets_exactly_these_options() -> None:
     spark: Any = RecordingSpark()
-    ending = '{"version": 1, "stream": "trips", "shards": {}}'
     read_stream(
         spark,
         settings(max_records_per_batch=1000, role_arn="arn:aws:iam::1:role/r", options={"discoverySeconds": 5}),
-        ending,
+        until_drained=True,
     )
     assert spark.said == {
         "format": "kinesis-ranges",
@@ -134,26 +133,26 @@ def test_the_native_source_gets_exactly_these_options() -> None:
             "deaggregate": "false",
             "roleArn": "arn:aws:iam::1:role/r",
             "discoverySeconds": "5",
-            "endingPosition": ending,
+            "endingPosition": "LATEST",
         },
     }
     assert [source.name() for source in spark.registered] == ["kinesis-ranges"]
 
 
 @pytest.mark.parametrize(
-    ("source", "ending", "said"),
+    ("source", "until_drained", "said"),
     [
-        ({"connector": "aws-kinesis"}, "{}", "use native for runs until drained"),
-        ({"connector": "aws-kinesis", "deaggregate": True}, None, "only the native connector"),
-        ({"consumer_name": "lake"}, None, "needs source.connector: aws-kinesis"),
-        ({"options": {"discoverySecond": 5}}, None, "did you mean 'discoverySeconds'?"),
+        ({"connector": "aws-kinesis"}, True, "use native for runs until drained"),
+        ({"connector": "aws-kinesis", "deaggregate": True}, False, "only the native connector"),
+        ({"consumer_name": "lake"}, False, "needs source.connector: aws-kinesis"),
+        ({"options": {"discoverySecond": 5}}, False, "did you mean 'discoverySeconds'?"),
     ],
 )
 @pytest.mark.usefixtures("_region")
-def test_what_a_connector_cannot_do_is_refused(source: dict[str, Any], ending: str | None, said: str) -> None:
+def test_what_a_connector_cannot_do_is_refused(source: dict[str, Any], until_drained: bool, said: str) -> None:
     spark: Any = RecordingSpark()
     with pytest.raises(ConfigurationError) as error:
-        read_stream(spark, settings(**source), ending)
+        read_stream(spark, settings(**source), until_drained=until_drained)
     assert said in str(error.value)
 
 

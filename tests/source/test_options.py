@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from jobs.contract.errors import ConfigurationError
+from jobs.source.kinesis.offset import from_json
 from jobs.source.kinesis.options import parse_options
 from jobs.source.kinesis.position import TRIM_HORIZON, after
 
@@ -44,6 +47,15 @@ def test_the_endpoint_and_region_of_the_driver_travel_with_the_options(monkeypat
     assert parse_options({"streamName": "s"}).endpoint_url is None
 
 
+def test_an_ending_is_an_offset_or_the_tip() -> None:
+    given = '{"version": 1, "stream": "s", "shards": {"shardId-0": "4958"}}'
+    assert parse_options({"streamName": "s"}).ending is None
+    options = parse_options({"streamName": "s", "endingPosition": given})
+    assert (options.ending, options.ends_at_tip) == (from_json(json.loads(given), "s"), False)
+    options = parse_options({"streamName": "s", "endingPosition": "latest"})
+    assert (options.ending, options.ends_at_tip) == (None, True)
+
+
 @pytest.mark.parametrize(
     ("given", "said"),
     [
@@ -59,6 +71,10 @@ def test_the_endpoint_and_region_of_the_driver_travel_with_the_options(monkeypat
         ({"streamName": "s", "maxRecordsPerBatch": "-1"}, "allowed: a whole number from 0"),
         ({"streamName": "s", "maxRecordsPerBatch": "1.5"}, "allowed: a whole number"),
         ({"streamName": "s", "planningCallsPerSecond": "0"}, "allowed: a number from 0.1"),
+        (
+            {"streamName": "s", "endingPosition": "EARLIEST"},
+            "(LATEST, or an offset): an offset is not readable as JSON",
+        ),
         ({"streamName": "s", "endingPosition": '{"version": 1, "stream": "t", "shards": {}}'}, "stream 't'"),
     ],
 )

@@ -320,6 +320,16 @@ def test_an_ending_is_not_passed_although_producers_go_on() -> None:
         assert sorted(spark.values) == wanted
 
 
+def test_a_query_that_ends_at_the_tip_finds_it_once_when_it_starts() -> None:
+    stream = ScriptedStream(2)
+    wanted = put(stream, 20, key="a") + put(stream, 20, key="b", begin=20)
+    spark = query(stream, ends_at_tip=True, max_records=7)
+    while spark.step():
+        put(stream, 1, key="a", begin=40 + len(spark.offsets))
+    assert sorted(spark.values) == wanted
+    assert len(spark.offsets) >= 5
+
+
 def test_an_ending_holds_when_the_shard_is_split_after_it() -> None:
     stream = ScriptedStream(1)
     wanted = put(stream, 20)

@@ -13,8 +13,6 @@ from typing import Any
 import pyspark
 import pytest
 
-from jobs.contract.settings import Settings
-from jobs.source.connectors import tip
 from jobs.source.kinesis import KinesisDataSource
 from jobs.source.kinesis.data_source import COLUMNS, KinesisRangesDataSource, RecordsOfTasks
 from jobs.source.kinesis.offers import private_folder
@@ -130,15 +128,17 @@ def test_a_query_with_an_ending_stops_there_although_producers_go_on(
 ) -> None:
     stream = new_stream(shards=2)
     stream.put(names("before", 120))
-    os.environ["AWS_ENDPOINT_URL_KINESIS"] = stream.emulator.endpoint
+    query = Query(spark, stream, tmp_path, endingPosition="LATEST", maxRecordsPerBatch="40")
+    running = query.start()
     try:
-        ending = tip(Settings.model_validate({"stream": {"name": stream.name}}))
+        while not query.planned and running.isActive:
+            time.sleep(0.02)
+        stream.put(names("later", 80))
+        running.processAllAvailable()
     finally:
-        del os.environ["AWS_ENDPOINT_URL_KINESIS"]
-    stream.put(names("later", 80))
-    query = Query(spark, stream, tmp_path, endingPosition=ending)
-    query.run()
+        running.stop()
     assert query.values == names("before", 120)
+    assert len(query.planned) >= 3
     Query(spark, stream, tmp_path).run()
     assert query.values == sorted(names("before", 120) + names("later", 80))
 

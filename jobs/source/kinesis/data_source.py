@@ -94,6 +94,8 @@ class KinesisStreamReader(DataSourceStreamReader, SupportsTriggerAvailableNow): 
         """Where the next batch ends. Spark 4.2 says from where and how much; 4.0 and 4.1 call without arguments."""
         if start is not None:
             self._position = from_json(start, self._options.stream)
+        if self._options.ends_at_tip:
+            self.prepareForTriggerAvailableNow()
         position = self._position or self._options.initial_offset
         self._position = self._plan().latest(position, cap=self._cap(limit), ending=self._ending)
         return self._position.to_json()
@@ -116,7 +118,7 @@ class KinesisStreamReader(DataSourceStreamReader, SupportsTriggerAvailableNow): 
         return ReadAllAvailable()
 
     def prepareForTriggerAvailableNow(self) -> None:
-        """Fixes the tip that the query ends at, on Spark 4.2."""
+        """Fixes the tip that the query ends at, once. Spark 4.2 calls it for available-now."""
         if self._ending is None:
             self._ending = self._plan().tip()
 

@@ -64,10 +64,6 @@ class Offset:
             found["losses"] = self.losses
         return found
 
-    def text(self) -> str:
-        """One line of JSON: what Spark's checkpoint holds, and what the option `endingPosition` takes."""
-        return json.dumps(self.to_json())
-
 
 def _text(moment: datetime) -> str:
     return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

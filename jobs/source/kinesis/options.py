@@ -54,7 +54,8 @@ class KinesisOptions:
     """What a user can choose; see docs/kinesis-source.md for each option's meaning and trade-off.
 
     `initial` is TRIM_HORIZON, LATEST, `AT_TIMESTAMP:<time>` or SHARDS (then `starting_shards` has the positions).
-    Caps of 0 mean none.
+    No batch passes `ending`; with `ends_at_tip`, none passes the tip that the query finds when it starts. Caps of 0
+    mean none.
     """
 
     stream: str
@@ -62,6 +63,7 @@ class KinesisOptions:
     initial: str = "LATEST"
     starting_shards: Mapping[str, Position] = field(default_factory=dict)
     ending: Offset | None = None
+    ends_at_tip: bool = False
     fail_on_data_loss: bool = True
     region: str | None = None
     endpoint_url: str | None = None
@@ -106,12 +108,16 @@ def parse_options(given: Mapping[str, str]) -> KinesisOptions:
             "deaggregate=true"
         )
     ending = options.get("endingposition")
+    ends_at_tip = ending is not None and ending.upper() == "LATEST"
     return KinesisOptions(
         stream=stream,
         stream_arn=arn,
         initial=initial,
         starting_shards=starting_shards,
-        ending=None if ending is None else from_json(ending, stream, "option 'endingPosition'"),
+        ending=None
+        if ending is None or ends_at_tip
+        else from_json(ending, stream, "option 'endingPosition' (LATEST, or an offset)"),
+        ends_at_tip=ends_at_tip,
         fail_on_data_loss=_flag(options, "failOnDataLoss", True),
         region=options.get("region") or region or aws.region(),
         endpoint_url=options.get("endpointurl") or configured_endpoint(),
