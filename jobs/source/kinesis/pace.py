@@ -11,13 +11,16 @@ from collections.abc import Callable
 
 
 class Pace:
-    """A token bucket for each shard: `burst` calls at once, then `per_second`. Thread-safe."""
+    """A token bucket for each shard: `burst` calls at once, then `per_second`. Thread-safe.
+
+    Four calls find the tip of a long backlog and weigh its range, so a query's start need not wait.
+    """
 
     def __init__(
         self,
         per_second: float,
         *,
-        burst: int = 3,
+        burst: int = 4,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
