@@ -30,7 +30,7 @@ nightly: setup ## What takes too long for every change: thousands of examples, m
 		GOLD_INCREMENTS=15 $(BIN)/python -m pytest tests/source tests/crash tests/compaction tests/replay tests/deploy \
 		tests/gold $(ARGS)
 
-crash: setup ## Kill the streaming job N times at its fault points and at random moments (N=200)
+crash: setup ## Kill the streaming job N times (N=200), at its fault points and at random moments; half as often on Delta
 	@CRASH_KILLS=$(or $(N),30) $(BIN)/python -m pytest tests/crash/test_kill.py -k no_kill --log-cli-level=INFO $(ARGS)
 
 test-spark: setup ## The streaming tests on another Spark: SPARK=4.0.2 or SPARK=4.2.0

@@ -12,11 +12,13 @@ from collections.abc import Mapping
 import msgspec
 import pyarrow.parquet as pq
 
-from jobs.catalog.glue import GlueCatalog, lake_tables
+from jobs.catalog.delta import stream_tables
+from jobs.catalog.glue import GlueCatalog
 from jobs.contract.aws import client
 from jobs.contract.partitions import partition_path
 from jobs.contract.settings import Settings
 from jobs.contract.table import load_contract
+from jobs.sink.delta_table import active_files, open_delta
 from jobs.sink.lake import Lake, lake_at
 from jobs.sink.ledger import TABLES, LedgerEntry
 from jobs.sink.report import Kind
@@ -27,11 +29,19 @@ Place = tuple[str, str]  # shard, sequence number
 def audit(settings: Settings, accepted: Mapping[Place, bytes]) -> list[LedgerEntry]:
     """Holds the lake, its catalog and its ledger against what the stream accepted; the ledger's entries in order."""
     lake = lake_at(settings.lake)
-    contents = {table: {path: lake.get(path) or b"" for path, _ in lake.list(f"{table}/")} for table in TABLES}
+    contents = {
+        table: {path: lake.get(path) or b"" for path, _ in lake.list(f"{table}/") if "/_delta_log/" not in path}
+        for table in TABLES
+    }
     _every_record_once(contents, accepted)
     entries = ledger(lake)
     _ledger_is_complete(entries, contents, accepted)
     _catalog_is_the_folders(settings, contents)
+    if settings.sink.format == "delta":
+        opened = open_delta(lake)
+        assert opened is not None
+        in_log = {path: size for _, path, size in active_files(opened)}
+        assert in_log == {path: len(data) for path, data in contents["processed"].items()}
     return entries
 
 
@@ -92,11 +102,11 @@ def _ledger_is_complete(
 
 def _catalog_is_the_folders(settings: Settings, contents: Mapping[Kind, Mapping[str, bytes]]) -> None:
     catalog = GlueCatalog(client("glue"), settings.database, settings.lake)
-    tables = lake_tables(load_contract(settings.contract))
+    tables = stream_tables(load_contract(settings.contract), settings.sink.format)
     catalog.ensure_tables(tables)
     for table in tables:
         names = [name for name, _, _ in table.partitions]
         registered = [partition_path(names, values) for values in catalog.partitions(table.name)]
         files = contents[table.name]  # type: ignore[index]
-        folders = {path.removeprefix(f"{table.name}/").rpartition("/")[0] for path in files}
+        folders = {path.removeprefix(f"{table.name}/").rpartition("/")[0] for path in files if names}
         assert sorted(registered) == sorted(folders), f"{table.name}: catalog and folders differ"

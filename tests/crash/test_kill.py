@@ -10,11 +10,12 @@ import logging
 import os
 import random
 import signal
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from jobs.contract.faults import POINTS
+from jobs.contract.faults import DELTA_POINTS, POINTS
 from jobs.contract.settings import Settings
 from tests.conftest import make_lake
 from tests.crash.audit import audit
@@ -34,12 +35,12 @@ FAST = (
 A_HANDFUL = ["file.put:2", "leftovers.deleted", "ledger.committing"]
 
 
-def plan(kills: int, chance: random.Random) -> list[str]:
+def plan(kills: int, chance: random.Random, points: Sequence[str] = POINTS) -> list[str]:
     """Where to kill, in order: every point in turn, each second round at random moments instead."""
     if not kills:
         return A_HANDFUL
     often = {"file.put": 6, "file.encoded": 6, "ledger.looked_up": 3, "ledger.committing": 3, "ledger.committed": 3}
-    points = ["file.put:2", *POINTS]  # the leftovers' points need a run that left some
+    points = ["file.put:2", *points]  # the leftovers' points need a run that left some
     found: list[str] = []
     while len(found) < kills:
         found += [f"{name.partition(':')[0]}:{chance.randint(1, often.get(name, 1))}" for name in points]
@@ -49,6 +50,13 @@ def plan(kills: int, chance: random.Random) -> list[str]:
 
 def test_no_kill_loses_or_doubles_a_record(embedded_aws: object, tmp_path: Path) -> None:
     kill_and_audit(make_lake(tmp_path, *FAST), plan(KILLS, random.Random(SEED)), tmp_path)
+
+
+@pytest.mark.skipif(not KILLS, reason="make crash; tests/test_delta_lake.py kills once")
+def test_no_kill_loses_or_doubles_a_record_of_a_delta_table(embedded_aws: object, tmp_path: Path) -> None:
+    points = [*DELTA_POINTS, *(name for name in POINTS if not name.startswith("catalog"))]
+    settings = make_lake(tmp_path, *FAST, "sink.format=delta")
+    kill_and_audit(settings, plan(KILLS // 2, random.Random(SEED), points), tmp_path)
 
 
 def test_a_lake_in_a_folder_is_as_safe(embedded_aws: object, tmp_path: Path) -> None:
