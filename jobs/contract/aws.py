@@ -1,7 +1,7 @@
-"""boto3 clients, made one way: standard environment and profiles, bounded retries, errors in plain words.
+"""AWS clients, made one way: standard environment and profiles, bounded retries, errors in plain words.
 
-Endpoints come from `AWS_ENDPOINT_URL` and `AWS_ENDPOINT_URL_<SERVICE>`, which boto3 reads by itself. boto3 is
-imported with the first client, for Spark starts processes that never ask AWS.
+Endpoints come from `AWS_ENDPOINT_URL` and `AWS_ENDPOINT_URL_<SERVICE>`, which botocore, the core of boto3, reads
+by itself. It is imported with the first client, for Spark starts processes that never ask AWS.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def use_region(name: str | None) -> None:
 
 
 def client(service: str, *, connections: int = 10, **config: Any) -> Any:
-    """A boto3 client of `service`, retrying throttles and 5xx with jittered back-off (botocore's standard mode).
+    """A botocore client of `service`, retrying throttles and 5xx with jittered back-off (botocore's standard mode).
 
     `config` overrides what is set here, as botocore's Config names it.
 
@@ -101,7 +101,7 @@ def error_code(error: ClientError) -> str:
 
 @contextmanager
 def explained(what: str) -> Iterator[None]:
-    """Turns boto3's errors within into ours, with `what` was being done: `with explained("list stream x"):`.
+    """Turns botocore's errors within into ours, with `what` was being done: `with explained("list stream x"):`.
 
     Raises AwsAccessError where permission, credentials or the thing itself is missing, else TransientError
     (botocore has already retried what can be retried).

@@ -1,6 +1,6 @@
-"""`StreamClient` with boto3. GetRecords answers are decoded by msgspec, past botocore's own slow parser.
+"""`StreamClient` with botocore. GetRecords answers are decoded by msgspec, past its own slow parser.
 
-The records' bytes come from here and go to `reader`. boto3 still finds credentials, region and endpoint, signs
+The records' bytes come from here and go to `reader`. botocore still finds credentials, region and endpoint, signs
 and keeps the connections; only the body of a successful GetRecords is taken from it before it is parsed
 (its event `before-parse.kinesis.GetRecords`).
 """
@@ -144,7 +144,7 @@ class BotoStreamClient:
 
     @contextmanager
     def _explained(self, what: str) -> Iterator[None]:
-        """boto3's errors in our words: Kinesis's own codes here, the rest in `jobs.contract.aws`."""
+        """botocore's errors in our words: Kinesis's own codes here, the rest in `jobs.contract.aws`."""
         where = f"stream {self._stream}: {what}"
         try:
             with aws.explained(where):
