@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 
-import msgspec
 import pyarrow as pa
 from pyspark.sql import DataFrame, SparkSession
 
@@ -21,13 +20,13 @@ from jobs.contract.settings import Settings
 from jobs.contract.table import TableContract
 from jobs.sink.claim import Claim
 from jobs.sink.delta_log import DeltaLog
+from jobs.sink.join import written
 from jobs.sink.lake import Lake
 from jobs.sink.layout import Layout, LayoutFile
 from jobs.sink.ledger import TABLES, Ledger, LedgerEntry
 from jobs.sink.rejected_share import rejected_alarms
-from jobs.sink.report import Report, add_up
 from jobs.sink.settle import settle
-from jobs.sink.write_task import REPORT_SCHEMA, WriteTask
+from jobs.sink.write_task import WriteTask
 from jobs.transform.records import RecordParser
 
 log = logging.getLogger(__name__)
@@ -102,7 +101,7 @@ class BatchWriter:
             locations=layout.elsewhere,
             records=self._records,
         )
-        report = _written(rows, task)
+        report = written(rows, task)
         seconds["write"], clock = time.perf_counter() - clock, time.perf_counter()
         alarms = rejected_alarms(report, self._settings.sink, f"{query}-{batch}")
         for alarm in alarms:
@@ -134,11 +133,6 @@ class BatchWriter:
         if self._delta is not None:
             self._delta.add(entry)
         self._on_batch(entry)
-
-
-def _written(rows: DataFrame, task: WriteTask) -> Report:
-    reports = rows.mapInArrow(task, REPORT_SCHEMA).collect()
-    return add_up(msgspec.json.decode(row.report, type=Report) for row in reports)
 
 
 def query_name(spark: SparkSession) -> str:

@@ -21,6 +21,9 @@ POINTS = (
     "file.encoded",
     "file.put",
     "task.files_put",
+    # In a task that joins what others have: a batch of one task does without.
+    "join.started",
+    "join.files_put",
     # On the driver again.
     "catalog.registering",
     "catalog.registered",

@@ -32,6 +32,15 @@ class SinkSettings(BaseModel):
         int,
         Field(ge=1024 * 1024, le=4 * 1024**3, description="A file is closed once it has about this many bytes"),
     ] = 134217728
+    join_below_bytes: Annotated[
+        int,
+        Field(
+            ge=0,
+            le=1024**3,
+            description="What several tasks of a batch have for the same partition becomes one file, up to the target, "
+            "where each would write a smaller one than this; 0: each writes its own",
+        ),
+    ] = 33554432
     max_rejected_share: Annotated[
         float,
         Field(

@@ -1,13 +1,17 @@
 """Files under way: written on the worker's disk, put into the lake whole once they are full or the task ends.
 
 A name is `<query>-<batch>-<task>-<number>`: the same task of a replayed batch writes the same names with the
-same records, so that repeating it changes nothing.
+same bytes (`blocks` sees to it), so that repeating it changes nothing.
+
+Where the tasks of a batch are to join what they have, a file that stayed small is not put but handed on (`parts`).
 """
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, BinaryIO, Protocol
 
 from jobs.contract.faults import point
@@ -34,6 +38,24 @@ class Encoder(Protocol):
 
     def close(self) -> None:
         """Writes what is left, the file's end included."""
+
+    def part(self) -> bool:
+        """Where there is too little for a file: ends the bytes as a part, for `join` to read. Whether it did."""
+        ...
+
+
+@dataclass(frozen=True)
+class Part:
+    """What a task has for a partition: `size` bytes of `spool` from `start` on, in the form of the table's encoder."""
+
+    kind: Kind
+    partition: str
+    number: int
+    rows: int
+    runs: tuple[ShardRun, ...]
+    spool: BinaryIO
+    start: int
+    size: int
 
 
 class OpenFiles:
@@ -63,6 +85,8 @@ class OpenFiles:
         self._open: dict[str, tuple[BinaryIO, Encoder, int, tuple[ShardRun, ...]]] = {}
         self._numbers: dict[str, int] = {}
         self.written: list[WrittenFile] = []
+        self.parts: list[Part] = []
+        self._spool: BinaryIO | None = None  # one file for all parts, however many partitions there are
 
     def write(self, partition: str, rows: Any, runs: tuple[ShardRun, ...] = ()) -> None:
         """Adds rows to the partition's file; `runs`: which records they are, where the ledger is to say it."""
@@ -78,9 +102,15 @@ class OpenFiles:
             self._put(partition)
 
     def close(self) -> None:
-        """Puts every open file into the lake."""
+        """Puts every open file into the lake, but for what is a part."""
         for partition in list(self._open):
-            self._put(partition)
+            file, encoder, count, runs = self._open[partition]
+            if not encoder.part():
+                self._put(partition)
+                continue
+            del self._open[partition]
+            with file:
+                self.parts.append(self._part(partition, count, runs, file))
 
     def _bound_memory(self) -> None:
         encoders = [encoder for _, encoder, _, _ in self._open.values()]
@@ -96,10 +126,8 @@ class OpenFiles:
     def _put(self, partition: str) -> None:
         file, encoder, count, runs = self._open.pop(partition)
         encoder.close()
-        number = self._numbers.get(partition, 0)
-        self._numbers[partition] = number + 1
         folder = self._locations.get(partition) or f"{self._kind}/{partition}/"
-        path = f"{folder}{self._name}-{number:03d}{encoder.suffix}"
+        path = f"{folder}{self._name}-{self._number(partition):03d}{encoder.suffix}"
         size = file.tell()
         file.seek(0)
         point("file.encoded")
@@ -107,6 +135,19 @@ class OpenFiles:
         point("file.put")
         file.close()
         self.written.append(WrittenFile(self._kind, path, partition, count, size, runs))
+
+    def _part(self, partition: str, rows: int, runs: tuple[ShardRun, ...], file: BinaryIO) -> Part:
+        if self._spool is None:
+            self._spool = tempfile.TemporaryFile()  # noqa: SIM115 - closed with its last part
+        start, size = self._spool.tell(), file.tell()
+        file.seek(0)
+        shutil.copyfileobj(file, self._spool)
+        return Part(self._kind, partition, self._number(partition), rows, runs, self._spool, start, size)
+
+    def _number(self, partition: str) -> int:
+        number = self._numbers.get(partition, 0)
+        self._numbers[partition] = number + 1
+        return number
 
 
 def joined(before: tuple[ShardRun, ...], after: tuple[ShardRun, ...]) -> tuple[ShardRun, ...]:

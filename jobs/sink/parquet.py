@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
 from functools import reduce
 from typing import BinaryIO
 
@@ -18,6 +20,8 @@ from jobs.contract.table import TableContract
 # Parquet is smaller than Arrow and a file is looked at between row groups only.
 ROW_GROUP_BYTES = 16 * 1024 * 1024
 ROW_GROUP_SHARE = 4
+# It stays on this machine's disk or goes through Spark's shuffle: fast beats small.
+_STREAM = pa.ipc.IpcWriteOptions(compression="lz4")
 
 
 def file_schema(contract: TableContract) -> pa.Schema:
@@ -50,6 +54,9 @@ class SortedParquet:
         self.flush()
         self._writer.close()
 
+    def part(self) -> bool:
+        return False
+
     def flush(self) -> None:
         """Writes what waits as one sorted row group."""
         if self._waiting:
@@ -57,6 +64,69 @@ class SortedParquet:
             self._waiting, self.waiting = [], 0  # before they are encoded: the sorted copy is all that is needed
             rows = rows.sort_by(self._order) if self._order else rows
             self._writer.write_table(rows, row_group_size=rows.num_rows)
+
+
+class GrowingParquet:
+    """Encodes tables of `file_schema`: while they are few as an Arrow stream, a part; from `join_below` bytes on as
+    what `parquet` makes, a file."""
+
+    suffix = SortedParquet.suffix
+
+    def __init__(self, file: BinaryIO, parquet: Callable[[BinaryIO], SortedParquet], join_below: int) -> None:
+        self._file = file
+        self._parquet = parquet
+        self._join_below = join_below
+        self._grown: SortedParquet | None = None
+        self._stream: pa.RecordBatchStreamWriter | None = None
+
+    @property
+    def waiting(self) -> int:
+        return self._grown.waiting if self._grown else 0
+
+    def write(self, rows: pa.Table) -> int:
+        if self._grown:
+            return self._grown.write(rows)
+        if self._stream is None:
+            self._stream = pa.ipc.new_stream(self._file, rows.schema, options=_STREAM)
+        self._stream.write_table(rows)
+        if self._file.tell() >= self._join_below:
+            self._grow()
+        return int(rows.num_rows)
+
+    def flush(self) -> None:
+        if self._grown:
+            self._grown.flush()
+
+    def close(self) -> None:
+        (self._grown or self._grow()).close()
+
+    def part(self) -> bool:
+        if self._grown or self._stream is None:
+            return False
+        self._stream.close()
+        return True
+
+    def _grow(self) -> SortedParquet:
+        with tempfile.TemporaryFile() as rows:
+            if self._stream is not None:
+                self._stream.close()
+                self._file.seek(0)
+                shutil.copyfileobj(self._file, rows)
+                self._file.seek(0)
+                self._file.truncate()
+            self._grown = self._parquet(self._file)
+            if rows.tell():
+                rows.seek(0)
+                for batch in rows_of_part(rows):
+                    self._grown.write(batch)
+        return self._grown
+
+
+def rows_of_part(part: BinaryIO | pa.Buffer) -> Iterator[pa.Table]:
+    """The rows of a part of `GrowingParquet`."""
+    with pa.ipc.open_stream(part) as stream:
+        for batch in stream:
+            yield pa.Table.from_batches([batch])
 
 
 def by_partition(rows: pa.Table, contract: TableContract) -> Iterator[tuple[str, pa.Table]]:

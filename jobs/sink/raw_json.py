@@ -18,13 +18,14 @@ _FAST_LEVELS = 3
 
 
 class GzipLines:
-    """Encodes binary arrays as gzip, each value a line."""
+    """Encodes binary arrays as gzip, each value a line. Less than `join_below` bytes are a part: one gzip member."""
 
     suffix = ".json.gz"
     waiting = 0
 
-    def __init__(self, file: BinaryIO, level: int) -> None:
+    def __init__(self, file: BinaryIO, level: int, join_below: int = 0) -> None:
         self._file = file
+        self._join_below = join_below
         maker = isal_zlib if level <= _FAST_LEVELS else zlib
         self._gzip = maker.compressobj(level, zlib.DEFLATED, _GZIP)
 
@@ -40,6 +41,35 @@ class GzipLines:
     def close(self) -> None:
         self._file.write(self._gzip.flush())
 
+    def part(self) -> bool:
+        if self._file.tell() >= self._join_below:
+            return False
+        self.close()
+        return True
+
+
+class GzipMembers:
+    """Encodes parts of `GzipLines`, each `(rows, bytes)`: gzip members in a row are a gzip file (RFC 1952)."""
+
+    suffix = GzipLines.suffix
+    waiting = 0
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+
+    def write(self, rows: tuple[int, bytes | memoryview]) -> int:
+        self._file.write(rows[1])
+        return rows[0]
+
+    def flush(self) -> None:
+        """Nothing waits."""
+
+    def close(self) -> None:
+        """A member has its own end."""
+
+    def part(self) -> bool:
+        return False
+
 
 def lines(data: pa.BinaryArray) -> pa.BinaryArray:
     """Records as lines. A line break inside a record becomes a space: in JSON it can only be white space.
@@ -54,7 +84,12 @@ def lines(data: pa.BinaryArray) -> pa.BinaryArray:
 
 
 def runs(shards: pa.StringArray, sequences: pa.StringArray) -> tuple[ShardRun, ...]:
-    """Which records the lines are: each stretch of one shard's records, in their order."""
+    """Which records the lines are: each stretch of one shard's records, in their order.
+
+    None where the shards are not known (the JVM connector does not tell them).
+    """
+    if shards.null_count:
+        return ()
     encoded = pc.run_end_encode(shards)
     found, start = [], 0
     for shard, end in zip(encoded.values.to_pylist(), encoded.run_ends.to_pylist(), strict=True):

@@ -1,7 +1,8 @@
 """One Spark task's part of a batch: records come in as Arrow, three kinds of files go out in the same pass.
 
 `WriteTask` is given to `DataFrame.mapInArrow`, so a record is read, parsed and written once, without a copy in
-Spark's cache; what comes back to the driver is one small report a task.
+Spark's cache; what comes back to the driver is one small report a task. Where a batch has several tasks, `join` makes
+one file of what is small.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from typing import BinaryIO
 
 import msgspec
 import pyarrow as pa
@@ -23,9 +25,10 @@ from jobs.contract.rejects import Rejection
 from jobs.contract.repeats import REPEATS, Repeats
 from jobs.contract.sink_settings import SinkSettings
 from jobs.contract.table import TableContract
-from jobs.sink.files import OpenFiles
+from jobs.sink.blocks import BYTES, blocks
+from jobs.sink.files import Encoder, OpenFiles, Part
 from jobs.sink.lake import lake_at
-from jobs.sink.parquet import ROW_GROUP_BYTES, ROW_GROUP_SHARE, SortedParquet, by_partition
+from jobs.sink.parquet import ROW_GROUP_BYTES, ROW_GROUP_SHARE, GrowingParquet, SortedParquet, by_partition
 from jobs.sink.quarantine import quarantine_lines
 from jobs.sink.raw_json import GzipLines, by_hour, lines, runs
 from jobs.sink.report import Kind, Report, ShardRange
@@ -60,33 +63,43 @@ class WriteTask:
         Records have the columns `data binary, shard_id string, sequence_number string, partition_key string,
         arrival_time timestamp`, and may have `repeats string`.
         """
-        if "jemalloc" in pa.supported_memory_backends():
-            # Arrow's default keeps what was freed: a worker took 50 MB more with it.
-            pa.set_memory_pool(pa.jemalloc_memory_pool())
-        context = TaskContext.get()
-        task = context.partitionId() if context else 0
-        report = self.write(self.records(batches) if self.records else batches, f"{self.batch}-{task:05d}")
+        report, _ = self.in_spark(batches, 0)
         yield pa.record_batch({"report": pa.array([msgspec.json.encode(report)], pa.binary())})
 
+    def in_spark(self, batches: Iterator[pa.RecordBatch], join_below: int) -> tuple[Report, list[Part]]:
+        """What `__call__` does, but for what is smaller than `join_below` bytes: it is not put, but returned."""
+        free_memory_at_once()
+        name = f"{self.batch}-{task_number():05d}"
+        return self._write(self.records(batches) if self.records else batches, name, join_below)
+
     def write(self, batches: Iterator[pa.RecordBatch], name: str) -> Report:
-        """Writes all batches to files that start with `name`."""
-        point("task.started")
-        lake, report, seconds = lake_at(self.lake), Report(), defaultdict[str, float](float)
-        parser = self.parser(self.contract)
-        gzip = partial(GzipLines, level=self.sink.raw_compression_level)
-        target = self.sink.target_file_bytes
-        parquet = partial(
+        """Writes all batches of records to files that start with `name`."""
+        report, _ = self._write(batches, name, 0)
+        return report
+
+    def parquet(self) -> Callable[[BinaryIO], SortedParquet]:
+        """Opens a file of `table`."""
+        return partial(
             SortedParquet,
             contract=self.contract,
             compression=self.sink.parquet_compression,
-            row_group_bytes=min(ROW_GROUP_BYTES, ROW_GROUP_SHARE * target),
+            row_group_bytes=min(ROW_GROUP_BYTES, ROW_GROUP_SHARE * self.sink.target_file_bytes),
         )
+
+    def _write(self, batches: Iterator[pa.RecordBatch], name: str, join_below: int) -> tuple[Report, list[Part]]:
+        point("task.started")
+        lake, report, seconds = lake_at(self.lake), Report(), defaultdict[str, float](float)
+        parser = self.parser(self.contract)
+        target = self.sink.target_file_bytes
+        join_below = min(join_below, target)
+        gzip = partial(GzipLines, level=self.sink.raw_compression_level, join_below=join_below)
+        parquet: Callable[[BinaryIO], Encoder] = self.parquet()
+        if join_below:
+            parquet = partial(GrowingParquet, parquet=self.parquet(), join_below=join_below)
         raw = OpenFiles(lake, "raw", name, gzip, target)
         processed = OpenFiles(lake, self.table, name, parquet, target, self.locations)
         quarantine = OpenFiles(lake, "quarantine", name, gzip, target)
-        for records in batches:
-            if records.num_rows == 0:
-                continue
+        for records in blocks(batches, min(BYTES, target)):
             clock = time.perf_counter()
             parsed = parser.parse(records["data"])
             clock = _lap(seconds, "parse", clock)
@@ -117,14 +130,11 @@ class WriteTask:
         clock = time.perf_counter()
         for files in (raw, processed, quarantine):
             files.close()
-            report.files += files.written
         point("task.files_put")
         _lap(seconds, "finish", clock)
-        report.raw, report.processed, report.quarantined = (
-            sum(file.rows for file in files.written) for files in (raw, processed, quarantine)
-        )
+        count_files(report, raw, processed, quarantine)
         report.seconds = {stage: round(spent, 4) for stage, spent in seconds.items()}
-        return report
+        return report, [*raw.parts, *processed.parts, *quarantine.parts]
 
     def _rows(self, records: pa.RecordBatch, columns: pa.RecordBatch, rejections: Mapping[int, Rejection]) -> pa.Table:
         """The accepted rows: the contract's columns and where each came from."""
@@ -137,6 +147,27 @@ class WriteTask:
             accepted = pc.invert(pc.is_in(pa.array(range(records.num_rows)), value_set=pa.array(list(rejections))))
             rows = rows.filter(accepted)
         return rows
+
+
+def free_memory_at_once() -> None:
+    """Has this process give back what it freed: Arrow's default keeps it, and a worker took 50 MB more."""
+    if "jemalloc" in pa.supported_memory_backends():
+        pa.set_memory_pool(pa.jemalloc_memory_pool())
+
+
+def task_number() -> int:
+    """Which of its stage's tasks this is; 0 outside Spark."""
+    context = TaskContext.get()
+    return context.partitionId() if context else 0
+
+
+def count_files(report: Report, raw: OpenFiles, processed: OpenFiles, quarantine: OpenFiles) -> None:
+    """Takes in what was put into the lake."""
+    for files in (raw, processed, quarantine):
+        report.files += files.written
+    report.raw, report.processed, report.quarantined = (
+        sum(file.rows for file in files.written) for files in (raw, processed, quarantine)
+    )
 
 
 def _lap(seconds: dict[str, float], stage: str, since: float) -> float:

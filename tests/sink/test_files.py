@@ -41,6 +41,16 @@ class Plain:
         self.flush()
         self._file.write(b"END")
 
+    def part(self) -> bool:
+        return False
+
+
+class Small(Plain):
+    """A part as long as it has less than ten bytes."""
+
+    def part(self) -> bool:
+        return self._file.tell() < 10
+
 
 @pytest.fixture
 def open_files(folder_lake: FolderLake) -> Callable[..., OpenFiles]:
@@ -152,3 +162,30 @@ def test_a_write_that_fails_leaves_no_file_in_the_lake(
     with pytest.raises(OSError, match="disk full"):
         files.write("city=a", b"1.")
     assert stored(folder_lake) == {}
+
+
+def test_what_stays_small_is_handed_on_and_what_grows_is_put(
+    open_files: Callable[..., OpenFiles], folder_lake: FolderLake
+) -> None:
+    files = open_files(target=20, encoder=Small)
+    for partition, rows in (("a", b"a."), ("b", b"b.b."), ("c", b"c." * 6), ("d", b"d." * 11), ("d", b"e.")):
+        files.write(partition, rows)
+    files.close()
+    assert stored(folder_lake) == {
+        "processed/c/q-7-00003-000.txt": b"c." * 6 + b"END",
+        "processed/d/q-7-00003-000.txt": b"d." * 11 + b"END",
+    }
+    parts = []
+    for part in files.parts:
+        part.spool.seek(part.start)
+        parts.append((part.partition, part.number, part.rows, part.spool.read(part.size)))
+    assert parts == [("a", 0, 1, b"a."), ("b", 0, 2, b"b.b."), ("d", 1, 1, b"e.")]
+
+
+def test_parts_of_any_number_of_partitions_take_one_open_file(open_files: Callable[..., OpenFiles]) -> None:
+    files = open_files(encoder=Small)
+    for number in range(3 * OpenFiles.MAX_OPEN):
+        files.write(f"p={number}", b"x.")
+    files.close()
+    assert len(files.parts) == 3 * OpenFiles.MAX_OPEN
+    assert len({part.spool for part in files.parts}) == 1

@@ -70,7 +70,9 @@ def test_records_go_to_raw_processed_and_quarantine_in_one_pass(task: WriteTask)
 
 def test_repeated_calls_are_counted_from_their_column(task: WriteTask) -> None:
     told = pa.array([None, Repeats(3, 1).text(), None, Repeats(2).text()], pa.string())
-    report = task.write(iter([arrived([good()] * 4).append_column("repeats", told), arrived([good()])]), "q-7-00000")
+    none = pa.nulls(1, pa.string())
+    batches = [arrived([good()] * 4).append_column("repeats", told), arrived([good()]).append_column("repeats", none)]
+    report = task.write(iter(batches), "q-7-00000")
     assert (report.retries, report.throttles) == (5, 1)
 
 
@@ -127,6 +129,41 @@ def test_a_replayed_task_writes_the_same_bytes_under_the_same_names(task: WriteT
             )
         )
     assert found[0] == found[1]
+
+
+@pytest.mark.parametrize(("count", "cities", "size", "target"), [(1350, 450, 50, 1024**3), (3000, 2, 1000, 1024**2)])
+def test_a_second_attempt_that_is_given_other_batches_writes_the_same_bytes(
+    tmp_path: Path, count: int, cities: int, size: int, target: int
+) -> None:
+    # Kinesis answers in other portions each time; with 450 partitions, or small files, files are begun anew on the way.
+    chance = random.Random(4)
+    records = [
+        b"no"
+        if number % 97 == 0
+        else good(City=f"c{number % cities}", **{"Origin Geometry": chance.randbytes(size).hex()})
+        for number in range(count)
+    ]
+    whole = arrived(records)
+    found = []
+    for attempt, portion in enumerate((count, 700, 77)):
+        sink = SinkSettings(target_file_bytes=target)
+        task = WriteTask(str(tmp_path / f"lake-{attempt}"), "q-7", TRAVEL_TIMES, sink, RecordParser)
+        report = task.write((whole.slice(at, portion) for at in range(0, count, portion)), "q-7-00000")
+        assert report.read == report.raw == report.processed + report.quarantined == count
+        found.append({file.path: (Path(task.lake) / file.path).read_bytes() for file in report.files})
+        assert sum(len(files(task, kind)) for kind in ("raw", "processed", "quarantine")) == len(report.files)
+    assert len(found[0]) > max(cities, 3)
+    assert found[0] == found[1] == found[2]
+
+
+def test_records_whose_shard_is_not_told_are_written_without_their_runs(task: WriteTask) -> None:
+    # As EMR's JVM connector hands them over.
+    told = arrived([good(), b"x"])
+    unknown = told.set_column(1, "shard_id", pa.nulls(2, pa.string()))
+    (answer,) = task(iter([unknown]))
+    report = msgspec.json.decode(answer["report"][0].as_py(), type=Report)
+    assert (report.read, report.raw, report.processed, report.quarantined) == (2, 2, 1, 1)
+    assert all(file.runs == () for file in report.files)
 
 
 def test_odd_city_names_are_folders_that_read_back(task: WriteTask) -> None:

@@ -33,6 +33,7 @@ OFFSETS = st.builds(
     planned_at=st.none() | MILLIS,
     behind=st.dictionaries(SHARD_IDS, MILLIS, max_size=3),
     initial=st.none(),
+    bytes=st.dictionaries(SHARD_IDS, st.integers(0, 2**40), max_size=3),
     losses=st.integers(0, 9),
 )
 
@@ -64,7 +65,7 @@ def test_a_shard_passes_through_its_positions_in_order() -> None:
     assert sorted(passed, reverse=True) == passed[::-1]
 
 
-@pytest.mark.parametrize("name", ["version-1-initial", "version-1-running"])
+@pytest.mark.parametrize("name", ["version-1-initial", "version-1-running", "version-1-sized"])
 def test_offsets_of_released_versions_can_be_read(name: str) -> None:
     text = (GOLDEN / f"offset-{name}.json").read_text().strip()
     assert json.dumps(from_json(text, "uber-movement-stream").to_json()) == text

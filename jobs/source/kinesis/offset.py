@@ -17,7 +17,7 @@ from jobs.contract.errors import ConfigurationError
 from jobs.source.kinesis.position import Position, parse, parse_time
 
 VERSION = 1
-_KEYS = {"version", "stream", "initial", "planned_at", "shards", "behind", "losses"}
+_KEYS = {"version", "stream", "initial", "planned_at", "shards", "behind", "bytes", "losses"}
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,8 @@ class Offset:
     planned_at  when the batch was planned (UTC). At that moment each position was its shard's tip …
     behind      … but for these shards: everything that arrived before this time had been read. Both together
                 say which records can have left the stream unread (`loss`)
+    bytes       about how much this batch reads of a shard, where that is known: what ranges share a task by, so that a
+                batch which is read again has the same tasks
     losses      how often records were found to have left the stream unread (`failOnDataLoss=false`)
     """
 
@@ -39,11 +41,13 @@ class Offset:
     planned_at: datetime | None = None
     behind: Mapping[str, datetime] = field(default_factory=dict)
     initial: str | None = None
+    bytes: Mapping[str, int] = field(default_factory=dict)
     losses: int = 0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "shards", MappingProxyType(dict(self.shards)))
         object.__setattr__(self, "behind", MappingProxyType(dict(self.behind)))
+        object.__setattr__(self, "bytes", MappingProxyType(dict(self.bytes)))
 
     def complete_until(self, shard: str) -> datetime | None:
         """Every record of the shard that arrived before this time had been read; None where unknown."""
@@ -60,6 +64,8 @@ class Offset:
             found["shards"] = {shard: str(position) for shard, position in sorted(self.shards.items())}
         if self.behind:
             found["behind"] = {shard: _text(moment) for shard, moment in sorted(self.behind.items())}
+        if self.bytes:
+            found["bytes"] = dict(sorted(self.bytes.items()))
         if self.losses:
             found["losses"] = self.losses
         return found
@@ -105,5 +111,6 @@ def from_json(content: Any, stream: str, where: str = "the checkpoint") -> Offse
         planned_at=None if planned_at is None else parse_time(planned_at),
         behind={shard: parse_time(text) for shard, text in content.get("behind", {}).items()},
         initial=content.get("initial"),
+        bytes=content.get("bytes", {}),
         losses=content.get("losses", 0),
     )

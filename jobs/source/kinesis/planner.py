@@ -97,7 +97,12 @@ class Planner:
         )
         if not moved and not proof_is_old and progress.losses == start.losses:
             return start
-        return Offset(self._options.stream, progress.shards, now, progress.behind, losses=progress.losses)
+        sizes = {
+            shard_id: self._sizes[shard_id, end].bytes
+            for shard_id, end in progress.shards.items()
+            if end != known.get(shard_id) and (shard_id, end) in self._sizes
+        }
+        return Offset(self._options.stream, progress.shards, now, progress.behind, bytes=sizes, losses=progress.losses)
 
     def tip(self) -> Offset:
         """Every listed shard's tip at this moment: SHARD_END for closed shards, TRIM_HORIZON for empty ones."""
@@ -122,7 +127,7 @@ class Planner:
                 complete_until=self._complete_until(part.shard_id, part.start, start),
                 retention_hours=self._discovery.retention_hours(),
                 ending_sequence=graph.ending_sequence(part.shard_id) if graph else None,
-                bytes=size.bytes if size else None,
+                bytes=end.bytes.get(part.shard_id),
                 records=size.records if size else None,
                 more=size.more if size else False,
                 run=self._run,
