@@ -67,7 +67,7 @@ def session_conf(settings: Settings) -> dict[str, str]:
         _TIME_ZONE: "UTC",
         # Records of up to 10 MiB: a batch of 10,000 of them must not stand in memory at once.
         "spark.sql.execution.arrow.maxRecordsPerBatch": "10000",
-        "spark.sql.execution.arrow.maxBytesPerBatch": str(32 * 1024 * 1024),
+        "spark.sql.execution.arrow.maxBytesPerBatch": str(4 * 1024 * 1024),
         "spark.sql.execution.pyspark.udf.simplifiedTraceback.enabled": "true",
         # EMR 8 and Glue 6 know s3:// as S3A; elsewhere it has to be said.
         "spark.hadoop.fs.s3.impl": _S3A,

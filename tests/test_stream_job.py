@@ -24,7 +24,7 @@ from jobs.contract.partitions import parse_partition_path, partition_path
 from jobs.contract.settings import Settings
 from jobs.contract.table import load_contract
 from jobs.sink.lake import lake_at
-from jobs.sink.ledger import Ledger
+from jobs.sink.ledger import Ledger, entries
 from jobs.stream_job import StreamResult, run
 from producer.put_records import produce
 from tests.conftest import make_lake
@@ -283,6 +283,28 @@ def test_it_writes_to_a_folder_as_it_does_to_s3(spark: SparkSession, tmp_path: P
     assert (result.raw, result.processed, result.quarantined) == (2, 1, 1)
     assert len(list((tmp_path / "lake" / "processed").rglob("*.parquet"))) == 1
     assert catalogued(settings) == ["city=Paris/start_date=2016-09-03"]
+
+
+def test_tasks_join_what_they_have_so_that_a_partition_has_one_file(
+    spark: SparkSession, lake_settings: Settings
+) -> None:
+    settings = lake_settings.model_copy(
+        update={"source": lake_settings.source.model_copy(update={"options": {"bytesPerTask": 0}})}
+    )
+    put(settings, [record(City=f"City {number % 3}") for number in range(60)] + [b"x", b"y", b"z"])
+    assert drain(spark, settings).processed == 60
+    (entry,) = [entry for entry in entries(lake_at(settings.lake)) if entry.report.read]
+    report = entry.report
+    assert len(report.shards) > 1, "several tasks had records"
+    per_partition = Counter((file.kind, file.partition) for file in report.files)
+    assert len(per_partition) == 5
+    assert set(per_partition.values()) == {1}
+    assert sorted(raw_lines(settings)) == sorted([record(City=f"City {n % 3}") for n in range(60)] + [b"x", b"y", b"z"])
+    assert {
+        path: size
+        for table in ("raw", "processed", "quarantine")
+        for path, size in lake_at(settings.lake).list(f"{table}/")
+    } == {file.path: file.bytes for file in report.files}
 
 
 def test_a_missing_stream_is_one_clear_error(spark: SparkSession, lake_settings: Settings) -> None:

@@ -38,7 +38,7 @@ _SCHEMA = pa.schema(
     ]
 )
 _REPORT = ""
-_CHUNK_BYTES = 1024 * 1024
+_CHUNK_BYTES = 256 * 1024
 
 
 class _Heading(msgspec.Struct):

@@ -27,12 +27,13 @@ log = logging.getLogger(__name__)
 
 KILLS = int(os.environ.get("CRASH_KILLS", "0"))
 SEED = int(os.environ.get("CRASH_SEED", "1"))
+# A task for each shard, so that batches are joined (ADR 18).
 FAST = (
     "stream.shards=2", "stream_job.trigger_seconds=0.2", "spark.master=local[2]",
-    "spark.conf={spark.sql.shuffle.partitions: 1}",
+    "spark.conf={spark.sql.shuffle.partitions: 1}", 'source.options={"bytesPerTask": 0}',
 )  # fmt: skip
-# For every run of the tests: between two files, then among the leftovers of that, and before the ledger.
-A_HANDFUL = ["file.put:2", "leftovers.deleted", "ledger.committing"]
+# For every run of the tests: between two files, then among the leftovers of that, within a join, before the ledger.
+A_HANDFUL = ["file.put:2", "leftovers.deleted", "join.started", "ledger.committing"]
 
 
 def plan(kills: int, chance: random.Random, points: Sequence[str] = POINTS) -> list[str]:

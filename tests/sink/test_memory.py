@@ -23,5 +23,5 @@ def test_a_task_of_many_times_its_memory_stays_within_bounds(case: str, tmp_path
     )
     grown, read, _ = map(int, found.stdout.split())
     assert read >= 600
-    # 128 MB of rows that wait, a row group being sorted, and a 32 MB batch in its forms: bytes, texts, columns, lines.
-    assert grown < 560, f"{case}: {grown} MB more for {read} MB of records"
+    # Rows that wait, a row group being sorted, a block in its forms: bytes, texts, columns, lines. 120 and 210 seen.
+    assert grown < 300, f"{case}: {grown} MB more for {read} MB of records"
