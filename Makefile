@@ -37,7 +37,7 @@ test-spark: setup ## The streaming tests on another Spark: SPARK=4.0.2 or SPARK=
 	@bootstrap/test_spark.sh $(SPARK)
 
 bench: setup ## The benchmarks; each of benchmarks/*.py takes --json FILE
-	@for each in source stream parity compaction producer api report; do \
+	@for each in source stream ways parity compaction producer api report; do \
 		echo "== $$each"; $(BIN)/python -m benchmarks.$$each --json .movement/bench-$$each.json || exit 1; done
 
 lint: setup ## Formatter, linter, type checker

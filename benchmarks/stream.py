@@ -21,6 +21,8 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -94,12 +96,13 @@ def below() -> dict[int, dict[str, str]]:
     return {pid: status[pid] for pid in found}
 
 
-def peaks() -> dict[str, int]:
-    """Peak resident MB of this process's JVM, and of the greatest Python worker below it."""
-    found = {"jvm": 0, "worker": 0}
+def peaks(without: int) -> dict[str, int]:
+    """Peak resident MB of this process (the driver's Python), of its JVM, and of the greatest Python worker below it;
+    `without`: a process that does not count."""
+    found = {"driver": 0, "jvm": 0, "worker": 0}
     for pid, fields in below().items():
-        if "VmHWM" in fields and pid != os.getpid():
-            kind = "jvm" if fields["Name"].startswith("java") else "worker"
+        if "VmHWM" in fields and pid != without:
+            kind = "driver" if pid == os.getpid() else "jvm" if fields["Name"].startswith("java") else "worker"
             found[kind] = max(found[kind], int(fields["VmHWM"].split()[0]) // 1024)
     return found
 
@@ -153,7 +156,7 @@ def child(rows: int, repeats: int, compare: bool) -> dict[str, Any]:
                 # Each beside its neighbour, so that a machine that is slow for a while does not count for one of them.
                 found["ratios"] = [round(theirs / ours, 2) for theirs, ours in zip(plain, job, strict=True)]
                 found["batches_ratios"] = [round(theirs / ours, 2) for theirs, ours in zip(plain, batch, strict=True)]
-            found["peak_mb"] = peaks()
+            found["peak_mb"] = peaks(stream.pid)
             spark.stop()
     return found
 
@@ -242,13 +245,8 @@ def main() -> None:
         return
     wanted = options.only or list(NAMES)
     result: dict[str, Any] = {"rows": options.rows, "ratios": {}}
-    with tempfile.TemporaryDirectory() as state:
-        own = load_settings(None, [f"local.state={state}/aws", f"local.port={_free_port()}"])
-        with server.aimed_at(server.up(own)):
-            try:
-                measure(wanted, options.rows, result)
-            finally:
-                server.down(own)
+    with embedded_aws():
+        measure(wanted, options.rows, result)
     print(json.dumps(result, indent=2))
     if options.json:
         options.json.write_text(json.dumps(result, indent=2))
@@ -265,9 +263,22 @@ def measure(wanted: list[str], rows: int, result: dict[str, Any]) -> None:
     if "memory" in wanted:
         few, many = (in_child(count, 0, False)["peak_mb"] for count in (rows // 5, rows * 2))
         result["memory"] = {"few": few, "many": many}
-        result["ratios"]["worker_memory_of_ten_times_the_rows"] = round(many["worker"] / few["worker"], 2)
+        for kind in few:
+            result["ratios"][f"{kind}_memory_of_ten_times_the_rows"] = round(many[kind] / few[kind], 2)
     if {"batch", "latency"} & set(wanted):
         result |= small_batches(30, 1000)
+
+
+@contextmanager
+def embedded_aws() -> Iterator[None]:
+    """An embedded AWS of the benchmark's own, on a free port; within, clients find it."""
+    with tempfile.TemporaryDirectory() as state:
+        own = load_settings(None, [f"local.state={state}/aws", f"local.port={_free_port()}"])
+        with server.aimed_at(server.up(own)):
+            try:
+                yield
+            finally:
+                server.down(own)
 
 
 def _free_port() -> int:

@@ -1,0 +1,154 @@
+"""The ways to write a batch, side by side: `python benchmarks/ways.py [--json FILE] [--rows N] [--rounds N]`
+
+one_pass    what the job does: each task reads, parses and writes raw lines, Parquet and quarantine in the same pass,
+            and what is small is joined (docs/adr/0002, 0018)
+persist     the records in Spark's cache; then its text writer, its Parquet writer, its text writer for the rejected
+raw_first   Spark's text writer; then its files read back, parsed, and Spark's Parquet writer
+
+All three take the same replayed stream in one batch, with the same parser, into a folder of this machine. `persist` and
+`raw_first` leave out what only the job does: the ledger, the catalog, names that a replay repeats. Every ratio is of
+neighbours in one run. Talks to 127.0.0.1 only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+
+from benchmarks.replay_stream import ReplayStream  # noqa: E402
+from benchmarks.stream import cpu_seconds, drained, embedded_aws, job_settings, peaks  # noqa: E402
+
+WAYS = ("one_pass", "persist", "raw_first")
+
+
+def with_spark_writers(way: str, folder: Path) -> Callable[[Any, int], None]:
+    """A function for `foreachBatch` that writes a batch of `kinesis` records by Spark's own writers."""
+    from jobs.contract.table import load_contract
+    from jobs.transform.records import RecordParser
+
+    contract = load_contract("travel_times.yaml")
+    types = {name: kind for name, kind, _ in (*contract.table_columns, *contract.partition_columns)}
+    parsed_names = [name for name in types if name not in ("shard_id", "sequence_number", "arrival_time", "batch")]
+    schema = ", ".join(f"`{name}` {types[name]}" for name in parsed_names) + ", rejected string"
+
+    def parse(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        parser = RecordParser(contract)
+        for batch in batches:
+            found = parser.parse(batch["data"])
+            reasons: list[str | None] = [None] * batch.num_rows
+            for number, rejection in found.rejections.items():
+                reasons[number] = rejection.reason
+            columns = [found.columns[name] for name in parsed_names]
+            yield pa.record_batch([*columns, pa.array(reasons, pa.string())], [*parsed_names, "rejected"])
+
+    def write(rows: Any, number: int) -> None:
+        if way == "persist":
+            rows = rows.persist()
+        raw = folder / "raw" / str(number)
+        rows.selectExpr("cast(data as string)").write.option("compression", "gzip").text(str(raw))
+        if way == "raw_first":
+            rows = rows.sparkSession.read.text(str(raw)).selectExpr("cast(value as binary) as data")
+        parsed = rows.mapInArrow(parse, schema)
+        accepted = parsed.where("rejected is null").drop("rejected")
+        if way == "persist":  # rejected ones are looked for in the same cache
+            parsed.where("rejected is not null").selectExpr("rejected").write.mode("append").text(str(folder / "bad"))
+        accepted.write.mode("append").partitionBy(*contract.partition_by).option("compression", "zstd").parquet(
+            str(folder / "processed")
+        )
+        if way == "persist":
+            rows.unpersist()
+
+    return write
+
+
+def drained_by_spark(spark: Any, way: str, folder: Path) -> float:
+    """Seconds within batches of a drained query whose batches are written by Spark's writers."""
+    from jobs.source.connectors import native_options
+    from jobs.source.kinesis import KinesisDataSource
+
+    shutil.rmtree(folder, ignore_errors=True)
+    spark.dataSource.register(KinesisDataSource)
+    options = native_options(job_settings(str(folder))) | {"endingPosition": "LATEST"}
+    write, spent = with_spark_writers(way, folder), [0.0]
+
+    def timed(rows: Any, number: int) -> None:
+        begun = time.perf_counter()
+        write(rows, number)
+        spent[0] += time.perf_counter() - begun
+
+    rows = spark.readStream.format("kinesis").options(**options).load()
+    query = rows.writeStream.foreachBatch(timed).option("checkpointLocation", str(folder / "checkpoint")).start()
+    query.processAllAvailable()
+    query.stop()
+    return spent[0]
+
+
+def measure(way: str, rows: int, rounds: int) -> dict[str, Any]:
+    """In a process of its own, so that its peak memory is its own: once to warm up, then `rounds` times."""
+    from jobs.session import spark_session
+
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        stream = ReplayStream(folder / "stream", rows)
+        with stream as endpoint:
+            os.environ["AWS_ENDPOINT_URL_KINESIS"] = endpoint
+            spark = spark_session(job_settings(str(folder / "lake")), "benchmark", str(folder / "spark.log"))
+            seconds, cpu = [], []
+            for _ in range(rounds + 1):
+                before = cpu_seconds(stream.pid)
+                if way == "one_pass":
+                    seconds.append(drained(spark, folder / "lake")[1])
+                else:
+                    seconds.append(drained_by_spark(spark, way, folder / "lake"))
+                cpu.append(cpu_seconds(stream.pid) - before)
+            found = {
+                "seconds": round(statistics.median(seconds[1:]), 2),
+                "cpu_seconds": round(statistics.median(cpu[1:]), 2),
+                "peak_mb": peaks(stream.pid),
+            }
+            spark.stop()
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", type=Path, metavar="FILE")
+    parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--child", choices=WAYS, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.child:
+        print(json.dumps(measure(options.child, options.rows, options.rounds)))
+        return
+    result: dict[str, Any] = {"rows": options.rows}
+    with embedded_aws():
+        for way in WAYS:
+            command = [sys.executable, __file__, "--child", way]
+            command += ["--rows", str(options.rows), "--rounds", str(options.rounds)]
+            answer = subprocess.run(command, check=True, stdout=subprocess.PIPE, timeout=1800)
+            result[way] = json.loads(answer.stdout.splitlines()[-1])
+    result["ratios"] = {
+        f"{way}_over_one_pass": round(result[way]["seconds"] / result["one_pass"]["seconds"], 2) for way in WAYS[1:]
+    }
+    print(json.dumps(result, indent=2))
+    if options.json:
+        options.json.write_text(json.dumps(result, indent=2))
+
+
+if __name__ == "__main__":
+    main()
