@@ -27,11 +27,10 @@ from jobs.sink.lake import Lake
 from jobs.sink.ledger import LedgerEntry
 from jobs.sink.live_files import files_of
 from jobs.sink.quarantine import lines_of, record_bytes
-from jobs.sink.report import ShardRun, WrittenFile
+from jobs.sink.report import Order, ShardRun, WrittenFile, order_of
 
 _COLUMNS = ["batch", "shard_id", "sequence_number", "arrival_time"]
 _ROWS = 10_000
-Order = tuple[int, int]
 
 
 class Place(NamedTuple):
@@ -125,12 +124,6 @@ def _unmatched(lake: Lake, entry: LedgerEntry, file: WrittenFile, why: str) -> T
         f"line's sequence number, which processed and quarantine have, and a ledger entry of this release or a later. "
         f"Nothing was changed; choose a window without batch {entry.query}-{entry.batch}"
     )
-
-
-def order_of(sequence_number: str) -> Order:
-    """Where a record stands in its shard: `<number>`, or `<number>:<sub>` for one out of a KPL aggregate."""
-    number, _, sub = sequence_number.partition(":")
-    return int(number or -1), int(sub or 0)
 
 
 def _within(run: ShardRun, of_shard: list[Place], file: WrittenFile) -> list[Place]:

@@ -8,6 +8,7 @@ from typing import Literal
 
 import msgspec
 
+Order = tuple[int, int]
 Kind = Literal["raw", "processed", "processed_batch", "quarantine"]
 _COUNTS = ("read", "read_bytes", "raw", "processed", "quarantined", "rescued", "retries", "throttles")
 
@@ -48,16 +49,17 @@ class ShardRange(msgspec.Struct, omit_defaults=True):
 
     def extend(self, other: ShardRange) -> None:
         """Takes in another range of the same shard."""
-        self.first = min(self.first, other.first, key=place)
-        if place(other.last) > place(self.last):
+        self.first = min(self.first, other.first, key=order_of)
+        if order_of(other.last) > order_of(self.last):
             self.last, self.arrived = other.last, other.arrived
         self.records += other.records
 
 
-def place(sequence: str) -> tuple[int, int]:
-    """Where a record stands in its shard: `<number>`, or `<number>:<sub>` for one out of a KPL aggregate."""
-    number, _, sub = sequence.partition(":")
-    return int(number), int(sub or 0)
+def order_of(sequence_number: str) -> Order:
+    """Where a record stands in its shard: `<number>`, or `<number>:<sub>` for one out of a KPL aggregate; before all
+    others where it has none."""
+    number, _, sub = sequence_number.partition(":")
+    return int(number or -1), int(sub or 0)
 
 
 class Report(msgspec.Struct):
