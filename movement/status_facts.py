@@ -17,7 +17,7 @@ from jobs.sink.lake import lake_at
 from jobs.sink.ledger import Ledger, LedgerEntry
 from jobs.sink.ledger_reading import claims, last_read, newest_entries
 from jobs.sink.live_files import live_files
-from jobs.sink.report import place
+from jobs.sink.report import order_of
 from jobs.source.connectors import standing
 from movement.console import command
 
@@ -108,7 +108,7 @@ def positions(settings: Settings) -> dict[str, Any]:
     last: dict[str, str] = {}
     for each in ledgers:
         for shard, number in last_read(lake, each.query, each.entries).items():
-            last[shard] = max(last.get(shard, number), number, key=place)
+            last[shard] = max(last.get(shard, number), number, key=order_of)
     listed = standing(settings, last)
     # Not the shards without a record read: naming one would keep the source from reading what it descends from.
     kept = {each.shard: str(each.position) for each in listed if each.shard in last}
