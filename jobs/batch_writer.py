@@ -57,7 +57,6 @@ class BatchWriter:
         self._on_batch = on_batch
         self._records = records
         self._delta = delta
-        self._may_have_leftovers = claim.after_crash
         self._layouts = LayoutFile(lake, "processed")
         self._layout: Layout | None = None  # as the batch before this one found it
         self.in_hand = threading.Lock()
@@ -85,11 +84,11 @@ class BatchWriter:
             return
         started, clock = datetime.now(UTC), time.perf_counter()
         self._claim.hold()
-        if self._may_have_leftovers:
+        if self._claim.after_crash:
             leftovers = ledger.remove_leftovers(batch)
             if leftovers:
                 log.warning("batch %s-%d: deleted %d files of a run that died", query, batch, len(leftovers))
-            self._may_have_leftovers = False
+            self._claim.cleared()
         seconds = {"clear": time.perf_counter() - clock}
         clock = time.perf_counter()
         layout = self._layout or (self._layouts.read() if self._delta is None else Layout("processed"))

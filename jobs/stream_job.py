@@ -125,10 +125,9 @@ def _run_query(
         except StreamingQueryException as error:
             raise _explained(error, writer) from error
         finally:
-            _end(query, writer)
-    failure = query.exception()
-    if failure is not None and not stop.is_set():
-        raise _explained(failure, writer)
+            failure = _end(query, writer)
+    if failure is not None:
+        raise _explained(failure, writer) from failure
 
 
 @contextmanager
@@ -177,8 +176,12 @@ def _wait(query: StreamingQuery, stop: threading.Event, until_drained: bool) -> 
         raise died[0]
 
 
-def _end(query: StreamingQuery, writer: BatchWriter) -> None:
-    """Stops the query between two batches: waits for the one in hand and for its note in the checkpoint."""
+def _end(query: StreamingQuery, writer: BatchWriter) -> Exception | None:
+    """Stops the query between two batches: waits for the one in hand and for its note in the checkpoint.
+
+    Returns what batch or query had died of by then, whoever had asked for the stop. What Spark reports after our own
+    `query.stop()`, such as a batch that was not begun, is no failure.
+    """
     with writer.in_hand:
         deadline = time.monotonic() + _COMMIT_SECONDS
         while query.isActive and time.monotonic() < deadline:
@@ -186,12 +189,14 @@ def _end(query: StreamingQuery, writer: BatchWriter) -> None:
             if writer.last_batch < 0 or (progress is not None and int(progress["batchId"]) >= writer.last_batch):
                 break
             time.sleep(0.05)
+        failure: Exception | None = writer.error or query.exception()
         writer.ended = True
         if query.isActive:
             query.stop()
+    return failure
 
 
-def _explained(error: StreamingQueryException, writer: BatchWriter) -> MovementError:
+def _explained(error: Exception, writer: BatchWriter) -> MovementError:
     """What the query died of, in our words."""
     return writer.error if isinstance(writer.error, MovementError) else explained_failure(error, "the streaming query")
 

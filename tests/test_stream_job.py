@@ -274,6 +274,29 @@ def test_a_stop_ends_after_the_batch_in_hand(spark: SparkSession, tmp_path: Path
     assert result.read == len(raw_lines(settings)) == len(list(processed_rows(settings)))
 
 
+def test_a_batch_that_fails_while_the_job_is_being_stopped_is_a_failure_and_the_next_start_clears_it(
+    spark: SparkSession, lake_settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(lake_settings, (record(n=number) for number in range(5)))
+    stop = threading.Event()
+
+    def stopped_meanwhile(*_: Any, **__: Any) -> int:
+        stop.set()
+        raise TerminalError("register partitions: the executors are gone")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(GlueCatalog, "register", stopped_meanwhile)
+        with pytest.raises(TerminalError, match="the executors are gone"):
+            run(spark, lake_settings, stop=stop)
+    lake = lake_at(lake_settings.lake)
+    # As if another deployment had split the batch otherwise: a name that writing it again does not overwrite.
+    (path, _), *_ = lake.list("processed/")
+    assert lake.copy(path, path.replace("-0000", "-9999"))
+
+    assert drain(spark, lake_settings).processed == 5
+    assert _numbers(lake_settings) == list(range(5))
+
+
 def test_it_writes_to_a_folder_as_it_does_to_s3(spark: SparkSession, tmp_path: Path, embedded_aws: object) -> None:
     settings = make_lake(tmp_path, f"lake={tmp_path / 'lake'}")
     put(settings, [record(), b"nothing"])

@@ -34,7 +34,7 @@ LEASE_SECONDS = 60.0
 
 class ClaimEntry(msgspec.Struct, frozen=True):
     """Who holds a checkpoint. `machine` is where `pid` means something; `released`: None while the job runs, then
-    `clean` after an end between two batches or `failed` after an error."""
+    `clean` after an end between two batches, or `failed` after an error, and until what that left is cleared."""
 
     checkpoint: str
     owner: str
@@ -78,6 +78,7 @@ class Claim:
         # Whether the job before this one may have died within a batch, and left files of it behind. True too where
         # no claim tells of one before.
         self.after_crash = True
+        self._found_crash = False
 
     def __enter__(self) -> Claim:
         self._take()
@@ -90,10 +91,15 @@ class Claim:
         self._ended.set()
         self._thread.join()
         try:
-            self._swap(released="failed" if error else "clean")
+            self._swap(released="failed" if error or self._found_crash else "clean")
         except MovementError as failure:
             # The job's own end is what matters; the next start finds this process gone, or waits for the lease.
             log.warning("the claim on %s could not be released: %s", self._checkpoint, failure)
+
+    def cleared(self) -> None:
+        """What the job before this one may have left is gone. A job that ends before that hands its claim on as it
+        found it, so that the next one clears."""
+        self.after_crash = self._found_crash = False
 
     def hold(self) -> None:
         """Raises AlreadyRunningError where another job has taken over. Call before each step that others would see.
@@ -114,7 +120,7 @@ class Claim:
             entry = msgspec.json.decode(found, type=ClaimEntry)
             if entry.released is None:
                 self._wait_until_dead(found, entry)
-            self.after_crash = entry.released != "clean"
+            self.after_crash = self._found_crash = entry.released != "clean"
             if self._lake.replace(self._path, found, mine):
                 return self._taken(mine)
         raise self._lost("has just been started")

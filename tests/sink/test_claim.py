@@ -77,6 +77,18 @@ def test_after_an_error_the_next_job_starts_at_once_and_looks_for_leftovers(lake
         assert second.after_crash
 
 
+def test_a_job_that_ends_before_it_has_cleared_leaves_that_to_the_next(lake: Lake) -> None:
+    with pytest.raises(ZeroDivisionError), claim(lake):
+        _ = 1 / 0
+    with claim(lake):
+        pass
+    with claim(lake) as third:
+        assert third.after_crash
+        third.cleared()
+    with claim(lake) as last:
+        assert not last.after_crash
+
+
 def test_a_killed_job_of_this_machine_is_taken_over_at_once(folder_lake: FolderLake, tmp_path: Path) -> None:
     process = subprocess.Popen(
         [sys.executable, "-c", HOLDS, str(tmp_path / "lake"), CHECKPOINT], cwd=ROOT, stdout=subprocess.PIPE
