@@ -90,7 +90,7 @@ def run(
     if delta is not None:
         delta.ensure()
 
-    with Observer(settings.observe, settings.stream.name) as observer, Claim(lake, settings.checkpoint) as claim:
+    with Observer(settings.observe, settings.stream.name) as observer, Claim(lake, settings.checkpoint_name) as claim:
 
         def done(entry: LedgerEntry) -> None:
             result.add(entry)
