@@ -86,9 +86,6 @@ def run(
         check_format(lake, settings.sink.format)
     incoming = read_stream(spark, settings, until_drained=until_drained)
     catalog = GlueCatalog(client("glue"), settings.database, settings.lake)
-    catalog.ensure_tables(stream_tables(contract, settings.sink.format))
-    if delta is not None:
-        delta.ensure()
 
     with Observer(settings.observe, settings.stream.name) as observer, Claim(lake, settings.checkpoint_name) as claim:
 
@@ -97,7 +94,10 @@ def run(
             observer.batch(batch_figures(entry))
             on_batch(entry)
 
+        # With the claim: a second job, which is refused, must not have changed the running one's tables.
+        catalog.ensure_tables(stream_tables(contract, settings.sink.format))
         if delta is not None:
+            delta.ensure()
             caught_up = delta.catch_up_all()
             log.info("%d final batches were not in the Delta log, and are now", caught_up)
         writer = BatchWriter(settings, contract, lake, catalog, claim, done, incoming.records, delta)

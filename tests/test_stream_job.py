@@ -19,10 +19,11 @@ import pytest
 
 from jobs.catalog.glue import GlueCatalog, lake_tables
 from jobs.contract.aws import client
-from jobs.contract.errors import MovementError, TerminalError
+from jobs.contract.errors import AlreadyRunningError, MovementError, TerminalError
 from jobs.contract.partitions import parse_partition_path, partition_path
-from jobs.contract.settings import Settings
+from jobs.contract.settings import Settings, StreamJobSettings
 from jobs.contract.table import load_contract
+from jobs.sink.claim import Claim
 from jobs.sink.lake import lake_at
 from jobs.sink.ledger import Ledger
 from jobs.stream_job import StreamResult, run
@@ -295,6 +296,20 @@ def test_a_batch_that_fails_while_the_job_is_being_stopped_is_a_failure_and_the_
 
     assert drain(spark, lake_settings).processed == 5
     assert _numbers(lake_settings) == list(range(5))
+
+
+def test_a_second_job_on_the_checkpoint_is_refused_before_it_touches_the_catalog(
+    spark: SparkSession, lake_settings: Settings
+) -> None:
+    mine = lake_settings.model_copy(
+        update={"stream_job": StreamJobSettings(checkpoint=f"s3a{lake_settings.lake[2:]}/_ck/")}
+    )
+    with (
+        Claim(lake_at(lake_settings.lake), f"{lake_settings.lake}/_ck"),
+        pytest.raises(AlreadyRunningError, match="another job on the checkpoint"),
+    ):
+        drain(spark, mine)
+    assert client("glue").get_tables(DatabaseName=lake_settings.database)["TableList"] == []
 
 
 def test_it_writes_to_a_folder_as_it_does_to_s3(spark: SparkSession, tmp_path: Path, embedded_aws: object) -> None:
