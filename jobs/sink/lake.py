@@ -22,6 +22,7 @@ from botocore.exceptions import ClientError
 
 from jobs.contract.aws import client, error_code, explained
 from jobs.contract.errors import TransientError
+from jobs.contract.s3_object import read_object
 
 _DELETE_LIMIT = 1000  # keys in one DeleteObjects
 _CONFLICTS = 50
@@ -94,15 +95,14 @@ class S3Lake:
     def replace(self, path: str, expected: bytes, content: bytes) -> bool:
         with explained(f"read {self.uri}/{path}"):
             try:
-                found = self._s3.get_object(Bucket=self._bucket, Key=self._prefix + path)
-                standing: bytes = found["Body"].read()
+                standing, etag = read_object(self._s3, Bucket=self._bucket, Key=self._prefix + path)
             except ClientError as error:
                 if error_code(error) in ("NoSuchKey", "404"):
                     return False
                 raise
         if standing != expected:
             return standing == content
-        return self._put_if(path, content, IfMatch=found["ETag"])
+        return self._put_if(path, content, IfMatch=etag)
 
     def _put_if(self, path: str, content: bytes, **condition: str) -> bool:
         for _ in range(_CONFLICTS):
@@ -121,12 +121,11 @@ class S3Lake:
     def get(self, path: str) -> bytes | None:
         with explained(f"read {self.uri}/{path}"):
             try:
-                content: bytes = self._s3.get_object(Bucket=self._bucket, Key=self._prefix + path)["Body"].read()
+                return read_object(self._s3, Bucket=self._bucket, Key=self._prefix + path)[0]
             except ClientError as error:
                 if error_code(error) in ("NoSuchKey", "404"):
                     return None
                 raise
-        return content
 
     def list(self, prefix: str) -> Iterator[tuple[str, int]]:
         with explained(f"list {self.uri}/{prefix}"):
