@@ -16,7 +16,7 @@ import pyarrow as pa
 from pyspark.sql import DataFrame, SparkSession
 
 from jobs.catalog.glue import GlueCatalog
-from jobs.contract.errors import TerminalError, TransientError
+from jobs.contract.errors import MovementError, TerminalError, TooManyRejectedError, TransientError
 from jobs.contract.settings import Settings
 from jobs.contract.table import TableContract
 from jobs.sink.claim import Claim
@@ -24,7 +24,7 @@ from jobs.sink.delta_log import DeltaLog
 from jobs.sink.lake import Lake
 from jobs.sink.layout import Layout, LayoutFile
 from jobs.sink.ledger import TABLES, Ledger, LedgerEntry
-from jobs.sink.rejected_share import rejected_alarms
+from jobs.sink.rejected_share import RejectedShare
 from jobs.sink.report import Report, add_up
 from jobs.sink.settle import settle
 from jobs.sink.write_task import REPORT_SCHEMA, WriteTask
@@ -57,6 +57,7 @@ class BatchWriter:
         self._on_batch = on_batch
         self._records = records
         self._delta = delta
+        self._rejected = RejectedShare(settings.sink)
         self._layouts = LayoutFile(lake, "processed")
         self._layout: Layout | None = None  # as the batch before this one found it
         self.in_hand = threading.Lock()
@@ -103,7 +104,11 @@ class BatchWriter:
         )
         report = _written(rows, task)
         seconds["write"], clock = time.perf_counter() - clock, time.perf_counter()
-        alarms = rejected_alarms(report, self._settings.sink, f"{query}-{batch}")
+        try:
+            alarms = self._rejected.alarms(report, f"{query}-{batch}")
+        except TooManyRejectedError:
+            self._withdraw(report, f"{query}-{batch}")
+            raise
         for alarm in alarms:
             log.warning("%s", alarm)
         partitions = {table: report.partitions(table) for table in TABLES}
@@ -133,6 +138,15 @@ class BatchWriter:
         if self._delta is not None:
             self._delta.add(entry)
         self._on_batch(entry)
+
+    def _withdraw(self, report: Report, batch: str) -> None:
+        """Deletes the files of a batch that is refused: its partitions may be registered, and who reads them would
+        count rows that are not final until the next start, which may be days away."""
+        self._claim.hold()
+        try:
+            self._lake.delete(file.path for file in report.files)
+        except MovementError as error:
+            log.warning("batch %s: its files stay until the next start deletes them: %s", batch, error)
 
 
 def _written(rows: DataFrame, task: WriteTask) -> Report:

@@ -19,9 +19,10 @@ import pytest
 
 from jobs.catalog.glue import GlueCatalog, lake_tables
 from jobs.contract.aws import client
-from jobs.contract.errors import AlreadyRunningError, MovementError, TerminalError
+from jobs.contract.errors import AlreadyRunningError, MovementError, TerminalError, TooManyRejectedError
 from jobs.contract.partitions import parse_partition_path, partition_path
 from jobs.contract.settings import Settings, StreamJobSettings
+from jobs.contract.sink_settings import SinkSettings
 from jobs.contract.table import load_contract
 from jobs.sink.claim import Claim
 from jobs.sink.lake import lake_at
@@ -296,6 +297,25 @@ def test_a_batch_that_fails_while_the_job_is_being_stopped_is_a_failure_and_the_
 
     assert drain(spark, lake_settings).processed == 5
     assert _numbers(lake_settings) == list(range(5))
+
+
+def test_a_batch_that_is_refused_for_its_rejected_records_leaves_nothing_to_read_and_is_read_anew(
+    spark: SparkSession, lake_settings: Settings
+) -> None:
+    put(lake_settings, [record(n=0)])
+    drain(spark, lake_settings)
+    lake = lake_at(lake_settings.lake)
+    tables = ("raw/", "processed/", "quarantine/")
+    before = {path for table in tables for path, _ in lake.list(table)}
+    put(lake_settings, [*(record(n=number) for number in range(1, 60)), *[b"not json"] * 60])
+
+    with pytest.raises(TooManyRejectedError, match="60 of 119 records rejected"):
+        drain(spark, lake_settings.model_copy(update={"sink": SinkSettings(stop_when_exceeded=True)}))
+    assert {path for table in tables for path, _ in lake.list(table)} == before
+
+    result = drain(spark, lake_settings)
+    assert (result.processed, result.quarantined) == (59, 60)
+    assert _numbers(lake_settings) == list(range(60))
 
 
 def test_a_second_job_on_the_checkpoint_is_refused_before_it_touches_the_catalog(
