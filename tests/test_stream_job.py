@@ -170,11 +170,11 @@ def test_a_bad_record_ends_in_quarantine_with_its_bytes_and_the_rest_is_written(
 ) -> None:
     broken = b'{"City": "Paris", \xff\xfe'
     bad = [b"not JSON,\nat all", broken, record(**{"Date Range": "soon"})]
-    put(lake_settings, [record(), *bad, record(City="Boston")])
+    put(lake_settings, [record(), *bad, record(City="Boston", n=1)])
 
     result = drain(spark, lake_settings)
 
-    assert (result.raw, result.processed, result.quarantined) == (5, 2, 3)
+    assert (result.raw, result.processed, result.quarantined, result.rescued) == (5, 2, 3, 1)
     assert result.reasons == {"not_json": 1, "not_utf8": 1, "bad_date_range": 1}
     found = [json.loads(line) for line in raw_lines(lake_settings, "quarantine")]
     payloads = {

@@ -62,6 +62,7 @@ def test_batches_planning_and_idleness_are_told(
     batches = [line for line in lines if "RecordsRead" in line]
     assert sum(line["RecordsRead"] for line in batches) == 21
     assert sum(line["RecordsWritten"] for line in batches) == 20
+    assert sum(line["RecordsRescued"] for line in batches) == 20, "each has a field `n` that the contract does not name"
     assert [line["RecordsQuarantined"] for line in lines if line.get("Reason") == "not_json"] == [1]
     assert all(line["IteratorAgeMilliseconds"] >= 0 for line in batches)
     assert any(str(line.get("Shard", "")).startswith("shardId-") for line in lines)
