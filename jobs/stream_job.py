@@ -94,6 +94,7 @@ def run(
             observer.batch(batch_figures(entry))
             on_batch(entry)
 
+        lake.clear_drafts()
         # With the claim: a second job, which is refused, must not have changed the running one's tables.
         catalog.ensure_tables(stream_tables(contract, settings.sink.format))
         if delta is not None:

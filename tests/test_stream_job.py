@@ -27,6 +27,7 @@ from jobs.contract.table import load_contract
 from jobs.sink.claim import Claim
 from jobs.sink.lake import lake_at
 from jobs.sink.ledger import Ledger
+from jobs.sink.processes import signature
 from jobs.stream_job import StreamResult, run
 from producer.put_records import produce
 from tests.conftest import make_lake
@@ -335,8 +336,13 @@ def test_a_second_job_on_the_checkpoint_is_refused_before_it_touches_the_catalog
 def test_it_writes_to_a_folder_as_it_does_to_s3(spark: SparkSession, tmp_path: Path, embedded_aws: object) -> None:
     settings = make_lake(tmp_path, f"lake={tmp_path / 'lake'}")
     put(settings, [record(), b"nothing"])
+    killed = tmp_path / "lake" / "_drafts" / f"{signature().rpartition('.')[0]}.1-x"  # of a process that is no more
+    killed.parent.mkdir(parents=True)
+    killed.write_bytes(b"half")
 
     result = drain(spark, settings)
+
+    assert not killed.exists()
 
     assert (result.raw, result.processed, result.quarantined) == (2, 1, 1)
     assert len(list((tmp_path / "lake" / "processed").rglob("*.parquet"))) == 1

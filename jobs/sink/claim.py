@@ -14,17 +14,16 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-import socket
 import threading
 import time
 import uuid
-from pathlib import Path
 from types import TracebackType
 
 import msgspec
 
 from jobs.contract.errors import AlreadyRunningError, MovementError
 from jobs.sink.lake import Lake
+from jobs.sink.processes import machine, process_start
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +68,7 @@ class Claim:
         self._path = f"_claims/{hashlib.sha256(checkpoint.encode()).hexdigest()[:16]}.json"
         self._beat_seconds = beat_seconds
         self._lease_seconds = lease_seconds
-        self._entry = ClaimEntry(checkpoint, uuid.uuid4().hex, _machine(), os.getpid(), _process_start(os.getpid()), 0)
+        self._entry = ClaimEntry(checkpoint, uuid.uuid4().hex, machine(), os.getpid(), process_start(os.getpid()), 0)
         self._written = b""
         self._beaten = 0.0
         self._lock = threading.Lock()
@@ -130,8 +129,8 @@ class Claim:
 
     def _wait_until_dead(self, found: bytes, entry: ClaimEntry) -> None:
         """Returns once the claim's holder is surely gone."""
-        if entry.machine == _machine() and entry.machine:
-            if _process_start(entry.pid) == entry.process_start:
+        if entry.machine == machine() and entry.machine:
+            if process_start(entry.pid) == entry.process_start:
                 raise self._lost(f"runs as process {entry.pid} of this machine")
             return
         log.warning("the claim on %s is another machine's: watching it for %d s", self._checkpoint, self._lease_seconds)
@@ -169,24 +168,6 @@ def is_alive(entry: ClaimEntry) -> bool | None:
     """Whether the claim's holder runs; None where that cannot be told from here: it is another machine's."""
     if entry.released is not None:
         return False
-    if not entry.machine or entry.machine != _machine():
+    if not entry.machine or entry.machine != machine():
         return None
-    return _process_start(entry.pid) == entry.process_start
-
-
-def _machine() -> str:
-    """Where a process id means something: host, boot and pid namespace; empty where that cannot be told."""
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-        return f"{socket.gethostname()}/{boot}/{os.readlink('/proc/self/ns/pid')}"
-    except OSError:
-        return ""
-
-
-def _process_start(pid: int) -> str:
-    """When the process started, in the kernel's ticks since boot; empty where there is none (a zombie is none)."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
-    except OSError:
-        return ""
-    return "" if fields[0] in "ZX" else fields[19]
+    return process_start(entry.pid) == entry.process_start

@@ -13,6 +13,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
@@ -23,6 +24,7 @@ from botocore.exceptions import ClientError
 from jobs.contract.aws import client, error_code, explained
 from jobs.contract.errors import TransientError
 from jobs.contract.s3_object import read_object
+from jobs.sink.processes import is_gone, signature
 
 _DELETE_LIMIT = 1000  # keys in one DeleteObjects
 _CONFLICTS = 50
@@ -241,15 +243,18 @@ class FolderLake:
 
     def clear_drafts(self) -> None:
         for draft in (self._root / "_drafts").glob("*"):
-            # Another job may write to the same lake: what it holds now is young.
-            if draft.name != _LOCK and time.time() - draft.stat().st_mtime > _DRAFT_SECONDS:
-                draft.unlink(missing_ok=True)
+            if draft.name == _LOCK:
+                continue
+            # Another job may write to the same lake. Where its process cannot be looked for: what it holds is young.
+            with suppress(FileNotFoundError):  # moved to its place meanwhile
+                if is_gone(draft.name.rpartition("-")[0]) or time.time() - draft.stat().st_mtime > _DRAFT_SECONDS:
+                    draft.unlink()
 
     def _draft(self, content: BinaryIO) -> Path:
         """The content in a file beside the tables, synced, to be moved to its place in one step."""
         drafts = self._root / "_drafts"
         drafts.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=drafts, delete=False) as file:
+        with tempfile.NamedTemporaryFile(dir=drafts, prefix=f"{signature()}-", delete=False) as file:
             try:
                 shutil.copyfileobj(content, file, 1024 * 1024)
                 file.flush()

@@ -42,7 +42,7 @@ def standing(lake: Lake) -> dict[str, Any]:
 
 
 def of_another_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(claims, "_machine", lambda: "elsewhere/boot/pid")
+    monkeypatch.setattr(claims, "machine", lambda: "elsewhere/boot/pid")
 
 
 def test_a_second_job_is_told_of_the_first_and_changes_nothing(lake: Lake) -> None:
@@ -108,7 +108,7 @@ def test_a_process_id_that_was_given_anew_is_not_taken_for_the_dead_job(
     lake: Lake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patched:
-        patched.setattr(claims, "_process_start", lambda _pid: "1")
+        patched.setattr(claims, "process_start", lambda _pid: "1")
         dead = claim(lake)
         dead._take()
     with claim(lake, lease_seconds=1000) as mine:
