@@ -203,17 +203,25 @@ def test_a_job_started_again_goes_on_where_it_ended(spark: SparkSession, lake_se
 
 
 def test_a_new_checkpoint_on_an_old_lake_leaves_what_is_there(spark: SparkSession, lake_settings: Settings) -> None:
-    put(lake_settings, (record(n=number) for number in range(10)))
+    put(lake_settings, [*(record(n=number) for number in range(10)), b"not json"])
     drain(spark, lake_settings)
-    before = dict(lake_at(lake_settings.lake).list("processed/"))
+    lake = lake_at(lake_settings.lake)
+
+    def contents() -> dict[str, bytes | None]:
+        tables = ("raw/", "processed/", "quarantine/", "_ledger/")
+        return {path: lake.get(path) for table in tables for path, _ in lake.list(table)}
+
+    before = contents()
+    assert len({path.partition("/")[0] for path in before}) == 4
 
     again = lake_settings.model_copy(
         update={"stream_job": lake_settings.stream_job.model_copy(update={"checkpoint": f"{lake_settings.lake}/_new"})}
     )
     drain(spark, again)
 
-    after = dict(lake_at(lake_settings.lake).list("processed/"))
-    assert before.items() < after.items()
+    after = contents()
+    assert {path: after.get(path) for path in before} == before
+    assert len(after) == 2 * len(before)
     assert _numbers(lake_settings) == sorted([*range(10), *range(10)])
 
 
