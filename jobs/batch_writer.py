@@ -15,7 +15,7 @@ import pyarrow as pa
 from pyspark.sql import DataFrame, SparkSession
 
 from jobs.catalog.glue import GlueCatalog
-from jobs.contract.errors import TerminalError, TransientError
+from jobs.contract.errors import MovementError, TerminalError, TooManyRejectedError, TransientError
 from jobs.contract.settings import Settings
 from jobs.contract.table import TableContract
 from jobs.sink.claim import Claim
@@ -24,7 +24,8 @@ from jobs.sink.join import written
 from jobs.sink.lake import Lake
 from jobs.sink.layout import Layout, LayoutFile
 from jobs.sink.ledger import TABLES, Ledger, LedgerEntry
-from jobs.sink.rejected_share import rejected_alarms
+from jobs.sink.rejected_share import RejectedShare
+from jobs.sink.report import Report
 from jobs.sink.settle import settle
 from jobs.sink.write_task import WriteTask
 from jobs.transform.records import RecordParser
@@ -56,7 +57,7 @@ class BatchWriter:
         self._on_batch = on_batch
         self._records = records
         self._delta = delta
-        self._may_have_leftovers = claim.after_crash
+        self._rejected = RejectedShare(settings.sink)
         self._layouts = LayoutFile(lake, "processed")
         self._layout: Layout | None = None  # as the batch before this one found it
         self.in_hand = threading.Lock()
@@ -84,11 +85,11 @@ class BatchWriter:
             return
         started, clock = datetime.now(UTC), time.perf_counter()
         self._claim.hold()
-        if self._may_have_leftovers:
+        if self._claim.after_crash:
             leftovers = ledger.remove_leftovers(batch)
             if leftovers:
                 log.warning("batch %s-%d: deleted %d files of a run that died", query, batch, len(leftovers))
-            self._may_have_leftovers = False
+            self._claim.cleared()
         seconds = {"clear": time.perf_counter() - clock}
         clock = time.perf_counter()
         layout = self._layout or (self._layouts.read() if self._delta is None else Layout("processed"))
@@ -103,7 +104,11 @@ class BatchWriter:
         )
         report = written(rows, task)
         seconds["write"], clock = time.perf_counter() - clock, time.perf_counter()
-        alarms = rejected_alarms(report, self._settings.sink, f"{query}-{batch}")
+        try:
+            alarms = self._rejected.alarms(report, f"{query}-{batch}")
+        except TooManyRejectedError:
+            self._withdraw(report, f"{query}-{batch}")
+            raise
         for alarm in alarms:
             log.warning("%s", alarm)
         partitions = {table: report.partitions(table) for table in TABLES}
@@ -133,6 +138,15 @@ class BatchWriter:
         if self._delta is not None:
             self._delta.add(entry)
         self._on_batch(entry)
+
+    def _withdraw(self, report: Report, batch: str) -> None:
+        """Deletes the files of a batch that is refused: its partitions may be registered, and who reads them would
+        count rows that are not final until the next start, which may be days away."""
+        self._claim.hold()
+        try:
+            self._lake.delete(file.path for file in report.files)
+        except MovementError as error:
+            log.warning("batch %s: its files stay until the next start deletes them: %s", batch, error)
 
 
 def query_name(spark: SparkSession) -> str:

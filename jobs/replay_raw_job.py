@@ -113,7 +113,7 @@ def run(
             log.warning("rebuild %s was decided on and not ended: it goes on", plan.run)
             job.do(plan)
             result.continued += len(plan.entries)
-        chosen = [entry for entry in entries(lake) if start <= entry.finished_at < end]
+        chosen = entries(lake, start, end)
         if chosen:
             plan = job.plan(chosen, result)
             decide(lake, plan)

@@ -86,18 +86,19 @@ def run(
         check_format(lake, settings.sink.format)
     incoming = read_stream(spark, settings, until_drained=until_drained)
     catalog = GlueCatalog(client("glue"), settings.database, settings.lake)
-    catalog.ensure_tables(stream_tables(contract, settings.sink.format))
-    if delta is not None:
-        delta.ensure()
 
-    with Observer(settings.observe, settings.stream.name) as observer, Claim(lake, settings.checkpoint) as claim:
+    with Observer(settings.observe, settings.stream.name) as observer, Claim(lake, settings.checkpoint_name) as claim:
 
         def done(entry: LedgerEntry) -> None:
             result.add(entry)
             observer.batch(batch_figures(entry))
             on_batch(entry)
 
+        lake.clear_drafts()
+        # With the claim: a second job, which is refused, must not have changed the running one's tables.
+        catalog.ensure_tables(stream_tables(contract, settings.sink.format))
         if delta is not None:
+            delta.ensure()
             caught_up = delta.catch_up_all()
             log.info("%d final batches were not in the Delta log, and are now", caught_up)
         writer = BatchWriter(settings, contract, lake, catalog, claim, done, incoming.records, delta)
@@ -125,10 +126,9 @@ def _run_query(
         except StreamingQueryException as error:
             raise _explained(error, writer) from error
         finally:
-            _end(query, writer)
-    failure = query.exception()
-    if failure is not None and not stop.is_set():
-        raise _explained(failure, writer)
+            failure = _end(query, writer)
+    if failure is not None:
+        raise _explained(failure, writer) from failure
 
 
 @contextmanager
@@ -177,8 +177,12 @@ def _wait(query: StreamingQuery, stop: threading.Event, until_drained: bool) -> 
         raise died[0]
 
 
-def _end(query: StreamingQuery, writer: BatchWriter) -> None:
-    """Stops the query between two batches: waits for the one in hand and for its note in the checkpoint."""
+def _end(query: StreamingQuery, writer: BatchWriter) -> Exception | None:
+    """Stops the query between two batches: waits for the one in hand and for its note in the checkpoint.
+
+    Returns what batch or query had died of by then, whoever had asked for the stop. What Spark reports after our own
+    `query.stop()`, such as a batch that was not begun, is no failure.
+    """
     with writer.in_hand:
         deadline = time.monotonic() + _COMMIT_SECONDS
         while query.isActive and time.monotonic() < deadline:
@@ -186,12 +190,14 @@ def _end(query: StreamingQuery, writer: BatchWriter) -> None:
             if writer.last_batch < 0 or (progress is not None and int(progress["batchId"]) >= writer.last_batch):
                 break
             time.sleep(0.05)
+        failure: Exception | None = writer.error or query.exception()
         writer.ended = True
         if query.isActive:
             query.stop()
+    return failure
 
 
-def _explained(error: StreamingQueryException, writer: BatchWriter) -> MovementError:
+def _explained(error: Exception, writer: BatchWriter) -> MovementError:
     """What the query died of, in our words."""
     return writer.error if isinstance(writer.error, MovementError) else explained_failure(error, "the streaming query")
 

@@ -10,11 +10,15 @@ from jobs.sink.report import Report
 
 @dataclass
 class Totals:
-    """Records by fate, partitions written to, rejections by reason, seconds of the whole run."""
+    """Records by fate, partitions written to, rejections by reason, seconds of the whole run.
+
+    `rescued`: those of `processed` with fields that the contract does not name.
+    """
 
     read: int = 0
     processed: int = 0
     quarantined: int = 0
+    rescued: int = 0
     partitions: list[str] = field(default_factory=list)
     reasons: dict[str, int] = field(default_factory=dict)
     seconds: float = 0.0
@@ -24,6 +28,7 @@ class Totals:
         self.read += report.read
         self.processed += report.processed
         self.quarantined += report.quarantined
+        self.rescued += report.rescued
         self.partitions = sorted({*self.partitions, *partitions})
         for reason, count in report.reasons.items():
             self.reasons[reason] = self.reasons.get(reason, 0) + count

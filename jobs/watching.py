@@ -47,6 +47,7 @@ def batch_figures(entry: LedgerEntry) -> BatchFigures:
         bytes_written=sum(file.bytes for file in report.files),
         files=len(report.files),
         registered=entry.registered,
+        rescued=report.rescued,
         share_exceeded=bool(entry.alarms),
         retries=report.retries,
         throttles=report.throttles,

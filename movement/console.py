@@ -6,15 +6,34 @@ import json
 import os
 import shutil
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
+from rich.text import Text
+
+from jobs.contract.printable import printable
+
+
+class SafeConsole(Console):
+    """A console that shows text of records, which stands in paths and errors, without obeying it."""
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """Escaped before it is laid out, so that columns are wide enough."""
+        return super().render_str(printable(text), **options)
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """Whatever else comes by, such as a Text."""
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else Segment(printable(segment.text), segment.style)
+
 
 # Results go to standard output; progress, notices and errors to standard error.
-out = Console(highlight=False)
-err = Console(stderr=True, highlight=False)
+out = SafeConsole(highlight=False)
+err = SafeConsole(stderr=True, highlight=False)
 
 Config = Annotated[
     str | None,

@@ -47,7 +47,7 @@ def status(settings: Settings, newest: int) -> dict[str, Any]:
     lake = lake_at(settings.lake)
     entries: list[LedgerEntry] = []
     try:
-        held = [claim for claim in claims(lake) if claim.checkpoint == settings.checkpoint]
+        held = [claim for claim in claims(lake) if claim.checkpoint == settings.checkpoint_name]
         found["job"] = _job(held[0]) if held else None
         ledgers = [each for each in newest_entries(lake, newest) if each.entries[0].stream == settings.stream.name]
     except AwsAccessError as error:

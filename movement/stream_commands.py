@@ -126,9 +126,11 @@ class log_to_file:
         self._path = path
 
     def __enter__(self) -> None:
+        from jobs.observe.log_lines import TextLines
+
         self._path.parent.mkdir(parents=True, exist_ok=True)
         self._handler = logging.FileHandler(self._path)
-        self._handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        self._handler.setFormatter(TextLines())
         root = logging.getLogger()
         root.addHandler(self._handler)
         root.setLevel(logging.INFO)

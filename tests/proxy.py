@@ -71,8 +71,10 @@ class Proxy:
             connection.close()
 
     @staticmethod
-    def answer(request: BaseHTTPRequestHandler, answer: http.client.HTTPResponse, content: bytes) -> None:
-        """Passes the upstream's answer on."""
+    def answer(
+        request: BaseHTTPRequestHandler, answer: http.client.HTTPResponse, content: bytes, sent: int | None = None
+    ) -> None:
+        """Passes the upstream's answer on, or only the first `sent` bytes of what it says it is."""
         request.send_response(answer.status)
         for name, value in answer.getheaders():
             if name.lower() not in ("connection", "transfer-encoding", "content-length", "date", "server"):
@@ -81,7 +83,7 @@ class Proxy:
         if length is not None and answer.status not in (204, 304):
             request.send_header("Content-Length", length)
         request.end_headers()
-        request.wfile.write(content)
+        request.wfile.write(content[:sent])
 
     @staticmethod
     def _body(request: BaseHTTPRequestHandler) -> bytes:

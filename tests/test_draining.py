@@ -1,15 +1,17 @@
-"""How the streaming job waits for the stream's tip, without Spark."""
+"""How the streaming job waits for the stream's tip and ends its query, without Spark."""
 
 from __future__ import annotations
 
 import threading
+from types import SimpleNamespace
 from typing import cast
 
 import pytest
 from pyspark.errors import StreamingQueryException
 from pyspark.sql.streaming import StreamingQuery
 
-from jobs.stream_job import _wait
+from jobs.batch_writer import BatchWriter
+from jobs.stream_job import _end, _wait
 
 
 class DrainingQuery:
@@ -42,3 +44,39 @@ def test_a_wait_for_the_tip_ends_when_it_is_reached_or_a_stop_is_asked_for_or_th
     query.ended.set()
     with pytest.raises(StreamingQueryException, match="it died"):
         _wait(cast(StreamingQuery, query), stop, until_drained=True)
+
+
+class EndingQuery:
+    """What `_end` sees of a query, which has died of `died` before, and calls `after` a failure once it is stopped."""
+
+    lastProgress = None
+
+    def __init__(self, died: Exception | None = None, after: Exception | None = None) -> None:
+        self.died, self.after = died, after
+        self.isActive = died is None
+
+    def exception(self) -> Exception | None:
+        return self.died
+
+    def stop(self) -> None:
+        self.isActive, self.died = False, self.after
+
+
+@pytest.mark.parametrize(
+    ("query", "batch_error", "told"),
+    [
+        (EndingQuery(), None, None),
+        (EndingQuery(after=StreamingQueryException("batch 3 was not begun")), None, None),
+        (EndingQuery(died=StreamingQueryException("its checkpoint is gone")), None, "its checkpoint is gone"),
+        # Spark may take a moment to note that the query is dead.
+        (EndingQuery(), RuntimeError("the executors are gone"), "the executors are gone"),
+    ],
+)
+def test_what_died_before_it_was_stopped_is_a_failure_and_what_our_stop_cuts_off_is_none(
+    query: EndingQuery, batch_error: Exception | None, told: str | None
+) -> None:
+    writer = SimpleNamespace(in_hand=threading.Lock(), last_batch=-1, ended=False, error=batch_error)
+    failure = _end(cast(StreamingQuery, query), cast(BatchWriter, writer))
+    assert (failure and str(failure)) == told
+    assert writer.ended
+    assert not query.isActive

@@ -19,12 +19,15 @@ import pytest
 
 from jobs.catalog.glue import GlueCatalog, lake_tables
 from jobs.contract.aws import client
-from jobs.contract.errors import MovementError, TerminalError
+from jobs.contract.errors import AlreadyRunningError, MovementError, TerminalError, TooManyRejectedError
 from jobs.contract.partitions import parse_partition_path, partition_path
-from jobs.contract.settings import Settings
+from jobs.contract.settings import Settings, StreamJobSettings
+from jobs.contract.sink_settings import SinkSettings
 from jobs.contract.table import load_contract
+from jobs.sink.claim import Claim
 from jobs.sink.lake import lake_at
 from jobs.sink.ledger import Ledger, entries
+from jobs.sink.processes import signature
 from jobs.stream_job import StreamResult, run
 from producer.put_records import produce
 from tests.conftest import make_lake
@@ -168,11 +171,11 @@ def test_a_bad_record_ends_in_quarantine_with_its_bytes_and_the_rest_is_written(
 ) -> None:
     broken = b'{"City": "Paris", \xff\xfe'
     bad = [b"not JSON,\nat all", broken, record(**{"Date Range": "soon"})]
-    put(lake_settings, [record(), *bad, record(City="Boston")])
+    put(lake_settings, [record(), *bad, record(City="Boston", n=1)])
 
     result = drain(spark, lake_settings)
 
-    assert (result.raw, result.processed, result.quarantined) == (5, 2, 3)
+    assert (result.raw, result.processed, result.quarantined, result.rescued) == (5, 2, 3, 1)
     assert result.reasons == {"not_json": 1, "not_utf8": 1, "bad_date_range": 1}
     found = [json.loads(line) for line in raw_lines(lake_settings, "quarantine")]
     payloads = {
@@ -200,17 +203,25 @@ def test_a_job_started_again_goes_on_where_it_ended(spark: SparkSession, lake_se
 
 
 def test_a_new_checkpoint_on_an_old_lake_leaves_what_is_there(spark: SparkSession, lake_settings: Settings) -> None:
-    put(lake_settings, (record(n=number) for number in range(10)))
+    put(lake_settings, [*(record(n=number) for number in range(10)), b"not json"])
     drain(spark, lake_settings)
-    before = dict(lake_at(lake_settings.lake).list("processed/"))
+    lake = lake_at(lake_settings.lake)
+
+    def contents() -> dict[str, bytes | None]:
+        tables = ("raw/", "processed/", "quarantine/", "_ledger/")
+        return {path: lake.get(path) for table in tables for path, _ in lake.list(table)}
+
+    before = contents()
+    assert len({path.partition("/")[0] for path in before}) == 4
 
     again = lake_settings.model_copy(
         update={"stream_job": lake_settings.stream_job.model_copy(update={"checkpoint": f"{lake_settings.lake}/_new"})}
     )
     drain(spark, again)
 
-    after = dict(lake_at(lake_settings.lake).list("processed/"))
-    assert before.items() < after.items()
+    after = contents()
+    assert {path: after.get(path) for path in before} == before
+    assert len(after) == 2 * len(before)
     assert _numbers(lake_settings) == sorted([*range(10), *range(10)])
 
 
@@ -274,11 +285,72 @@ def test_a_stop_ends_after_the_batch_in_hand(spark: SparkSession, tmp_path: Path
     assert result.read == len(raw_lines(settings)) == len(list(processed_rows(settings)))
 
 
+def test_a_batch_that_fails_while_the_job_is_being_stopped_is_a_failure_and_the_next_start_clears_it(
+    spark: SparkSession, lake_settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(lake_settings, (record(n=number) for number in range(5)))
+    stop = threading.Event()
+
+    def stopped_meanwhile(*_: Any, **__: Any) -> int:
+        stop.set()
+        raise TerminalError("register partitions: the executors are gone")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(GlueCatalog, "register", stopped_meanwhile)
+        with pytest.raises(TerminalError, match="the executors are gone"):
+            run(spark, lake_settings, stop=stop)
+    lake = lake_at(lake_settings.lake)
+    # As if another deployment had split the batch otherwise: a name that writing it again does not overwrite.
+    (path, _), *_ = lake.list("processed/")
+    assert lake.copy(path, path.replace("-0000", "-9999"))
+
+    assert drain(spark, lake_settings).processed == 5
+    assert _numbers(lake_settings) == list(range(5))
+
+
+def test_a_batch_that_is_refused_for_its_rejected_records_leaves_nothing_to_read_and_is_read_anew(
+    spark: SparkSession, lake_settings: Settings
+) -> None:
+    put(lake_settings, [record(n=0)])
+    drain(spark, lake_settings)
+    lake = lake_at(lake_settings.lake)
+    tables = ("raw/", "processed/", "quarantine/")
+    before = {path for table in tables for path, _ in lake.list(table)}
+    put(lake_settings, [*(record(n=number) for number in range(1, 60)), *[b"not json"] * 60])
+
+    with pytest.raises(TooManyRejectedError, match="60 of 119 records rejected"):
+        drain(spark, lake_settings.model_copy(update={"sink": SinkSettings(stop_when_exceeded=True)}))
+    assert {path for table in tables for path, _ in lake.list(table)} == before
+
+    result = drain(spark, lake_settings)
+    assert (result.processed, result.quarantined) == (59, 60)
+    assert _numbers(lake_settings) == list(range(60))
+
+
+def test_a_second_job_on_the_checkpoint_is_refused_before_it_touches_the_catalog(
+    spark: SparkSession, lake_settings: Settings
+) -> None:
+    mine = lake_settings.model_copy(
+        update={"stream_job": StreamJobSettings(checkpoint=f"s3a{lake_settings.lake[2:]}/_ck/")}
+    )
+    with (
+        Claim(lake_at(lake_settings.lake), f"{lake_settings.lake}/_ck"),
+        pytest.raises(AlreadyRunningError, match="another job on the checkpoint"),
+    ):
+        drain(spark, mine)
+    assert client("glue").get_tables(DatabaseName=lake_settings.database)["TableList"] == []
+
+
 def test_it_writes_to_a_folder_as_it_does_to_s3(spark: SparkSession, tmp_path: Path, embedded_aws: object) -> None:
     settings = make_lake(tmp_path, f"lake={tmp_path / 'lake'}")
     put(settings, [record(), b"nothing"])
+    killed = tmp_path / "lake" / "_drafts" / f"{signature().rpartition('.')[0]}.1-x"  # of a process that is no more
+    killed.parent.mkdir(parents=True)
+    killed.write_bytes(b"half")
 
     result = drain(spark, settings)
+
+    assert not killed.exists()
 
     assert (result.raw, result.processed, result.quarantined) == (2, 1, 1)
     assert len(list((tmp_path / "lake" / "processed").rglob("*.parquet"))) == 1

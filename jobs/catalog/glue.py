@@ -16,7 +16,7 @@ from botocore.exceptions import ClientError
 
 from jobs.catalog.glue_tables import BATCH, EXISTS, MISSING, GlueTables, chunks, create
 from jobs.catalog.patience import Patience
-from jobs.contract.aws import error_code, explained
+from jobs.contract.aws import error_code
 from jobs.contract.faults import point
 from jobs.contract.partitions import NULL_PARTITION, parse_partition_path, partition_path
 from jobs.contract.table import ColumnType, TableContract
@@ -167,13 +167,8 @@ class GlueCatalog:
                 harmless=EXISTS,
             )
             if there:
-                found = self._patience.call(
-                    f"look up {len(there)} partitions of {self._database}.{table}",
-                    self._glue.batch_get_partition,
-                    **where,
-                    PartitionsToGet=[{"Values": list(values)} for values in there],
-                )
-                self._glue_tables.bring_partitions_up(self._shapes[table], found["Partitions"])
+                found = self._glue_tables.partitions(table, there)
+                self._glue_tables.bring_partitions_up(self._shapes[table], found)
             self._known.update((table, folder) for folder in chunk)
             point("catalog.registered")
         return len(new)
@@ -185,7 +180,8 @@ class GlueCatalog:
         """
         found = self._partition_input(self._tables[table], partition, location)
         names = {"DatabaseName": self._database, "TableName": table}
-        with explained(f"move partition {partition} of {self._database}.{table}"):
+
+        def move() -> None:
             try:
                 standing = self._glue.get_partition(**names, PartitionValues=found["Values"])["Partition"]
             except ClientError as error:
@@ -199,31 +195,32 @@ class GlueCatalog:
                 **names, PartitionValueList=found["Values"], PartitionInput={**kept, "StorageDescriptor": storage}
             )
 
+        self._patience.call(f"move partition {partition} of {self._database}.{table}", move)
+
     def locations(self, table: str) -> dict[str, str]:
         """Partition `city=…/start_date=…` → the location that the catalog names, as readers get it."""
-        names = [name for name, _, _ in self._tables[table].partitions]
-        with explained(f"list partitions of {self._database}.{table}"):
-            pages = self._glue.get_paginator("get_partitions").paginate(
-                DatabaseName=self._database, TableName=table, ExcludeColumnSchema=True
-            )
-            return {
-                partition_path(names, dict(zip(names, found["Values"], strict=True))): found["StorageDescriptor"][
-                    "Location"
-                ]
-                for page in pages
-                for found in page["Partitions"]
-            }
+        return {
+            partition_path([name for name, _, _ in self._tables[table].partitions], values): location
+            for values, location in self._listed(table)
+        }
 
     def partitions(self, table: str) -> list[dict[str, str]]:
         """The values of every partition of a table, by column."""
+        return [values for values, _ in self._listed(table)]
+
+    def _listed(self, table: str) -> list[tuple[dict[str, str], str]]:
+        """Every partition of a table: its values by column, and its location."""
         names = [name for name, _, _ in self._tables[table].partitions]
-        with explained(f"list partitions of {self._database}.{table}"):
-            pages = self._glue.get_paginator("get_partitions").paginate(
-                DatabaseName=self._database, TableName=table, ExcludeColumnSchema=True
-            )
+        pages = self._glue.get_paginator("get_partitions")
+
+        def listed() -> list[tuple[dict[str, str], str]]:
             return [
-                dict(zip(names, partition["Values"], strict=True)) for page in pages for partition in page["Partitions"]
+                (dict(zip(names, found["Values"], strict=True)), found["StorageDescriptor"]["Location"])
+                for page in pages.paginate(DatabaseName=self._database, TableName=table, ExcludeColumnSchema=True)
+                for found in page["Partitions"]
             ]
+
+        return self._patience.call(f"list partitions of {self._database}.{table}", listed)
 
     def _table_input(self, table: LakeTable) -> dict[str, Any]:
         return {

@@ -15,7 +15,7 @@ from botocore.exceptions import ClientError
 from jobs.catalog.evolution import BEHIND, evolved, evolved_partition, mismatch, refusal, table_input
 from jobs.catalog.patience import Patience, pauses
 from jobs.contract.aws import error_code
-from jobs.contract.errors import TerminalError
+from jobs.contract.errors import TerminalError, TransientError
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -55,6 +55,21 @@ class GlueTables:
                 lambda: create(self._glue.create_database, DatabaseInput={"Name": self._database}),
             )
         return {name: self._bring_up(shape, found[name]) for name, shape in wanted.items()}
+
+    def partitions(self, name: str, values: Iterable[Sequence[str]]) -> list[dict[str, Any]]:
+        """The partitions of these values, at most 100, as GetPartition gives them; one that is gone is left out."""
+        left, found = [{"Values": list(each)} for each in values], list[dict[str, Any]]()
+        what = f"look up {len(left)} partitions of {self._database}.{name}"
+
+        def look_up() -> None:
+            answer = self._glue.batch_get_partition(DatabaseName=self._database, TableName=name, PartitionsToGet=left)
+            found.extend(answer["Partitions"])
+            left[:] = answer.get("UnprocessedKeys", [])  # with a 200, so botocore does not ask again
+            if left:
+                raise TransientError(f"{what}: {len(left)} were left out, such as {left[0]['Values']}")
+
+        self._patience.call(what, look_up)
+        return found
 
     def bring_partitions_up(self, shape: dict[str, Any], found: Iterable[Mapping[str, Any]]) -> None:
         """Brings partitions, as GetPartition gives them, up to their table."""

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 from jobs.contract.aws import client, explained
 from jobs.contract.errors import ConfigurationError
+from jobs.contract.s3_object import read_object
 
 # A configuration is kilobytes; what is larger is another file.
 LARGEST = 1024 * 1024
@@ -25,8 +26,7 @@ def fetched(uri: str) -> Path:
     if not parts.netloc or not key or key.endswith("/"):
         raise ConfigurationError(f"'{uri}': allowed: s3://bucket/key")
     with explained(f"read {uri}"):
-        answer = client("s3").get_object(Bucket=parts.netloc, Key=key)
-        content = answer["Body"].read(LARGEST + 1)
+        content, _ = read_object(client("s3"), most=LARGEST + 1, Bucket=parts.netloc, Key=key)
     if len(content) > LARGEST:
         raise ConfigurationError(f"{uri}: larger than {LARGEST:,} bytes: not a configuration file")
     file = Path(tempfile.mkdtemp(prefix="movement-")) / Path(key).name

@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from jobs.contract.addresses import normal
 from jobs.contract.compact_settings import CompactSettings
 from jobs.contract.deploy_settings import S3_FOLDER, DeploySettings
 from jobs.contract.errors import ConfigurationError
@@ -222,6 +223,14 @@ class Settings(_Model):
     def checkpoint(self) -> str:
         """The checkpoint's folder, with the default filled in."""
         return self.stream_job.checkpoint or f"{self.lake}/_checkpoints/stream"
+
+    @property
+    def checkpoint_name(self) -> str:
+        """The same folder under its one name, however it was written: what jobs know each other by.
+
+        Not for Spark: a folder without a scheme is one of the cluster's own file system, which only Hadoop knows.
+        """
+        return normal(self.checkpoint)
 
 
 def load_settings(config: str | None = None, overrides: Iterable[str] = ()) -> Settings:

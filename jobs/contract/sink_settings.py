@@ -46,14 +46,15 @@ class SinkSettings(BaseModel):
         Field(
             ge=0,
             le=1,
-            description="A batch of 100 records or more with a greater share of rejected ones raises an alarm: in the "
-            "log, in its ledger entry and in the metrics",
+            description="A greater share of rejected records raises an alarm: in the log, in the batch's ledger entry "
+            "and in the metrics. Judged is a batch of 100 records or more, or smaller ones together once they have as "
+            "many",
         ),
     ] = 0.1
     stop_when_exceeded: Annotated[
         bool,
         Field(
-            description="Stop the job at such a batch instead of making it final: its records stay on the stream "
-            "until the contract or the limit is changed and the job is started again"
+            description="Stop the job at such a batch instead of making it final: its files are deleted, its records "
+            "stay on the stream until the contract or the limit is changed and the job is started again"
         ),
     ] = False

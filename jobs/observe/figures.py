@@ -17,6 +17,7 @@ class BatchFigures:
     stages            seconds by stage: clear, write, register
     ages              by shard: how long before `finished_at` its last record had arrived, in milliseconds
     registered        partitions sent to the catalog, new to this run
+    rescued           rows with fields that the contract does not name, kept in `rescued_data`
     share_exceeded    whether too many of its records were rejected (`sink.max_rejected_share`)
     retries           calls to Kinesis that were repeated; `throttles` those of them refused as too many
     """
@@ -33,6 +34,7 @@ class BatchFigures:
     bytes_written: int
     files: int
     registered: int
+    rescued: int = 0
     share_exceeded: bool = False
     retries: int = 0
     throttles: int = 0
@@ -58,6 +60,7 @@ class BatchFigures:
             "written": self.written,
             "quarantined": self.quarantined,
             "reasons": dict(self.reasons),
+            "rescued": self.rescued,
             "bytes_read": self.bytes_read,
             "bytes_written": self.bytes_written,
             "files": self.files,

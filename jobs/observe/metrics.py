@@ -34,6 +34,7 @@ def batch_metrics(batch: BatchFigures) -> list[Metric]:
         Metric("RecordsRead", "Count", batch.read),
         Metric("RecordsWritten", "Count", batch.written),
         Metric("RecordsQuarantined", "Count", batch.quarantined),
+        Metric("RecordsRescued", "Count", batch.rescued),
         Metric("RejectedShareExceeded", "Count", int(batch.share_exceeded)),
         Metric("BytesRead", "Bytes", batch.bytes_read),
         Metric("BytesWritten", "Bytes", batch.bytes_written),

@@ -62,11 +62,12 @@ class Observer:
     def batch(self, figures: BatchFigures) -> None:
         """A batch is final."""
         log.info(
-            "batch %s-%d: %d records, %d rejected, %.2f s",
+            "batch %s-%d: %d records, %d rejected, %d with unknown fields, %.2f s",
             figures.query,
             figures.batch,
             figures.read,
             figures.quarantined,
+            figures.rescued,
             figures.seconds,
             extra={"fields": figures.as_line()},
         )

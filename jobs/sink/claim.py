@@ -14,17 +14,16 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-import socket
 import threading
 import time
 import uuid
-from pathlib import Path
 from types import TracebackType
 
 import msgspec
 
 from jobs.contract.errors import AlreadyRunningError, MovementError
 from jobs.sink.lake import Lake
+from jobs.sink.processes import machine, process_start
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +33,7 @@ LEASE_SECONDS = 60.0
 
 class ClaimEntry(msgspec.Struct, frozen=True):
     """Who holds a checkpoint. `machine` is where `pid` means something; `released`: None while the job runs, then
-    `clean` after an end between two batches or `failed` after an error."""
+    `clean` after an end between two batches, or `failed` after an error, and until what that left is cleared."""
 
     checkpoint: str
     owner: str
@@ -69,7 +68,7 @@ class Claim:
         self._path = f"_claims/{hashlib.sha256(checkpoint.encode()).hexdigest()[:16]}.json"
         self._beat_seconds = beat_seconds
         self._lease_seconds = lease_seconds
-        self._entry = ClaimEntry(checkpoint, uuid.uuid4().hex, _machine(), os.getpid(), _process_start(os.getpid()), 0)
+        self._entry = ClaimEntry(checkpoint, uuid.uuid4().hex, machine(), os.getpid(), process_start(os.getpid()), 0)
         self._written = b""
         self._beaten = 0.0
         self._lock = threading.Lock()
@@ -78,6 +77,7 @@ class Claim:
         # Whether the job before this one may have died within a batch, and left files of it behind. True too where
         # no claim tells of one before.
         self.after_crash = True
+        self._found_crash = False
 
     def __enter__(self) -> Claim:
         self._take()
@@ -90,10 +90,15 @@ class Claim:
         self._ended.set()
         self._thread.join()
         try:
-            self._swap(released="failed" if error else "clean")
+            self._swap(released="failed" if error or self._found_crash else "clean")
         except MovementError as failure:
             # The job's own end is what matters; the next start finds this process gone, or waits for the lease.
             log.warning("the claim on %s could not be released: %s", self._checkpoint, failure)
+
+    def cleared(self) -> None:
+        """What the job before this one may have left is gone. A job that ends before that hands its claim on as it
+        found it, so that the next one clears."""
+        self.after_crash = self._found_crash = False
 
     def hold(self) -> None:
         """Raises AlreadyRunningError where another job has taken over. Call before each step that others would see.
@@ -114,7 +119,7 @@ class Claim:
             entry = msgspec.json.decode(found, type=ClaimEntry)
             if entry.released is None:
                 self._wait_until_dead(found, entry)
-            self.after_crash = entry.released != "clean"
+            self.after_crash = self._found_crash = entry.released != "clean"
             if self._lake.replace(self._path, found, mine):
                 return self._taken(mine)
         raise self._lost("has just been started")
@@ -124,8 +129,8 @@ class Claim:
 
     def _wait_until_dead(self, found: bytes, entry: ClaimEntry) -> None:
         """Returns once the claim's holder is surely gone."""
-        if entry.machine == _machine() and entry.machine:
-            if _process_start(entry.pid) == entry.process_start:
+        if entry.machine == machine() and entry.machine:
+            if process_start(entry.pid) == entry.process_start:
                 raise self._lost(f"runs as process {entry.pid} of this machine")
             return
         log.warning("the claim on %s is another machine's: watching it for %d s", self._checkpoint, self._lease_seconds)
@@ -163,24 +168,6 @@ def is_alive(entry: ClaimEntry) -> bool | None:
     """Whether the claim's holder runs; None where that cannot be told from here: it is another machine's."""
     if entry.released is not None:
         return False
-    if not entry.machine or entry.machine != _machine():
+    if not entry.machine or entry.machine != machine():
         return None
-    return _process_start(entry.pid) == entry.process_start
-
-
-def _machine() -> str:
-    """Where a process id means something: host, boot and pid namespace; empty where that cannot be told."""
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-        return f"{socket.gethostname()}/{boot}/{os.readlink('/proc/self/ns/pid')}"
-    except OSError:
-        return ""
-
-
-def _process_start(pid: int) -> str:
-    """When the process started, in the kernel's ticks since boot; empty where there is none (a zombie is none)."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
-    except OSError:
-        return ""
-    return "" if fields[0] in "ZX" else fields[19]
+    return process_start(entry.pid) == entry.process_start

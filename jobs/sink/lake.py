@@ -13,6 +13,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
@@ -22,6 +23,8 @@ from botocore.exceptions import ClientError
 
 from jobs.contract.aws import client, error_code, explained
 from jobs.contract.errors import TransientError
+from jobs.contract.s3_object import read_object
+from jobs.sink.processes import is_gone, signature
 
 _DELETE_LIMIT = 1000  # keys in one DeleteObjects
 _CONFLICTS = 50
@@ -94,15 +97,14 @@ class S3Lake:
     def replace(self, path: str, expected: bytes, content: bytes) -> bool:
         with explained(f"read {self.uri}/{path}"):
             try:
-                found = self._s3.get_object(Bucket=self._bucket, Key=self._prefix + path)
-                standing: bytes = found["Body"].read()
+                standing, etag = read_object(self._s3, Bucket=self._bucket, Key=self._prefix + path)
             except ClientError as error:
                 if error_code(error) in ("NoSuchKey", "404"):
                     return False
                 raise
         if standing != expected:
             return standing == content
-        return self._put_if(path, content, IfMatch=found["ETag"])
+        return self._put_if(path, content, IfMatch=etag)
 
     def _put_if(self, path: str, content: bytes, **condition: str) -> bool:
         for _ in range(_CONFLICTS):
@@ -121,12 +123,11 @@ class S3Lake:
     def get(self, path: str) -> bytes | None:
         with explained(f"read {self.uri}/{path}"):
             try:
-                content: bytes = self._s3.get_object(Bucket=self._bucket, Key=self._prefix + path)["Body"].read()
+                return read_object(self._s3, Bucket=self._bucket, Key=self._prefix + path)[0]
             except ClientError as error:
                 if error_code(error) in ("NoSuchKey", "404"):
                     return None
                 raise
-        return content
 
     def list(self, prefix: str) -> Iterator[tuple[str, int]]:
         with explained(f"list {self.uri}/{prefix}"):
@@ -242,15 +243,18 @@ class FolderLake:
 
     def clear_drafts(self) -> None:
         for draft in (self._root / "_drafts").glob("*"):
-            # Another job may write to the same lake: what it holds now is young.
-            if draft.name != _LOCK and time.time() - draft.stat().st_mtime > _DRAFT_SECONDS:
-                draft.unlink(missing_ok=True)
+            if draft.name == _LOCK:
+                continue
+            # Another job may write to the same lake. Where its process cannot be looked for: what it holds is young.
+            with suppress(FileNotFoundError):  # moved to its place meanwhile
+                if is_gone(draft.name.rpartition("-")[0]) or time.time() - draft.stat().st_mtime > _DRAFT_SECONDS:
+                    draft.unlink()
 
     def _draft(self, content: BinaryIO) -> Path:
         """The content in a file beside the tables, synced, to be moved to its place in one step."""
         drafts = self._root / "_drafts"
         drafts.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=drafts, delete=False) as file:
+        with tempfile.NamedTemporaryFile(dir=drafts, prefix=f"{signature()}-", delete=False) as file:
             try:
                 shutil.copyfileobj(content, file, 1024 * 1024)
                 file.flush()

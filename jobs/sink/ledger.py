@@ -77,12 +77,28 @@ def numbers(lake: Lake) -> dict[str, list[int]]:
     return found
 
 
-def entries(lake: Lake) -> list[LedgerEntry]:
-    """Every streaming batch that is final, of all queries, by the time of its end."""
+class _Ended(msgspec.Struct):
+    """Of an entry, what says whether it is wanted: the rest, which names every file, is skipped unread."""
+
+    finished_at: datetime
+
+
+def entries(lake: Lake, start: datetime | None = None, end: datetime | None = None) -> list[LedgerEntry]:
+    """Every streaming batch that is final and ended in [start, end), of all queries, by the time of its end.
+
+    Each entry is read; in memory are only those that are wanted.
+    """
+
+    def wanted(path: str) -> LedgerEntry | None:
+        content = lake.get(path) or b""
+        at = msgspec.json.decode(content, type=_Ended).finished_at
+        if (start is not None and at < start) or (end is not None and at >= end):
+            return None
+        return msgspec.json.decode(content, type=LedgerEntry)
+
     paths = [f"_ledger/{query}/{number}.json" for query, found in numbers(lake).items() for number in found]
     with ThreadPoolExecutor(_READERS) as readers:
-        contents = list(readers.map(lake.get, paths))
-    found = [msgspec.json.decode(content or b"", type=LedgerEntry) for content in contents]
+        found = [entry for entry in readers.map(wanted, paths) if entry is not None]
     return sorted(found, key=lambda entry: (entry.finished_at, entry.query, entry.batch))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError
 
 from jobs.catalog.glue import GlueCatalog, lake_tables
 from jobs.catalog.patience import ATTEMPTS
@@ -220,3 +221,60 @@ def test_a_lake_in_a_folder_is_a_file_location(glue: Calls) -> None:
     catalog = GlueCatalog(glue, "travel", "/data/lake")
     catalog.ensure_tables(TABLES)
     assert table(glue, "raw")["StorageDescriptor"]["Location"] == "file:///data/lake/raw/"
+
+
+def test_partitions_that_glue_leaves_out_of_an_answer_are_asked_for_again(
+    glue: Calls, catalog: GlueCatalog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hours = [f"ingest_date=2026-11-23/hour={hour:02}" for hour in range(3)]
+    catalog.register("raw", hours)
+    real, asked = glue.batch_get_partition, list[list[list[str]]]()
+
+    def one_at_a_time(**arguments: Any) -> dict[str, Any]:
+        first, *others = arguments["PartitionsToGet"]
+        asked.append([key["Values"] for key in (first, *others)])
+        answer: dict[str, Any] = real(**arguments | {"PartitionsToGet": [first]})
+        return answer | {"UnprocessedKeys": others}
+
+    monkeypatch.setattr(glue, "batch_get_partition", one_at_a_time, raising=False)
+    other = patient(glue)
+    other.ensure_tables(TABLES)
+    other.register("raw", hours)
+    assert [len(keys) for keys in asked] == [3, 2, 1]
+
+    def none_ever(**arguments: Any) -> dict[str, Any]:
+        return {"Partitions": [], "UnprocessedKeys": arguments["PartitionsToGet"]}
+
+    monkeypatch.setattr(glue, "batch_get_partition", none_ever, raising=False)
+    another = patient(glue)
+    another.ensure_tables(TABLES)
+    with pytest.raises(TerminalError, match=r"3 were left out, such as .*given up after 6 attempts"):
+        another.register("raw", hours)
+
+
+@pytest.mark.parametrize("operation", ["get_partition", "update_partition"])
+def test_a_partition_is_moved_although_glue_fails_a_few_times(
+    glue: Calls, catalog: GlueCatalog, operation: str
+) -> None:
+    catalog.register("processed", ["city=x/start_date=2016-09-03"])
+    glue.fail(operation, "InternalServiceException", times=ATTEMPTS - 1)
+    catalog.relocate("processed", "city=x/start_date=2016-09-03", "relocated/somewhere/")
+    assert catalog.locations("processed") == {"city=x/start_date=2016-09-03": f"{LAKE}/relocated/somewhere/"}
+
+
+def test_partitions_are_listed_although_glue_fails_a_few_times(
+    glue: Calls, catalog: GlueCatalog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    catalog.register("processed", ["city=x/start_date=2016-09-03"])
+    real, failures = glue.get_paginator("get_partitions"), [1] * (ATTEMPTS - 1)
+
+    class Failing:
+        def paginate(self, **arguments: Any) -> Any:
+            if failures:
+                failures.pop()
+                raise ClientError({"Error": {"Code": "ThrottlingException", "Message": "as told"}}, "GetPartitions")
+            return real.paginate(**arguments)
+
+    monkeypatch.setattr(glue, "get_paginator", lambda _: Failing(), raising=False)
+    assert list(catalog.locations("processed")) == ["city=x/start_date=2016-09-03"]
+    assert failures == []

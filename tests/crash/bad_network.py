@@ -12,7 +12,7 @@ from http.server import BaseHTTPRequestHandler
 
 from tests.proxy import Proxy
 
-KINDS = ("throttle", "error 500", "slow", "reset before", "reset after")
+KINDS = ("throttle", "error 500", "slow", "reset before", "reset after", "reset within")
 _S3_ERROR = "<?xml version='1.0' encoding='UTF-8'?><Error><Code>{code}</Code><Message>as told</Message></Error>"
 _JSON_THROTTLES = {"Kinesis": "ProvisionedThroughputExceededException", "AWSGlue": "ThrottlingException"}
 
@@ -20,8 +20,8 @@ _JSON_THROTTLES = {"Kinesis": "ProvisionedThroughputExceededException", "AWSGlue
 class BadNetwork(Proxy):
     """Forwards to `upstream`; of the requests `share` are throttled, fail, are slow or lose their connection.
 
-    `reset after` is the worst of them: the request is carried out and its answer is lost. `done` counts what was
-    done, by service and kind.
+    `reset after` is the worst of them: the request is carried out and its answer is lost. `reset within` loses half of
+    it. `done` counts what was done, by service and kind.
     """
 
     def __init__(self, upstream: str, share: float, seed: int = 1) -> None:
@@ -48,6 +48,9 @@ class BadNetwork(Proxy):
             time.sleep(1.5)
         answer, content = self.forward(request, body)
         if fault == "reset after":
+            return self._reset(request)
+        if fault == "reset within":
+            self.answer(request, answer, content, sent=len(content) // 2)
             return self._reset(request)
         return self.answer(request, answer, content)
 

@@ -32,8 +32,8 @@ from local import server
 MOMENT = datetime(2026, 11, 24, 1, 2, 3, 456000, tzinfo=UTC)
 BATCH = BatchFigures(
     stream="trips", query="abc", batch=7, finished_at=MOMENT, seconds=4.25, read=1000, written=970, quarantined=30,
-    bytes_read=415_000, bytes_written=90_000, files=12, registered=3, share_exceeded=False, retries=2, throttles=1,
-    stages={"clear": 0.01, "write": 4.0, "register": 0.2}, reasons={"not_json": 10, "missing_field": 20},
+    bytes_read=415_000, bytes_written=90_000, files=12, registered=3, rescued=40, share_exceeded=False, retries=2,
+    throttles=1, stages={"clear": 0.01, "write": 4.0, "register": 0.2}, reasons={"not_json": 10, "missing_field": 20},
     ages={"shardId-0": 5200, "shardId-1": 7100},
 )  # fmt: skip
 

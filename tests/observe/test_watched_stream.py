@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from jobs.contract.errors import MovementError
+from jobs.sink.ledger import LedgerEntry
 from jobs.stream_job import run
 from tests.conftest import make_lake
 from tests.test_stream_job import put, record
@@ -61,6 +62,7 @@ def test_batches_planning_and_idleness_are_told(
     batches = [line for line in lines if "RecordsRead" in line]
     assert sum(line["RecordsRead"] for line in batches) == 21
     assert sum(line["RecordsWritten"] for line in batches) == 20
+    assert sum(line["RecordsRescued"] for line in batches) == 20, "each has a field `n` that the contract does not name"
     assert [line["RecordsQuarantined"] for line in lines if line.get("Reason") == "not_json"] == [1]
     assert all(line["IteratorAgeMilliseconds"] >= 0 for line in batches)
     assert any(str(line.get("Shard", "")).startswith("shardId-") for line in lines)
@@ -71,6 +73,30 @@ def test_batches_planning_and_idleness_are_told(
 
 def _is_idle(line: dict[str, Any]) -> bool:
     return "Progress" in line and "RecordsRead" not in line and line["IteratorAgeMilliseconds"] == 0
+
+
+def test_too_many_rejected_records_are_told_in_ledger_and_metrics_and_the_job_goes_on(
+    spark: SparkSession, embedded_aws: object, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = make_lake(tmp_path, "observe.metrics=emf", "stream_job.trigger_seconds=0")
+    put(settings, [b"bad"] * 100)
+    stop, final = threading.Event(), list[LedgerEntry]()
+
+    def on_batch(entry: LedgerEntry) -> None:
+        final.append(entry)
+        if len(final) == 1:
+            put(settings, [record()])
+        else:
+            stop.set()
+
+    run(spark, settings, stop=stop, on_batch=on_batch)
+
+    (alarm,) = final[0].alarms
+    assert alarm.startswith(f"batch {final[0].query}-0: 100 of 100 records rejected (100.0%)")
+    assert final[1].alarms == []
+    assert [entry.report.processed for entry in final] == [0, 1]
+    lines = [line for line in metrics(capsys.readouterr().out) if "RejectedShareExceeded" in line]
+    assert [line["RejectedShareExceeded"] for line in lines] == [1, 0]
 
 
 def test_a_query_that_dies_is_a_failed_batch(

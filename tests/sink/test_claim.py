@@ -42,7 +42,7 @@ def standing(lake: Lake) -> dict[str, Any]:
 
 
 def of_another_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(claims, "_machine", lambda: "elsewhere/boot/pid")
+    monkeypatch.setattr(claims, "machine", lambda: "elsewhere/boot/pid")
 
 
 def test_a_second_job_is_told_of_the_first_and_changes_nothing(lake: Lake) -> None:
@@ -77,6 +77,18 @@ def test_after_an_error_the_next_job_starts_at_once_and_looks_for_leftovers(lake
         assert second.after_crash
 
 
+def test_a_job_that_ends_before_it_has_cleared_leaves_that_to_the_next(lake: Lake) -> None:
+    with pytest.raises(ZeroDivisionError), claim(lake):
+        _ = 1 / 0
+    with claim(lake):
+        pass
+    with claim(lake) as third:
+        assert third.after_crash
+        third.cleared()
+    with claim(lake) as last:
+        assert not last.after_crash
+
+
 def test_a_killed_job_of_this_machine_is_taken_over_at_once(folder_lake: FolderLake, tmp_path: Path) -> None:
     process = subprocess.Popen(
         [sys.executable, "-c", HOLDS, str(tmp_path / "lake"), CHECKPOINT], cwd=ROOT, stdout=subprocess.PIPE
@@ -96,7 +108,7 @@ def test_a_process_id_that_was_given_anew_is_not_taken_for_the_dead_job(
     lake: Lake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patched:
-        patched.setattr(claims, "_process_start", lambda _pid: "1")
+        patched.setattr(claims, "process_start", lambda _pid: "1")
         dead = claim(lake)
         dead._take()
     with claim(lake, lease_seconds=1000) as mine:

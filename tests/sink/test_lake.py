@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import io
 import os
+import subprocess
+import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,7 @@ from botocore.exceptions import ClientError
 
 from jobs.contract.errors import AwsAccessError, TransientError
 from jobs.sink.lake import FolderLake, Lake, S3Lake, lake_at
+from jobs.sink.processes import process_start
 
 ODD_FOLDERS = [
     "city=São Paulo",
@@ -214,6 +218,32 @@ def test_a_file_is_replaced_only_where_it_holds_what_was_expected(lake: Lake) ->
     assert lake.get("_claims/x.json") == b"two"
     assert lake.replace("_claims/x.json", b"one", b"two"), "sent again after a lost answer"
     assert not lake.replace("_claims/x.json", b"one", b"three")
+
+
+def test_a_killed_writers_draft_is_cleared_at_once_and_a_living_ones_never(
+    folder_lake: FolderLake, tmp_path: Path
+) -> None:
+    put(folder_lake, "raw/x")
+    mine = folder_lake._draft(io.BytesIO(b"half"))
+    writes = "import sys; from jobs.sink.lake import FolderLake; FolderLake(sys.argv[1]).put('raw/y', sys.stdin.buffer)"
+    with subprocess.Popen(
+        [sys.executable, "-c", writes, str(tmp_path / "lake")], cwd=Path(__file__).parents[2], stdin=subprocess.PIPE
+    ) as writer:
+        drafts = tmp_path / "lake/_drafts"
+        deadline = time.monotonic() + 60
+        while len(list(drafts.iterdir())) < 2 and time.monotonic() < deadline:
+            time.sleep(0.05)
+        folder_lake.clear_drafts()
+        (theirs,) = set(drafts.iterdir()) - {mine}
+        writer.kill()
+    os.utime(theirs)
+    # One whose process id was given anew.
+    again = theirs.with_name(mine.name.replace(f".{process_start(os.getpid())}-", ".1-"))
+    again.write_bytes(b"half")
+
+    folder_lake.clear_drafts()
+
+    assert list(drafts.iterdir()) == [mine]
 
 
 def test_only_drafts_that_nobody_can_be_writing_any_more_are_cleared(folder_lake: FolderLake, tmp_path: Path) -> None:

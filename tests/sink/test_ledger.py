@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import io
 import json
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
+import msgspec
 import pytest
 
 from jobs.contract.errors import AlreadyRunningError, BatchMismatchError
 from jobs.sink.lake import Lake
-from jobs.sink.ledger import Ledger, LedgerEntry, queries
+from jobs.sink.ledger import Ledger, LedgerEntry, entries, queries
 from jobs.sink.report import Report, ShardRange, WrittenFile
 
 NOW = datetime(2026, 11, 23, tzinfo=UTC)
@@ -140,6 +141,19 @@ def test_what_follows_is_asked_for_not_listed(lake: Lake, monkeypatch: pytest.Mo
 
     assert len(list(Ledger(lake, "abc").following(-1))) == 1
     assert sorted(asked) == [f"_ledger/abc/{number}.json" for number in range(3)]
+
+
+def test_of_the_entries_of_a_time_the_others_are_dropped_before_they_are_read_whole(lake: Lake) -> None:
+    for number in range(4):
+        ended = msgspec.structs.replace(entry(number), finished_at=NOW + timedelta(hours=number))
+        Ledger(lake, "abc").commit(ended)
+    # Nothing but its end can be read of this one.
+    lake.put("_ledger/old/0.json", io.BytesIO(b'{"report": "long", "finished_at": "2025-01-01T00:00:00Z"}'))
+
+    found = entries(lake, NOW + timedelta(hours=1), NOW + timedelta(hours=3))
+
+    assert [each.batch for each in found] == [1, 2], "the start is within, the end is not"
+    assert found[0].report == entry(1).report
 
 
 def test_the_queries_are_those_with_a_ledger_and_the_batch_path_is_none(lake: Lake) -> None:
