@@ -76,13 +76,16 @@ def test_a_hostile_city_does_nothing_to_a_terminal() -> None:
 def test_an_error_of_a_command_is_shown_without_being_obeyed(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
+    # Without half characters: pytest's own report of a log that holds one cannot travel between its processes.
+    folder, shown = FOLDER.replace("\ud800", ""), SHOWN.replace(r"\ud800", "")
+
     def fails() -> None:
         with log_to_file(tmp_path / "log"):
-            logging.getLogger("jobs").error("%s", FOLDER)
-        raise TransientError(f"delete {FOLDER}")
+            logging.getLogger("jobs").error("%s", folder)
+        raise TransientError(f"delete {folder}")
 
     monkeypatch.setattr(cli, "app", fails)
     with pytest.raises(SystemExit):
         cli.main()
-    assert capsys.readouterr().err == f"error: delete {SHOWN}\n"
-    assert SHOWN in (tmp_path / "log").read_text(encoding="utf-8")
+    assert capsys.readouterr().err == f"error: delete {shown}\n"
+    assert shown in (tmp_path / "log").read_text(encoding="utf-8")
