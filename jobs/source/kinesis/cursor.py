@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from jobs.source.kinesis.position import Position
 
@@ -40,6 +40,7 @@ class Density:
 class Cursor:
     """Where the planner stands in one shard.
 
+    look       how many records the next search asks for first: where little comes, one call then sees all of it
     iterator   reads on right behind `position`; None: to be opened
     verified   the position was seen to be in the stream, by this process
     arrival    when the position's record arrived, in seconds since 1970; 0: unknown
@@ -48,6 +49,7 @@ class Cursor:
 
     shard_id: str
     position: Position
+    look: int = field(default=10, kw_only=True)
     iterator: str | None = None
     verified: bool = False
     arrival: float = 0.0

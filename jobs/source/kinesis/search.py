@@ -29,6 +29,7 @@ class Search:
         self.cursor = cursor
         self.page_limit = page_limit
         self.exhaustive = exhaustive
+        self.look = 1
         self.best: Head | None = None
         self.limit: Head | None = None
         self.iterator: str | None = None
@@ -74,22 +75,22 @@ class Search:
     def _open(self) -> tuple[str, int]:
         start = self.cursor
         if start.iterator is not None:
-            return start.iterator, 1
+            return start.iterator, self.look
         if start.position.is_record and not self.verified:
             # At the record, not after it: its presence proves that nothing behind it has been trimmed.
             try:
-                return self._client.iterator(start.shard_id, start.position, inclusive=True), 2
+                return self._client.iterator(start.shard_id, start.position, inclusive=True), self.look + 1
             except PositionGoneError:
                 self._gone = self.verified = True
-                return self._client.iterator(start.shard_id, TRIM_HORIZON), 2
+                return self._client.iterator(start.shard_id, TRIM_HORIZON), self.look + 1
         try:
-            limit = 1 if start.position.moment is None else _NEAR_LIMIT
+            limit = self.look if start.position.moment is None else _NEAR_LIMIT
             return self._client.iterator(start.shard_id, start.position), limit
         except PositionGoneError:
             if not start.position.is_record:
                 raise
             self._gone = True
-            return self._client.iterator(start.shard_id, TRIM_HORIZON), 1
+            return self._client.iterator(start.shard_id, TRIM_HORIZON), self.look
 
     def _check(self, page: Page[Head]) -> None:
         """On the first records: is the position's own among them?"""
@@ -151,6 +152,11 @@ class Search:
             return None
         page = self.heads(iterator, 1)
         return page if page.records else None
+
+    @property
+    def arrival(self) -> float:
+        """When `best` arrived."""
+        return self.best.arrival if self.best is not None else 0.0
 
     @property
     def settled(self) -> bool:

@@ -3,9 +3,10 @@
 `planner` asks for each shard; the answer is always a real record's sequence number, or the shard's end, so the
 range it closes is exact and a replay reads the same records.
 
-One GetRecords(Limit=1) after the position tells whether anything is new, and how far behind that is. If a lot
-is, an AT_TIMESTAMP iterator one second back (then 10, 100, …, then bisection; whole seconds) lands near the tip
-at a few small calls, where paging through the backlog would read everything twice.
+One small GetRecords after the position tells whether anything is new, and how far behind that is. It asks for one
+record; where little came the last time, for twice as many, so that a trickle costs one call. If more is new, an
+AT_TIMESTAMP iterator at this second's begin (then 1, 10, 100, … back, then bisection; whole seconds) lands near the
+tip: of a steady stream at most its last second is read twice, half of one on average.
 """
 
 from __future__ import annotations
@@ -21,6 +22,9 @@ from jobs.source.kinesis.search import Search
 
 # A range of so many records is small: it may share a Spark task.
 _WEIGHED_RECORDS = 1000
+# The most that a search asks for first.
+_LOOK_RECORDS = 500
+_LOOK_BYTES = 64 * 1024
 
 
 class Tips:
@@ -37,9 +41,10 @@ class Tips:
         An iterator that has expired is opened again, once.
         """
         try:
-            return self._search(cursor, cap, exhaustive)
+            found = self._search(cursor, cap, exhaustive)
         except ExpiredIteratorError:
-            return self._search(replace(cursor, iterator=None), cap, exhaustive)
+            found = self._search(replace(cursor, iterator=None), cap, exhaustive)
+        return replace(found, cursor=replace(found.cursor, look=_next_look(found, cursor.look)))
 
     def weigh(self, cursor: Cursor, end: Position) -> Found | None:
         """What lies between the cursor and an end that is known, if one small page holds it all; else None."""
@@ -58,6 +63,8 @@ class Tips:
 
     def _search(self, cursor: Cursor, cap: Cap, exhaustive: bool) -> Found:
         search = Search(self._client, self._pace, cursor, self._page_limit, exhaustive)
+        # What is counted up to a cap is counted from the first record on.
+        search.look = 1 if cap.is_set else cursor.look
         if not cap.exact and capped.extrapolate(search, cap):
             return search.found()
         first = search.first()
@@ -70,6 +77,13 @@ class Tips:
         if cap.records or cap.bytes:
             capped.count(search, cap)
         elif search.limit is None:
-            nearing.jump(search, first)
-            nearing.scan(search)
+            nearing.approach(search, first)
         return search.found()
+
+
+def _next_look(found: Found, before: int) -> int:
+    """Twice what was found, if that is little; a shard that brings more is looked at for one record, then landed in."""
+    if not found.records:
+        return before
+    little = 2 * found.records <= _LOOK_RECORDS and 2 * found.bytes <= _LOOK_BYTES
+    return 2 * found.records if little else 1
