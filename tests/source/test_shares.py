@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 
 from jobs.source.kinesis.client import Head, Page
-from tests.source.scripted import ScriptedStream
+from jobs.source.kinesis.cursor import Cap
+from jobs.source.kinesis.options import KinesisOptions
+from jobs.source.kinesis.pace import Pace
+from jobs.source.kinesis.planner import Planner
+from jobs.source.kinesis.position import TRIM_HORIZON, after
+from jobs.source.kinesis.ranges import ShardRange
+from tests.source.scripted import ScriptedClient, ScriptedStream
 from tests.source.test_planning import put, query
+from tests.source.test_reading import reader, values
 
 SHARD = "shardId-000000000000"
 
@@ -90,3 +98,90 @@ def test_what_a_batch_holds_is_estimated_by_the_rate_near_the_tip() -> None:
 @pytest.mark.parametrize("rate", [4, 100])
 def test_where_the_server_does_not_say_how_far_it_is_behind_the_tip_takes_few_calls_too(rate: int) -> None:
     assert steady(trigger=5, rate=rate, silent=True).calls <= 3 * 7
+
+
+# Calls
+
+
+def test_the_planner_makes_at_most_three_calls_in_any_second_and_two_in_the_long_run() -> None:
+    now, calls = [100.0], []
+
+    def sleep(seconds: float) -> None:
+        now[0] += seconds
+
+    pace = Pace(2.0, clock=lambda: now[0], sleep=sleep)
+    for pause in [0.0] * 12 + [30.0] + [0.0] * 5 + [0.7, 0.1, 0.0, 0.0, 0.3, 0.0, 0.0]:
+        now[0] += pause
+        pace.wait("shard")
+        calls.append(now[0])
+    assert max(sum(1 for call in calls if begin <= call < begin + 1) for begin in calls) == 3
+    assert calls[2] == calls[0], "a trigger's first three calls need not wait"
+    assert calls[11] - calls[0] >= (12 - 3) / 2.0
+
+
+def test_each_shard_has_a_pace_of_its_own_and_the_option_sets_it() -> None:
+    waited: list[float] = []
+    pace = Pace(1000.0, clock=lambda: 0.0, sleep=waited.append)
+    for _ in range(500):
+        pace.wait("a")
+    slow = Pace(0.5, clock=lambda: 0.0, sleep=waited.append)
+    slow.wait("a")
+    slow.wait("b")
+    assert waited == []
+    slow.wait("a")
+    slow.wait("a")
+    assert waited == [2.0]
+
+
+def test_a_planner_keeps_to_its_pace() -> None:
+    stream = ScriptedStream(1)
+    put(stream, 20_000, every=0.1)
+    client = ScriptedClient(stream)
+    times: list[float] = []
+    client.after_call = lambda name: times.append(stream.now) if name == SHARD else None
+    options = KinesisOptions(stream="s", initial="TRIM_HORIZON", max_records=9_000, records_per_call=1_000)
+
+    def sleep(seconds: float) -> None:
+        stream.now += seconds
+
+    planner = Planner(options, client, clock=lambda: stream.now, pace=Pace(2.0, clock=lambda: stream.now, sleep=sleep))
+    planner.latest(options.initial_offset, cap=Cap(records=9_000))
+    planner.close()
+    assert len(times) >= 9
+    assert max(sum(1 for call in times if begin <= call < begin + 1) for begin in times) == 3
+
+
+class Sparse(ScriptedClient):
+    """A shard whose first answers are empty although records are ahead, as AWS gives them in a sparse stretch."""
+
+    empty = 40
+
+    def _get(self, iterator: str, limit: int) -> Any:
+        if self.calls.get(SHARD, 0) < self.empty:
+            self._called(SHARD)
+            return [], self._open(SHARD, self._iterators[iterator].after), 5000, False
+        return super()._get(iterator, limit)
+
+
+@pytest.mark.parametrize("prefetch", [False, True])
+def test_a_reader_makes_at_most_four_calls_a_second_where_answers_are_empty(prefetch: bool) -> None:
+    stream = ScriptedStream(1)
+    wanted = put(stream, 30)
+    client = Sparse(stream)
+    times: list[float] = []
+    client.after_call = lambda name: times.append(stream.now) if name == SHARD else None
+    last = stream.shards[SHARD].records[-1]
+    part = ShardRange(SHARD, TRIM_HORIZON, after(str(last.number)))
+    assert values(reader(client, prefetch=prefetch).read(part)) == wanted
+    assert len(times) == 41
+    assert max(sum(1 for call in times if begin <= call < begin + 1) for begin in times) <= 4
+
+
+def test_a_reader_does_not_wait_where_pages_hold_records() -> None:
+    stream = ScriptedStream(1)
+    wanted = put(stream, 300)
+    begin = stream.now
+    last = stream.shards[SHARD].records[-1]
+    part = ShardRange(SHARD, TRIM_HORIZON, after(str(last.number)))
+    assert values(reader(ScriptedClient(stream), records_per_call=7).read(part)) == wanted
+    assert stream.now == begin

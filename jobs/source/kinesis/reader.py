@@ -37,6 +37,7 @@ SCHEMA = pa.schema(
 )
 # Empty, caught-up answers in a row that are believed when the range's end has not been seen.
 _BELIEVED = 3
+# After an empty answer: so a reader makes at most four of the five calls a second that a shard allows.
 _PAUSE_SECONDS = 0.25
 # A call asks for at least so many records: a shard gives five answers a second, however small.
 _FEWEST = 250
@@ -214,7 +215,6 @@ class _Reading:
 
     def take(self, page: Page[Record]) -> Sequence[Record]:
         """What of the page belongs to the range; moves on, and sets `done` at the range's end."""
-        self.pause = False
         if not self._checked and page.records:
             if page.records[0].sequence_number != self._part.start.sequence:
                 self._lost(page.records[0].approximate_arrival_timestamp)
@@ -225,6 +225,9 @@ class _Reading:
             self._quiet = 0
         self._iterator = page.next_iterator
         self._settle(page)
+        # Caught up at the end of a closed shard, `_BELIEVED` calls end the range: they need no spreading.
+        ends = self._part.end == SHARD_END and page.millis_behind == 0
+        self.pause = not page.records and not self.done and not ends
         self._limit = self._rest(page)
         return wanted
 
@@ -273,7 +276,6 @@ class _Reading:
             self._end_is_missing()
         elif not page.records and page.millis_behind == 0:
             self._quiet += 1
-            self.pause = True
             if self._quiet >= _BELIEVED:
                 self._end_is_missing()
 
