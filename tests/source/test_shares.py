@@ -13,9 +13,9 @@ from jobs.source.kinesis.cursor import Cap
 from jobs.source.kinesis.options import KinesisOptions
 from jobs.source.kinesis.pace import Pace
 from jobs.source.kinesis.planner import Planner
-from jobs.source.kinesis.position import TRIM_HORIZON, after
+from jobs.source.kinesis.position import TRIM_HORIZON, after, at_timestamp
 from jobs.source.kinesis.ranges import ShardRange
-from tests.source.scripted import ScriptedClient, ScriptedStream
+from tests.source.scripted import ScriptedClient, ScriptedStream, as_time
 from tests.source.test_planning import put, query
 from tests.source.test_reading import reader, values
 
@@ -185,3 +185,90 @@ def test_a_reader_does_not_wait_where_pages_hold_records() -> None:
     part = ShardRange(SHARD, TRIM_HORIZON, after(str(last.number)))
     assert values(reader(ScriptedClient(stream), records_per_call=7).read(part)) == wanted
     assert stream.now == begin
+
+
+# A batch's cap
+
+
+def loaded(shards: int, *, records: int, others: int = 0) -> ScriptedStream:
+    """One shard with a backlog, and `others` records in each of the others."""
+    stream = ScriptedStream(shards)
+    for shard in list(stream.shards):
+        for number in range(records if shard == SHARD else others):
+            stream.put("x", f"{shard}-{number:06}", shard)
+    stream.now += 100
+    return stream
+
+
+@pytest.mark.parametrize("exact", [False, True])
+@pytest.mark.parametrize("others", [0, 1, 6])
+def test_shards_that_have_little_leave_the_cap_to_those_that_have_more(others: int, exact: bool) -> None:
+    spark = query(loaded(20, records=3000, others=others), max_records=1000, exact_caps=exact)
+    spark.drain()
+    sizes = [len(rows) for rows in spark.rows.values()]
+    assert sum(sizes) == 3000 + 19 * others
+    assert min(sizes[:3]) >= 900
+    assert max(sizes) <= 1000 or not exact
+
+
+def test_one_loaded_shard_among_a_hundred_fills_the_batches_alone() -> None:
+    spark = query(loaded(100, records=5000), max_records=1000)
+    spark.drain()
+    assert [len(rows) for rows in spark.rows.values()] == [1000] * 5
+
+
+def test_an_idle_shard_costs_one_call_a_trigger_while_another_is_drained() -> None:
+    stream = loaded(3, records=5000)
+    spark = query(stream, max_records=1000)
+    while spark.step():
+        stream.now += 5
+    assert {spark.client.calls[f"shardId-00000000000{shard}"] for shard in (1, 2)} == {len(spark.offsets) + 1}
+
+
+@pytest.mark.parametrize("cap", [{"max_records": 50}, {"max_bytes": 900}, {"max_records": 70, "max_bytes": 900}])
+def test_exact_caps_hold_in_sum_over_unevenly_loaded_shards(cap: dict[str, int]) -> None:
+    stream = ScriptedStream(8)
+    for place, shard in enumerate(stream.shards):
+        for number in range(3**place % 200):
+            stream.put("x", f"{shard[-3:]}-{number:06}", shard)
+            stream.now += 0.05
+    spark = query(stream, exact_caps=True, **cap)
+    spark.drain()
+    batches = list(spark.rows.values())
+    assert sum(len(rows) for rows in batches) == sum(3**place % 200 for place in range(8))
+    assert max(len(rows) for rows in batches) <= cap.get("max_records", 10**9)
+    assert max(sum(len(value) for _, _, value in rows) for rows in batches) <= cap.get("max_bytes", 10**9)
+
+
+def test_an_exact_cap_holds_for_the_batch_that_starts_at_a_time() -> None:
+    stream = ScriptedStream(1)
+    wanted = put(stream, 100)
+    spark = query(stream, initial=str(at_timestamp(as_time(stream.now - 3600))), max_records=30, exact_caps=True)
+    spark.drain()
+    assert spark.values == wanted
+    assert [len(rows) for rows in spark.rows.values()] == [30, 30, 30, 10]
+
+
+@pytest.mark.parametrize("silent", [False, True])
+@pytest.mark.parametrize("others", [{}, {"max_records": 40}])
+def test_a_cap_in_seconds_holds_where_the_server_does_not_say_how_far_it_is_behind(
+    silent: bool, others: dict[str, int]
+) -> None:
+    stream = ScriptedStream(1)
+    wanted = put(stream, 300, every=60)
+    spark = query(stream, max_seconds=3600, **others)
+    spark.client.silent = silent
+    spark.drain()
+    assert spark.values == wanted
+    assert max(len(rows) for rows in spark.rows.values()) <= others.get("max_records", 62)
+
+
+def test_what_a_batch_of_so_many_seconds_holds_is_estimated_by_the_rate() -> None:
+    stream = ScriptedStream(1)
+    for _ in range(2000):
+        stream.put("k", "v" * 900)
+        stream.now += 0.5
+    spark = query(stream, max_seconds=300)
+    assert spark.plan()
+    assert json.loads(spark.offsets[0])["bytes"][SHARD] == pytest.approx(600 * 900, rel=0.1)
+    assert len(spark.run_batch()) == pytest.approx(600, rel=0.02)

@@ -10,10 +10,11 @@ from __future__ import annotations
 import logging
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from jobs.contract.errors import ConfigurationError, DataLossError
 from jobs.source.kinesis.client import StreamClient
@@ -26,6 +27,7 @@ from jobs.source.kinesis.pace import Pace
 from jobs.source.kinesis.position import SHARD_END, TRIM_HORIZON, Position, parse
 from jobs.source.kinesis.ranges import ShardRange, ranges_between
 from jobs.source.kinesis.shards import ShardGraph
+from jobs.source.kinesis.sharing import search_all
 from jobs.source.kinesis.tips import Tips
 
 _log = logging.getLogger(__name__)
@@ -214,8 +216,7 @@ class Planner:
             else:
                 to_search.append(shard_id)
         self._weigh(to_weigh, known, progress.shards)
-        share = _share(cap, len(to_search))
-        for shard_id, found in zip(to_search, self._search(to_search, known, share), strict=True):
+        for shard_id, found in zip(to_search, self._search(to_search, known, cap), strict=True):
             self._take(progress, shard_id, found, known[shard_id], start, graph, ending)
         searched = {shard_id for shard_id in to_search if progress.shards[shard_id] != SHARD_END}
         for shard_id, position in progress.shards.items():
@@ -229,9 +230,10 @@ class Planner:
 
     def _search(self, shard_ids: list[str], known: Mapping[str, Position], cap: Cap) -> list[Found]:
         cursors = [self._cursor(shard_id, known[shard_id]) for shard_id in shard_ids]
-        if len(cursors) == 1:
-            return [self._tips.search(cursors[0], cap)]
-        return list(self._pool.map(lambda cursor: self._tips.search(cursor, cap), cursors))
+        return search_all(self._tips, cursors, cap, self._each)
+
+    def _each(self, call: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
+        return [call(item) for item in items] if len(items) < 2 else list(self._pool.map(call, items))
 
     def _weigh(self, shard_ids: list[str], known: Mapping[str, Position], ends: Mapping[str, Position]) -> None:
         """Keeps how much lies before ends that were not searched for, so that small ranges can share a task."""
@@ -308,15 +310,3 @@ class Planner:
             self._cursors.pop(shard_id, None)
             self._complete.pop(shard_id, None)
         self._sizes = {key: size for key, size in self._sizes.items() if shards.get(key[0]) == key[1]}
-
-
-def _share(cap: Cap, shards: int) -> Cap:
-    """One shard's part of a batch's cap: an even share, at least one record."""
-    if not shards:
-        return cap
-    return Cap(
-        records=max(1, cap.records // shards) if cap.records else 0,
-        bytes=max(1, cap.bytes // shards) if cap.bytes else 0,
-        seconds=cap.seconds,
-        exact=cap.exact,
-    )

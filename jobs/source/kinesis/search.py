@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from itertools import dropwhile
 from math import floor
 
-from jobs.source.kinesis.client import Head, Page, PositionGoneError, StreamClient
+from jobs.source.kinesis.client import ExpiredIteratorError, Head, Page, PositionGoneError, StreamClient
 from jobs.source.kinesis.cursor import Cursor, Found
 from jobs.source.kinesis.pace import Pace
 from jobs.source.kinesis.position import SHARD_END, TRIM_HORIZON, after, at_timestamp
@@ -108,6 +108,16 @@ class Search:
         self._pace.wait(self.cursor.shard_id)
         return self._client.heads(iterator, limit)
 
+    def read_on(self, limit: int) -> Page[Head]:
+        """The page behind `best`, which there must be, at an iterator that is opened anew where there is none."""
+        if self.iterator is not None:
+            try:
+                return self.heads(self.iterator, limit)
+            except ExpiredIteratorError:
+                pass
+        position = after(self.best.sequence_number) if self.best is not None else self.cursor.position
+        return self.heads(self._client.iterator(self.cursor.shard_id, position), limit)
+
     def take(self, page: Page[Head]) -> bool:
         """Moves on to the page's last record; False where the page has none behind `best`."""
         floor_number = self.best.number if self.best else self._last_read
@@ -127,6 +137,12 @@ class Search:
         self.bytes += sum(head.payload_bytes for head in new)
         self.taken += len(new)
         return True
+
+    def rewind(self) -> None:
+        """Back to the first new record, where a first look at a time of arrival took many."""
+        if self.first_new is not None and self.taken > 1:
+            self.best, self.taken, self.bytes = self.first_new, 1, self.first_new.payload_bytes
+            self.iterator, self.ended, self.caught_up = None, False, False
 
     def at(self, moment: float, limit: int) -> Page[Head] | None:
         """The first page with records that arrived at `moment` or later; None where there are none (yet)."""

@@ -14,7 +14,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from jobs.source.kinesis import capped, nearing
-from jobs.source.kinesis.client import ExpiredIteratorError, PositionGoneError, StreamClient
+from jobs.source.kinesis.client import ExpiredIteratorError, Head, Page, PositionGoneError, StreamClient
 from jobs.source.kinesis.cursor import Cap, Cursor, Found
 from jobs.source.kinesis.pace import Pace
 from jobs.source.kinesis.position import Position, after
@@ -61,24 +61,87 @@ class Tips:
         found = replace(cursor, position=end)
         return Found(found, False, 0.0, sum(head.payload_bytes for head in within), len(within))
 
+    def begin(self, cursor: Cursor, cap: Cap) -> Turn:
+        """A shard's turn in a batch whose cap in records or bytes is divided among several."""
+        try:
+            return Turn(self._started(cursor), cap)
+        except ExpiredIteratorError:
+            return Turn(self._started(replace(cursor, iterator=None)), cap)
+
+    def _started(self, cursor: Cursor, exhaustive: bool = False) -> Search:
+        return Search(self._client, self._pace, cursor, self._page_limit, exhaustive)
+
     def _search(self, cursor: Cursor, cap: Cap, exhaustive: bool) -> Found:
-        search = Search(self._client, self._pace, cursor, self._page_limit, exhaustive)
-        # What is counted up to a cap is counted from the first record on.
+        search = self._started(cursor, exhaustive)
+        # Seconds are counted from the first record on.
         search.look = 1 if cap.is_set else cursor.look
-        if not cap.exact and capped.extrapolate(search, cap):
-            return search.found()
         first = search.first()
-        if first is None:
+        if first is None or search.settled:
             return search.found()
-        if search.ended or search.caught_up:
-            return search.found()
-        if cap.seconds and first.millis_behind > cap.seconds * 1000:
-            capped.within_seconds(search, cap.seconds)
-        if cap.records or cap.bytes:
-            capped.count(search, cap)
-        elif search.limit is None:
+        behind_limit = _keep_within(search, first, cap)
+        if behind_limit is None:
             nearing.approach(search, first)
+        else:
+            capped.estimate_seconds(search, behind_limit)
         return search.found()
+
+
+class Turn:
+    """One shard's turn in a capped batch: looked at first, then counted up to its share of the cap, maybe twice.
+
+    predicts   the shard goes on as it was counted earlier, so it is not looked at, nor counted, but jumped ahead in
+    """
+
+    def __init__(self, search: Search, cap: Cap) -> None:
+        self._search = search
+        self._limit: Head | None = None
+        self.predicts = capped.predicts(search, cap)
+        if not self.predicts:
+            self._look(cap)
+
+    def _look(self, cap: Cap) -> None:
+        first = self._search.first()
+        self._search.rewind()
+        if first is not None and not self._search.settled:
+            _keep_within(self._search, first, cap)
+            self._limit = self._search.limit
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether the shard is known to hold more for this batch."""
+        best = self._search.best
+        if best is None:
+            return self.predicts
+        return not self._search.settled and (self._limit is None or best.number < self._limit.number)
+
+    @property
+    def used(self) -> tuple[int, int]:
+        """Records and bytes of the batch so far."""
+        return self._search.taken, self._search.bytes
+
+    def take(self, cap: Cap) -> None:
+        """Moves on until the shard has given so much in all."""
+        if self.predicts:
+            if capped.extrapolate(self._search, cap):
+                return
+            self._look(cap)
+        if self.goes_on and self._search.best is not None:
+            self._search.limit = self._limit
+            capped.count(self._search, cap)
+
+    def found(self) -> Found:
+        found = self._search.found()
+        # At its tip a shard may become idle, and is looked at again.
+        return replace(found, cursor=replace(found.cursor, density=None)) if found.at_tip else found
+
+
+def _keep_within(search: Search, first: Page[Head], cap: Cap) -> Page[Head] | None:
+    """Sets the search's limit where more seconds of stream than the cap's lie ahead, and answers with its page.
+
+    By their times of arrival, where the server does not say how far it is behind (kinesalite).
+    """
+    lag = first.millis_behind / 1000 or search.now - search.arrival
+    return capped.within_seconds(search, cap.seconds) if cap.seconds and lag > cap.seconds else None
 
 
 def _next_look(found: Found, before: int) -> int:
