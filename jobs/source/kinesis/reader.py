@@ -6,8 +6,7 @@ and speculative task attempts yield the same rows.
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime
 from time import sleep as _sleep
@@ -20,6 +19,7 @@ from jobs.contract.repeats import REPEATS, Repeats
 from jobs.source.kinesis.aggregates import Deaggregator
 from jobs.source.kinesis.ahead import ReadAhead
 from jobs.source.kinesis.client import ExpiredIteratorError, Page, PositionGoneError, Record, StreamClient
+from jobs.source.kinesis.in_order import in_order
 from jobs.source.kinesis.loss import may_have_lost, report_loss
 from jobs.source.kinesis.position import SHARD_END, TRIM_HORIZON, Kind, Position, after
 from jobs.source.kinesis.ranges import ShardRange
@@ -43,6 +43,8 @@ _PAUSE_SECONDS = 0.25
 _FEWEST = 250
 # Ranges of one task that are read at a time: small ones cost round trips, not bandwidth.
 TOGETHER = 4
+# What those behind the first may fetch ahead, in all: whole ranges, where they are as small as they were planned to be.
+_WAITING_BYTES = 8 * 1024 * 1024
 
 
 class RangeReader:
@@ -76,34 +78,29 @@ class RangeReader:
     def read_all(self, parts: Sequence[ShardRange]) -> Iterator[pa.RecordBatch]:
         """The ranges of one task, one after the other, the next few being fetched meanwhile.
 
-        Each is held whole until its turn, so they are to be small (`ranges.into_tasks`). Raises as `read` does.
+        They are planned to be small (`ranges.into_tasks`), but by an estimate: what is held does not rest on it
+        (`in_order`). Raises as `read` does.
         """
         if len(parts) == 1 or not self._prefetch:
             for part in parts:
                 yield from self.read(part)
             return
-        pool = ThreadPoolExecutor(TOGETHER, thread_name_prefix="kinesis-ranges")
-        coming: deque[Future[list[pa.RecordBatch]]] = deque()
-        try:
-            for part in parts:
-                coming.append(pool.submit(self._whole, part))
-                if len(coming) >= TOGETHER:
-                    yield from coming.popleft().result()
-            while coming:
-                yield from coming.popleft().result()
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+        yield from in_order(
+            [self.read(part, prefetch=False) for part in parts],
+            lambda batch: batch.nbytes,
+            at_a_time=TOGETHER,
+            most_bytes=_WAITING_BYTES,
+        )
 
-    def _whole(self, part: ShardRange) -> list[pa.RecordBatch]:
-        return list(self.read(part))
-
-    def read(self, part: ShardRange) -> Iterator[pa.RecordBatch]:
+    def read(self, part: ShardRange, *, prefetch: bool = True) -> Generator[pa.RecordBatch, None, None]:
         """Arrow batches of at most one GetRecords answer (10 MB, 10,000 records), in the shard's order.
+
+        prefetch  whether the next page is fetched before it is asked for
 
         Raises TransientError, AwsAccessError or DataLossError; each names stream, shard and range.
         """
         try:
-            for records in self.records(part):
+            for records in self.records(part, prefetch=prefetch):
                 if self._deaggregator is not None:
                     records = self._deaggregator.user_records(records, part.start)
                 yield to_arrow(records, self._stream, part.shard_id, self._repeats().text())
@@ -112,7 +109,7 @@ class RangeReader:
                 raise
             raise type(error)(f"stream {self._stream}, {part}: {error}") from error
 
-    def records(self, part: ShardRange) -> Iterator[Sequence[Record]]:
+    def records(self, part: ShardRange, *, prefetch: bool = True) -> Iterator[Sequence[Record]]:
         """The range's records, page by page; no page is empty."""
         reading = _Reading(self._client, self._stream, part, self._limit, self._fail, self._clock, self._ahead)
         pool = ThreadPoolExecutor(1, thread_name_prefix="kinesis-read")
@@ -124,7 +121,7 @@ class RangeReader:
                     self._sleep(_PAUSE_SECONDS)
                 # The next page is on its way while Spark works on this one.
                 ahead: Future[Page[Record]] | None = None
-                if not reading.done and self._prefetch and wanted:
+                if not reading.done and self._prefetch and prefetch and wanted:
                     ahead = pool.submit(reading.fetch)
                 if reading.done:
                     reading.offer_next(page)
