@@ -56,8 +56,8 @@ def test_what_waits_is_bounded_however_much_each_source_has() -> None:
     for turn in range(3000):
         next(taken)
         if turn in (0, 1500, 2999):
-            # 20 that wait, one of the source whose turn it is, and one in each thread's hand.
-            assert until_quiet(lambda: len(made)) <= turn + 1 + 20 + 1 + 4
+            # 20 that wait, one of the source whose turn it is, and those that three fetched as the last found room.
+            assert until_quiet(lambda: len(made)) <= turn + 1 + 20 + 1 + 3
     taken.close()  # type: ignore[attr-defined]
 
 
@@ -110,6 +110,6 @@ def test_ranges_that_turn_out_large_are_not_held_whole(monkeypatch: pytest.Monke
     batches = reader(client, records_per_call=10).read_all(parts)
     got = [next(batches)]
     page = got[0].nbytes
-    # What may wait, the next page of the range whose turn it is, and one in each thread's hand.
-    assert until_quiet(lambda: len(pages)) <= 1 + 5_000 // page + 1 + 1 + TOGETHER
+    # What may wait, the next page of the range whose turn it is, and what the others fetched as the last found room.
+    assert until_quiet(lambda: len(pages)) <= 1 + 5_000 // page + 1 + (TOGETHER - 1)
     assert values([*got, *batches]) == wanted

@@ -1,8 +1,8 @@
 """Several sources read at a time, their items handed on in the sources' order, with a bound on what waits.
 
 `reader` reads the ranges of one task through it. The source whose turn it is always goes on; those behind it fetch
-ahead until `most_bytes` wait in all, and then hold one item more each. So what is held depends on neither the number
-of sources nor on how much each turns out to have.
+ahead while less than `most_bytes` wait in all. So what is held depends on neither the number of sources nor on how
+much each turns out to have.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
+# An item is hardly more than so many times as large as the one before it: so much room is kept while it is fetched.
+GROWTH = 16
 # A generator that fetches an item when it is asked for one, and nothing before.
 Source = Generator[T, None, None]
 
@@ -59,15 +61,15 @@ class _Board(Generic[T]):
         """In a thread of its own: fetches the source's items and puts them on its shelf, as far as there is room."""
         try:
             with closing(source) as items:
-                for item in items:
-                    size = self._size(item)
-                    with self._changed:
-                        self._changed.wait_for(lambda: self._closed or self._has_room(shelf))
-                        if self._closed:
-                            return
-                        shelf.items.append((item, size))
-                        self._held += size
-                        self._changed.notify_all()
+                expected = 0
+                while self._keep_room(shelf, expected):
+                    try:
+                        item = next(items, None)
+                    finally:
+                        self._give_room_back(expected)
+                    if item is None:
+                        return
+                    expected = GROWTH * self._put(shelf, item)
         except BaseException as error:  # noqa: BLE001 raised again where the items are taken
             shelf.error = error
         finally:
@@ -75,9 +77,29 @@ class _Board(Generic[T]):
                 shelf.done = True
                 self._changed.notify_all()
 
+    def _keep_room(self, shelf: _Shelf[T], expected: int) -> bool:
+        """Waits until the next item may be fetched; False once nobody wants it."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._closed or self._has_room(shelf))
+            self._held += expected
+            return not self._closed
+
     def _has_room(self, shelf: _Shelf[T]) -> bool:
         # In its turn a source waits for nobody but the taker, or all might wait for each other.
         return not shelf.items if shelf.place == self._turn else self._held < self._most
+
+    def _give_room_back(self, expected: int) -> None:
+        with self._changed:
+            self._held -= expected
+            self._changed.notify_all()
+
+    def _put(self, shelf: _Shelf[T], item: T) -> int:
+        size = self._size(item)
+        with self._changed:
+            shelf.items.append((item, size))
+            self._held += size
+            self._changed.notify_all()
+        return size
 
     def emptied(self, shelf: _Shelf[T]) -> Iterator[T]:
         """The shelf's items as they come, to its end; then it is the next one's turn."""

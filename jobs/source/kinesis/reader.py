@@ -19,7 +19,7 @@ from jobs.contract.repeats import REPEATS, Repeats
 from jobs.source.kinesis.aggregates import Deaggregator
 from jobs.source.kinesis.ahead import ReadAhead
 from jobs.source.kinesis.client import ExpiredIteratorError, Page, PositionGoneError, Record, StreamClient
-from jobs.source.kinesis.in_order import in_order
+from jobs.source.kinesis.in_order import GROWTH, in_order
 from jobs.source.kinesis.loss import may_have_lost, report_loss
 from jobs.source.kinesis.position import SHARD_END, TRIM_HORIZON, Kind, Position, after
 from jobs.source.kinesis.ranges import ShardRange
@@ -234,7 +234,7 @@ class _Reading:
             return self._most
         span = int(page.records[-1].sequence_number) - int(page.records[0].sequence_number)
         rest = (self._part.end.number - self._last) * (len(page.records) - 1) // span
-        return min(self._most, max(_FEWEST, rest * 21 // 20))
+        return min(self._most, max(_FEWEST, min(rest * 21 // 20, GROWTH * len(page.records))))
 
     def _within(self, records: Sequence[Record]) -> Sequence[Record]:
         part = self._part
