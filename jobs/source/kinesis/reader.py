@@ -222,10 +222,10 @@ class _Reading:
             self._quiet = 0
         self._iterator = page.next_iterator
         self._settle(page)
+        self._limit = self._rest(page)
         # Caught up at the end of a closed shard, `_BELIEVED` calls end the range: they need no spreading.
         ends = self._part.end == SHARD_END and page.millis_behind == 0
         self.pause = not page.records and not self.done and not ends
-        self._limit = self._rest(page)
         return wanted
 
     def _rest(self, page: Page[Record]) -> int:

@@ -29,10 +29,10 @@ class Search:
         self.cursor = cursor
         self.page_limit = page_limit
         self.exhaustive = exhaustive
-        self.look = 1
         self.best: Head | None = None
         self.limit: Head | None = None
         self.iterator: str | None = None
+        self.look = 1
         self.ended = False
         self.caught_up = False
         self.empty_from: float | None = None
