@@ -159,7 +159,7 @@ class Sparse(ScriptedClient):
     def _get(self, iterator: str, limit: int) -> Any:
         if self.calls.get(SHARD, 0) < self.empty:
             self._called(SHARD)
-            return [], self._open(SHARD, self._iterators[iterator].after), 5000, False
+            return [], iterator, 5000, False
         return super()._get(iterator, limit)
 
 
@@ -215,6 +215,17 @@ def test_one_loaded_shard_among_a_hundred_fills_the_batches_alone() -> None:
     spark = query(loaded(100, records=5000), max_records=1000)
     spark.drain()
     assert [len(rows) for rows in spark.rows.values()] == [1000] * 5
+    assert spark.client.calls[SHARD] <= 4 * 5, "counted once up to the whole cap, not bit by bit"
+
+
+def test_a_capped_shard_whose_iterator_has_expired_is_opened_again_where_its_density_does_not_reach() -> None:
+    stream = ScriptedStream(1)
+    wanted = put(stream, 150)
+    spark = query(stream, max_records=120)
+    assert spark.step()
+    stream.now += 400
+    spark.drain()
+    assert spark.values == wanted
 
 
 def test_an_idle_shard_costs_one_call_a_trigger_while_another_is_drained() -> None:

@@ -174,6 +174,7 @@ def test_available_now_ends_at_the_tip_of_its_start_although_producers_go_on(
     later = put(stream, 20, key="a", begin=50)
     stream.split(SHARD)
     while spark.step():
+        assert len(later) < 500, "it follows the producers"
         later += put(stream, 3, key="b", begin=50 + len(later))
         # Spark may say it again; the tip stays.
         spark.reader.prepareForTriggerAvailableNow()

@@ -11,6 +11,7 @@ tip: of a steady stream at most its last second is read twice, half of one on av
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 from jobs.source.kinesis import capped, nearing
@@ -63,10 +64,7 @@ class Tips:
 
     def begin(self, cursor: Cursor, cap: Cap) -> Turn:
         """A shard's turn in a batch whose cap in records or bytes is divided among several."""
-        try:
-            return Turn(self._started(cursor), cap)
-        except ExpiredIteratorError:
-            return Turn(self._started(replace(cursor, iterator=None)), cap)
+        return Turn(self._started, cursor, cap)
 
     def _started(self, cursor: Cursor, exhaustive: bool = False) -> Search:
         return Search(self._client, self._pace, cursor, self._page_limit, exhaustive)
@@ -92,15 +90,21 @@ class Turn:
     predicts   the shard goes on as it was counted earlier, so it is not looked at, nor counted, but jumped ahead in
     """
 
-    def __init__(self, search: Search, cap: Cap) -> None:
-        self._search = search
+    def __init__(self, start: Callable[[Cursor], Search], cursor: Cursor, cap: Cap) -> None:
+        self._start = start
+        self._cursor = cursor
+        self._search = start(cursor)
         self._limit: Head | None = None
-        self.predicts = capped.predicts(search, cap)
+        self.predicts = capped.predicts(self._search, cap)
         if not self.predicts:
             self._look(cap)
 
     def _look(self, cap: Cap) -> None:
-        first = self._search.first()
+        try:
+            first = self._search.first()
+        except ExpiredIteratorError:
+            self._search = self._start(replace(self._cursor, iterator=None))
+            first = self._search.first()
         self._search.rewind()
         if first is not None and not self._search.settled:
             _keep_within(self._search, first, cap)
