@@ -12,14 +12,14 @@ import time
 import uuid
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
-from jobs.contract.errors import ConfigurationError, DataLossError
+from jobs.contract.errors import ConfigurationError, DataLossError, MovementError
 from jobs.source.kinesis.client import StreamClient
 from jobs.source.kinesis.cursor import Cap, Cursor, Found
 from jobs.source.kinesis.discovery import Discovery
-from jobs.source.kinesis.loss import may_have_lost, report_loss
+from jobs.source.kinesis.loss import later, may_have_lost, opened_after, report_loss, start_is_lost
 from jobs.source.kinesis.offset import Offset
 from jobs.source.kinesis.options import KinesisOptions, starts_in_the_future
 from jobs.source.kinesis.pace import Pace
@@ -33,11 +33,17 @@ _log = logging.getLogger(__name__)
 
 @dataclass
 class _Progress:
-    """The offset under construction."""
+    """The offset under construction. `arrivals`: when a record arrived that was seen in the shard meanwhile."""
 
     shards: dict[str, Position]
     behind: dict[str, datetime]
     losses: int
+    arrivals: dict[str, datetime] = field(default_factory=dict)
+
+    def saw(self, shard_id: str, found: Found) -> None:
+        arrival = max(found.oldest or 0.0, found.cursor.arrival)
+        if arrival:
+            self.arrivals[shard_id] = datetime.fromtimestamp(arrival, UTC)
 
 
 class Planner:
@@ -62,6 +68,7 @@ class Planner:
         self._pool = pool or ThreadPoolExecutor(options.planning_threads, thread_name_prefix="kinesis-plan")
         self._cursors: dict[str, Cursor] = {}
         self._complete: dict[str, datetime] = {}
+        self._peeked: set[str] = set()
         self._sizes: dict[tuple[str, Position], Found] = {}
         self._discovery = Discovery(client, options.discovery_seconds, clock)
         self._run = uuid.uuid4().hex
@@ -91,10 +98,7 @@ class Planner:
 
         moved = progress.shards != dict(start.shards) or start.initial is not None
         # A batch without records now and then keeps the checkpoint able to tell an idle stream from a lossy one.
-        proof_is_old = (
-            start.planned_at is not None
-            and now - start.planned_at > timedelta(hours=self._discovery.retention_hours()) / 4
-        )
+        proof_is_old = start.planned_at is not None and now - start.planned_at > self._proof_holds()
         if not moved and not proof_is_old and progress.losses == start.losses:
             return start
         sizes = {
@@ -170,7 +174,9 @@ class Planner:
         self, progress: _Progress, known: Mapping[str, Position], start: Offset, graph: ShardGraph, now: datetime
     ) -> None:
         for shard_id in graph.vanished(known):
-            self._lose(progress, shard_id, known[shard_id], start, None)
+            # All that was in it has expired, so what was read up to less than the retention ago was all there was.
+            if self._start_is_lost(shard_id, known[shard_id], start, is_there=False):
+                self._lose(progress, shard_id, known[shard_id], start, None)
             del progress.shards[shard_id]
 
     def _lose(
@@ -201,48 +207,124 @@ class Planner:
     ) -> None:
         to_search: list[str] = []
         to_weigh: list[str] = []
+        to_close: list[str] = []
         readable = [shard_id for shard_id in graph.readable(known) if shard_id in progress.shards]
         for shard_id in readable:
             target = None if ending is None else ending.shards.get(shard_id, TRIM_HORIZON)
             if target is not None and target <= known[shard_id]:
                 continue
-            if not cap.is_set and target is not None and target.is_record:
+            # Whether a shard that starts at a time has anything to read up to its target, only a search can tell.
+            starts_at_time = known[shard_id].moment is not None
+            if not cap.is_set and target is not None and target.is_record and not starts_at_time:
                 progress.shards[shard_id] = target
                 to_weigh.append(shard_id)
             elif not cap.is_set and graph.is_closed(shard_id) and (target is None or target == SHARD_END):
                 progress.shards[shard_id] = SHARD_END
+                to_close.append(shard_id)
             else:
                 to_search.append(shard_id)
+        self._check_starts(progress, to_weigh + to_close, known, start)
         self._weigh(to_weigh, known, progress.shards)
         share = _share(cap, len(to_search))
-        for shard_id, found in zip(to_search, self._search(to_search, known, share), strict=True):
+        # A run that ends must not take a long stretch without records for its end.
+        for shard_id, found in zip(to_search, self._search(to_search, known, start, share, ending), strict=True):
             self._take(progress, shard_id, found, known[shard_id], start, graph, ending)
-        searched = {shard_id for shard_id in to_search if progress.shards[shard_id] != SHARD_END}
-        for shard_id, position in progress.shards.items():
-            if position == SHARD_END:
-                continue
-            if shard_id not in searched:
-                until = now if shard_id not in start.shards else start.complete_until(shard_id)
-                if ending is not None and position == ending.shards.get(shard_id):
-                    until = ending.complete_until(shard_id) or until
-                progress.behind[shard_id] = until or now
+        searched = set(to_search)
+        resting = [
+            shard_id
+            for shard_id, position in progress.shards.items()
+            if position != SHARD_END and shard_id not in searched
+        ]
+        self._rest(progress, resting, start, graph, ending)
 
-    def _search(self, shard_ids: list[str], known: Mapping[str, Position], cap: Cap) -> list[Found]:
-        cursors = [self._cursor(shard_id, known[shard_id]) for shard_id in shard_ids]
-        if len(cursors) == 1:
-            return [self._tips.search(cursors[0], cap)]
-        return list(self._pool.map(lambda cursor: self._tips.search(cursor, cap), cursors))
+    def _search(
+        self, shard_ids: list[str], known: Mapping[str, Position], start: Offset, cap: Cap, ending: Offset | None
+    ) -> list[Found]:
+        cursors = [self._cursor(shard_id, known[shard_id], start) for shard_id in shard_ids]
+
+        def search(cursor: Cursor) -> Found:
+            return self._tips.search(cursor, cap, exhaustive=ending is not None)
+
+        return self._each(search, cursors)
+
+    def _each(self, call: Callable[[Cursor], Found], cursors: list[Cursor]) -> list[Found]:
+        """`call` for each cursor, in the pool. What it raises names stream, shard and position."""
+
+        def named(cursor: Cursor) -> Found:
+            try:
+                return call(cursor)
+            except MovementError as error:
+                where = f"stream {self._options.stream}, shard {cursor.shard_id}, behind {cursor.position}"
+                raise type(error)(f"{where}: {error}") from error
+
+        return [named(cursors[0])] if len(cursors) == 1 else list(self._pool.map(named, cursors))
+
+    def _check_starts(
+        self, progress: _Progress, shard_ids: list[str], known: Mapping[str, Position], start: Offset
+    ) -> None:
+        """Looks at the positions that are old enough for a loss, of shards whose end needs no search."""
+        suspects = [each for each in shard_ids if self._start_is_lost(each, known[each], start, is_there=False)]
+        cursors = [Cursor(shard_id, known[shard_id]) for shard_id in suspects]
+        for found in self._each(self._tips.peek, cursors):
+            shard_id = found.cursor.shard_id
+            progress.saw(shard_id, found)
+            if self._start_is_lost(shard_id, known[shard_id], start, is_there=not found.gone):
+                self._lose(progress, shard_id, known[shard_id], start, found.oldest)
+
+    def _rest(
+        self, progress: _Progress, shard_ids: list[str], start: Offset, graph: ShardGraph, ending: Offset | None
+    ) -> None:
+        """Says of shards that this batch did not search up to when they have been read.
+
+        A child that waits for its parent has not been read at all: but nothing arrived in it before its parent's
+        records. So that a long wait is not taken for a loss, its first record is looked at when the time known gets
+        old: nothing arrived before that one either.
+        """
+        until: dict[str, datetime | None] = {}
+        for shard_id in shard_ids:
+            position = progress.shards[shard_id]
+            at = self._complete_until(shard_id, position, start)
+            if at is not None and not position.is_record:
+                at = later(at, opened_after(shard_id, graph, start, progress.arrivals))
+            if ending is not None and position == ending.shards.get(shard_id):
+                at = later(at, ending.complete_until(shard_id))
+            until[shard_id] = at
+        self._peeked.intersection_update(shard_ids)
+        now, retention = self._now(), self._discovery.retention_hours()
+
+        def gets_old(shard_id: str, at: datetime) -> bool:
+            return (
+                shard_id not in self._peeked
+                and now - at > self._proof_holds()
+                and not may_have_lost(at, retention, now)
+            )
+
+        to_peek = [shard_id for shard_id, at in until.items() if at is None or gets_old(shard_id, at)]
+        for found in self._each(self._tips.peek, [Cursor(each, progress.shards[each]) for each in to_peek]):
+            shard_id, position = found.cursor.shard_id, progress.shards[found.cursor.shard_id]
+            at = until[shard_id]
+            if at is None and found.gone:
+                self._lose(progress, shard_id, position, start, found.oldest)
+            # Too late: what was seen first need not have been the first.
+            if at is None or not may_have_lost(at, retention, self._now()):
+                until[shard_id] = later(at, datetime.fromtimestamp(found.until, UTC))
+                if found.first:
+                    self._peeked.add(shard_id)
+        progress.behind.update({shard_id: at for shard_id, at in until.items() if at is not None})
 
     def _weigh(self, shard_ids: list[str], known: Mapping[str, Position], ends: Mapping[str, Position]) -> None:
         """Keeps how much lies before ends that were not searched for, so that small ranges can share a task."""
-        cursors = [self._cursor(shard_id, known[shard_id]) for shard_id in shard_ids]
+        cursors = [Cursor(shard_id, known[shard_id]) for shard_id in shard_ids]
         for found in self._pool.map(lambda cursor: self._tips.weigh(cursor, ends[cursor.shard_id]), cursors):
             if found is not None:
                 self._sizes[(found.cursor.shard_id, found.cursor.position)] = found
 
-    def _cursor(self, shard_id: str, position: Position) -> Cursor:
+    def _cursor(self, shard_id: str, position: Position, start: Offset) -> Cursor:
         cursor = self._cursors.get(shard_id)
-        return cursor if cursor is not None and cursor.position == position else Cursor(shard_id, position)
+        if cursor is not None and cursor.position == position:
+            return cursor
+        behind = start.behind.get(shard_id)
+        return Cursor(shard_id, position, empty_to=behind.timestamp() if behind else 0.0)
 
     def _take(
         self,
@@ -254,26 +336,31 @@ class Planner:
         graph: ShardGraph,
         ending: Offset | None,
     ) -> None:
-        if found.gone and may_have_lost(
-            self._complete_until(shard_id, position, start), self._discovery.retention_hours(), self._now()
-        ):
+        progress.saw(shard_id, found)
+        if self._start_is_lost(shard_id, position, start, is_there=not found.gone):
             self._lose(progress, shard_id, position, start, found.oldest)
+        complete = self._complete_until(shard_id, position, start)
         end = found.cursor.position
         # moto never ends a closed shard with a null iterator; caught up, it is at its end all the same.
         if found.at_tip and graph.is_closed(shard_id):
             end = SHARD_END
         target = None if ending is None else ending.shards.get(shard_id, TRIM_HORIZON)
-        if target is not None and target < end:
-            end = target
         until = datetime.fromtimestamp(found.until, UTC)
+        stops_short = False
+        if ending is not None and target is not None and target < end:
+            stops_short = True
+            # The target may be older than the time that the shard starts at: then all before it is done with.
+            nothing = position.moment is not None and not 0 < found.first <= target.number
+            end = position if nothing else target
+            until = ending.complete_until(shard_id) or complete or datetime.fromtimestamp(found.since, UTC)
+        elif end == position and not found.at_tip:
+            until = max(complete or until, until)
         if end == found.cursor.position:
             self._cursors[shard_id] = found.cursor
             if found.at_tip:
                 self._complete[shard_id] = until
-        if end == position and not found.at_tip:
-            until = self._complete_until(shard_id, position, start) or until
         progress.shards[shard_id] = end
-        if end != SHARD_END and not found.at_tip:
+        if end != SHARD_END and (stops_short or not found.at_tip):
             progress.behind[shard_id] = until
         more = not found.at_tip and end.is_record and end == found.cursor.position and end != target
         self._sizes[(shard_id, end)] = replace(found, more=more)
@@ -295,12 +382,22 @@ class Planner:
 
     def _complete_until(self, shard_id: str, position: Position, start: Offset) -> datetime | None:
         """Everything that arrived before this time had been read at `position`: from the offset, or seen since."""
-        known = start.complete_until(shard_id)
+        joins = shard_id not in start.shards
+        known = self._discovery.before_joining(start) if joins else start.complete_until(shard_id)
+        if known is not None:
+            known = later(known, position.moment)
         cursor = self._cursors.get(shard_id)
-        seen = self._complete.get(shard_id)
-        if cursor is not None and cursor.position == position and seen is not None:
-            return seen if known is None else max(known, seen)
+        if cursor is not None and cursor.position == position:
+            return later(known, self._complete.get(shard_id))
         return known
+
+    def _start_is_lost(self, shard_id: str, position: Position, start: Offset, *, is_there: bool) -> bool:
+        complete_until = self._complete_until(shard_id, position, start)
+        return start_is_lost(position, is_there, complete_until, self._discovery.retention_hours(), self._now())
+
+    def _proof_holds(self) -> timedelta:
+        """How old what is known of a shard may get before it is looked at, or written down, again."""
+        return timedelta(hours=self._discovery.retention_hours()) / 4
 
     def _forget(self, shards: Mapping[str, Position]) -> None:
         """Drops what is remembered of shards that are done, so that memory does not grow with the resharding."""

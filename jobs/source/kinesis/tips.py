@@ -41,6 +41,20 @@ class Tips:
         except ExpiredIteratorError:
             return self._search(replace(cursor, iterator=None), cap, exhaustive)
 
+    def peek(self, cursor: Cursor) -> Found:
+        """What comes first behind `cursor`: `since` says when it arrived, `gone` whether the position's record is
+        there. `until` is as late as the first record allows."""
+        try:
+            found = self._peek(cursor)
+        except ExpiredIteratorError:
+            found = self._peek(cursor)
+        return replace(found, until=found.since or found.until)
+
+    def _peek(self, cursor: Cursor) -> Found:
+        search = Search(self._client, self._pace, replace(cursor, iterator=None, verified=False), 1, False)
+        search.first()
+        return search.found()
+
     def weigh(self, cursor: Cursor, end: Position) -> Found | None:
         """What lies between the cursor and an end that is known, if one small page holds it all; else None."""
         try:
@@ -57,7 +71,7 @@ class Tips:
         return Found(found, False, 0.0, sum(head.payload_bytes for head in within), len(within))
 
     def _search(self, cursor: Cursor, cap: Cap, exhaustive: bool) -> Found:
-        search = Search(self._client, self._pace, cursor, self._page_limit, exhaustive)
+        search = Search(self._client, self._pace, cursor, self._page_limit, exhaustive, leaps=not cap.is_set)
         if not cap.exact and capped.extrapolate(search, cap):
             return search.found()
         first = search.first()
