@@ -202,7 +202,8 @@ class ScriptedClient:
             if self.strict and gone and position.number <= gone[-1].number:
                 raise PositionGoneError("StartingSequenceNumber is invalid")
             after = position.number - inclusive
-            place = max((each.arrival for each in shard.records if each.number <= position.number), default=place)
+            passed = [each.arrival for each in shard.records if each.number <= position.number]
+            place = max(place, passed[-1] if passed else place)
         elif position.kind is Kind.AT_TIMESTAMP and position.moment is not None:
             moment = float(int(position.moment.timestamp()))
             assert moment <= self.stream.now, "AT_TIMESTAMP lies in the future"

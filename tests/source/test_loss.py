@@ -363,6 +363,32 @@ def test_a_run_until_drained_does_not_end_in_a_stretch_without_records(options: 
     assert len(spark.values) == 5
 
 
+def test_a_shard_that_was_idle_for_long_is_not_walked_through_again_after_a_restart() -> None:
+    spark = sparse(5, empty_hours=0, max_records=100)
+    spark.drain()
+    for _ in range(20):
+        spark.client.stream.now += HOUR
+        spark.step()
+    spark.restart()
+    wanted = put(spark.client.stream, 1, begin=5)
+    spark.client.calls.clear()
+    assert spark.plan()
+    assert spark.client.calls[SHARD] < 100
+    assert spark.run_batch() and spark.values[5:] == wanted
+
+
+def test_a_process_that_stood_still_for_longer_than_the_retention_looks_at_its_positions_again() -> None:
+    stream = ScriptedStream(1)
+    spark = query(stream)
+    put(stream, 5)
+    spark.drain()
+    stream.now += HOUR
+    put(stream, 5, begin=5)
+    stream.now += DAY + 60
+    with pytest.raises(DataLossError, match=SHARD):
+        spark.step()
+
+
 def test_what_is_not_reached_in_a_long_stretch_keeps_its_iterator() -> None:
     spark = sparse(0, empty_hours=23, max_records=100)
     spark.step()

@@ -240,7 +240,7 @@ class Planner:
     def _search(
         self, shard_ids: list[str], known: Mapping[str, Position], start: Offset, cap: Cap, ending: Offset | None
     ) -> list[Found]:
-        cursors = [self._cursor(shard_id, known[shard_id], start) for shard_id in shard_ids]
+        cursors = [self._cursor(shard_id, known[shard_id], start, ending) for shard_id in shard_ids]
 
         def search(cursor: Cursor) -> Found:
             return self._tips.search(cursor, cap, exhaustive=ending is not None)
@@ -319,12 +319,18 @@ class Planner:
             if found is not None:
                 self._sizes[(found.cursor.shard_id, found.cursor.position)] = found
 
-    def _cursor(self, shard_id: str, position: Position, start: Offset) -> Cursor:
+    def _cursor(self, shard_id: str, position: Position, start: Offset, ending: Offset | None) -> Cursor:
+        """Where the search begins. After a standstill so long that records can have expired, the position is looked
+        at again."""
         cursor = self._cursors.get(shard_id)
-        if cursor is not None and cursor.position == position:
+        stood_still = self._start_is_lost(shard_id, position, start, is_there=False)
+        if cursor is not None and cursor.position == position and not stood_still:
             return cursor
-        behind = start.behind.get(shard_id)
-        return Cursor(shard_id, position, empty_to=behind.timestamp() if behind else 0.0)
+        until = start.complete_until(shard_id) if shard_id in start.shards else None
+        if ending is not None and shard_id in start.behind:
+            # It may rest on MillisBehindLatest, which is good enough for where to look, not for whether all was read.
+            until = None
+        return Cursor(shard_id, position, empty_to=until.timestamp() if until else 0.0)
 
     def _take(
         self,

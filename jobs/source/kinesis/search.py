@@ -20,8 +20,8 @@ _EMPTY_PAGES = 8
 # … and those that it follows in all, before it leaves the rest to the next trigger.
 _MOST_EMPTY_PAGES = 100
 _LEAPS_BACK = tuple(10**power for power in range(8))
-# Where a stretch was found empty goes by MillisBehindLatest, so a search that goes on there begins a bit before it.
-_MARGIN_SECONDS = 60
+# Up to where nothing is unread goes by this host's clock or by MillisBehindLatest: a search goes on a bit before.
+_MARGIN_SECONDS = 600
 _NEAR_LIMIT = 1000
 
 
@@ -110,11 +110,11 @@ class Search:
     def _resumed(self) -> str | None:
         """An iterator where an earlier search, of this process or another, had got to; None where that is not ahead.
 
-        So a job that ends with each trigger comes through a stretch of any length. Not where the search is to be
-        exhaustive: the place rests on `MillisBehindLatest`.
+        So a shard that was idle for long is not walked through again, and a job that ends with each trigger comes
+        through a stretch of any length.
         """
         moment = self.cursor.empty_to - _MARGIN_SECONDS
-        if self.exhaustive or not self._place < moment < self.now:
+        if not self._place < moment < self.now:
             return None
         position = at_timestamp(datetime.fromtimestamp(floor(moment), UTC))
         return self._client.iterator(self.cursor.shard_id, position)
