@@ -1,17 +1,23 @@
-"""Every record exactly once, in order within a key: random stories against a stream that behaves as AWS documents."""
+"""Random stories against a stream that behaves as AWS documents: every record exactly once, in order within a key; and
+where time passes the retention, every record that is not read is told, and none is told that is not lost."""
 
 from __future__ import annotations
 
+import logging
 import os
+from collections.abc import Callable
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
+from jobs.contract.errors import DataLossError
 from jobs.source.kinesis import capped, nearing, search
 from jobs.source.kinesis.client import ExpiredIteratorError
+from jobs.source.kinesis.offset import from_json
 from jobs.source.kinesis.options import KinesisOptions
 from jobs.source.kinesis.position import after, at_timestamp
 from tests.source.fake_spark import FakeSpark, ScriptedOffers
@@ -271,6 +277,154 @@ class Story(RuleBasedStateMachine):
             assert [value for value in got if keys[value] == key] == values, f"{key} is out of order"
 
 
+class LossStory(RuleBasedStateMachine):
+    """As above, with stops for longer than the stream keeps its records."""
+
+    @initialize(
+        seed=st.integers(0, 2**16),
+        shards=st.integers(1, 3),
+        initial=st.sampled_from(["TRIM_HORIZON", "LATEST"]),
+        before=st.integers(0, 3),
+        strict=st.booleans(),
+        fails=st.booleans(),
+        with_start=st.booleans(),
+        max_records=st.sampled_from([0, 0, 5]),
+    )
+    def begin(
+        self,
+        seed: int,
+        shards: int,
+        initial: str,
+        before: int,
+        strict: bool,
+        fails: bool,
+        with_start: bool,
+        max_records: int,
+    ) -> None:
+        self.stream = ScriptedStream(shards, seed=seed)
+        options = KinesisOptions(
+            stream="scripted",
+            initial=initial,
+            max_records=max_records,
+            exact_caps=True,
+            fail_on_data_loss=fails,
+            discovery_seconds=5,
+        )
+        self.spark = FakeSpark(options, ScriptedClient(self.stream, strict=strict), with_start=with_start)
+        self.count = 0
+        self.arrivals: dict[str, float] = {}
+        self.over = False
+        self.told = _Told()
+        logging.getLogger("jobs.source.kinesis.loss").addHandler(self.told)
+        self._put(0, before)
+        if initial == "LATEST":
+            self.arrivals.clear()
+        self._drain()
+
+    def _put(self, pick: int, count: int) -> None:
+        for number in range(count):
+            value = f"{self.count:06}"
+            self.count += 1
+            self.arrivals[value] = self.stream.put(KEYS[(pick + number) % len(KEYS)], value).arrival
+
+    @precondition(lambda self: not self.over)
+    @rule(pick=st.integers(0, 7), count=st.integers(1, 6))
+    def put(self, pick: int, count: int) -> None:
+        self._put(pick, count)
+
+    @precondition(lambda self: not self.over)
+    @rule(pick=st.integers(0, 30), merges=st.booleans())
+    def reshard(self, pick: int, merges: bool) -> None:
+        shards = self.stream.open
+        if merges and len(shards) > 1:
+            left = pick % (len(shards) - 1)
+            self.stream.merge(shards[left].shard_id, shards[left + 1].shard_id)
+        elif len(shards) < 6:
+            self.stream.split(shards[pick % len(shards)].shard_id)
+
+    @precondition(lambda self: not self.over)
+    @rule(hours=st.sampled_from([0.1, 1, 6, 13, 25]))
+    def time_passes(self, hours: float) -> None:
+        self.stream.now += hours * 3600
+
+    @precondition(lambda self: not self.over)
+    @rule(steps=st.integers(1, 4), hours=st.sampled_from([0, 0, 0.02, 6]))
+    def batches(self, steps: int, hours: float) -> None:
+        for _ in range(steps):
+            self.stream.now += hours * 3600
+            if not self.over:
+                self._try(self.spark.step)
+
+    @precondition(lambda self: not self.over)
+    @rule(hours=st.sampled_from([0, 1, 13, 25]))
+    def crash_between_plan_and_reading(self, hours: float) -> None:
+        self._try(self.spark.plan)
+        self.stream.now += hours * 3600
+        if not self.over:
+            self._try(self.spark.restart)
+
+    @precondition(lambda self: not self.over)
+    @rule()
+    def restart(self) -> None:
+        self._try(self.spark.restart)
+
+    @precondition(lambda self: not self.over)
+    @rule()
+    def drain(self) -> None:
+        self._drain()
+
+    @precondition(lambda self: self.over)
+    @rule()
+    def the_query_has_failed(self) -> None:
+        """Hypothesis wants a rule that may always be taken."""
+
+    def _drain(self) -> None:
+        self.stream.now += 31  # so that discovery is due
+        self._try(self.spark.drain)
+        if not self.over and self.spark.offsets:
+            self.proven = from_json(self.spark.offsets[-1], "scripted").planned_at
+
+    def _try(self, story: Callable[[], object]) -> None:
+        # Nothing can have expired unread since the last offset of a drained stream, and a bit for the shards' list.
+        told = len(self.told.lines)
+        proven = getattr(self, "proven", None)
+        allowed = proven is None or as_time(self.stream.now) - proven > timedelta(hours=24) - timedelta(seconds=120)
+        try:
+            story()
+        except DataLossError:
+            assert self.spark.options.fail_on_data_loss
+            assert allowed, "a loss was told where nothing can be lost"
+            self.over = True
+        assert allowed or len(self.told.lines) == told, "a loss was told where nothing can be lost"
+
+    def teardown(self) -> None:
+        if not hasattr(self, "spark"):
+            return
+        try:
+            if not self.over:
+                self._drain()
+            got = self.spark.values
+            missing = set(self.arrivals) - set(got)
+            assert len(got) == len(set(got)), "a record was doubled"
+            if not self.over:
+                assert not missing or self.told.lines, f"records were lost in silence: {sorted(missing)}"
+                for value in missing:
+                    assert self.arrivals[value] < self.stream.trimmed_before, "a record was lost that was still there"
+        finally:
+            logging.getLogger("jobs.source.kinesis.loss").removeHandler(self.told)
+
+
+class _Told(logging.Handler):
+    """Keeps the losses that were told."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append(record.getMessage())
+
+
 def test_every_record_is_read_exactly_once_in_its_keys_order(monkeypatch: pytest.MonkeyPatch) -> None:
     # Small, so that stories of some dozen records take the same turns as backlogs of millions.
     monkeypatch.setattr(capped, "_MEASURED_RECORDS", 3)
@@ -282,6 +436,19 @@ def test_every_record_is_read_exactly_once_in_its_keys_order(monkeypatch: pytest
         settings=settings(
             max_examples=EXAMPLES,
             stateful_step_count=30,
+            deadline=None,
+            suppress_health_check=list(HealthCheck),
+            print_blob=True,
+        ),
+    )
+
+
+def test_every_record_that_expired_unread_is_told_and_nothing_else() -> None:
+    run_state_machine_as_test(
+        LossStory,
+        settings=settings(
+            max_examples=EXAMPLES,
+            stateful_step_count=15,
             deadline=None,
             suppress_health_check=list(HealthCheck),
             print_blob=True,

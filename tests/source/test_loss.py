@@ -129,6 +129,22 @@ def test_a_shard_that_is_no_longer_listed_and_was_read_to_its_tip_is_no_loss() -
     assert spark.values[5:] == wanted
 
 
+@pytest.mark.parametrize("strict", [False, True])
+def test_records_that_expire_between_two_pages_of_a_range_are_a_loss(strict: bool) -> None:
+    stream = ScriptedStream(1)
+    put(stream, 20)
+    last = stream.shards[SHARD].records[-1]
+    client = ScriptedClient(stream, strict=strict)
+    batches = reader(client, records_per_call=5, prefetch=False).read(
+        ShardRange(SHARD, TRIM_HORIZON, after(str(last.number)))
+    )
+    next(batches)
+    stream.now += DAY + 60
+    put(stream, 5, begin=20)
+    with pytest.raises(DataLossError, match=SHARD):
+        list(batches)
+
+
 # A position that names no record
 
 
@@ -200,6 +216,21 @@ def test_empty_shards_are_no_loss_while_the_query_runs_nor_after_a_short_stop(in
     wanted = put(stream, 5)
     spark.drain()
     assert spark.values == wanted
+
+
+def test_that_a_backlog_turned_out_to_be_read_whole_is_written_down_before_its_last_record_expires() -> None:
+    stream = ScriptedStream(1)
+    spark = query(stream, max_records=5, exact_caps=True)
+    put(stream, 1)
+    spark.drain()
+    put(stream, 5, begin=1)
+    stream.now += 14 * HOUR
+    spark.drain()
+    stream.now += 12 * HOUR
+    spark.restart()
+    wanted = put(stream, 1, begin=6)
+    spark.drain()
+    assert spark.values[6:] == wanted
 
 
 # Children that wait
@@ -374,7 +405,8 @@ def test_a_shard_that_was_idle_for_long_is_not_walked_through_again_after_a_rest
     spark.client.calls.clear()
     assert spark.plan()
     assert spark.client.calls[SHARD] < 100
-    assert spark.run_batch() and spark.values[5:] == wanted
+    spark.run_batch()
+    assert spark.values[5:] == wanted
 
 
 def test_a_process_that_stood_still_for_longer_than_the_retention_looks_at_its_positions_again() -> None:

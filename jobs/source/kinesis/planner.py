@@ -98,7 +98,10 @@ class Planner:
 
         moved = progress.shards != dict(start.shards) or start.initial is not None
         # A batch without records now and then keeps the checkpoint able to tell an idle stream from a lossy one.
-        proof_is_old = start.planned_at is not None and now - start.planned_at > self._proof_holds()
+        known_until = [(start.planned_at, now)] if start.planned_at is not None else []
+        # So does one once more is known of a shard that was behind for long.
+        known_until += [(was, progress.behind.get(shard_id, now)) for shard_id, was in start.behind.items()]
+        proof_is_old = any(until - was > self._proof_holds() for was, until in known_until)
         if not moved and not proof_is_old and progress.losses == start.losses:
             return start
         sizes = {

@@ -167,6 +167,8 @@ class _Reading:
         self._last = part.start.number - (part.start.sub is not None)
         self._iterator: str | None = None
         self._opened = False
+        # The position whose own record proves that nothing behind it has expired, and whether it was seen.
+        self._proof = part.start
         self._checked = self._needs_no_check
         self._skip_before = part.start.moment.timestamp() if part.start.moment is not None else None
         self._quiet = 0
@@ -210,13 +212,14 @@ class _Reading:
     def _open(self) -> str | None:
         """An iterator at the start, or behind the last record taken; None where the shard has left the stream."""
         part = self._part
-        if self._opened and self._last > part.start.number and self._checked:
-            return self._client.iterator(part.shard_id, after(str(self._last)))
-        # Nothing of the range was read yet; the start may have expired since a page was read ahead.
-        self._checked = self._needs_no_check
+        if self._opened and self._last > part.start.number and (self._checked or self._proof != part.start):
+            self._proof, self._checked = after(str(self._last)), False
+        else:
+            # Nothing of the range was read yet; the start may have expired since a page was read ahead.
+            self._proof, self._checked = part.start, self._needs_no_check
         try:
             # At the position's record, not after it: its presence proves that nothing behind it has been trimmed.
-            iterator = self._client.iterator(part.shard_id, part.start, inclusive=part.start.is_record)
+            iterator = self._client.iterator(part.shard_id, self._proof, inclusive=self._proof.is_record)
         except PositionGoneError:
             # The first page, or that there is none, says what was lost.
             try:
@@ -230,7 +233,7 @@ class _Reading:
         """What of the page belongs to the range; moves on, and sets `done` at the range's end."""
         self.pause = False
         if not self._checked and page.records:
-            self._check_start(page.records[0])
+            self._check(page.records[0])
         wanted = self._within(page.records)
         if page.records:
             self._last = max(self._last, int(page.records[-1].sequence_number))
@@ -238,8 +241,8 @@ class _Reading:
         self._iterator = page.next_iterator
         self._settle(page)
         if self.done and not self._checked:
-            # Not one record is left, not even the start's.
-            self._check_start(None)
+            # Not one record is left, not even the one that would prove it.
+            self._check(None)
         self._limit = self._rest(page)
         return wanted
 
@@ -296,13 +299,18 @@ class _Reading:
         self.done = True
         self._report(self._part.end, None)
 
-    def _check_start(self, oldest: Record | None) -> None:
-        """Whether the start is still there, going by the first record that is; else whether that is a loss."""
+    def _check(self, oldest: Record | None) -> None:
+        """Whether the record that proves completeness is there, going by the first that is; else if that is a loss."""
         self._checked = True
         part = self._part
-        is_there = oldest is not None and oldest.sequence_number == part.start.sequence
-        if start_is_lost(part.start, is_there, part.complete_until, part.retention_hours, self._clock()):
-            self._report(part.start, None if oldest is None else oldest.approximate_arrival_timestamp)
+        is_there = oldest is not None and oldest.sequence_number == self._proof.sequence
+        if self._proof == part.start:
+            lost = start_is_lost(part.start, is_there, part.complete_until, part.retention_hours, self._clock())
+        else:
+            # It was read by this very pass, so others that followed it may have expired with it.
+            lost = not is_there
+        if lost:
+            self._report(self._proof, None if oldest is None else oldest.approximate_arrival_timestamp)
 
     def _report(self, position: Position, oldest: float | None) -> None:
         part = self._part
