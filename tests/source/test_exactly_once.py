@@ -23,7 +23,7 @@ from jobs.source.kinesis.position import after, at_timestamp
 from tests.source.fake_spark import FakeSpark, ScriptedOffers
 from tests.source.scripted import ScriptedClient, ScriptedStream, as_time, broken, throttled
 
-EXAMPLES = int(os.environ.get("SOURCE_EXAMPLES", "250"))
+EXAMPLES = int(os.environ.get("SOURCE_EXAMPLES", "150"))
 KEYS = [f"key-{number}" for number in range(8)]
 DAY = 24 * 3600
 # What may happen between a batch's plan, its reading, and its replay.
@@ -283,7 +283,7 @@ class LossStory(RuleBasedStateMachine):
     @initialize(
         seed=st.integers(0, 2**16),
         shards=st.integers(1, 3),
-        initial=st.sampled_from(["TRIM_HORIZON", "LATEST"]),
+        initial=st.sampled_from(["TRIM_HORIZON", "LATEST", "AT_TIMESTAMP"]),
         before=st.integers(0, 3),
         strict=st.booleans(),
         fails=st.booleans(),
@@ -302,6 +302,10 @@ class LossStory(RuleBasedStateMachine):
         max_records: int,
     ) -> None:
         self.stream = ScriptedStream(shards, seed=seed)
+        if initial == "AT_TIMESTAMP":
+            self.stream.now += 1.5
+            initial = str(at_timestamp(as_time(self.stream.now)))
+            self.stream.now += 1
         options = KinesisOptions(
             stream="scripted",
             initial=initial,
@@ -447,7 +451,7 @@ def test_every_record_that_expired_unread_is_told_and_nothing_else() -> None:
     run_state_machine_as_test(
         LossStory,
         settings=settings(
-            max_examples=EXAMPLES,
+            max_examples=2 * EXAMPLES,
             stateful_step_count=15,
             deadline=None,
             suppress_health_check=list(HealthCheck),
