@@ -429,7 +429,7 @@ def test_what_is_not_reached_in_a_long_stretch_keeps_its_iterator() -> None:
     for _ in range(3):
         spark.step()
     assert spark.client.calls[SHARD] < 23 * 12 + 20
-    assert spark.reader._plan()._cursors[SHARD].position == TRIM_HORIZON
+    assert spark.reader._plan()._reckoning.cursors[SHARD].position == TRIM_HORIZON
 
 
 # A start time, until drained

@@ -12,38 +12,23 @@ import time
 import uuid
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from dataclasses import replace
+from datetime import UTC, datetime
 
 from jobs.contract.errors import ConfigurationError, DataLossError, MovementError
 from jobs.source.kinesis.client import StreamClient
 from jobs.source.kinesis.cursor import Cap, Cursor, Found
 from jobs.source.kinesis.discovery import Discovery
-from jobs.source.kinesis.loss import later, may_have_lost, opened_after, report_loss, start_is_lost
 from jobs.source.kinesis.offset import Offset
 from jobs.source.kinesis.options import KinesisOptions, starts_in_the_future
 from jobs.source.kinesis.pace import Pace
 from jobs.source.kinesis.position import SHARD_END, TRIM_HORIZON, Position, parse
 from jobs.source.kinesis.ranges import ShardRange, ranges_between
+from jobs.source.kinesis.reckoning import Progress, Reckoning
 from jobs.source.kinesis.shards import ShardGraph
 from jobs.source.kinesis.tips import Tips
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass
-class _Progress:
-    """The offset under construction. `arrivals`: when a record arrived that was seen in the shard meanwhile."""
-
-    shards: dict[str, Position]
-    behind: dict[str, datetime]
-    losses: int
-    arrivals: dict[str, datetime] = field(default_factory=dict)
-
-    def saw(self, shard_id: str, found: Found) -> None:
-        arrival = max(found.oldest or 0.0, found.cursor.arrival)
-        if arrival:
-            self.arrivals[shard_id] = datetime.fromtimestamp(arrival, UTC)
 
 
 class Planner:
@@ -66,11 +51,9 @@ class Planner:
         self._clock = clock
         self._tips = Tips(client, pace or Pace(options.planning_calls_per_second), page_limit=options.records_per_call)
         self._pool = pool or ThreadPoolExecutor(options.planning_threads, thread_name_prefix="kinesis-plan")
-        self._cursors: dict[str, Cursor] = {}
-        self._complete: dict[str, datetime] = {}
-        self._peeked: set[str] = set()
         self._sizes: dict[tuple[str, Position], Found] = {}
         self._discovery = Discovery(client, options.discovery_seconds, clock)
+        self._reckoning = Reckoning(options, self._discovery, self._now, lambda at: self._each(self._tips.peek, at))
         self._run = uuid.uuid4().hex
 
     def close(self) -> None:
@@ -89,7 +72,7 @@ class Planner:
         if self._discovery.recreated_since(start):
             start = self._begin_again(start)
         known = self._known(start, graph)
-        progress = _Progress(dict(known), {}, start.losses)
+        progress = Progress(dict(known), {}, start.losses)
         self._drop_vanished(progress, known, start, graph, now)
         for shard_id in graph.retired(known):
             del progress.shards[shard_id]
@@ -97,12 +80,7 @@ class Planner:
         self._forget(progress.shards)
 
         moved = progress.shards != dict(start.shards) or start.initial is not None
-        # A batch without records now and then keeps the checkpoint able to tell an idle stream from a lossy one.
-        known_until = [(start.planned_at, now)] if start.planned_at is not None else []
-        # So does one once more is known of a shard that was behind for long.
-        known_until += [(was, progress.behind.get(shard_id, now)) for shard_id, was in start.behind.items()]
-        proof_is_old = any(until - was > self._proof_holds() for was, until in known_until)
-        if not moved and not proof_is_old and progress.losses == start.losses:
+        if not moved and not self._reckoning.wants_proof(start, progress, now) and progress.losses == start.losses:
             return start
         sizes = {
             shard_id: self._sizes[shard_id, end].bytes
@@ -131,7 +109,7 @@ class Planner:
         return [
             replace(
                 part,
-                complete_until=self._complete_until(part.shard_id, part.start, start),
+                complete_until=self._reckoning.complete_until(part.shard_id, part.start, start),
                 retention_hours=self._discovery.retention_hours(),
                 ending_sequence=graph.ending_sequence(part.shard_id) if graph else None,
                 bytes=end.bytes.get(part.shard_id),
@@ -168,39 +146,25 @@ class Planner:
         if self._options.fail_on_data_loss:
             raise DataLossError(f"{message}. Start a new checkpoint, or read the new stream with failOnDataLoss=false")
         _log.warning("%s. Going on, because failOnDataLoss=false", message)
-        self._cursors.clear()
+        self._reckoning.cursors.clear()
         # What was read ahead of the old stream must not pass for the new one's: moto numbers from 1 again.
         self._run = uuid.uuid4().hex
         return replace(start, shards={}, behind={}, losses=start.losses + 1)
 
     def _drop_vanished(
-        self, progress: _Progress, known: Mapping[str, Position], start: Offset, graph: ShardGraph, now: datetime
+        self, progress: Progress, known: Mapping[str, Position], start: Offset, graph: ShardGraph, now: datetime
     ) -> None:
         for shard_id in graph.vanished(known):
             # All that was in it has expired, so what was read up to less than the retention ago was all there was.
-            if self._start_is_lost(shard_id, known[shard_id], start, is_there=False):
-                self._lose(progress, shard_id, known[shard_id], start, None)
+            if self._reckoning.start_is_lost(shard_id, known[shard_id], start, is_there=False):
+                self._reckoning.lose(progress, shard_id, known[shard_id], start, None)
             del progress.shards[shard_id]
-
-    def _lose(
-        self, progress: _Progress, shard_id: str, position: Position, start: Offset, oldest: float | None
-    ) -> None:
-        report_loss(
-            self._options.stream,
-            shard_id,
-            position,
-            fail=self._options.fail_on_data_loss,
-            complete_until=self._complete_until(shard_id, position, start),
-            oldest=oldest,
-            retention_hours=self._discovery.retention_hours(),
-        )
-        progress.losses += 1
 
     # Tips
 
     def _advance(
         self,
-        progress: _Progress,
+        progress: Progress,
         known: Mapping[str, Position],
         start: Offset,
         graph: ShardGraph,
@@ -226,7 +190,7 @@ class Planner:
                 to_close.append(shard_id)
             else:
                 to_search.append(shard_id)
-        self._check_starts(progress, to_weigh + to_close, known, start)
+        self._reckoning.check_starts(progress, to_weigh + to_close, known, start)
         self._weigh(to_weigh, known, progress.shards)
         share = _share(cap, len(to_search))
         # A run that ends must not take a long stretch without records for its end.
@@ -238,7 +202,7 @@ class Planner:
             for shard_id, position in progress.shards.items()
             if position != SHARD_END and shard_id not in searched
         ]
-        self._rest(progress, resting, start, graph, ending)
+        self._reckoning.rest(progress, resting, start, graph, ending)
 
     def _search(
         self, shard_ids: list[str], known: Mapping[str, Position], start: Offset, cap: Cap, ending: Offset | None
@@ -262,59 +226,6 @@ class Planner:
 
         return [named(cursors[0])] if len(cursors) == 1 else list(self._pool.map(named, cursors))
 
-    def _check_starts(
-        self, progress: _Progress, shard_ids: list[str], known: Mapping[str, Position], start: Offset
-    ) -> None:
-        """Looks at the positions that are old enough for a loss, of shards whose end needs no search."""
-        suspects = [each for each in shard_ids if self._start_is_lost(each, known[each], start, is_there=False)]
-        cursors = [Cursor(shard_id, known[shard_id]) for shard_id in suspects]
-        for found in self._each(self._tips.peek, cursors):
-            shard_id = found.cursor.shard_id
-            progress.saw(shard_id, found)
-            if self._start_is_lost(shard_id, known[shard_id], start, is_there=not found.gone):
-                self._lose(progress, shard_id, known[shard_id], start, found.oldest)
-
-    def _rest(
-        self, progress: _Progress, shard_ids: list[str], start: Offset, graph: ShardGraph, ending: Offset | None
-    ) -> None:
-        """Says of shards that this batch did not search up to when they have been read.
-
-        A child that waits for its parent has not been read at all: but nothing arrived in it before its parent's
-        records. So that a long wait is not taken for a loss, its first record is looked at when the time known gets
-        old: nothing arrived before that one either.
-        """
-        until: dict[str, datetime | None] = {}
-        for shard_id in shard_ids:
-            position = progress.shards[shard_id]
-            at = self._complete_until(shard_id, position, start)
-            if at is not None and not position.is_record:
-                at = later(at, opened_after(shard_id, graph, start, progress.arrivals))
-            if ending is not None and position == ending.shards.get(shard_id):
-                at = later(at, ending.complete_until(shard_id))
-            until[shard_id] = at
-        self._peeked.intersection_update(shard_ids)
-        now, retention = self._now(), self._discovery.retention_hours()
-
-        def gets_old(shard_id: str, at: datetime) -> bool:
-            return (
-                shard_id not in self._peeked
-                and now - at > self._proof_holds()
-                and not may_have_lost(at, retention, now)
-            )
-
-        to_peek = [shard_id for shard_id, at in until.items() if at is None or gets_old(shard_id, at)]
-        for found in self._each(self._tips.peek, [Cursor(each, progress.shards[each]) for each in to_peek]):
-            shard_id, position = found.cursor.shard_id, progress.shards[found.cursor.shard_id]
-            at = until[shard_id]
-            if at is None and found.gone:
-                self._lose(progress, shard_id, position, start, found.oldest)
-            # Too late: what was seen first need not have been the first.
-            if at is None or not may_have_lost(at, retention, self._now()):
-                until[shard_id] = later(at, datetime.fromtimestamp(found.until, UTC))
-                if found.first:
-                    self._peeked.add(shard_id)
-        progress.behind.update({shard_id: at for shard_id, at in until.items() if at is not None})
-
     def _weigh(self, shard_ids: list[str], known: Mapping[str, Position], ends: Mapping[str, Position]) -> None:
         """Keeps how much lies before ends that were not searched for, so that small ranges can share a task."""
         cursors = [Cursor(shard_id, known[shard_id]) for shard_id in shard_ids]
@@ -325,8 +236,8 @@ class Planner:
     def _cursor(self, shard_id: str, position: Position, start: Offset, ending: Offset | None) -> Cursor:
         """Where the search begins. After a standstill so long that records can have expired, the position is looked
         at again."""
-        cursor = self._cursors.get(shard_id)
-        stood_still = self._start_is_lost(shard_id, position, start, is_there=False)
+        cursor = self._reckoning.cursors.get(shard_id)
+        stood_still = self._reckoning.start_is_lost(shard_id, position, start, is_there=False)
         if cursor is not None and cursor.position == position and not stood_still:
             return cursor
         until = start.complete_until(shard_id) if shard_id in start.shards else None
@@ -337,7 +248,7 @@ class Planner:
 
     def _take(
         self,
-        progress: _Progress,
+        progress: Progress,
         shard_id: str,
         found: Found,
         position: Position,
@@ -346,9 +257,9 @@ class Planner:
         ending: Offset | None,
     ) -> None:
         progress.saw(shard_id, found)
-        if self._start_is_lost(shard_id, position, start, is_there=not found.gone):
-            self._lose(progress, shard_id, position, start, found.oldest)
-        complete = self._complete_until(shard_id, position, start)
+        if self._reckoning.start_is_lost(shard_id, position, start, is_there=not found.gone):
+            self._reckoning.lose(progress, shard_id, position, start, found.oldest)
+        complete = self._reckoning.complete_until(shard_id, position, start)
         end = found.cursor.position
         # moto never ends a closed shard with a null iterator; caught up, it is at its end all the same.
         if found.at_tip and graph.is_closed(shard_id):
@@ -365,9 +276,7 @@ class Planner:
         elif end == position and not found.at_tip:
             until = max(complete or until, until)
         if end == found.cursor.position:
-            self._cursors[shard_id] = found.cursor
-            if found.at_tip:
-                self._complete[shard_id] = until
+            self._reckoning.remember(found)
         progress.shards[shard_id] = end
         if end != SHARD_END and (stops_short or not found.at_tip):
             progress.behind[shard_id] = until
@@ -389,30 +298,9 @@ class Planner:
     def _now(self) -> datetime:
         return datetime.fromtimestamp(self._clock(), UTC)
 
-    def _complete_until(self, shard_id: str, position: Position, start: Offset) -> datetime | None:
-        """Everything that arrived before this time had been read at `position`: from the offset, or seen since."""
-        joins = shard_id not in start.shards
-        known = self._discovery.before_joining(start) if joins else start.complete_until(shard_id)
-        if known is not None:
-            known = later(known, position.moment)
-        cursor = self._cursors.get(shard_id)
-        if cursor is not None and cursor.position == position:
-            return later(known, self._complete.get(shard_id))
-        return known
-
-    def _start_is_lost(self, shard_id: str, position: Position, start: Offset, *, is_there: bool) -> bool:
-        complete_until = self._complete_until(shard_id, position, start)
-        return start_is_lost(position, is_there, complete_until, self._discovery.retention_hours(), self._now())
-
-    def _proof_holds(self) -> timedelta:
-        """How old what is known of a shard may get before it is looked at, or written down, again."""
-        return timedelta(hours=self._discovery.retention_hours()) / 4
-
     def _forget(self, shards: Mapping[str, Position]) -> None:
         """Drops what is remembered of shards that are done, so that memory does not grow with the resharding."""
-        for shard_id in set(self._cursors) - {each for each, at in shards.items() if at != SHARD_END}:
-            self._cursors.pop(shard_id, None)
-            self._complete.pop(shard_id, None)
+        self._reckoning.forget(shards)
         self._sizes = {key: size for key, size in self._sizes.items() if shards.get(key[0]) == key[1]}
 
 
