@@ -514,6 +514,12 @@ def test_what_fails_in_planning_names_stream_shard_and_position() -> None:
     spark.client.faults = [broken() for _ in range(1000)]
     with pytest.raises(TransientError, match=f"stream s, shard {SHARD}, behind {record.number}"):
         spark.step()
+    spark.client.faults = []
+    pinned = query(stream, initial="LATEST", discovery_seconds=30)
+    pinned.reader._plan()._discovery.list_now()
+    pinned.client.faults = [None, None] + [broken() for _ in range(1000)]
+    with pytest.raises(TransientError, match=f"stream s, shard {SHARD}, behind TRIM_HORIZON"):
+        pinned.step()
 
 
 def test_an_offset_of_an_older_release_is_still_read_by_its_times() -> None:

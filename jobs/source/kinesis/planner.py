@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Any
 
 from jobs.contract.errors import ConfigurationError, DataLossError, MovementError
 from jobs.source.kinesis.client import StreamClient
@@ -214,10 +215,10 @@ class Planner:
 
         return self._each(search, cursors)
 
-    def _each(self, call: Callable[[Cursor], Found], cursors: list[Cursor]) -> list[Found]:
+    def _each(self, call: Callable[[Cursor], Any], cursors: list[Cursor]) -> list[Any]:
         """`call` for each cursor, in the pool. What it raises names stream, shard and position."""
 
-        def named(cursor: Cursor) -> Found:
+        def named(cursor: Cursor) -> Any:
             try:
                 return call(cursor)
             except MovementError as error:
@@ -229,7 +230,7 @@ class Planner:
     def _weigh(self, shard_ids: list[str], known: Mapping[str, Position], ends: Mapping[str, Position]) -> None:
         """Keeps how much lies before ends that were not searched for, so that small ranges can share a task."""
         cursors = [Cursor(shard_id, known[shard_id]) for shard_id in shard_ids]
-        for found in self._pool.map(lambda cursor: self._tips.weigh(cursor, ends[cursor.shard_id]), cursors):
+        for found in self._each(lambda cursor: self._tips.weigh(cursor, ends[cursor.shard_id]), cursors):
             if found is not None:
                 self._sizes[(found.cursor.shard_id, found.cursor.position)] = found
 
@@ -287,7 +288,7 @@ class Planner:
         """Each open shard's tip; with `closed`, SHARD_END for the others."""
         open_shards = [shard_id for shard_id in graph.shards if not graph.is_closed(shard_id)]
         cursors = [Cursor(shard_id, TRIM_HORIZON) for shard_id in open_shards]
-        found = self._pool.map(lambda cursor: self._tips.search(cursor, Cap(), exhaustive=True), cursors)
+        found = self._each(lambda cursor: self._tips.search(cursor, Cap(), exhaustive=True), cursors)
         shards = {each.cursor.shard_id: each.cursor.position for each in found}
         if closed:
             shards |= {shard_id: SHARD_END for shard_id in graph.shards if shard_id not in shards}
