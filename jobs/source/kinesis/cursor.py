@@ -45,6 +45,8 @@ class Cursor:
     verified   the position was seen to be in the stream, by this process
     arrival    when the position's record arrived, in seconds since 1970; 0: unknown
     horizon    a time of the server's clock that has passed for certain
+    empty_to   nothing behind `position` arrived before this time, as far as is known (seconds since 1970; 0: unknown).
+               Only where to look on, in a long stretch without records: ranges never begin there
     """
 
     shard_id: str
@@ -55,6 +57,7 @@ class Cursor:
     arrival: float = 0.0
     density: Density | None = None
     horizon: float = 0.0
+    empty_to: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +84,7 @@ class Found:
     cursor   where the batch ends; its position is the old one where nothing is new
     at_tip   whether the shard held nothing behind it when it was looked at
     until    every record that arrived before this time (seconds since 1970) stands before the cursor
+    first, since   number and arrival of the first record behind the old position; 0 where none was seen
     bytes, records   roughly how much the range holds; records 0 where unknown
     gone     whether the old position had left the stream
     oldest   arrival of the oldest record left, where the position is gone
@@ -95,3 +99,5 @@ class Found:
     gone: bool = False
     oldest: float | None = None
     more: bool = False
+    first: int = 0
+    since: float = 0.0

@@ -20,7 +20,7 @@ from jobs.source.kinesis.aggregates import Deaggregator
 from jobs.source.kinesis.ahead import ReadAhead
 from jobs.source.kinesis.client import ExpiredIteratorError, Page, PositionGoneError, Record, StreamClient
 from jobs.source.kinesis.in_order import GROWTH, in_order
-from jobs.source.kinesis.loss import may_have_lost, report_loss
+from jobs.source.kinesis.loss import report_loss, start_is_lost
 from jobs.source.kinesis.position import SHARD_END, TRIM_HORIZON, Kind, Position, after
 from jobs.source.kinesis.ranges import ShardRange
 
@@ -165,11 +165,18 @@ class _Reading:
         self._last = part.start.number - (part.start.sub is not None)
         self._iterator: str | None = None
         self._opened = False
-        self._checked = not part.start.is_record
+        # The position whose own record proves that nothing behind it has expired, and whether it was seen.
+        self._proof = part.start
+        self._checked = self._needs_no_check
         self._skip_before = part.start.moment.timestamp() if part.start.moment is not None else None
         self._quiet = 0
         self.done = False
         self.pause = False
+
+    @property
+    def _needs_no_check(self) -> bool:
+        """Whether nothing of this start can be lost: it names no record, and nothing is known that was there."""
+        return not self._part.start.is_record and self._part.complete_until is None
 
     def fetch(self) -> Page[Record]:
         """The next page; an iterator that has expired is opened again behind the last record taken."""
@@ -179,49 +186,60 @@ class _Reading:
                 self._opened = True
                 return page
             self._iterator = self._open()
+        if self._iterator is None:
+            return self._nothing_left()
         try:
             return self._client.records(self._iterator, self._limit)
         except ExpiredIteratorError:
             self._iterator = self._open()
+            if self._iterator is None:
+                return self._nothing_left()
             return self._client.records(self._iterator, self._limit)
+
+    def _nothing_left(self) -> Page[Record]:
+        """In place of an answer, where the whole shard has left the stream since the batch was planned."""
+        if self._needs_no_check:
+            self._report(self._part.start, None)
+        return Page([], None, 0, 0.0)
 
     def offer_next(self, last: Page[Record]) -> None:
         """Has the next range's first page fetched now, while Spark commits this batch and plans the next one."""
         if self._ahead is not None:
             self._ahead.offer_next(self._part, last, self._first_limit)
 
-    def _open(self) -> str:
+    def _open(self) -> str | None:
+        """An iterator at the start, or behind the last record taken; None where the shard has left the stream."""
         part = self._part
-        if not self._opened and not part.start.is_record and part.complete_until is not None:
-            # A shard that joined the query long ago and had to wait: what it held first may have expired.
-            self._lost(None)
-        if self._opened and self._last > part.start.number and self._checked:
-            return self._client.iterator(part.shard_id, after(str(self._last)))
-        # Nothing of the range was read yet; the start may have expired since a page was read ahead.
-        self._checked = not part.start.is_record
+        if self._opened and self._last > part.start.number and (self._checked or self._proof != part.start):
+            self._proof, self._checked = after(str(self._last)), False
+        else:
+            # Nothing of the range was read yet; the start may have expired since a page was read ahead.
+            self._proof, self._checked = part.start, self._needs_no_check
         try:
             # At the position's record, not after it: its presence proves that nothing behind it has been trimmed.
-            iterator = self._client.iterator(part.shard_id, part.start, inclusive=part.start.is_record)
+            iterator = self._client.iterator(part.shard_id, self._proof, inclusive=self._proof.is_record)
         except PositionGoneError:
-            if not part.start.is_record:
-                raise
-            self._lost(None)
-            iterator = self._client.iterator(part.shard_id, TRIM_HORIZON)
+            # The first page, or that there is none, says what was lost.
+            try:
+                iterator = self._client.iterator(part.shard_id, TRIM_HORIZON)
+            except PositionGoneError:
+                return None
         self._opened = True
         return iterator
 
     def take(self, page: Page[Record]) -> Sequence[Record]:
         """What of the page belongs to the range; moves on, and sets `done` at the range's end."""
         if not self._checked and page.records:
-            if page.records[0].sequence_number != self._part.start.sequence:
-                self._lost(page.records[0].approximate_arrival_timestamp)
-            self._checked = True
+            self._check(page.records[0])
         wanted = self._within(page.records)
         if page.records:
             self._last = max(self._last, int(page.records[-1].sequence_number))
             self._quiet = 0
         self._iterator = page.next_iterator
         self._settle(page)
+        if self.done and not self._checked:
+            # Not one record is left, not even the one that would prove it.
+            self._check(None)
         self._limit = self._rest(page)
         # Caught up at the end of a closed shard, `_BELIEVED` calls end the range: they need no spreading.
         ends = self._part.end == SHARD_END and page.millis_behind == 0
@@ -278,18 +296,23 @@ class _Reading:
 
     def _end_is_missing(self) -> None:
         self.done = True
-        self._report(None)
+        self._report(self._part.end, None)
 
-    def _lost(self, oldest: float | None) -> None:
-        """The start's record is gone: a loss, unless it expired after everything behind it had been read."""
+    def _check(self, oldest: Record | None) -> None:
+        """Whether the record that proves completeness is there, going by the first that is; else if that is a loss."""
         self._checked = True
         part = self._part
-        if may_have_lost(part.complete_until, part.retention_hours, self._clock()):
-            self._report(oldest)
+        is_there = oldest is not None and oldest.sequence_number == self._proof.sequence
+        if self._proof == part.start:
+            lost = start_is_lost(part.start, is_there, part.complete_until, part.retention_hours, self._clock())
+        else:
+            # It was read by this very pass, so others that followed it may have expired with it.
+            lost = not is_there
+        if lost:
+            self._report(self._proof, None if oldest is None else oldest.approximate_arrival_timestamp)
 
-    def _report(self, oldest: float | None) -> None:
+    def _report(self, position: Position, oldest: float | None) -> None:
         part = self._part
-        position: Position = part.start if part.start.is_record else part.end
         report_loss(
             self._stream,
             part.shard_id,

@@ -15,20 +15,38 @@ from jobs.source.kinesis.cursor import Cursor, Found
 from jobs.source.kinesis.pace import Pace
 from jobs.source.kinesis.position import SHARD_END, TRIM_HORIZON, after, at_timestamp
 
-# Empty answers with data ahead that one search follows before it leaves the rest to the next trigger.
+# Empty answers with data ahead that a guess follows, and a search before it tries to leap over the stretch …
 _EMPTY_PAGES = 8
+# … and those that it follows in all, before it leaves the rest to the next trigger.
+_MOST_EMPTY_PAGES = 100
+_LEAPS_BACK = tuple(10**power for power in range(8))
+# Up to where nothing is unread goes by this host's clock or by MillisBehindLatest: a search goes on a bit before.
+_MARGIN_SECONDS = 600
 _NEAR_LIMIT = 1000
 
 
 class Search:
-    """One search in one shard: `best` is the last record known so far, `iterator` reads on behind it."""
+    """One search in one shard: `best` is the last record known so far, `iterator` reads on behind it.
 
-    def __init__(self, client: StreamClient, pace: Pace, cursor: Cursor, page_limit: int, exhaustive: bool) -> None:
+    exhaustive   goes on until a record or the tip is found, however many calls that takes
+    leaps        may pass a long stretch without records for a record near the tip, wherever the batch then ends
+    """
+
+    def __init__(
+        self,
+        client: StreamClient,
+        pace: Pace,
+        cursor: Cursor,
+        page_limit: int,
+        exhaustive: bool,
+        leaps: bool = False,
+    ) -> None:
         self._client = client
         self._pace = pace
         self.cursor = cursor
         self.page_limit = page_limit
         self.exhaustive = exhaustive
+        self.leaps = leaps
         self.best: Head | None = None
         self.limit: Head | None = None
         self.iterator: str | None = None
@@ -41,6 +59,7 @@ class Search:
         # An aggregate that was read in part is still to be read on.
         self._last_read = cursor.position.number - (cursor.position.sub is not None)
         self.now = 0.0
+        self._place = 0.0
         self._gone = False
         self._oldest: float | None = None
         self.verified = cursor.verified
@@ -69,8 +88,37 @@ class Search:
                 self.caught_up = True
                 return None
             pages += 1
-            if pages >= _EMPTY_PAGES and not self.exhaustive:
+            self._place = max(self._place, page.served_at - page.millis_behind / 1000)
+            if pages == _EMPTY_PAGES:
+                landing = self._leap() if self.leaps else None
+                if landing is not None:
+                    return landing
+                iterator = self._resumed() or iterator
+            if pages >= _MOST_EMPTY_PAGES and not self.exhaustive:
                 return None
+
+    def _leap(self) -> Page[Head] | None:
+        """A page of records near the tip, if a few calls find any. The stretch before it is left to the readers."""
+        for back in _LEAPS_BACK:
+            moment = self.now - back
+            if moment <= self._place:
+                return None
+            page = self.at(moment, _NEAR_LIMIT)
+            if page is not None and self.take(page):
+                return page
+        return None
+
+    def _resumed(self) -> str | None:
+        """An iterator where an earlier search, of this process or another, had got to; None where that is not ahead.
+
+        So a shard that was idle for long is not walked through again, and a job that ends with each trigger comes
+        through a stretch of any length.
+        """
+        moment = self.cursor.empty_to - _MARGIN_SECONDS
+        if not self._place < moment < self.now:
+            return None
+        position = at_timestamp(datetime.fromtimestamp(floor(moment), UTC))
+        return self._client.iterator(self.cursor.shard_id, position)
 
     def _open(self) -> tuple[str, int]:
         start = self.cursor
@@ -192,12 +240,15 @@ class Search:
             position, verified = after(best.sequence_number), True
         at_tip = self.settled and self.limit is None
         arrival = best.arrival if best is not None else 0.0
+        empty_to = max(self._place, self.cursor.empty_to) if best is None else 0.0
         return Found(
-            cursor=Cursor(shard_id, position, iterator, verified, arrival, self.density, self.horizon),
+            cursor=Cursor(shard_id, position, iterator, verified, arrival, self.density, self.horizon, empty_to),
             at_tip=at_tip,
-            until=self.now if at_tip else arrival,
+            until=self.now if at_tip else arrival or self._place,
             bytes=self.bytes,
             records=self.taken,
             gone=self._gone,
             oldest=self._oldest,
+            first=self.first_new.number if self.first_new else 0,
+            since=self.first_new.arrival if self.first_new else 0.0,
         )

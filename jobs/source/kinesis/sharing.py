@@ -20,14 +20,14 @@ _WORTH_HANDING_ON = 0.25
 Each = Callable[[Callable[[Any], Any], Sequence[Any]], list[Any]]
 
 
-def search_all(tips: Tips, cursors: Sequence[Cursor], cap: Cap, each: Each) -> list[Found]:
+def search_all(tips: Tips, cursors: Sequence[Cursor], cap: Cap, each: Each, *, exhaustive: bool = False) -> list[Found]:
     """Where each shard's part of a batch ends. `each` calls a function with each item, several at a time.
 
     Exact caps are not exceeded in sum, but that each shard with something new gives at least one record.
     """
     if not (cap.records or cap.bytes):
-        return each(lambda cursor: tips.search(cursor, cap), cursors)
-    turns: list[Turn] = each(lambda cursor: tips.begin(cursor, cap), cursors)
+        return each(lambda cursor: tips.search(cursor, cap, exhaustive=exhaustive), cursors)
+    turns: list[Turn] = each(lambda cursor: tips.begin(cursor, cap, exhaustive=exhaustive), cursors)
     whole = _Amount.of(cap)
     loaded = [turn for turn in turns if turn.goes_on]
     share = whole.part(len(loaded))

@@ -47,6 +47,20 @@ class Tips:
             found = self._search(replace(cursor, iterator=None), cap, exhaustive)
         return replace(found, cursor=replace(found.cursor, look=_next_look(found, cursor.look)))
 
+    def peek(self, cursor: Cursor) -> Found:
+        """What comes first behind `cursor`: `since` says when it arrived, `gone` whether the position's record is
+        there. `until` is as late as the first record allows."""
+        try:
+            found = self._peek(cursor)
+        except ExpiredIteratorError:
+            found = self._peek(cursor)
+        return replace(found, until=found.since or found.until)
+
+    def _peek(self, cursor: Cursor) -> Found:
+        search = Search(self._client, self._pace, replace(cursor, iterator=None, verified=False), 1, False)
+        search.first()
+        return search.found()
+
     def weigh(self, cursor: Cursor, end: Position) -> Found | None:
         """What lies between the cursor and an end that is known, if one small page holds it all; else None."""
         try:
@@ -62,15 +76,15 @@ class Tips:
         found = replace(cursor, position=end)
         return Found(found, False, 0.0, sum(head.payload_bytes for head in within), len(within))
 
-    def begin(self, cursor: Cursor, cap: Cap) -> Turn:
+    def begin(self, cursor: Cursor, cap: Cap, *, exhaustive: bool = False) -> Turn:
         """A shard's turn in a batch whose cap in records or bytes is divided among several."""
-        return Turn(self._started, cursor, cap)
+        return Turn(lambda cursor: self._started(cursor, exhaustive), cursor, cap)
 
-    def _started(self, cursor: Cursor, exhaustive: bool = False) -> Search:
-        return Search(self._client, self._pace, cursor, self._page_limit, exhaustive)
+    def _started(self, cursor: Cursor, exhaustive: bool, *, leaps: bool = False) -> Search:
+        return Search(self._client, self._pace, cursor, self._page_limit, exhaustive, leaps)
 
     def _search(self, cursor: Cursor, cap: Cap, exhaustive: bool) -> Found:
-        search = self._started(cursor, exhaustive)
+        search = self._started(cursor, exhaustive, leaps=not cap.is_set)
         # Seconds are counted from the first record on.
         search.look = 1 if cap.is_set else cursor.look
         first = search.first()
@@ -93,6 +107,7 @@ class Turn:
     def __init__(self, start: Callable[[Cursor], Search], cursor: Cursor, cap: Cap) -> None:
         self._start = start
         self._cursor = cursor
+        self.shard_id, self.position = cursor.shard_id, cursor.position
         self._search = start(cursor)
         self._limit: Head | None = None
         self.predicts = capped.predicts(self._search, cap)
