@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from datetime import datetime
+from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -25,6 +25,7 @@ from jobs.contract.observe_settings import ObserveSettings
 from jobs.contract.reading_settings import GoldSettings, ReportSettings
 from jobs.contract.sink_settings import SinkSettings
 from jobs.contract.table import find_configuration
+from jobs.contract.times import iso_time
 from jobs.contract.validation import explain
 from jobs.contract.yaml_file import read_yaml
 
@@ -104,7 +105,8 @@ class SourceSettings(_Model):
         str,
         Field(
             description="Where a query without a checkpoint starts: TRIM_HORIZON (oldest record), LATEST, "
-            "or an ISO 8601 time with offset such as 2026-11-23T00:00:00Z"
+            "an ISO 8601 time with offset such as 2026-11-23T00:00:00Z, or {shard: last sequence number read} "
+            "(native only)"
         ),
     ] = "TRIM_HORIZON"
     fail_on_data_loss: Annotated[
@@ -138,22 +140,36 @@ class SourceSettings(_Model):
 
     @field_validator("starting_position", mode="before")
     @classmethod
-    def _time_as_text(cls, value: Any) -> Any:
-        # YAML takes an unquoted time for a time.
-        return value.isoformat() if isinstance(value, datetime) else value
+    def _as_text(cls, value: Any) -> Any:
+        # YAML takes an unquoted time for a time, and positions of shards for a mapping.
+        if isinstance(value, date):
+            return value.isoformat()
+        return json.dumps(value) if isinstance(value, dict) else value
 
     @field_validator("starting_position")
     @classmethod
     def _known_position(cls, value: str) -> str:
         if value in ("TRIM_HORIZON", "LATEST"):
             return value
+        if value.lstrip().startswith("{"):
+            return _positions(value)
         try:
-            moment = datetime.fromisoformat(value)
-        except ValueError:
-            moment = None
-        if moment is None or moment.tzinfo is None:
-            raise ValueError("allowed: TRIM_HORIZON, LATEST, or an ISO 8601 time with offset (2026-11-23T00:00:00Z)")
+            iso_time(value)
+        except ValueError as error:
+            raise ValueError(f"{error}. Or TRIM_HORIZON, LATEST, {{shard: last sequence number read}}") from error
         return value
+
+
+def _positions(text: str) -> str:
+    """`text`, if it gives positions by shard; what a position may be, the source knows."""
+    try:
+        content = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"positions by shard are not readable as JSON: {error}") from error
+    shards = content.get("shards", content)
+    if not isinstance(shards, dict) or not shards or not all(isinstance(at, str) for at in shards.values()):
+        raise ValueError('allowed: {"<shard>": "<last sequence number read, as text>", …}')
+    return text
 
 
 class StreamJobSettings(_Model):

@@ -15,6 +15,7 @@ from jobs.contract import aws
 from jobs.contract.errors import ConfigurationError
 from jobs.contract.repeats import REPEATS
 from jobs.contract.settings import Settings
+from jobs.contract.times import iso_time
 from jobs.source.kinesis.boto_client import BotoStreamClient
 from jobs.source.kinesis.options import configured_endpoint, parse_options
 from jobs.source.kinesis.position import parse
@@ -129,11 +130,13 @@ def jvm_options(settings: Settings) -> dict[str, str]:
     if region is None:
         raise ConfigurationError("no AWS region: set AWS_REGION, or a region in the AWS profile")
     start = source.starting_position
+    if start.lstrip().startswith("{"):
+        raise ConfigurationError("source.starting_position: only the native connector starts at positions by shard")
     options = {
         "kinesis.region": region,
-        "kinesis.endpointUrl": configured_endpoint() or f"https://kinesis.{region}.amazonaws.com",
+        "kinesis.endpointUrl": configured_endpoint() or _public_endpoint(region),
         "kinesis.streamName": settings.stream.name,
-        "kinesis.startingPosition": start if start in ("TRIM_HORIZON", "LATEST") else f"AT_TIMESTAMP {start}",
+        "kinesis.startingPosition": start if start in ("TRIM_HORIZON", "LATEST") else f"AT_TIMESTAMP {_utc(start)}",
         "kinesis.failOnDataLoss": _text(source.fail_on_data_loss),
         "kinesis.consumerType": "GetRecords" if source.consumer_name is None else "SubscribeToShard",
     }
@@ -143,6 +146,16 @@ def jvm_options(settings: Settings) -> dict[str, str]:
         options["kinesis.stsRoleArn"] = source.role_arn
         options["kinesis.stsSessionName"] = "movement-lake"
     return options | {name: _text(value) for name, value in source.options.items()}
+
+
+def _utc(time: str) -> str:
+    return iso_time(time).isoformat().replace("+00:00", "Z")
+
+
+def _public_endpoint(region: str) -> str:
+    """As botocore's own tables name it: not every partition of AWS is in amazonaws.com."""
+    found: str = aws.core_session().create_client("kinesis", region_name=region).meta.endpoint_url
+    return found
 
 
 def _text(value: str | int | float | bool) -> str:

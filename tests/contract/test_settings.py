@@ -56,6 +56,8 @@ def config(tmp_path: Path) -> Path:
         ("source.fail_on_data_loss=1", ["--set", "source.fail_on_data_loss", "boolean", "got 1"]),
         ("source.connector=kafka", ["--set", "source.connector", "'native' or 'aws-kinesis'", "got 'kafka'"]),
         ("source.starting_position=2026-01-01T00:00:00", ["--set", "source.starting_position", "TRIM_HORIZON"]),
+        ("source.starting_position={}", ["--set", "source.starting_position", "last sequence number read"]),
+        ('source.starting_position={"a": 1}', ["--set", "source.starting_position", "last sequence number read"]),
         ("source.starting_position=yesterday", ["--set", "source.starting_position", "TRIM_HORIZON", "'yesterday'"]),
         ("stream_job.trigger_seconds=.nan", ["--set", "stream_job.trigger_seconds"]),
         ("stream_job.trigger_seconds=-1", ["--set", "stream_job.trigger_seconds", "greater than or equal to 0"]),
@@ -153,7 +155,14 @@ def test_a_starting_time_needs_no_quotes(text: str) -> None:
     assert datetime.fromisoformat(found) == datetime(2026, 11, 23, tzinfo=UTC)
 
 
-@pytest.mark.parametrize("position", ["LATEST", "TRIM_HORIZON"])
+def test_positions_by_shard_are_taken_as_json_or_as_a_mapping(config: Path) -> None:
+    config.write_text("source: {starting_position: {shardId-0: '4958'}}\n")
+    assert load_settings(str(config), []).source.starting_position == '{"shardId-0": "4958"}'
+    found = load_settings(None, ['source.starting_position={"shardId-0": "4958"}'])
+    assert found.source.starting_position == '{"shardId-0": "4958"}'
+
+
+@pytest.mark.parametrize("position", ["LATEST", "TRIM_HORIZON", "2026-11-23"])
 def test_a_named_position_is_kept(position: str) -> None:
     assert load_settings(None, [f"source.starting_position={position}"]).source.starting_position == position
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from hashlib import md5
 from typing import Any
 
 
@@ -48,6 +49,15 @@ class Stream:
     def open_shards(self) -> list[dict[str, Any]]:
         shards = self.client.list_shards(StreamName=self.name)["Shards"]
         return [shard for shard in shards if "EndingSequenceNumber" not in shard["SequenceNumberRange"]]
+
+    def key_in(self, shard_id: str) -> str:
+        """A partition key whose records go to this open shard."""
+        shard = next(each for each in self.open_shards() if each["ShardId"] == shard_id)
+        low, high = (int(shard["HashKeyRange"][key]) for key in ("StartingHashKey", "EndingHashKey"))
+        keys = (f"key-{number}" for number in range(10_000))
+        return next(
+            key for key in keys if low <= int.from_bytes(md5(key.encode(), usedforsecurity=False).digest()) <= high
+        )
 
     def split(self, shard_id: str) -> None:
         shard = next(each for each in self.open_shards() if each["ShardId"] == shard_id)

@@ -1,21 +1,23 @@
 """A Kinesis stream in memory that behaves as AWS documents, on a clock that the test moves.
 
-56-digit sequence numbers with gaps; iterators that expire after 5 minutes; null iterators at a closed shard's
-end; empty and partial answers with data ahead; records that expire silently; faults on demand.
+56-digit sequence numbers with gaps; iterators that expire after 5 minutes; null iterators and `ChildShards` at a
+closed shard's end; empty and partial answers with data ahead, long runs of them in a sparse shard; records that
+expire silently; faults on demand. Its answers pass through the decoders that read AWS's own.
 """
 
 from __future__ import annotations
 
+import json
 import random
 from base64 import b64encode
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from hashlib import md5
-
-import msgspec
+from typing import Any
 
 from jobs.contract.errors import TransientError
+from jobs.source.kinesis.boto_client import _decode, _decode_heads
 from jobs.source.kinesis.client import (
     ExpiredIteratorError,
     Head,
@@ -47,6 +49,7 @@ class ScriptedShard:
     high: int
     parents: tuple[str, ...]
     starting: int
+    opened_at: float = 0.0
     records: list[Stored] = field(default_factory=list)
     ending: int | None = None
     closed_at: float | None = None
@@ -72,7 +75,7 @@ class ScriptedStream:
         return self._next
 
     def _add(self, low: int, high: int, parents: tuple[str, ...]) -> ScriptedShard:
-        shard = ScriptedShard(f"shardId-{len(self.shards):012}", low, high, parents, self._number())
+        shard = ScriptedShard(f"shardId-{len(self.shards):012}", low, high, parents, self._number(), self.now)
         self.shards[shard.shard_id] = shard
         return shard
 
@@ -129,6 +132,7 @@ class _Iterator:
     shard_id: str
     after: int
     opened_at: float
+    place: float
 
 
 class ScriptedClient:
@@ -138,16 +142,25 @@ class ScriptedClient:
     faults     exceptions to raise, one for each coming call, before it does anything; None lets a call pass
     ragged     answers are partial and now and then empty although data is ahead, as AWS allows
     silent     MillisBehindLatest is always 0, as kinesalite answers
+    span       an answer covers at most so many seconds of the shard's time, so a stretch without records is passed in
+               as many empty answers as it takes; 0: any time at all
     strict     GetShardIterator refuses a sequence number that has expired (else: silently the oldest record)
     """
 
     def __init__(
-        self, stream: ScriptedStream, *, ragged: bool = False, strict: bool = False, silent: bool = False
+        self,
+        stream: ScriptedStream,
+        *,
+        ragged: bool = False,
+        strict: bool = False,
+        silent: bool = False,
+        span: float = 0,
     ) -> None:
         self.stream = stream
         self.ragged = ragged
         self.strict = strict
         self.silent = silent
+        self.span = span
         self.calls: dict[str, int] = {}
         self.answered = 0
         self.faults: list[Exception | None] = []
@@ -183,39 +196,68 @@ class ScriptedClient:
             raise PositionGoneError(f"Shard {shard_id} does not exist")
         shard = self.stream.shards[shard_id]
         after = 0
+        place = max(shard.opened_at, self.stream.trimmed_before)
         if position.kind is Kind.AFTER:
             gone = [each for each in shard.records if each.arrival < self.stream.trimmed_before]
             if self.strict and gone and position.number <= gone[-1].number:
                 raise PositionGoneError("StartingSequenceNumber is invalid")
             after = position.number - inclusive
+            passed = [each.arrival for each in shard.records if each.number <= position.number]
+            place = max(place, passed[-1] if passed else place)
         elif position.kind is Kind.AT_TIMESTAMP and position.moment is not None:
             moment = float(int(position.moment.timestamp()))
             assert moment <= self.stream.now, "AT_TIMESTAMP lies in the future"
             first = next((each for each in shard.records if each.arrival >= moment), None)
             last = shard.records[-1].number if shard.records else 0
             after = last if first is None else first.number - 1
+            place = max(place, moment)
         else:
             assert position.kind is Kind.TRIM_HORIZON
-        return self._open(shard_id, after)
+        return self._open(shard_id, after, place)
 
-    def _open(self, shard_id: str, after: int) -> str:
+    def _open(self, shard_id: str, after: int, place: float) -> str:
         name = f"iterator-{len(self._iterators)}"
-        self._iterators[name] = _Iterator(shard_id, after, self.stream.now)
+        self._iterators[name] = _Iterator(shard_id, after, self.stream.now, place)
         return name
 
     def records(self, iterator: str, limit: int) -> Page[Record]:
-        found, following, behind, full = self._get(iterator, limit)
-        records = [Record(str(each.number), each.key, each.arrival, each.data) for each in found]
-        return Page(
-            records, following, behind, float(int(self.stream.now)), sum(len(each.data) for each in found), full
-        )
+        return self._page(_decode, iterator, limit)
 
     def heads(self, iterator: str, limit: int) -> Page[Head]:
+        return self._page(_decode_heads, iterator, limit)
+
+    def _page(self, decode: Any, iterator: str, limit: int) -> Page[Any]:
         found, following, behind, full = self._get(iterator, limit)
-        heads = [
-            Head(str(each.number), each.arrival, msgspec.Raw(b'"' + b64encode(each.data) + b'"')) for each in found
-        ]
-        return Page(heads, following, behind, float(int(self.stream.now)), sum(len(each.data) for each in found), full)
+        answer: dict[str, Any] = {
+            "Records": [
+                {
+                    "ApproximateArrivalTimestamp": each.arrival,
+                    "Data": b64encode(each.data).decode(),
+                    "PartitionKey": each.key,
+                    "SequenceNumber": str(each.number),
+                }
+                for each in found
+            ],
+            "MillisBehindLatest": behind,
+            "NextShardIterator": following,
+        }
+        if following is None:
+            shard_id = self._iterators[iterator].shard_id
+            answer["ChildShards"] = [
+                {"ShardId": each.shard_id, "ParentShards": list(each.parents), "HashKeyRange": {}}
+                for each in self.stream.shards.values()
+                if shard_id in each.parents
+            ]
+        body = json.dumps(answer).encode()
+        page = decode(body)
+        return Page(
+            page.records,
+            page.next_shard_iterator,
+            page.millis_behind_latest,
+            float(int(self.stream.now)),
+            sum(len(each.data) for each in found),
+            full,
+        )
 
     def _get(self, iterator: str, limit: int) -> tuple[list[Stored], str | None, int, bool]:
         at = self._iterators[iterator]
@@ -224,8 +266,9 @@ class ScriptedClient:
             raise ExpiredIteratorError("the iterator has expired")
         shard = self.stream.shards[at.shard_id]
         ahead = [each for each in self.stream.left(shard) if each.number > at.after]
-        count = min(limit, len(ahead), 10_000)
-        if self.ragged and ahead:
+        reach = at.place + self.span if self.span else self.stream.now
+        count = min(limit, sum(each.arrival <= reach for each in ahead), 10_000)
+        if self.ragged and count:
             self.answered += 1
             # At most two in a row are empty, as a sparse stretch of a shard would answer.
             count = (
@@ -233,16 +276,17 @@ class ScriptedClient:
             )
         found = ahead[:count]
         after = found[-1].number if found else at.after
-        more = len(ahead) > count
-        behind = 0
+        end = self.stream.now if shard.closed_at is None else shard.closed_at
+        more = len(ahead) > count or reach < end
+        behind, place = 0, end
         if more:
-            reference = found[-1].arrival if found else ahead[0].arrival
-            behind = max(1, int((self.stream.now - reference) * 1000))
+            place = found[-1].arrival if found else ahead[0].arrival if not self.span else reach
+            behind = max(1, int((self.stream.now - place) * 1000))
         if self.silent:
             behind = 0
         if not more and shard.ending is not None:
             return found, None, 0, count >= limit
-        return found, self._open(at.shard_id, after), behind, count >= limit
+        return found, self._open(at.shard_id, after, place), behind, count >= limit
 
 
 def throttled() -> ThrottledError:

@@ -17,6 +17,7 @@ from jobs.source.kinesis.boto_client import BotoStreamClient, worker_client
 from jobs.source.kinesis.client import ExpiredIteratorError, PositionGoneError, ThrottledError
 from jobs.source.kinesis.options import KinesisOptions
 from jobs.source.kinesis.position import TRIM_HORIZON, after, at_timestamp, parse_time
+from jobs.source.kinesis.retry import RetryingClient
 
 
 class Server:
@@ -222,6 +223,32 @@ def test_a_role_is_assumed_and_its_credentials_renew_themselves(moto: Any, monke
     assert first != "testing"
     monkeypatch.setattr(credentials, "_advisory_refresh_timeout", 10**6)
     assert credentials.get_frozen_credentials().access_key != first
+
+
+def test_a_role_is_assumed_at_the_endpoint_that_came_with_the_options(
+    moto: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("AWS_ENDPOINT_URL_STS", raising=False)
+    options = KinesisOptions(
+        stream="none",
+        region="us-east-1",
+        endpoint_url=moto.endpoint,
+        role_arn="arn:aws:iam::123456789012:role/reader",
+        sts_endpoint_url=moto.endpoint,
+    )
+    with pytest.raises(AwsAccessError, match="stream none: list shards: does not exist"):
+        BotoStreamClient(options).list_shards()
+
+
+def test_an_answer_that_is_no_answer_is_asked_for_again(server: Server) -> None:
+    options = KinesisOptions(stream="trips", region="us-east-1", endpoint_url=server.endpoint)
+    good = {"Records": [], "NextShardIterator": "n", "MillisBehindLatest": 0}
+    server.answers = [(200, "<html>busy</html>"), (200, {"Records": [{"Data": "no number"}]}), (200, good)]
+    client = RetryingClient(BotoStreamClient(options), seconds=60, sleep=lambda _: None)
+    assert client.records("it", 5).next_iterator == "n"
+    server.answers = [(200, "<html>busy</html>")]
+    with pytest.raises(TransientError, match="stream trips: read records: status 200 with a body of 19 bytes"):
+        RetryingClient(BotoStreamClient(options), seconds=0).records("it", 5)
 
 
 def test_a_worker_keeps_one_client_for_a_stream() -> None:

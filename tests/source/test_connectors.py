@@ -14,7 +14,7 @@ import pytest
 
 from jobs.contract.errors import ConfigurationError
 from jobs.contract.settings import Settings
-from jobs.source.connectors import read_stream
+from jobs.source.connectors import jvm_options, native_options, read_stream
 from tests.source.emulators import Stream
 
 ROOT = Path(__file__).parents[2]
@@ -139,9 +139,30 @@ def test_the_native_source_gets_exactly_these_options() -> None:
     assert [source.name() for source in spark.registered] == ["kinesis-ranges"]
 
 
+@pytest.mark.parametrize(("region", "domain"), [("cn-north-1", "amazonaws.com.cn"), ("us-gov-west-1", "amazonaws.com")])
+@pytest.mark.usefixtures("_region")
+def test_the_jvm_connectors_endpoint_is_in_its_regions_partition(
+    region: str, domain: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_REGION", region)
+    found = jvm_options(settings(connector="aws-kinesis"))
+    assert found["kinesis.endpointUrl"] == f"https://kinesis.{region}.{domain}"
+
+
+@pytest.mark.usefixtures("_region")
+def test_positions_by_shard_are_settings_as_they_are_options() -> None:
+    positions = '{"shardId-000000000000": "4958", "shardId-000000000001": "SHARD_END"}'
+    assert native_options(settings(starting_position=positions))["startingPosition"] == positions
+
+
 @pytest.mark.parametrize(
     ("source", "until_drained", "said"),
     [
+        (
+            {"connector": "aws-kinesis", "starting_position": '{"shardId-0": "4958"}'},
+            False,
+            "only the native connector",
+        ),
         ({"connector": "aws-kinesis"}, True, "use native for runs until drained"),
         ({"connector": "aws-kinesis", "deaggregate": True}, False, "only the native connector"),
         ({"consumer_name": "lake"}, False, "needs source.connector: aws-kinesis"),

@@ -47,6 +47,13 @@ def test_the_endpoint_and_region_of_the_driver_travel_with_the_options(monkeypat
     assert parse_options({"streamName": "s"}).endpoint_url is None
 
 
+def test_the_endpoint_of_sts_travels_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+    assert parse_options({"streamName": "s"}).sts_endpoint_url == "http://127.0.0.1:1"
+    monkeypatch.setenv("AWS_ENDPOINT_URL_STS", "http://127.0.0.1:3")
+    assert parse_options({"streamName": "s"}).sts_endpoint_url == "http://127.0.0.1:3"
+
+
 def test_an_ending_is_an_offset_or_the_tip() -> None:
     given = '{"version": 1, "stream": "s", "shards": {"shardId-0": "4958"}}'
     assert parse_options({"streamName": "s"}).ending is None

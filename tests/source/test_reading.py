@@ -290,6 +290,7 @@ def test_an_offset_can_be_read_by_a_person() -> None:
         "stream": "s",
         "planned_at": as_time(stream.now).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
         "shards": {SHARD: str(record.number)},
+        "bytes": {SHARD: 3},
     }
 
 

@@ -60,6 +60,12 @@ class Query:
     def planned(self) -> list[Path]:
         return list((self.checkpoint / "offsets").glob("[0-9]*"))
 
+    def batch(self, number: int) -> list[str]:
+        """What one batch delivered, by the sink's own log."""
+        log = (self.out / "_spark_metadata" / str(number)).read_text().splitlines()[1:]
+        rows = self.spark.read.parquet(*(json.loads(line)["path"] for line in log)).collect()
+        return sorted(bytes(row.data).decode() for row in rows)
+
     @property
     def rows(self) -> list[Any]:
         return list(self.spark.read.parquet(str(self.out)).collect()) if self.out.exists() else []
@@ -143,23 +149,28 @@ def test_a_query_with_an_ending_stops_there_although_producers_go_on(
     assert query.values == sorted(names("before", 120) + names("later", 80))
 
 
-def test_a_query_whose_tasks_or_driver_failed_reads_the_planned_batch_again(
+def test_a_batch_with_an_idle_shard_is_replayed_the_same_although_records_came_to_that_shard_since(
     spark: Any, new_stream: Callable[..., Stream], tmp_path: Path
 ) -> None:
     stream = new_stream(shards=2)
-    stream.put(names("a", 100))
+    busy, idle = (stream.key_in(shard["ShardId"]) for shard in stream.open_shards())
+    stream.put(names("a", 50), busy)
+    stream.put(names("i", 50), idle)
     query = Query(spark, stream, tmp_path)
     query.run()
-    stream.put(names("b", 100))
+    stream.put(names("b", 100), busy)
     query.run()
     # As after a crash between the batch's plan and its commit: the plan stands, the commit and the files do not.
     last = max(int(path.name) for path in (query.checkpoint / "commits").iterdir() if path.name.isdigit())
+    assert query.batch(last) == names("b", 100)
     for name in (str(last), f".{last}.crc"):
         (query.checkpoint / "commits" / name).unlink(missing_ok=True)
         (query.out / "_spark_metadata" / name).unlink(missing_ok=True)
-    stream.put(names("c", 50))
+    stream.put(names("c", 50), idle)
+    stream.put(names("d", 50), busy)
     query.run()
-    assert query.values == sorted(names("a", 100) + names("b", 100) + names("c", 50))
+    assert query.batch(last) == names("b", 100)
+    assert query.values == sorted(names("a", 50) + names("i", 50) + names("b", 100) + names("c", 50) + names("d", 50))
 
 
 def test_capped_batches_drain_a_backlog(spark: Any, new_stream: Callable[..., Stream], tmp_path: Path) -> None:
@@ -179,7 +190,7 @@ def test_pages_cross_from_one_python_worker_to_the_next_while_a_backlog_is_drain
     before = set(os.listdir(folder))
     stream = new_stream(shards=2)
     stream.put(names("a", 300))
-    query = Query(spark, stream, tmp_path, maxRecordsPerBatch="80")
+    query = Query(spark, stream, tmp_path, maxRecordsPerBatch="55")
     running = query.start()
     seen: set[str] = set()
     deadline = time.monotonic() + 120
@@ -201,40 +212,48 @@ def test_pages_cross_from_one_python_worker_to_the_next_while_a_backlog_is_drain
         time.sleep(0.05)
 
 
-def test_a_split_and_a_merge_lose_and_double_nothing(
+def test_a_split_and_a_merge_over_a_backlog_while_the_job_is_down_lose_and_double_nothing(
     spark: Any, new_stream: Callable[..., Stream], tmp_path: Path
 ) -> None:
     stream = new_stream(shards=2)
-    query = Query(spark, stream, tmp_path)
+    query = Query(spark, stream, tmp_path / "resumed", maxRecordsPerBatch="150")
     stream.put(names("a", 200))
     query.run()
-    stream.split("shardId-000000000000")
     stream.put(names("b", 200))
-    stream.merge("shardId-000000000002", "shardId-000000000003")
+    stream.split("shardId-000000000000")
     stream.put(names("c", 200))
+    stream.merge("shardId-000000000002", "shardId-000000000003")
+    stream.put(names("d", 200))
     query.run()
-    assert query.values == sorted(names("a", 200) + names("b", 200) + names("c", 200))
+    wanted = sorted(names("a", 200) + names("b", 200) + names("c", 200) + names("d", 200))
+    assert query.values == wanted
+    # And a query that starts at TRIM_HORIZON after all that.
+    anew = Query(spark, stream, tmp_path / "anew")
+    anew.run()
+    assert anew.values == wanted
 
 
-def test_a_split_under_load_is_followed_by_a_running_query(
+def test_a_split_and_a_merge_over_a_backlog_are_followed_by_a_running_query(
     spark: Any, new_stream: Callable[..., Stream], tmp_path: Path
 ) -> None:
     stream = new_stream(shards=2)
-    query = Query(spark, stream, tmp_path)
+    put = names("backlog", 500)
+    stream.put(put)
+    query = Query(spark, stream, tmp_path, maxRecordsPerBatch="120")
     running = query.start(processingTime="100 milliseconds")
-    put: list[str] = []
     try:
-        for turn in range(6):
-            put += names(f"t{turn}", 100)
-            stream.put(names(f"t{turn}", 100))
-            if turn == 2:
-                stream.split("shardId-000000000000")
-            time.sleep(0.3)
+        while not query.planned and running.isActive:
+            time.sleep(0.02)
+        stream.split("shardId-000000000000")
+        stream.put(names("after-split", 100))
+        stream.merge("shardId-000000000002", "shardId-000000000003")
+        stream.put(names("after-merge", 100))
+        assert len(query.planned) < 4, "the backlog was drained before the stream was resharded"
         running.processAllAvailable()
     finally:
         running.stop()
     query.run()
-    assert query.values == sorted(put)
+    assert query.values == sorted(put + names("after-split", 100) + names("after-merge", 100))
 
 
 def test_available_now_ends_although_nobody_stops_it(

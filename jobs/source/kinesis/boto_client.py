@@ -21,7 +21,7 @@ from botocore.credentials import DeferredRefreshableCredentials, create_assume_r
 from botocore.exceptions import ClientError
 
 from jobs.contract import aws
-from jobs.contract.errors import ConfigurationError
+from jobs.contract.errors import ConfigurationError, TransientError
 from jobs.source.kinesis.client import (
     ExpiredIteratorError,
     Head,
@@ -132,7 +132,14 @@ class BotoStreamClient:
         with self._explained("read records"):
             answer = self._client.get_records(ShardIterator=iterator, Limit=limit, **arn)
         body = answer["Body"]
-        found = decode(body)
+        try:
+            found = decode(body)
+        except msgspec.MsgspecError as error:
+            # A proxy's page, or an answer cut off: status 200 all the same.
+            raise TransientError(
+                f"stream {self._stream}: read records: status 200 with a body of {len(body)} bytes that is no "
+                f"GetRecords answer: {error}"
+            ) from error
         return Page(
             records=found.records,
             next_iterator=found.next_shard_iterator or None,
@@ -201,7 +208,7 @@ def _role_credentials(options: KinesisOptions) -> DeferredRefreshableCredentials
     request = {"RoleArn": options.role_arn, "RoleSessionName": options.role_session_name}
     if options.role_external_id:
         request["ExternalId"] = options.role_external_id
-    sts = aws.core_session().create_client("sts", region_name=options.region)
+    sts = aws.core_session().create_client("sts", region_name=options.region, endpoint_url=options.sts_endpoint_url)
     return DeferredRefreshableCredentials(
         refresh_using=create_assume_role_refresher(sts, request), method="sts-assume-role"
     )
@@ -227,6 +234,7 @@ class _Hashable:
             options.role_arn,
             options.role_session_name,
             options.role_external_id,
+            options.sts_endpoint_url,
         )
 
     def __hash__(self) -> int:

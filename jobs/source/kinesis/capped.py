@@ -13,27 +13,41 @@ _MEASURED_RECORDS = 100
 _USES = 24
 
 
-def within_seconds(search: Search, seconds: int) -> None:
-    """Sets `limit`: the first record that arrived `seconds` after the batch's first one, or later."""
+def within_seconds(search: Search, seconds: int) -> Page[Head] | None:
+    """Sets `limit`: the first record that arrived `seconds` after the batch's first one, or later. Answers with the
+    page that begins with it."""
     first = search.best
     if first is None:
-        return
+        return None
     moment = floor(first.arrival) + seconds
-    page = search.at(moment, 1)
+    page = search.at(moment, _MEASURED_RECORDS)
     if page is None:
         search.empty_from = moment
     elif page.records[0].number > first.number:
         search.limit = page.records[0]
+        return page
+    return None
+
+
+def estimate_seconds(search: Search, page: Page[Head]) -> None:
+    """What lies before the limit that `page` begins with was not counted: estimated by the rate behind it."""
+    heads = page.records
+    times = (heads[0].arrival - search.arrival) / max(0.1, heads[-1].arrival - heads[0].arrival)
+    search.taken = 2 + int((len(heads) - 1) * times)
+    search.bytes = search.taken * sum(head.payload_bytes for head in heads) // len(heads)
 
 
 def count(search: Search, cap: Cap) -> None:
     """Reads forward until the cap (or `limit`) is reached: the last record that still fits is the end."""
     timed = False
-    while not search.settled and search.iterator is not None:
+    while not search.settled:
         wanted = min(search.page_limit, cap.records - search.taken) if cap.records else search.page_limit
         if wanted <= 0 or (cap.bytes and search.bytes >= cap.bytes):
             break
-        page = search.heads(search.iterator, wanted)
+        if cap.bytes:
+            # As many as fit if they are like those so far, and a few more.
+            wanted = min(wanted, (cap.bytes - search.bytes) * search.taken * 6 // (max(1, search.bytes) * 5) + 10)
+        page = search.read_on(wanted)
         fitting = _fitting(search, page, cap)
         if fitting:
             search.best = fitting[-1]
@@ -69,6 +83,13 @@ def _measure(search: Search, timed: bool) -> None:
     )
 
 
+def predicts(search: Search, cap: Cap) -> bool:
+    """Whether the shard held more than its last batch took, as dense as was counted: `extrapolate` may then do."""
+    if cap.exact or cap.seconds or search.density is None or search.density.uses >= _USES:
+        return False
+    return search.verified and search.cursor.position.is_record
+
+
 def extrapolate(search: Search, cap: Cap) -> bool:
     """Lands about as far ahead as the cap allows, going by the density last counted; False where that fails.
 
@@ -76,7 +97,7 @@ def extrapolate(search: Search, cap: Cap) -> bool:
     """
     density = search.density
     start = search.cursor
-    if density is None or density.uses >= _USES or cap.seconds or not (search.verified and start.position.is_record):
+    if density is None or not predicts(search, cap):
         return False
     count = min(float(cap.records or "inf"), (cap.bytes or float("inf")) / max(1.0, density.bytes))
     if count < _MEASURED_RECORDS:

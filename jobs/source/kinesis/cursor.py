@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from jobs.source.kinesis.position import Position
 
@@ -40,19 +40,24 @@ class Density:
 class Cursor:
     """Where the planner stands in one shard.
 
+    look       how many records the next search asks for first: where little comes, one call then sees all of it
     iterator   reads on right behind `position`; None: to be opened
     verified   the position was seen to be in the stream, by this process
     arrival    when the position's record arrived, in seconds since 1970; 0: unknown
     horizon    a time of the server's clock that has passed for certain
+    empty_to   nothing behind `position` arrived before this time, as far as is known (seconds since 1970; 0: unknown).
+               Only where to look on, in a long stretch without records: ranges never begin there
     """
 
     shard_id: str
     position: Position
+    look: int = field(default=10, kw_only=True)
     iterator: str | None = None
     verified: bool = False
     arrival: float = 0.0
     density: Density | None = None
     horizon: float = 0.0
+    empty_to: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +84,7 @@ class Found:
     cursor   where the batch ends; its position is the old one where nothing is new
     at_tip   whether the shard held nothing behind it when it was looked at
     until    every record that arrived before this time (seconds since 1970) stands before the cursor
+    first, since   number and arrival of the first record behind the old position; 0 where none was seen
     bytes, records   roughly how much the range holds; records 0 where unknown
     gone     whether the old position had left the stream
     oldest   arrival of the oldest record left, where the position is gone
@@ -93,3 +99,5 @@ class Found:
     gone: bool = False
     oldest: float | None = None
     more: bool = False
+    first: int = 0
+    since: float = 0.0

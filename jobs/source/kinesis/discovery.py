@@ -7,7 +7,7 @@ are found. It is a cache: `planner` decides by the offsets.
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from jobs.source.kinesis.client import StreamClient, StreamSummary
 from jobs.source.kinesis.offset import Offset
@@ -51,6 +51,18 @@ class Discovery:
 
     def retention_hours(self) -> int:
         return self._described().retention_hours
+
+    def before_joining(self, offset: Offset) -> datetime | None:
+        """A time before which nothing had arrived in a shard that joins after `offset`; None for a new query.
+
+        The shard was not there when the shards were listed last before the offset was planned, nor was anything in
+        it before the stream itself.
+        """
+        if offset.planned_at is None:
+            return None
+        listed_at = offset.planned_at - max(_CLOCK_SKEW, timedelta(seconds=self._every))
+        created_at = self._described().created_at
+        return listed_at if created_at is None else max(listed_at, created_at - _CLOCK_SKEW)
 
     def recreated_since(self, offset: Offset) -> bool:
         """Whether the stream was created after the offset was planned: then it is another one of the same name."""

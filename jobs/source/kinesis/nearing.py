@@ -11,43 +11,78 @@ from jobs.source.kinesis.search import Search
 # Pages that one search reads forward near the tip; whatever comes later belongs to the next batch.
 _SCAN_PAGES = 40
 # A window this short is read forward rather than halved again (at most 1 MB/s goes into a shard).
-_WINDOW_SECONDS = 8
-_STEPS_BACK = tuple(10**power for power in range(8))
+_WINDOW_SECONDS = 4
+_STEPS_BACK = (0, *(10**power for power in range(8)))
 _NEAR_LIMIT = 1000
+# A rate is not taken from less time than this.
+_SHORTEST_SECONDS = 0.1
 
 
-def jump(search: Search, first: Page[Head]) -> None:
-    """Lands near the tip: by time, where the first page says how far it is, else by sequence numbers."""
+def approach(search: Search, first: Page[Head]) -> None:
+    """Moves to the tip: by time, where the first page says how far it is, else by sequence numbers."""
     if search.best is None:
         return
     if first.millis_behind == 0:
         _gallop(search)
+        _scan(search)
         return
+    landing = _Landing(search, search.best.arrival)
+    _land_near(search, landing)
+    _scan(search)
+    landing.estimate()
+
+
+def _land_near(search: Search, landing: _Landing) -> None:
     now = floor(search.now)
-    if search.best.arrival >= now - 1:
-        return
-    begin = search.best.arrival
     ahead = search.empty_from if search.empty_from is not None else now + 1
-    # Where the server counts the lag from the last record, not from its clock, that is where the tip is.
-    near = floor(search.horizon) - 1
-    if begin < near < now - 1 and near < ahead and not _land(search, near):
-        ahead = near
+    # The second in which the tip is: this one by the server's clock, or, where the server counts the lag from the last
+    # record (moto), that record's. What arrived in it is all that is read twice.
+    last = min(floor(search.horizon), now)
     for back in _STEPS_BACK:
-        moment = now - back
-        if moment <= search.best.arrival or search.settled or search.horizon - search.best.arrival <= _WINDOW_SECONDS:
+        moment = last - back
+        if moment <= search.arrival or search.settled:
             break
         if moment >= ahead:
             continue
-        if _land(search, moment):
+        if landing.at(moment):
             break
         ahead = moment
-    while not search.settled and min(ahead, search.horizon) - search.best.arrival > _WINDOW_SECONDS:
-        moment = floor((ahead + search.best.arrival) / 2)
-        if not _land(search, moment):
+    while not search.settled and min(ahead, search.horizon) - search.arrival > _WINDOW_SECONDS:
+        moment = floor((ahead + search.arrival) / 2)
+        if moment <= search.arrival:
+            break
+        if not landing.at(moment):
             ahead = moment
-    # Between the first record and the landing nothing was counted: estimate by the rate near the tip.
-    search.taken = 0
-    search.bytes = int(search.bytes * max(1.0, (search.best.arrival - begin) / _WINDOW_SECONDS))
+
+
+class _Landing:
+    """The last landing of a search, and what had been counted before it."""
+
+    def __init__(self, search: Search, begin: float) -> None:
+        self._search = search
+        self._begin = begin
+        self._moment: float | None = None
+        self._counted = (0, 0)
+
+    def at(self, moment: float) -> bool:
+        search = self._search
+        counted = (search.taken, search.bytes)
+        page = search.at(moment, _NEAR_LIMIT)
+        if page is None or not search.take(page):
+            return False
+        self._moment, self._counted = moment, counted
+        return True
+
+    def estimate(self) -> None:
+        """Between the first record and the landing nothing was counted: estimated by the rate from there to the tip."""
+        search = self._search
+        if self._moment is None or search.best is None:
+            return
+        end = max(search.best.arrival, search.horizon if search.settled else 0.0)
+        times = max(0.0, self._moment - self._begin) / max(_SHORTEST_SECONDS, end - self._moment)
+        records, size = self._counted
+        search.taken += int((search.taken - records) * times)
+        search.bytes += int((search.bytes - size) * times)
 
 
 def _gallop(search: Search) -> None:
@@ -81,12 +116,7 @@ def _land_at(search: Search, number: int) -> bool:
     return page is not None and search.take(page)
 
 
-def _land(search: Search, moment: float) -> bool:
-    page = search.at(moment, _NEAR_LIMIT)
-    return page is not None and search.take(page)
-
-
-def scan(search: Search) -> None:
+def _scan(search: Search) -> None:
     """Reads forward from `best` to the tip, or to what arrived after the search began."""
     pages = 0
     while not search.settled and search.iterator is not None:

@@ -29,11 +29,12 @@ class Offset:
                 `AT_TIMESTAMP:<time>`, `SHARDS`: from the positions in `shards`)
     shards      position by shard; a shard is taken out when AWS no longer lists it
     planned_at  when the batch was planned (UTC). At that moment each position was its shard's tip …
-    behind      … but for these shards: everything that arrived before this time had been read. Both together
-                say which records can have left the stream unread (`loss`)
+    behind      … but for these shards: everything that arrived before this time had been read. In a child that
+                waits for its parent, nothing arrived before it. Both together say which records can have left the
+                stream unread (`loss`)
     bytes       about how much this batch reads of a shard, where that is known: what ranges share a task by, so that a
                 batch which is read again has the same tasks
-    losses      how often records were found to have left the stream unread (`failOnDataLoss=false`)
+    losses      how often planning found that records had left the stream unread (`failOnDataLoss=false`)
     """
 
     stream: str

@@ -70,6 +70,7 @@ class KinesisOptions:
     role_arn: str | None = None
     role_session_name: str = "movement-lake"
     role_external_id: str | None = None
+    sts_endpoint_url: str | None = None
     max_records: int = 0
     max_bytes: int = 0
     max_seconds: int = 0
@@ -124,6 +125,7 @@ def parse_options(given: Mapping[str, str]) -> KinesisOptions:
         role_arn=options.get("rolearn"),
         role_session_name=options.get("rolesessionname", "movement-lake"),
         role_external_id=options.get("roleexternalid"),
+        sts_endpoint_url=configured_endpoint("STS"),
         max_records=int(_number(options, "maxRecordsPerBatch", 0, 0, 10**12)),
         max_bytes=int(_number(options, "maxBytesPerBatch", 0, 0, 10**15)),
         max_seconds=int(_number(options, "maxSecondsPerBatch", 0, 0, 366 * 86400)),
@@ -179,11 +181,11 @@ def _starting_shards(text: str) -> Mapping[str, Position]:
     return {shard: parse(at) for shard, at in shards.items()}
 
 
-def configured_endpoint() -> str | None:
+def configured_endpoint(service: str = "KINESIS") -> str | None:
     """The endpoint that boto3 would take from the driver's environment, so that workers need no variables of ours."""
     if os.environ.get("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS", "").lower() == "true":
         return None
-    return os.environ.get("AWS_ENDPOINT_URL_KINESIS") or os.environ.get("AWS_ENDPOINT_URL")
+    return os.environ.get(f"AWS_ENDPOINT_URL_{service}") or os.environ.get("AWS_ENDPOINT_URL")
 
 
 def _number(options: Mapping[str, str], name: str, default: float, low: float, high: float) -> float:

@@ -10,34 +10,27 @@ from __future__ import annotations
 import logging
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
 
-from jobs.contract.errors import ConfigurationError, DataLossError
+from jobs.contract.errors import ConfigurationError, DataLossError, MovementError
 from jobs.source.kinesis.client import StreamClient
 from jobs.source.kinesis.cursor import Cap, Cursor, Found
 from jobs.source.kinesis.discovery import Discovery
-from jobs.source.kinesis.loss import may_have_lost, report_loss
 from jobs.source.kinesis.offset import Offset
 from jobs.source.kinesis.options import KinesisOptions, starts_in_the_future
 from jobs.source.kinesis.pace import Pace
 from jobs.source.kinesis.position import SHARD_END, TRIM_HORIZON, Position, parse
 from jobs.source.kinesis.ranges import ShardRange, ranges_between
+from jobs.source.kinesis.reckoning import Progress, Reckoning
 from jobs.source.kinesis.shards import ShardGraph
-from jobs.source.kinesis.tips import Tips
+from jobs.source.kinesis.sharing import search_all
+from jobs.source.kinesis.tips import Tips, Turn
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass
-class _Progress:
-    """The offset under construction."""
-
-    shards: dict[str, Position]
-    behind: dict[str, datetime]
-    losses: int
 
 
 class Planner:
@@ -60,10 +53,9 @@ class Planner:
         self._clock = clock
         self._tips = Tips(client, pace or Pace(options.planning_calls_per_second), page_limit=options.records_per_call)
         self._pool = pool or ThreadPoolExecutor(options.planning_threads, thread_name_prefix="kinesis-plan")
-        self._cursors: dict[str, Cursor] = {}
-        self._complete: dict[str, datetime] = {}
         self._sizes: dict[tuple[str, Position], Found] = {}
         self._discovery = Discovery(client, options.discovery_seconds, clock)
+        self._reckoning = Reckoning(options, self._discovery, self._now, lambda at: self._each(self._tips.peek, at))
         self._run = uuid.uuid4().hex
 
     def close(self) -> None:
@@ -82,7 +74,7 @@ class Planner:
         if self._discovery.recreated_since(start):
             start = self._begin_again(start)
         known = self._known(start, graph)
-        progress = _Progress(dict(known), {}, start.losses)
+        progress = Progress(dict(known), {}, start.losses)
         self._drop_vanished(progress, known, start, graph, now)
         for shard_id in graph.retired(known):
             del progress.shards[shard_id]
@@ -90,12 +82,7 @@ class Planner:
         self._forget(progress.shards)
 
         moved = progress.shards != dict(start.shards) or start.initial is not None
-        # A batch without records now and then keeps the checkpoint able to tell an idle stream from a lossy one.
-        proof_is_old = (
-            start.planned_at is not None
-            and now - start.planned_at > timedelta(hours=self._discovery.retention_hours()) / 4
-        )
-        if not moved and not proof_is_old and progress.losses == start.losses:
+        if not moved and not self._reckoning.wants_proof(start, progress, now) and progress.losses == start.losses:
             return start
         sizes = {
             shard_id: self._sizes[shard_id, end].bytes
@@ -124,7 +111,7 @@ class Planner:
         return [
             replace(
                 part,
-                complete_until=self._complete_until(part.shard_id, part.start, start),
+                complete_until=self._reckoning.complete_until(part.shard_id, part.start, start),
                 retention_hours=self._discovery.retention_hours(),
                 ending_sequence=graph.ending_sequence(part.shard_id) if graph else None,
                 bytes=end.bytes.get(part.shard_id),
@@ -161,37 +148,25 @@ class Planner:
         if self._options.fail_on_data_loss:
             raise DataLossError(f"{message}. Start a new checkpoint, or read the new stream with failOnDataLoss=false")
         _log.warning("%s. Going on, because failOnDataLoss=false", message)
-        self._cursors.clear()
+        self._reckoning.cursors.clear()
         # What was read ahead of the old stream must not pass for the new one's: moto numbers from 1 again.
         self._run = uuid.uuid4().hex
         return replace(start, shards={}, behind={}, losses=start.losses + 1)
 
     def _drop_vanished(
-        self, progress: _Progress, known: Mapping[str, Position], start: Offset, graph: ShardGraph, now: datetime
+        self, progress: Progress, known: Mapping[str, Position], start: Offset, graph: ShardGraph, now: datetime
     ) -> None:
         for shard_id in graph.vanished(known):
-            self._lose(progress, shard_id, known[shard_id], start, None)
+            # All that was in it has expired, so what was read up to less than the retention ago was all there was.
+            if self._reckoning.start_is_lost(shard_id, known[shard_id], start, is_there=False):
+                self._reckoning.lose(progress, shard_id, known[shard_id], start, None)
             del progress.shards[shard_id]
-
-    def _lose(
-        self, progress: _Progress, shard_id: str, position: Position, start: Offset, oldest: float | None
-    ) -> None:
-        report_loss(
-            self._options.stream,
-            shard_id,
-            position,
-            fail=self._options.fail_on_data_loss,
-            complete_until=self._complete_until(shard_id, position, start),
-            oldest=oldest,
-            retention_hours=self._discovery.retention_hours(),
-        )
-        progress.losses += 1
 
     # Tips
 
     def _advance(
         self,
-        progress: _Progress,
+        progress: Progress,
         known: Mapping[str, Position],
         start: Offset,
         graph: ShardGraph,
@@ -201,52 +176,76 @@ class Planner:
     ) -> None:
         to_search: list[str] = []
         to_weigh: list[str] = []
+        to_close: list[str] = []
         readable = [shard_id for shard_id in graph.readable(known) if shard_id in progress.shards]
         for shard_id in readable:
             target = None if ending is None else ending.shards.get(shard_id, TRIM_HORIZON)
             if target is not None and target <= known[shard_id]:
                 continue
-            if not cap.is_set and target is not None and target.is_record:
+            # Whether a shard that starts at a time has anything to read up to its target, only a search can tell.
+            starts_at_time = known[shard_id].moment is not None
+            if not cap.is_set and target is not None and target.is_record and not starts_at_time:
                 progress.shards[shard_id] = target
                 to_weigh.append(shard_id)
             elif not cap.is_set and graph.is_closed(shard_id) and (target is None or target == SHARD_END):
                 progress.shards[shard_id] = SHARD_END
+                to_close.append(shard_id)
             else:
                 to_search.append(shard_id)
+        self._reckoning.check_starts(progress, to_weigh + to_close, known, start)
         self._weigh(to_weigh, known, progress.shards)
-        share = _share(cap, len(to_search))
-        for shard_id, found in zip(to_search, self._search(to_search, known, share), strict=True):
+        # A run that ends must not take a long stretch without records for its end.
+        for shard_id, found in zip(to_search, self._search(to_search, known, start, cap, ending), strict=True):
             self._take(progress, shard_id, found, known[shard_id], start, graph, ending)
-        searched = {shard_id for shard_id in to_search if progress.shards[shard_id] != SHARD_END}
-        for shard_id, position in progress.shards.items():
-            if position == SHARD_END:
-                continue
-            if shard_id not in searched:
-                until = now if shard_id not in start.shards else start.complete_until(shard_id)
-                if ending is not None and position == ending.shards.get(shard_id):
-                    until = ending.complete_until(shard_id) or until
-                progress.behind[shard_id] = until or now
+        searched = set(to_search)
+        resting = [
+            shard_id
+            for shard_id, position in progress.shards.items()
+            if position != SHARD_END and shard_id not in searched
+        ]
+        self._reckoning.rest(progress, resting, start, graph, ending)
 
-    def _search(self, shard_ids: list[str], known: Mapping[str, Position], cap: Cap) -> list[Found]:
-        cursors = [self._cursor(shard_id, known[shard_id]) for shard_id in shard_ids]
-        if len(cursors) == 1:
-            return [self._tips.search(cursors[0], cap)]
-        return list(self._pool.map(lambda cursor: self._tips.search(cursor, cap), cursors))
+    def _search(
+        self, shard_ids: list[str], known: Mapping[str, Position], start: Offset, cap: Cap, ending: Offset | None
+    ) -> list[Found]:
+        cursors = [self._cursor(shard_id, known[shard_id], start, ending) for shard_id in shard_ids]
+        return search_all(self._tips, cursors, cap, self._each, exhaustive=ending is not None)
+
+    def _each(self, call: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
+        """`call` for each cursor or turn of a shard, in the pool. What it raises names stream, shard and position."""
+
+        def named(item: Cursor | Turn) -> Any:
+            try:
+                return call(item)
+            except MovementError as error:
+                where = f"stream {self._options.stream}, shard {item.shard_id}, behind {item.position}"
+                raise type(error)(f"{where}: {error}") from error
+
+        return [named(item) for item in items] if len(items) < 2 else list(self._pool.map(named, items))
 
     def _weigh(self, shard_ids: list[str], known: Mapping[str, Position], ends: Mapping[str, Position]) -> None:
         """Keeps how much lies before ends that were not searched for, so that small ranges can share a task."""
-        cursors = [self._cursor(shard_id, known[shard_id]) for shard_id in shard_ids]
-        for found in self._pool.map(lambda cursor: self._tips.weigh(cursor, ends[cursor.shard_id]), cursors):
+        cursors = [Cursor(shard_id, known[shard_id]) for shard_id in shard_ids]
+        for found in self._each(lambda cursor: self._tips.weigh(cursor, ends[cursor.shard_id]), cursors):
             if found is not None:
                 self._sizes[(found.cursor.shard_id, found.cursor.position)] = found
 
-    def _cursor(self, shard_id: str, position: Position) -> Cursor:
-        cursor = self._cursors.get(shard_id)
-        return cursor if cursor is not None and cursor.position == position else Cursor(shard_id, position)
+    def _cursor(self, shard_id: str, position: Position, start: Offset, ending: Offset | None) -> Cursor:
+        """Where the search begins. After a standstill so long that records can have expired, the position is looked
+        at again."""
+        cursor = self._reckoning.cursors.get(shard_id)
+        stood_still = self._reckoning.start_is_lost(shard_id, position, start, is_there=False)
+        if cursor is not None and cursor.position == position and not stood_still:
+            return cursor
+        until = start.complete_until(shard_id) if shard_id in start.shards else None
+        if ending is not None and shard_id in start.behind:
+            # It may rest on MillisBehindLatest, which is good enough for where to look, not for whether all was read.
+            until = None
+        return Cursor(shard_id, position, empty_to=until.timestamp() if until else 0.0)
 
     def _take(
         self,
-        progress: _Progress,
+        progress: Progress,
         shard_id: str,
         found: Found,
         position: Position,
@@ -254,26 +253,29 @@ class Planner:
         graph: ShardGraph,
         ending: Offset | None,
     ) -> None:
-        if found.gone and may_have_lost(
-            self._complete_until(shard_id, position, start), self._discovery.retention_hours(), self._now()
-        ):
-            self._lose(progress, shard_id, position, start, found.oldest)
+        progress.saw(shard_id, found)
+        if self._reckoning.start_is_lost(shard_id, position, start, is_there=not found.gone):
+            self._reckoning.lose(progress, shard_id, position, start, found.oldest)
+        complete = self._reckoning.complete_until(shard_id, position, start)
         end = found.cursor.position
         # moto never ends a closed shard with a null iterator; caught up, it is at its end all the same.
         if found.at_tip and graph.is_closed(shard_id):
             end = SHARD_END
         target = None if ending is None else ending.shards.get(shard_id, TRIM_HORIZON)
-        if target is not None and target < end:
-            end = target
         until = datetime.fromtimestamp(found.until, UTC)
+        stops_short = False
+        if ending is not None and target is not None and target < end:
+            stops_short = True
+            # The target may be older than the time that the shard starts at: then all before it is done with.
+            nothing = position.moment is not None and not 0 < found.first <= target.number
+            end = position if nothing else target
+            until = ending.complete_until(shard_id) or complete or datetime.fromtimestamp(found.since, UTC)
+        elif end == position and not found.at_tip:
+            until = max(complete or until, until)
         if end == found.cursor.position:
-            self._cursors[shard_id] = found.cursor
-            if found.at_tip:
-                self._complete[shard_id] = until
-        if end == position and not found.at_tip:
-            until = self._complete_until(shard_id, position, start) or until
+            self._reckoning.remember(found)
         progress.shards[shard_id] = end
-        if end != SHARD_END and not found.at_tip:
+        if end != SHARD_END and (stops_short or not found.at_tip):
             progress.behind[shard_id] = until
         more = not found.at_tip and end.is_record and end == found.cursor.position and end != target
         self._sizes[(shard_id, end)] = replace(found, more=more)
@@ -282,7 +284,7 @@ class Planner:
         """Each open shard's tip; with `closed`, SHARD_END for the others."""
         open_shards = [shard_id for shard_id in graph.shards if not graph.is_closed(shard_id)]
         cursors = [Cursor(shard_id, TRIM_HORIZON) for shard_id in open_shards]
-        found = self._pool.map(lambda cursor: self._tips.search(cursor, Cap(), exhaustive=True), cursors)
+        found = self._each(lambda cursor: self._tips.search(cursor, Cap(), exhaustive=True), cursors)
         shards = {each.cursor.shard_id: each.cursor.position for each in found}
         if closed:
             shards |= {shard_id: SHARD_END for shard_id in graph.shards if shard_id not in shards}
@@ -293,30 +295,7 @@ class Planner:
     def _now(self) -> datetime:
         return datetime.fromtimestamp(self._clock(), UTC)
 
-    def _complete_until(self, shard_id: str, position: Position, start: Offset) -> datetime | None:
-        """Everything that arrived before this time had been read at `position`: from the offset, or seen since."""
-        known = start.complete_until(shard_id)
-        cursor = self._cursors.get(shard_id)
-        seen = self._complete.get(shard_id)
-        if cursor is not None and cursor.position == position and seen is not None:
-            return seen if known is None else max(known, seen)
-        return known
-
     def _forget(self, shards: Mapping[str, Position]) -> None:
         """Drops what is remembered of shards that are done, so that memory does not grow with the resharding."""
-        for shard_id in set(self._cursors) - {each for each, at in shards.items() if at != SHARD_END}:
-            self._cursors.pop(shard_id, None)
-            self._complete.pop(shard_id, None)
+        self._reckoning.forget(shards)
         self._sizes = {key: size for key, size in self._sizes.items() if shards.get(key[0]) == key[1]}
-
-
-def _share(cap: Cap, shards: int) -> Cap:
-    """One shard's part of a batch's cap: an even share, at least one record."""
-    if not shards:
-        return cap
-    return Cap(
-        records=max(1, cap.records // shards) if cap.records else 0,
-        bytes=max(1, cap.bytes // shards) if cap.bytes else 0,
-        seconds=cap.seconds,
-        exact=cap.exact,
-    )

@@ -12,6 +12,7 @@ from enum import IntEnum
 from functools import total_ordering
 
 from jobs.contract.errors import ConfigurationError
+from jobs.contract.times import iso_time
 
 _SEQUENCE = re.compile(r"(?P<sequence>\d{1,128})(?::(?P<sub>\d{1,9}))?")
 _AT_TIMESTAMP = "AT_TIMESTAMP:"
@@ -107,11 +108,8 @@ def parse(text: str) -> Position:
 
 
 def parse_time(text: str) -> datetime:
-    """An ISO 8601 time with its offset, in UTC. Raises ConfigurationError where it is none."""
+    """An ISO 8601 time with its offset, in UTC; see `times.iso_time`. Raises ConfigurationError where it is none."""
     try:
-        moment = datetime.fromisoformat(text)
+        return iso_time(text)
     except ValueError as error:
-        raise ConfigurationError(f"'{text}' is no ISO 8601 time, such as 2026-11-23T00:00:00Z") from error
-    if moment.tzinfo is None:
-        raise ConfigurationError(f"'{text}' has no offset from UTC; write {text}Z for UTC, or {text}+01:00")
-    return moment.astimezone(UTC)
+        raise ConfigurationError(str(error)) from error

@@ -6,8 +6,7 @@ and speculative task attempts yield the same rows.
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime
 from time import sleep as _sleep
@@ -20,7 +19,8 @@ from jobs.contract.repeats import REPEATS, Repeats
 from jobs.source.kinesis.aggregates import Deaggregator
 from jobs.source.kinesis.ahead import ReadAhead
 from jobs.source.kinesis.client import ExpiredIteratorError, Page, PositionGoneError, Record, StreamClient
-from jobs.source.kinesis.loss import may_have_lost, report_loss
+from jobs.source.kinesis.in_order import GROWTH, in_order
+from jobs.source.kinesis.loss import report_loss, start_is_lost
 from jobs.source.kinesis.position import SHARD_END, TRIM_HORIZON, Kind, Position, after
 from jobs.source.kinesis.ranges import ShardRange
 
@@ -37,11 +37,14 @@ SCHEMA = pa.schema(
 )
 # Empty, caught-up answers in a row that are believed when the range's end has not been seen.
 _BELIEVED = 3
+# After an empty answer: so a reader makes at most four of the five calls a second that a shard allows.
 _PAUSE_SECONDS = 0.25
 # A call asks for at least so many records: a shard gives five answers a second, however small.
 _FEWEST = 250
 # Ranges of one task that are read at a time: small ones cost round trips, not bandwidth.
 TOGETHER = 4
+# What those behind the first may fetch ahead, in all: whole ranges, where they are as small as they were planned to be.
+_WAITING_BYTES = 8 * 1024 * 1024
 
 
 class RangeReader:
@@ -75,34 +78,29 @@ class RangeReader:
     def read_all(self, parts: Sequence[ShardRange]) -> Iterator[pa.RecordBatch]:
         """The ranges of one task, one after the other, the next few being fetched meanwhile.
 
-        Each is held whole until its turn, so they are to be small (`ranges.into_tasks`). Raises as `read` does.
+        They are planned to be small (`ranges.into_tasks`), but by an estimate: what is held does not rest on it
+        (`in_order`). Raises as `read` does.
         """
         if len(parts) == 1 or not self._prefetch:
             for part in parts:
                 yield from self.read(part)
             return
-        pool = ThreadPoolExecutor(TOGETHER, thread_name_prefix="kinesis-ranges")
-        coming: deque[Future[list[pa.RecordBatch]]] = deque()
-        try:
-            for part in parts:
-                coming.append(pool.submit(self._whole, part))
-                if len(coming) >= TOGETHER:
-                    yield from coming.popleft().result()
-            while coming:
-                yield from coming.popleft().result()
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+        yield from in_order(
+            [self.read(part, prefetch=False) for part in parts],
+            lambda batch: batch.nbytes,
+            at_a_time=TOGETHER,
+            most_bytes=_WAITING_BYTES,
+        )
 
-    def _whole(self, part: ShardRange) -> list[pa.RecordBatch]:
-        return list(self.read(part))
-
-    def read(self, part: ShardRange) -> Iterator[pa.RecordBatch]:
+    def read(self, part: ShardRange, *, prefetch: bool = True) -> Generator[pa.RecordBatch, None, None]:
         """Arrow batches of at most one GetRecords answer (10 MB, 10,000 records), in the shard's order.
+
+        prefetch  whether the next page is fetched before it is asked for
 
         Raises TransientError, AwsAccessError or DataLossError; each names stream, shard and range.
         """
         try:
-            for records in self.records(part):
+            for records in self.records(part, prefetch=prefetch):
                 if self._deaggregator is not None:
                     records = self._deaggregator.user_records(records, part.start)
                 yield to_arrow(records, self._stream, part.shard_id, self._repeats().text())
@@ -111,7 +109,7 @@ class RangeReader:
                 raise
             raise type(error)(f"stream {self._stream}, {part}: {error}") from error
 
-    def records(self, part: ShardRange) -> Iterator[Sequence[Record]]:
+    def records(self, part: ShardRange, *, prefetch: bool = True) -> Iterator[Sequence[Record]]:
         """The range's records, page by page; no page is empty."""
         reading = _Reading(self._client, self._stream, part, self._limit, self._fail, self._clock, self._ahead)
         pool = ThreadPoolExecutor(1, thread_name_prefix="kinesis-read")
@@ -123,7 +121,7 @@ class RangeReader:
                     self._sleep(_PAUSE_SECONDS)
                 # The next page is on its way while Spark works on this one.
                 ahead: Future[Page[Record]] | None = None
-                if not reading.done and self._prefetch and wanted:
+                if not reading.done and self._prefetch and prefetch and wanted:
                     ahead = pool.submit(reading.fetch)
                 if reading.done:
                     reading.offer_next(page)
@@ -167,11 +165,18 @@ class _Reading:
         self._last = part.start.number - (part.start.sub is not None)
         self._iterator: str | None = None
         self._opened = False
-        self._checked = not part.start.is_record
+        # The position whose own record proves that nothing behind it has expired, and whether it was seen.
+        self._proof = part.start
+        self._checked = self._needs_no_check
         self._skip_before = part.start.moment.timestamp() if part.start.moment is not None else None
         self._quiet = 0
         self.done = False
         self.pause = False
+
+    @property
+    def _needs_no_check(self) -> bool:
+        """Whether nothing of this start can be lost: it names no record, and nothing is known that was there."""
+        return not self._part.start.is_record and self._part.complete_until is None
 
     def fetch(self) -> Page[Record]:
         """The next page; an iterator that has expired is opened again behind the last record taken."""
@@ -181,51 +186,64 @@ class _Reading:
                 self._opened = True
                 return page
             self._iterator = self._open()
+        if self._iterator is None:
+            return self._nothing_left()
         try:
             return self._client.records(self._iterator, self._limit)
         except ExpiredIteratorError:
             self._iterator = self._open()
+            if self._iterator is None:
+                return self._nothing_left()
             return self._client.records(self._iterator, self._limit)
+
+    def _nothing_left(self) -> Page[Record]:
+        """In place of an answer, where the whole shard has left the stream since the batch was planned."""
+        if self._needs_no_check:
+            self._report(self._part.start, None)
+        return Page([], None, 0, 0.0)
 
     def offer_next(self, last: Page[Record]) -> None:
         """Has the next range's first page fetched now, while Spark commits this batch and plans the next one."""
         if self._ahead is not None:
             self._ahead.offer_next(self._part, last, self._first_limit)
 
-    def _open(self) -> str:
+    def _open(self) -> str | None:
+        """An iterator at the start, or behind the last record taken; None where the shard has left the stream."""
         part = self._part
-        if not self._opened and not part.start.is_record and part.complete_until is not None:
-            # A shard that joined the query long ago and had to wait: what it held first may have expired.
-            self._lost(None)
-        if self._opened and self._last > part.start.number and self._checked:
-            return self._client.iterator(part.shard_id, after(str(self._last)))
-        # Nothing of the range was read yet; the start may have expired since a page was read ahead.
-        self._checked = not part.start.is_record
+        if self._opened and self._last > part.start.number and (self._checked or self._proof != part.start):
+            self._proof, self._checked = after(str(self._last)), False
+        else:
+            # Nothing of the range was read yet; the start may have expired since a page was read ahead.
+            self._proof, self._checked = part.start, self._needs_no_check
         try:
             # At the position's record, not after it: its presence proves that nothing behind it has been trimmed.
-            iterator = self._client.iterator(part.shard_id, part.start, inclusive=part.start.is_record)
+            iterator = self._client.iterator(part.shard_id, self._proof, inclusive=self._proof.is_record)
         except PositionGoneError:
-            if not part.start.is_record:
-                raise
-            self._lost(None)
-            iterator = self._client.iterator(part.shard_id, TRIM_HORIZON)
+            # The first page, or that there is none, says what was lost.
+            try:
+                iterator = self._client.iterator(part.shard_id, TRIM_HORIZON)
+            except PositionGoneError:
+                return None
         self._opened = True
         return iterator
 
     def take(self, page: Page[Record]) -> Sequence[Record]:
         """What of the page belongs to the range; moves on, and sets `done` at the range's end."""
-        self.pause = False
         if not self._checked and page.records:
-            if page.records[0].sequence_number != self._part.start.sequence:
-                self._lost(page.records[0].approximate_arrival_timestamp)
-            self._checked = True
+            self._check(page.records[0])
         wanted = self._within(page.records)
         if page.records:
             self._last = max(self._last, int(page.records[-1].sequence_number))
             self._quiet = 0
         self._iterator = page.next_iterator
         self._settle(page)
+        if self.done and not self._checked:
+            # Not one record is left, not even the one that would prove it.
+            self._check(None)
         self._limit = self._rest(page)
+        # Caught up at the end of a closed shard, `_BELIEVED` calls end the range: they need no spreading.
+        ends = self._part.end == SHARD_END and page.millis_behind == 0
+        self.pause = not page.records and not self.done and not ends
         return wanted
 
     def _rest(self, page: Page[Record]) -> int:
@@ -234,7 +252,7 @@ class _Reading:
             return self._most
         span = int(page.records[-1].sequence_number) - int(page.records[0].sequence_number)
         rest = (self._part.end.number - self._last) * (len(page.records) - 1) // span
-        return min(self._most, max(_FEWEST, rest * 21 // 20))
+        return min(self._most, max(_FEWEST, min(rest * 21 // 20, GROWTH * len(page.records))))
 
     def _within(self, records: Sequence[Record]) -> Sequence[Record]:
         part = self._part
@@ -273,24 +291,28 @@ class _Reading:
             self._end_is_missing()
         elif not page.records and page.millis_behind == 0:
             self._quiet += 1
-            self.pause = True
             if self._quiet >= _BELIEVED:
                 self._end_is_missing()
 
     def _end_is_missing(self) -> None:
         self.done = True
-        self._report(None)
+        self._report(self._part.end, None)
 
-    def _lost(self, oldest: float | None) -> None:
-        """The start's record is gone: a loss, unless it expired after everything behind it had been read."""
+    def _check(self, oldest: Record | None) -> None:
+        """Whether the record that proves completeness is there, going by the first that is; else if that is a loss."""
         self._checked = True
         part = self._part
-        if may_have_lost(part.complete_until, part.retention_hours, self._clock()):
-            self._report(oldest)
+        is_there = oldest is not None and oldest.sequence_number == self._proof.sequence
+        if self._proof == part.start:
+            lost = start_is_lost(part.start, is_there, part.complete_until, part.retention_hours, self._clock())
+        else:
+            # It was read by this very pass, so others that followed it may have expired with it.
+            lost = not is_there
+        if lost:
+            self._report(self._proof, None if oldest is None else oldest.approximate_arrival_timestamp)
 
-    def _report(self, oldest: float | None) -> None:
+    def _report(self, position: Position, oldest: float | None) -> None:
         part = self._part
-        position: Position = part.start if part.start.is_record else part.end
         report_loss(
             self._stream,
             part.shard_id,

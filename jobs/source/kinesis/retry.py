@@ -1,7 +1,8 @@
 """Retries of the calls to Kinesis: throttles, 5xx, resets and time-outs, with jittered back-off.
 
 Stands between `planner`/`reader` and `boto_client`, so that both behave alike against AWS and against a
-scripted stream. What is still failing when the time is up becomes a TransientError that names stream and shard.
+scripted stream. What is still failing when the time is up becomes a TransientError that says how often it was tried;
+`planner` and `reader` add stream, shard and range.
 """
 
 from __future__ import annotations

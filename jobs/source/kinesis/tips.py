@@ -3,17 +3,19 @@
 `planner` asks for each shard; the answer is always a real record's sequence number, or the shard's end, so the
 range it closes is exact and a replay reads the same records.
 
-One GetRecords(Limit=1) after the position tells whether anything is new, and how far behind that is. If a lot
-is, an AT_TIMESTAMP iterator one second back (then 10, 100, …, then bisection; whole seconds) lands near the tip
-at a few small calls, where paging through the backlog would read everything twice.
+One small GetRecords after the position tells whether anything is new, and how far behind that is. It asks for one
+record; where little came the last time, for twice as many, so that a trickle costs one call. If more is new, an
+AT_TIMESTAMP iterator at this second's begin (then 1, 10, 100, … back, then bisection; whole seconds) lands near the
+tip: of a steady stream at most its last second is read twice, half of one on average.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 from jobs.source.kinesis import capped, nearing
-from jobs.source.kinesis.client import ExpiredIteratorError, PositionGoneError, StreamClient
+from jobs.source.kinesis.client import ExpiredIteratorError, Head, Page, PositionGoneError, StreamClient
 from jobs.source.kinesis.cursor import Cap, Cursor, Found
 from jobs.source.kinesis.pace import Pace
 from jobs.source.kinesis.position import Position, after
@@ -21,6 +23,9 @@ from jobs.source.kinesis.search import Search
 
 # A range of so many records is small: it may share a Spark task.
 _WEIGHED_RECORDS = 1000
+# The most that a search asks for first.
+_LOOK_RECORDS = 500
+_LOOK_BYTES = 64 * 1024
 
 
 class Tips:
@@ -37,9 +42,24 @@ class Tips:
         An iterator that has expired is opened again, once.
         """
         try:
-            return self._search(cursor, cap, exhaustive)
+            found = self._search(cursor, cap, exhaustive)
         except ExpiredIteratorError:
-            return self._search(replace(cursor, iterator=None), cap, exhaustive)
+            found = self._search(replace(cursor, iterator=None), cap, exhaustive)
+        return replace(found, cursor=replace(found.cursor, look=_next_look(found, cursor.look)))
+
+    def peek(self, cursor: Cursor) -> Found:
+        """What comes first behind `cursor`: `since` says when it arrived, `gone` whether the position's record is
+        there. `until` is as late as the first record allows."""
+        try:
+            found = self._peek(cursor)
+        except ExpiredIteratorError:
+            found = self._peek(cursor)
+        return replace(found, until=found.since or found.until)
+
+    def _peek(self, cursor: Cursor) -> Found:
+        search = Search(self._client, self._pace, replace(cursor, iterator=None, verified=False), 1, False)
+        search.first()
+        return search.found()
 
     def weigh(self, cursor: Cursor, end: Position) -> Found | None:
         """What lies between the cursor and an end that is known, if one small page holds it all; else None."""
@@ -56,20 +76,96 @@ class Tips:
         found = replace(cursor, position=end)
         return Found(found, False, 0.0, sum(head.payload_bytes for head in within), len(within))
 
+    def begin(self, cursor: Cursor, cap: Cap, *, exhaustive: bool = False) -> Turn:
+        """A shard's turn in a batch whose cap in records or bytes is divided among several."""
+        return Turn(lambda cursor: self._started(cursor, exhaustive), cursor, cap)
+
+    def _started(self, cursor: Cursor, exhaustive: bool, *, leaps: bool = False) -> Search:
+        return Search(self._client, self._pace, cursor, self._page_limit, exhaustive, leaps)
+
     def _search(self, cursor: Cursor, cap: Cap, exhaustive: bool) -> Found:
-        search = Search(self._client, self._pace, cursor, self._page_limit, exhaustive)
-        if not cap.exact and capped.extrapolate(search, cap):
-            return search.found()
+        search = self._started(cursor, exhaustive, leaps=not cap.is_set)
+        # Seconds are counted from the first record on.
+        search.look = 1 if cap.is_set else cursor.look
         first = search.first()
-        if first is None:
+        if first is None or search.settled:
             return search.found()
-        if search.ended or search.caught_up:
-            return search.found()
-        if cap.seconds and first.millis_behind > cap.seconds * 1000:
-            capped.within_seconds(search, cap.seconds)
-        if cap.records or cap.bytes:
-            capped.count(search, cap)
-        elif search.limit is None:
-            nearing.jump(search, first)
-            nearing.scan(search)
+        behind_limit = _keep_within(search, first, cap)
+        if behind_limit is None:
+            nearing.approach(search, first)
+        else:
+            capped.estimate_seconds(search, behind_limit)
         return search.found()
+
+
+class Turn:
+    """One shard's turn in a capped batch: looked at first, then counted up to its share of the cap, maybe twice.
+
+    predicts   the shard goes on as it was counted earlier, so it is not looked at, nor counted, but jumped ahead in
+    """
+
+    def __init__(self, start: Callable[[Cursor], Search], cursor: Cursor, cap: Cap) -> None:
+        self._start = start
+        self._cursor = cursor
+        self.shard_id, self.position = cursor.shard_id, cursor.position
+        self._search = start(cursor)
+        self._limit: Head | None = None
+        self.predicts = capped.predicts(self._search, cap)
+        if not self.predicts:
+            self._look(cap)
+
+    def _look(self, cap: Cap) -> None:
+        try:
+            first = self._search.first()
+        except ExpiredIteratorError:
+            self._search = self._start(replace(self._cursor, iterator=None))
+            first = self._search.first()
+        self._search.rewind()
+        if first is not None and not self._search.settled:
+            _keep_within(self._search, first, cap)
+            self._limit = self._search.limit
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether the shard is known to hold more for this batch."""
+        best = self._search.best
+        if best is None:
+            return self.predicts
+        return not self._search.settled and (self._limit is None or best.number < self._limit.number)
+
+    @property
+    def used(self) -> tuple[int, int]:
+        """Records and bytes of the batch so far."""
+        return self._search.taken, self._search.bytes
+
+    def take(self, cap: Cap) -> None:
+        """Moves on until the shard has given so much in all."""
+        if self.predicts:
+            if capped.extrapolate(self._search, cap):
+                return
+            self._look(cap)
+        if self.goes_on and self._search.best is not None:
+            self._search.limit = self._limit
+            capped.count(self._search, cap)
+
+    def found(self) -> Found:
+        found = self._search.found()
+        # At its tip a shard may become idle, and is looked at again.
+        return replace(found, cursor=replace(found.cursor, density=None)) if found.at_tip else found
+
+
+def _keep_within(search: Search, first: Page[Head], cap: Cap) -> Page[Head] | None:
+    """Sets the search's limit where more seconds of stream than the cap's lie ahead, and answers with its page.
+
+    By their times of arrival, where the server does not say how far it is behind (kinesalite).
+    """
+    lag = first.millis_behind / 1000 or search.now - search.arrival
+    return capped.within_seconds(search, cap.seconds) if cap.seconds and lag > cap.seconds else None
+
+
+def _next_look(found: Found, before: int) -> int:
+    """Twice what was found, if that is little; a shard that brings more is looked at for one record, then landed in."""
+    if not found.records:
+        return before
+    little = 2 * found.records <= _LOOK_RECORDS and 2 * found.bytes <= _LOOK_BYTES
+    return 2 * found.records if little else 1
