@@ -39,7 +39,7 @@ NAMES = ("drain", "memory", "batch", "latency")
 
 def job_settings(lake: str, *overrides: str) -> Settings:
     database = f"database=benchmark_{os.getpid()}"  # a database belongs to one lake
-    return load_settings(None, [f"lake={lake}", f"stream.name={STREAM}", database, "spark.master=local[4]", *overrides])
+    return load_settings(None, [f"lake={lake}", f"stream.name={STREAM}", database, *overrides])
 
 
 def drained(spark: Any, lake: Path) -> tuple[float, float, int]:
