@@ -43,7 +43,6 @@ setup(
     install_requires=[
         "boto3>=1.40",
         "deltalake>=1.6",  # the page reads Delta without Spark
-        "deltalake>=1.6",
         "isal>=1.7",  # gzip at a fifth of zlib's processor time
         "msgspec>=0.19",
         "numpy>=1.26",
