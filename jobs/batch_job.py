@@ -33,8 +33,8 @@ from jobs.failures import explained_failure
 from jobs.session import spark_session
 from jobs.sink.batch_ledger import TABLES, BatchEntry, BatchLedger, Plan
 from jobs.sink.lake import Lake, lake_at
-from jobs.sink.report import Report, add_up
-from jobs.sink.write_task import REPORT_SCHEMA, WriteTask
+from jobs.sink.report import Report
+from jobs.sink.write_task import REPORT_SCHEMA, WriteTask, collected, row_of
 from jobs.totals import Totals
 from jobs.transform.records import RecordParser
 
@@ -75,7 +75,7 @@ class BatchTask:
                 records = self.read(self.plan.tasks[number])
                 # Named by the plan's number, not by Spark's: a run done again writes the same names.
                 report = self.write.write(records, f"{self.plan.name}-{number:05d}")
-                yield pa.record_batch({"report": pa.array([msgspec.json.encode(report)], pa.binary())})
+                yield row_of(msgspec.json.encode(report))
 
 
 class BatchJob:
@@ -154,10 +154,9 @@ class BatchJob:
         task = BatchTask(plan, ReadFiles(lake_at, partial(short_name, lake=settings.lake), plan.planned_at), write)
         numbers = self._spark.range(0, len(plan.tasks), 1, len(plan.tasks))
         try:
-            reports = numbers.mapInArrow(task, REPORT_SCHEMA).collect()
+            return collected(numbers.mapInArrow(task, REPORT_SCHEMA))
         except Exception as error:
             raise explained_failure(error, "the batch job") from error
-        return add_up(msgspec.json.decode(row.report, type=Report) for row in reports)
 
 
 def short_name(uri: str, lake: str) -> str:

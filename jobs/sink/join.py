@@ -22,8 +22,16 @@ from jobs.sink.files import OpenFiles, Part
 from jobs.sink.lake import lake_at
 from jobs.sink.parquet import rows_of_part
 from jobs.sink.raw_json import GzipMembers
-from jobs.sink.report import Kind, Report, ShardRun, add_up
-from jobs.sink.write_task import REPORT_SCHEMA, WriteTask, count_files, free_memory_at_once, task_number
+from jobs.sink.report import Kind, Report, ShardRun
+from jobs.sink.write_task import (
+    REPORT_SCHEMA,
+    WriteTask,
+    collected,
+    count_files,
+    free_memory_at_once,
+    row_of,
+    task_number,
+)
 
 # place: `<table>/<partition>/`, or none in the row of a task's report. A part's first row (chunk 0) is its _Heading,
 # those that follow are its bytes.
@@ -54,13 +62,11 @@ def written(rows: DataFrame, task: WriteTask) -> Report:
     if tasks > 1:
         spark = rows.sparkSession
         at_once = min(tasks, spark.sparkContext.defaultParallelism)
-        # There is nothing to plan anew between the stages (0.3 s of a processor). The query has a session of its own.
+        # There is nothing to plan anew between the stages. The query has a session of its own.
         spark.conf.set("spark.sql.adaptive.enabled", "false")
         parts = rows.mapInArrow(WriteParts(task), PARTS).repartition(at_once, "place")
-        reports = parts.mapInArrow(JoinTask(task, tasks), REPORT_SCHEMA).collect()
-    else:
-        reports = rows.mapInArrow(task, REPORT_SCHEMA).collect()
-    return add_up(msgspec.json.decode(row.report, type=Report) for row in reports)
+        return collected(parts.mapInArrow(JoinTask(task, tasks), REPORT_SCHEMA))
+    return collected(rows.mapInArrow(task, REPORT_SCHEMA))
 
 
 @dataclass(frozen=True)
@@ -110,12 +116,12 @@ class JoinTask:
                     place, task, number, chunk = (batch[name][row].as_py() for name in _SCHEMA.names[:-1])
                     body = batch["body"][row].as_buffer()
                     if place == _REPORT:
-                        yield pa.record_batch({"report": pa.array([body.to_pybytes()], pa.binary())})
+                        yield row_of(body.to_pybytes())
                     else:
                         parts.add(place, (task, number), chunk, body)
             if parts.places:
                 report = self._join(parts, f"{self.write.batch}-{self.tasks:05d}")
-                yield pa.record_batch({"report": pa.array([msgspec.json.encode(report)], pa.binary())})
+                yield row_of(msgspec.json.encode(report))
 
     def _join(self, parts: _Spool, name: str) -> Report:
         point("join.started")

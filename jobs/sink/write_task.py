@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 import msgspec
 import pyarrow as pa
@@ -31,7 +31,10 @@ from jobs.sink.lake import lake_at
 from jobs.sink.parquet import ROW_GROUP_BYTES, ROW_GROUP_SHARE, GrowingParquet, SortedParquet, by_partition
 from jobs.sink.quarantine import quarantine_lines
 from jobs.sink.raw_json import GzipLines, by_hour, lines, runs
-from jobs.sink.report import Kind, Report, ShardRange
+from jobs.sink.report import Kind, Report, ShardRange, add_up
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame
 
 REPORT_SCHEMA = "report binary"
 
@@ -64,7 +67,7 @@ class WriteTask:
         arrival_time timestamp`, and may have `repeats string`.
         """
         report, _ = self.in_spark(batches, 0)
-        yield pa.record_batch({"report": pa.array([msgspec.json.encode(report)], pa.binary())})
+        yield row_of(msgspec.json.encode(report))
 
     def in_spark(self, batches: Iterator[pa.RecordBatch], join_below: int) -> tuple[Report, list[Part]]:
         """What `__call__` does, but for what is smaller than `join_below` bytes: it is not put, but returned."""
@@ -147,6 +150,16 @@ class WriteTask:
             accepted = pc.invert(pc.is_in(pa.array(range(records.num_rows)), value_set=pa.array(list(rejections))))
             rows = rows.filter(accepted)
         return rows
+
+
+def row_of(report: bytes) -> pa.RecordBatch:
+    """A task's report, a `Report` as JSON, as the one row of REPORT_SCHEMA that Spark takes to the driver."""
+    return pa.record_batch({"report": pa.array([report], pa.binary())})
+
+
+def collected(reports: DataFrame) -> Report:
+    """Runs the tasks behind a frame of REPORT_SCHEMA; their reports, added up."""
+    return add_up(msgspec.json.decode(row.report, type=Report) for row in reports.collect())
 
 
 def free_memory_at_once() -> None:
