@@ -75,10 +75,10 @@ class Planner:
             start = self._begin_again(start)
         known = self._known(start, graph)
         progress = Progress(dict(known), {}, start.losses)
-        self._drop_vanished(progress, known, start, graph, now)
+        self._drop_vanished(progress, known, start, graph)
         for shard_id in graph.retired(known):
             del progress.shards[shard_id]
-        self._advance(progress, known, start, graph, cap or Cap(), ending, now)
+        self._advance(progress, known, start, graph, cap or Cap(), ending)
         self._forget(progress.shards)
 
         moved = progress.shards != dict(start.shards) or start.initial is not None
@@ -103,10 +103,7 @@ class Planner:
             return []
         if self._discovery.recreated_since(start) and not self._discovery.recreated_since(end):
             start = replace(start, shards={}, behind={})
-        default = TRIM_HORIZON
-        if start.initial is not None and start.initial.startswith("AT_TIMESTAMP"):
-            default = parse(start.initial)
-        found = ranges_between(start, end, default)
+        found = ranges_between(start, end, _entry(start))
         graph = self._discovery.known() if any(part.end == SHARD_END for part in found) else None
         return [
             replace(
@@ -126,9 +123,6 @@ class Planner:
         """The offset's shards and those that join it now."""
         if starts_in_the_future(self._options, self._now()) and start.initial is not None:
             raise ConfigurationError(f"option 'startingPosition': {start.initial} lies in the future")
-        entry = TRIM_HORIZON
-        if start.initial is not None and start.initial.startswith("AT_TIMESTAMP"):
-            entry = parse(start.initial)
         known = dict(start.shards)
         missing = sorted(set(known) - set(graph.shards))
         if start.initial is not None and missing:
@@ -136,7 +130,7 @@ class Planner:
                 f"option 'startingPosition': stream {self._options.stream} has no shard {', '.join(missing)}"
             )
         for shard_id in graph.joining(known):
-            known[shard_id] = entry
+            known[shard_id] = _entry(start)
         return known
 
     def _begin_again(self, start: Offset) -> Offset:
@@ -154,7 +148,7 @@ class Planner:
         return replace(start, shards={}, behind={}, losses=start.losses + 1)
 
     def _drop_vanished(
-        self, progress: Progress, known: Mapping[str, Position], start: Offset, graph: ShardGraph, now: datetime
+        self, progress: Progress, known: Mapping[str, Position], start: Offset, graph: ShardGraph
     ) -> None:
         for shard_id in graph.vanished(known):
             # All that was in it has expired, so what was read up to less than the retention ago was all there was.
@@ -172,7 +166,6 @@ class Planner:
         graph: ShardGraph,
         cap: Cap,
         ending: Offset | None,
-        now: datetime,
     ) -> None:
         to_search: list[str] = []
         to_weigh: list[str] = []
@@ -299,3 +292,10 @@ class Planner:
         """Drops what is remembered of shards that are done, so that memory does not grow with the resharding."""
         self._reckoning.forget(shards)
         self._sizes = {key: size for key, size in self._sizes.items() if shards.get(key[0]) == key[1]}
+
+
+def _entry(start: Offset) -> Position:
+    """Where a shard that the offset does not name is begun."""
+    if start.initial is not None and start.initial.startswith("AT_TIMESTAMP"):
+        return parse(start.initial)
+    return TRIM_HORIZON
