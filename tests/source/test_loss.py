@@ -17,7 +17,7 @@ from jobs.source.kinesis.position import SHARD_END, TRIM_HORIZON, after, at_time
 from jobs.source.kinesis.ranges import ShardRange
 from tests.source.fake_spark import FakeSpark
 from tests.source.scripted import ScriptedClient, ScriptedStream, as_time, broken
-from tests.source.test_planning import DAY, put, query
+from tests.source.test_planning import DAY, having_read, put, query
 from tests.source.test_reading import SHARD, reader, values
 
 HOUR = 3600
@@ -38,10 +38,7 @@ def ends_at_tip(spark: FakeSpark) -> None:
 
 def closed_after_a_loss(**options: Any) -> FakeSpark:
     """50 records an hour after the last batch, a split an hour later; then all expired, and the shard still listed."""
-    stream = ScriptedStream(1)
-    spark = query(stream, **options)
-    put(stream, 5)
-    spark.drain()
+    stream, spark = having_read(5, **options)
     stream.now += HOUR
     put(stream, 50, begin=5)
     stream.now += HOUR
@@ -70,10 +67,7 @@ def test_a_loss_on_a_closed_shard_is_counted_where_it_is_allowed() -> None:
 
 
 def test_a_closed_shard_that_was_read_to_its_tip_is_no_loss() -> None:
-    stream = ScriptedStream(1)
-    spark = query(stream)
-    put(stream, 5)
-    spark.drain()
+    stream, spark = having_read(5)
     for _ in range(8):
         stream.now += DAY / 6
         spark.drain()
@@ -113,10 +107,7 @@ def test_a_shard_that_left_the_stream_between_plan_and_read_is_a_loss_with_its_r
 
 
 def test_a_shard_that_is_no_longer_listed_and_was_read_to_its_tip_is_no_loss() -> None:
-    stream = ScriptedStream(1)
-    spark = query(stream)
-    put(stream, 5)
-    spark.drain()
+    stream, spark = having_read(5)
     stream.split(SHARD)
     # Planned again shortly before the closed shard leaves the list, by a list that does not show the split yet.
     offset = json.loads(spark.offsets[-1])
@@ -219,10 +210,7 @@ def test_empty_shards_are_no_loss_while_the_query_runs_nor_after_a_short_stop(in
 
 
 def test_that_a_backlog_turned_out_to_be_read_whole_is_written_down_before_its_last_record_expires() -> None:
-    stream = ScriptedStream(1)
-    spark = query(stream, max_records=5, exact_caps=True)
-    put(stream, 1)
-    spark.drain()
+    stream, spark = having_read(1, max_records=5, exact_caps=True)
     put(stream, 5, begin=1)
     stream.now += 14 * HOUR
     spark.drain()
@@ -237,10 +225,7 @@ def test_that_a_backlog_turned_out_to_be_read_whole_is_written_down_before_its_l
 
 
 def test_a_child_that_joined_late_does_not_lose_its_older_records_in_silence() -> None:
-    stream = ScriptedStream(1)
-    spark = query(stream)
-    put(stream, 5)
-    spark.drain()
+    stream, spark = having_read(5)
     stream.now += HOUR
     put(stream, 5, begin=5)
     left, _ = stream.split(SHARD)
@@ -258,10 +243,7 @@ def test_a_child_that_joined_late_does_not_lose_its_older_records_in_silence() -
 
 
 def test_a_child_is_no_loss_while_its_first_record_is_there_however_old_the_last_batch() -> None:
-    stream = ScriptedStream(1)
-    spark = query(stream)
-    put(stream, 5)
-    spark.drain()
+    stream, spark = having_read(5)
     stream.now += 20 * HOUR
     stream.put("x", "parent", SHARD)
     left, right = stream.split(SHARD)
@@ -410,10 +392,7 @@ def test_a_shard_that_was_idle_for_long_is_not_walked_through_again_after_a_rest
 
 
 def test_a_process_that_stood_still_for_longer_than_the_retention_looks_at_its_positions_again() -> None:
-    stream = ScriptedStream(1)
-    spark = query(stream)
-    put(stream, 5)
-    spark.drain()
+    stream, spark = having_read(5)
     stream.now += HOUR
     put(stream, 5, begin=5)
     stream.now += DAY + 60
@@ -476,10 +455,7 @@ def test_what_follows_a_run_until_drained_is_not_taken_for_read() -> None:
 
 @pytest.mark.parametrize("way", ["open", "closed", "until drained"])
 def test_a_loss_that_planning_can_see_is_counted(way: str) -> None:
-    stream = ScriptedStream(1)
-    spark = query(stream, fail_on_data_loss=False)
-    put(stream, 5)
-    spark.drain()
+    stream, spark = having_read(5, fail_on_data_loss=False)
     put(stream, 5, begin=5)
     stream.now += DAY + HOUR - 60
     put(stream, 5, begin=10)
@@ -494,10 +470,7 @@ def test_a_loss_that_planning_can_see_is_counted(way: str) -> None:
 
 
 def test_a_planned_end_costs_no_call_where_nothing_can_be_lost() -> None:
-    stream = ScriptedStream(1)
-    spark = query(stream)
-    put(stream, 5)
-    spark.drain()
+    stream, spark = having_read(5)
     put(stream, 5, begin=5)
     stream.split(SHARD)
     spark.restart()

@@ -32,11 +32,17 @@ def put(stream: ScriptedStream, count: int, *, every: float = 0.0, key: str = "k
     return values
 
 
-def test_an_idle_shard_costs_one_call_a_trigger() -> None:
+def having_read(count: int, **options: Any) -> tuple[ScriptedStream, FakeSpark]:
+    """A stream of one shard, and a query that has read the `count` records that are in it."""
     stream = ScriptedStream(1)
-    spark = query(stream)
-    put(stream, 10)
+    spark = query(stream, **options)
+    put(stream, count)
     spark.drain()
+    return stream, spark
+
+
+def test_an_idle_shard_costs_one_call_a_trigger() -> None:
+    stream, spark = having_read(10)
     spark.client.calls.clear()
     for _ in range(20):
         assert not spark.step()
@@ -46,10 +52,7 @@ def test_an_idle_shard_costs_one_call_a_trigger() -> None:
 
 
 def test_the_iterator_of_a_shard_that_is_idle_for_long_is_opened_again() -> None:
-    stream = ScriptedStream(1)
-    spark = query(stream)
-    put(stream, 3)
-    spark.drain()
+    stream, spark = having_read(3)
     stream.now += 3600
     assert not spark.step()
     values = put(stream, 2, begin=3)

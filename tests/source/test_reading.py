@@ -20,7 +20,7 @@ from jobs.source.kinesis.ranges import ShardRange
 from jobs.source.kinesis.reader import SCHEMA, TOGETHER, RangeReader
 from jobs.source.kinesis.retry import RetryingClient
 from tests.source.scripted import ScriptedClient, ScriptedStream, as_time, broken, throttled
-from tests.source.test_planning import DAY, put, query
+from tests.source.test_planning import DAY, having_read, put, query
 
 SHARD = "shardId-000000000000"
 
@@ -167,10 +167,7 @@ def test_back_off_is_jittered_and_bounded() -> None:
 
 
 def test_records_that_expired_before_they_were_read_stop_the_query_with_what_was_lost() -> None:
-    stream = ScriptedStream(1)
-    spark = query(stream)
-    put(stream, 5)
-    spark.drain()
+    stream, spark = having_read(5)
     put(stream, 5, begin=5)
     stream.now += DAY + 3600
     put(stream, 5, begin=10)
@@ -219,10 +216,7 @@ def test_a_shard_that_was_idle_for_days_is_no_loss_while_the_query_runs(strict: 
 
 
 def test_a_shard_that_was_idle_for_days_is_no_loss_after_a_short_stop() -> None:
-    stream = ScriptedStream(1)
-    spark = query(stream)
-    put(stream, 5)
-    spark.drain()
+    stream, spark = having_read(5)
     for _ in range(12):
         stream.now += DAY / 4
         spark.drain()
@@ -234,10 +228,7 @@ def test_a_shard_that_was_idle_for_days_is_no_loss_after_a_short_stop() -> None:
 
 
 def test_a_batch_planned_before_its_records_expired_fails_when_it_is_replayed_too_late() -> None:
-    stream = ScriptedStream(1)
-    spark = query(stream)
-    put(stream, 5)
-    spark.drain()
+    stream, spark = having_read(5)
     put(stream, 5, begin=5)
     assert spark.plan()
     stream.now += DAY + 60
@@ -247,10 +238,7 @@ def test_a_batch_planned_before_its_records_expired_fails_when_it_is_replayed_to
 
 
 def test_a_shard_that_expired_unread_is_a_loss() -> None:
-    stream = ScriptedStream(1)
-    spark = query(stream)
-    put(stream, 5)
-    spark.drain()
+    stream, spark = having_read(5)
     put(stream, 5, begin=5)
     stream.split(SHARD)
     stream.now += DAY + 60
@@ -318,10 +306,7 @@ def recreated(stream: ScriptedStream) -> ScriptedStream:
 
 
 def test_a_stream_that_was_deleted_and_created_again_is_not_taken_for_the_old_one() -> None:
-    stream = ScriptedStream(1)
-    spark = query(stream)
-    put(stream, 5)
-    spark.drain()
+    stream, spark = having_read(5)
     spark.client.stream = recreated(stream)
     put(spark.client.stream, 5, begin=5)
     spark.restart()
@@ -330,10 +315,7 @@ def test_a_stream_that_was_deleted_and_created_again_is_not_taken_for_the_old_on
 
 
 def test_a_recreated_stream_is_read_from_its_beginning_where_loss_is_allowed() -> None:
-    stream = ScriptedStream(1)
-    spark = query(stream, fail_on_data_loss=False)
-    put(stream, 5)
-    spark.drain()
+    stream, spark = having_read(5, fail_on_data_loss=False)
     spark.client.stream = recreated(stream)
     wanted = put(spark.client.stream, 5, begin=5)
     spark.restart()
