@@ -120,49 +120,58 @@ def cpu_seconds(without: int) -> float:
     return ticks / os.sysconf("SC_CLK_TCK")
 
 
-def child(rows: int, repeats: int, compare: bool) -> dict[str, Any]:
-    """In a process of its own: drains `rows` once to warm up and then `repeats` times, beside the plain batch."""
+@contextmanager
+def replayed(rows: int) -> Iterator[tuple[Any, Path, int]]:
+    """(Spark session, an empty folder, process id of the server) while a stream of `rows` is served, its JSON lines in
+    the folder's `stream/json`."""
     from jobs.session import spark_session
 
-    with tempfile.TemporaryDirectory() as folder:
-        base = Path(folder)
-        stream = ReplayStream(base / "stream", rows)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        stream = ReplayStream(folder / "stream", rows)
         with stream as endpoint:
             os.environ["AWS_ENDPOINT_URL_KINESIS"] = endpoint
-            spark = spark_session(job_settings(str(base / "lake")), "benchmark", str(base / "spark.log"))
-            job, batch, plain, job_cpu, plain_cpu = [], [], [], [], []
-            for number in range(repeats + 1):
-                if number == 1:  # the first one started workers and compiled
-                    job, batch, plain, job_cpu, plain_cpu = [], [], [], [], []
-                cpu = cpu_seconds(stream.pid)
-                seconds, within, count = drained(spark, base / "lake")
-                if count != rows:
-                    raise RuntimeError(f"{count} rows of {rows} were written")
-                job.append(seconds)
-                batch.append(within)
-                job_cpu.append(cpu_seconds(stream.pid) - cpu)
-                if compare:
-                    cpu = cpu_seconds(stream.pid)
-                    plain.append(plain_batch(spark, base / "stream/json", base / "plain"))
-                    plain_cpu.append(cpu_seconds(stream.pid) - cpu)
-            found: dict[str, Any] = {
-                "job_rows_per_second": round(rows / statistics.median(job)),
-                "job_batches_rows_per_second": round(rows / statistics.median(batch)),
-                "job_cpu_seconds": round(statistics.median(job_cpu), 2),
-            }
-            if compare:
-                found["plain_rows_per_second"] = round(rows / statistics.median(plain))
-                found["plain_cpu_seconds"] = round(statistics.median(plain_cpu), 2)
-                # Each beside its neighbour, so that a machine that is slow for a while does not count for one of them.
-                found["ratios"] = [round(theirs / ours, 2) for theirs, ours in zip(plain, job, strict=True)]
-                found["batches_ratios"] = [round(theirs / ours, 2) for theirs, ours in zip(plain, batch, strict=True)]
-            found["peak_mb"] = peaks(stream.pid)
+            spark = spark_session(job_settings(str(folder / "lake")), "benchmark", str(folder / "spark.log"))
+            yield spark, folder, stream.pid
             spark.stop()
+
+
+def child(rows: int, repeats: int, compare: bool) -> dict[str, Any]:
+    """In a process of its own: drains `rows` once to warm up and then `repeats` times, beside the plain batch."""
+    with replayed(rows) as (spark, base, server_pid):
+        job, batch, plain, job_cpu, plain_cpu = [], [], [], [], []
+        for number in range(repeats + 1):
+            if number == 1:  # the first one started workers and compiled
+                job, batch, plain, job_cpu, plain_cpu = [], [], [], [], []
+            cpu = cpu_seconds(server_pid)
+            seconds, within, count = drained(spark, base / "lake")
+            if count != rows:
+                raise RuntimeError(f"{count} rows of {rows} were written")
+            job.append(seconds)
+            batch.append(within)
+            job_cpu.append(cpu_seconds(server_pid) - cpu)
+            if compare:
+                cpu = cpu_seconds(server_pid)
+                plain.append(plain_batch(spark, base / "stream/json", base / "plain"))
+                plain_cpu.append(cpu_seconds(server_pid) - cpu)
+        found: dict[str, Any] = {
+            "job_rows_per_second": round(rows / statistics.median(job)),
+            "job_batches_rows_per_second": round(rows / statistics.median(batch)),
+            "job_cpu_seconds": round(statistics.median(job_cpu), 2),
+        }
+        if compare:
+            found["plain_rows_per_second"] = round(rows / statistics.median(plain))
+            found["plain_cpu_seconds"] = round(statistics.median(plain_cpu), 2)
+            # Each beside its neighbour, so that a machine that is slow for a while does not count for one of them.
+            found["ratios"] = [round(theirs / ours, 2) for theirs, ours in zip(plain, job, strict=True)]
+            found["batches_ratios"] = [round(theirs / ours, 2) for theirs, ours in zip(plain, batch, strict=True)]
+        found["peak_mb"] = peaks(server_pid)
     return found
 
 
-def in_child(rows: int, repeats: int, compare: bool) -> dict[str, Any]:
-    command = [sys.executable, __file__, "--child", json.dumps([rows, repeats, compare])]
+def in_child(script: str, arguments: list[Any]) -> dict[str, Any]:
+    """What `script --child ARGUMENTS` prints at last, in a process of its own, so that its peak memory is its own."""
+    command = [sys.executable, script, "--child", json.dumps(arguments)]
     answer = subprocess.run(command, check=True, stdout=subprocess.PIPE, timeout=1800)
     found: dict[str, Any] = json.loads(answer.stdout.splitlines()[-1])
     return found
@@ -254,14 +263,14 @@ def main() -> None:
 
 def measure(wanted: list[str], rows: int, result: dict[str, Any]) -> None:
     if "drain" in wanted:
-        found = result["drain"] = in_child(rows, 5, True)
+        found = result["drain"] = in_child(__file__, [rows, 5, True])
         result["ratios"]["job_over_plain_batch"] = statistics.median(found["ratios"])
         # Without the query's start, the search of the stream's tip and the stop.
         result["ratios"]["job_batches_over_plain_batch"] = statistics.median(found["batches_ratios"])
         # Of rows for each processor second: what stays the same while others use the machine.
         result["ratios"]["job_over_plain_batch_cpu"] = round(found["plain_cpu_seconds"] / found["job_cpu_seconds"], 2)
     if "memory" in wanted:
-        few, many = (in_child(count, 0, False)["peak_mb"] for count in (rows // 5, rows * 2))
+        few, many = (in_child(__file__, [count, 0, False])["peak_mb"] for count in (rows // 5, rows * 2))
         result["memory"] = {"few": few, "many": many}
         for kind in few:
             result["ratios"][f"{kind}_memory_of_ten_times_the_rows"] = round(many[kind] / few[kind], 2)

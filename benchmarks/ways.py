@@ -14,12 +14,9 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import shutil
 import statistics
-import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -30,8 +27,15 @@ import pyarrow as pa
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.replay_stream import ReplayStream  # noqa: E402
-from benchmarks.stream import cpu_seconds, drained, embedded_aws, job_settings, peaks  # noqa: E402
+from benchmarks.stream import (  # noqa: E402
+    cpu_seconds,
+    drained,
+    embedded_aws,
+    in_child,
+    job_settings,
+    peaks,
+    replayed,
+)
 
 WAYS = ("one_pass", "persist", "raw_first")
 
@@ -99,30 +103,21 @@ def drained_by_spark(spark: Any, way: str, folder: Path) -> float:
 
 
 def measure(way: str, rows: int, rounds: int) -> dict[str, Any]:
-    """In a process of its own, so that its peak memory is its own: once to warm up, then `rounds` times."""
-    from jobs.session import spark_session
-
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        stream = ReplayStream(folder / "stream", rows)
-        with stream as endpoint:
-            os.environ["AWS_ENDPOINT_URL_KINESIS"] = endpoint
-            spark = spark_session(job_settings(str(folder / "lake")), "benchmark", str(folder / "spark.log"))
-            seconds, cpu = [], []
-            for _ in range(rounds + 1):
-                before = cpu_seconds(stream.pid)
-                if way == "one_pass":
-                    seconds.append(drained(spark, folder / "lake")[1])
-                else:
-                    seconds.append(drained_by_spark(spark, way, folder / "lake"))
-                cpu.append(cpu_seconds(stream.pid) - before)
-            found = {
-                "seconds": round(statistics.median(seconds[1:]), 2),
-                "cpu_seconds": round(statistics.median(cpu[1:]), 2),
-                "peak_mb": peaks(stream.pid),
-            }
-            spark.stop()
-    return found
+    """Once to warm up, then `rounds` times."""
+    seconds, cpu = [], []
+    with replayed(rows) as (spark, folder, server_pid):
+        for _ in range(rounds + 1):
+            before = cpu_seconds(server_pid)
+            if way == "one_pass":
+                seconds.append(drained(spark, folder / "lake")[1])
+            else:
+                seconds.append(drained_by_spark(spark, way, folder / "lake"))
+            cpu.append(cpu_seconds(server_pid) - before)
+        return {
+            "seconds": round(statistics.median(seconds[1:]), 2),
+            "cpu_seconds": round(statistics.median(cpu[1:]), 2),
+            "peak_mb": peaks(server_pid),
+        }
 
 
 def main() -> None:
@@ -130,18 +125,15 @@ def main() -> None:
     parser.add_argument("--json", type=Path, metavar="FILE")
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--child", choices=WAYS, help=argparse.SUPPRESS)
+    parser.add_argument("--child", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
-        print(json.dumps(measure(options.child, options.rows, options.rounds)))
+        print(json.dumps(measure(*json.loads(options.child))))
         return
     result: dict[str, Any] = {"rows": options.rows}
     with embedded_aws():
         for way in WAYS:
-            command = [sys.executable, __file__, "--child", way]
-            command += ["--rows", str(options.rows), "--rounds", str(options.rounds)]
-            answer = subprocess.run(command, check=True, stdout=subprocess.PIPE, timeout=1800)
-            result[way] = json.loads(answer.stdout.splitlines()[-1])
+            result[way] = in_child(__file__, [way, options.rows, options.rounds])
     result["ratios"] = {
         f"{way}_over_one_pass": round(result[way]["seconds"] / result["one_pass"]["seconds"], 2) for way in WAYS[1:]
     }
