@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import argparse
 import logging
+import random
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from py4j.protocol import Py4JJavaError  # type: ignore[import-untyped]
 from pyspark.errors import StreamingQueryException
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.streaming import StreamingQuery
@@ -23,7 +25,7 @@ from jobs.batch_writer import BatchWriter
 from jobs.catalog.delta import stream_tables
 from jobs.catalog.glue import GlueCatalog
 from jobs.contract.aws import client
-from jobs.contract.errors import MovementError
+from jobs.contract.errors import MovementError, TransientError
 from jobs.contract.settings import Settings
 from jobs.contract.table import load_contract
 from jobs.entry import job_parser, leave, run_job, stop_on_signals
@@ -44,6 +46,8 @@ log = logging.getLogger(__name__)
 _QUERY = "movement-stream"
 _CHECKPOINT_FILES = "spark.sql.streaming.checkpointFileManagerClass"
 _ABORTABLE = "org.apache.spark.internal.io.cloud.AbortableStreamBasedCheckpointFileManager"
+# So often in a row, without a batch in between, a query is started again that lost a connection of Spark's own.
+_RESTARTS = 5
 # How long a stop waits for Spark to note in its checkpoint that the batch in hand is done.
 _COMMIT_SECONDS = 10.0
 
@@ -101,11 +105,38 @@ def run(
             delta.ensure()
             caught_up = delta.catch_up_all()
             log.info("%d final batches were not in the Delta log, and are now", caught_up)
-        writer = BatchWriter(settings, contract, lake, catalog, claim, done, incoming.records, delta)
+
+        def attempt() -> BatchWriter:
+            return BatchWriter(settings, contract, lake, catalog, claim, done, incoming.records, delta)
+
         with watched(spark, observer, _QUERY):
-            _run_query(incoming.rows, settings, writer, stop, until_drained)
+            _run_through(attempt, lambda writer: _run_query(incoming.rows, settings, writer, stop, until_drained), stop)
     result.seconds = round(time.perf_counter() - begun, 3)
     return result
+
+
+def _run_through(
+    new_writer: Callable[[], BatchWriter],
+    run_query: Callable[[BatchWriter], None],
+    stop: threading.Event,
+    pause: Callable[[int], float] = lambda failures: random.uniform(0.5, 1.0) * 2**failures,  # noqa: S311 - jitter
+) -> None:
+    """Runs the query to its end; starts it anew where Spark lost a connection of its own (`failures`): it goes on from
+    its checkpoint, as after any end. Raises what it died of otherwise, or again and again without a batch in between.
+    """
+    failures = 0
+    while True:
+        writer = new_writer()
+        try:
+            return run_query(writer)
+        except TransientError as error:
+            failures = failures + 1 if writer.last_batch < 0 else 1
+            # What went wrong within a batch has been tried again already, and may have left files behind.
+            if writer.error is not None or failures > _RESTARTS:
+                raise
+            log.warning("%s. The query goes on from its checkpoint", error)
+            if stop.wait(pause(failures)):
+                return  # no batch is half done: one that Spark could not note any more is in the ledger
 
 
 def _run_query(
@@ -114,13 +145,16 @@ def _run_query(
     """Starts the query, waits for its end, and raises what it died of."""
     every = 0 if until_drained else settings.stream_job.trigger_seconds
     with _checkpoint_files(rows.sparkSession, settings.checkpoint):
-        query = (
-            rows.writeStream.queryName(_QUERY)
-            .foreachBatch(writer)
-            .option("checkpointLocation", settings.checkpoint)
-            .trigger(processingTime=f"{int(every * 1000)} milliseconds")
-            .start()
-        )
+        try:
+            query = (
+                rows.writeStream.queryName(_QUERY)
+                .foreachBatch(writer)
+                .option("checkpointLocation", settings.checkpoint)
+                .trigger(processingTime=f"{int(every * 1000)} milliseconds")
+                .start()
+            )
+        except Py4JJavaError as error:
+            raise explained_failure(error, "the streaming query's start") from error
         try:
             _wait(query, stop, until_drained)
         except StreamingQueryException as error:

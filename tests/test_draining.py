@@ -11,7 +11,9 @@ from pyspark.errors import StreamingQueryException
 from pyspark.sql.streaming import StreamingQuery
 
 from jobs.batch_writer import BatchWriter
-from jobs.stream_job import _end, _wait
+from jobs.contract.errors import TerminalError, TransientError
+from jobs.failures import explained_failure
+from jobs.stream_job import _RESTARTS, _end, _run_through, _wait
 
 
 class DrainingQuery:
@@ -80,3 +82,88 @@ def test_what_died_before_it_was_stopped_is_a_failure_and_what_our_stop_cuts_off
     assert (failure and str(failure)) == told
     assert writer.ended
     assert not query.isActive
+
+
+class Runs:
+    """The runs of a query, one after the other: each does so many batches and then dies of its error, if it has one.
+
+    `error` is what a batch itself died of.
+    """
+
+    def __init__(self, *runs: tuple[int, Exception | None], error: Exception | None = None) -> None:
+        self.left = list(runs)
+        self.error = error
+        self.begun = 0
+
+    def writer(self) -> BatchWriter:
+        return cast(BatchWriter, SimpleNamespace(last_batch=-1, error=None))
+
+    def query(self, writer: BatchWriter) -> None:
+        self.begun += 1
+        batches, error = self.left.pop(0)
+        writer.last_batch, writer.error = batches - 1, self.error
+        if error is not None:
+            raise error
+
+    def through(self, stop: threading.Event | None = None) -> None:
+        _run_through(self.writer, self.query, stop or threading.Event(), pause=lambda failures: 0.0)
+
+
+BROKE = TransientError("the streaming query failed: java.net.SocketException: Connection reset")
+
+
+def test_a_query_that_lost_a_connection_of_sparks_own_is_started_again() -> None:
+    runs = Runs((0, BROKE), (0, BROKE), (3, None))
+    runs.through()
+    assert runs.begun == 3
+
+
+def test_a_query_that_gets_on_between_its_failures_is_started_as_often_as_it_takes() -> None:
+    runs = Runs(*[(1, BROKE)] * (4 * _RESTARTS), (1, None))
+    runs.through()
+    assert runs.left == []
+
+
+def test_a_query_that_does_not_get_on_is_given_up() -> None:
+    runs = Runs(*[(0, BROKE)] * 100)
+    with pytest.raises(TransientError, match="Connection reset"):
+        runs.through()
+    assert runs.begun == _RESTARTS + 1
+
+
+@pytest.mark.parametrize(
+    ("error", "of_batch"), [(TerminalError("no such bucket"), None), (BROKE, BROKE), (ValueError("a bug"), None)]
+)
+def test_what_a_query_dies_of_otherwise_is_told_at_once(error: Exception, of_batch: Exception | None) -> None:
+    runs = Runs((2, error), (1, None), error=of_batch)
+    with pytest.raises(type(error), match=str(error)):
+        runs.through()
+    assert runs.begun == 1
+
+
+def test_a_stop_that_is_asked_for_ends_the_job_between_two_runs_unless_a_batch_failed() -> None:
+    stop = threading.Event()
+    stop.set()
+    runs = Runs((1, BROKE), (1, None))
+    runs.through(stop)
+    assert runs.begun == 1
+    with pytest.raises(TransientError):
+        Runs((1, BROKE), error=BROKE).through(stop)
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("java.net.SocketException: Connection reset\n\tat x", TransientError),
+        (
+            "An error occurred while calling o1.start.\n: java.io.UncheckedIOException: java.net.SocketException",
+            TransientError,
+        ),
+        ("SdkClientException: Could not parse XML response.", TransientError),
+        ("org.apache.http.ConnectionClosedException: Premature end of Content-Length", TransientError),
+        ("java.io.FileNotFoundException: no such file", TerminalError),
+        ("jobs.contract.errors.DataLossError: java.net. is in the text", TerminalError),
+    ],
+)
+def test_a_connection_that_broke_is_told_from_what_needs_somebody(text: str, kind: type[Exception]) -> None:
+    assert type(explained_failure(RuntimeError(text), "the query")) is kind
