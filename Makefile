@@ -31,7 +31,7 @@ nightly: setup ## What takes too long for every change: thousands of examples, m
 		tests/gold $(ARGS)
 
 crash: setup ## Kill the streaming job N times (N=200), at its fault points and at random moments; half as often on Delta
-	@CRASH_KILLS=$(or $(N),30) $(BIN)/python -m pytest tests/crash/test_kill.py -k no_kill --log-cli-level=INFO $(ARGS)
+	@CRASH_KILLS=$(or $(N),30) $(BIN)/python -m pytest tests/system/test_kill.py -k no_kill --log-cli-level=INFO $(ARGS)
 
 test-spark: setup ## The streaming tests on another Spark: SPARK=4.0.2 or SPARK=4.2.0
 	@bootstrap/test_spark.sh $(SPARK)
@@ -51,7 +51,7 @@ lock: ## Pin the dependencies of setup.py anew in requirements.lock (needs uv)
 		--custom-compile-command "make lock" --output-file requirements.lock
 
 reference: setup ## Write conf/reference.yaml from the settings' classes
-	@$(BIN)/python -m jobs.contract.reference > conf/reference.yaml
+	@$(BIN)/python -m jobs.settings.reference > conf/reference.yaml
 
 package: setup ## What EMR, Glue and Lambda take, in dist/release
 	@$(BIN)/movement package $(ARGS)

@@ -38,7 +38,9 @@ setup(
     long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     python_requires=">=3.11",
-    packages=find_namespace_packages(include=["jobs*", "producer*", "lambdas*", "local*", "movement*", "conf"]),
+    packages=find_namespace_packages(
+        include=["spark_kinesis*", "jobs*", "producer*", "lambdas*", "local*", "movement*", "conf"]
+    ),
     package_data={"conf": ["*.yaml"], "movement.report": ["assets/*"]},
     install_requires=[
         "boto3>=1.40",
@@ -55,5 +57,5 @@ setup(
         "typer>=0.16",
     ],
     extras_require=EXTRAS,
-    entry_points={"console_scripts": ["movement=movement.cli:main"]},
+    entry_points={"console_scripts": ["movement=movement.cli.main:main"]},
 )

@@ -26,7 +26,7 @@ sys.path[0] = str(Path(__file__).parents[1])
 import urllib3  # noqa: E402
 
 from benchmarks.accepting_server import accepting_server  # noqa: E402
-from producer.csv_rows import read_records  # noqa: E402
+from producer.csv_reader import read_records  # noqa: E402
 from producer.sample import write_sample  # noqa: E402
 
 _UNITS = {"us": 1e-3, "ms": 1.0, "s": 1e3}
@@ -109,7 +109,7 @@ def main() -> int:
             "AWS_REGION": "us-east-1",
             "PYTHONPATH": sys.path[0],
         }
-        program = "import typer\nfrom movement.serve_commands import serve\ntyper.run(serve)"
+        program = "import typer\nfrom movement.cli.serve import serve\ntyper.run(serve)"
         server = subprocess.Popen(
             [sys.executable, "-c", program, "--port", str(port), "--workers", str(arguments.workers)], env=environment
         )

@@ -26,17 +26,17 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 from moto import mock_aws
 
-from jobs import compact_job
 from jobs.catalog.glue import GlueCatalog, lake_tables
-from jobs.contract.aws import client
-from jobs.contract.settings import Settings, load_settings
-from jobs.contract.table import load_contract
-from jobs.sink.lake import lake_at
-from jobs.sink.ledger import TABLES, Ledger, LedgerEntry
-from jobs.sink.live_files import live_files
-from jobs.sink.parquet import file_schema
-from jobs.sink.write_task import WriteTask
-from jobs.transform.records import RecordParser
+from jobs.common.aws import client
+from jobs.lake.ledger import TABLES, Ledger, LedgerEntry
+from jobs.lake.store import lake_at
+from jobs.lake.table_files import live_files
+from jobs.maintenance import compact as compact_job
+from jobs.schema.record_parser import RecordParser
+from jobs.schema.table import load_contract
+from jobs.settings.settings import Settings, load_settings
+from jobs.write.processed import file_schema
+from jobs.write.task import WriteTask
 
 TIMES = 5
 CITIES = 12

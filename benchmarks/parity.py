@@ -20,10 +20,10 @@ from typing import Any
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from jobs import parity_job
-from jobs.contract.settings import Settings, load_settings
-from jobs.contract.table import load_contract
-from jobs.session import spark_session
+from jobs.common.spark_session import spark_session
+from jobs.parity import job as parity_job
+from jobs.schema.table import load_contract
+from jobs.settings.settings import Settings, load_settings
 
 TIMES = 3
 

@@ -41,13 +41,13 @@ from botocore.awsrequest import AWSRequest  # noqa: E402
 from botocore.credentials import Credentials  # noqa: E402
 
 from benchmarks.accepting_server import accepting_server  # noqa: E402
-from jobs.contract.settings import Settings, load_settings  # noqa: E402
-from jobs.contract.table import load_contract  # noqa: E402
-from producer.csv_rows import ExportReader, find_exports  # noqa: E402
-from producer.processes import send_in_processes  # noqa: E402
-from producer.put_records import plan, produce, send  # noqa: E402
-from producer.put_request import PutRequest  # noqa: E402
-from producer.records import Record, RowEncoder  # noqa: E402
+from jobs.schema.table import load_contract  # noqa: E402
+from jobs.settings.settings import Settings, load_settings  # noqa: E402
+from producer.csv_reader import ExportReader, find_exports  # noqa: E402
+from producer.parallel import send_in_processes  # noqa: E402
+from producer.produce import plan, produce, send  # noqa: E402
+from producer.put_records import PutRequest  # noqa: E402
+from producer.record_encoder import Record, RowEncoder  # noqa: E402
 from producer.sample import write_sample  # noqa: E402
 
 AWS = {

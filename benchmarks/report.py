@@ -24,8 +24,8 @@ import numpy as np
 import pyarrow as pa
 from deltalake import write_deltalake
 
-from jobs.contract.settings import load_settings
-from movement.report_commands import write_report
+from jobs.settings.settings import load_settings
+from movement.cli.report import write_report
 
 TIMES = 3
 ZONES = 1000

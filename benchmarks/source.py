@@ -35,14 +35,14 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.replay_server import ReplayServer  # noqa: E402
-from jobs.source.kinesis.boto_client import BotoStreamClient  # noqa: E402
-from jobs.source.kinesis.client import Head, Page, Record, StreamSummary  # noqa: E402
-from jobs.source.kinesis.options import KinesisOptions  # noqa: E402
-from jobs.source.kinesis.planner import Planner  # noqa: E402
-from jobs.source.kinesis.position import SHARD_END, TRIM_HORIZON, Position  # noqa: E402
-from jobs.source.kinesis.ranges import ShardRange  # noqa: E402
-from jobs.source.kinesis.reader import RangeReader  # noqa: E402
-from jobs.source.kinesis.shards import Shard  # noqa: E402
+from spark_kinesis.boto_client import BotoStreamClient  # noqa: E402
+from spark_kinesis.client import Head, Page, Record, StreamSummary  # noqa: E402
+from spark_kinesis.input_partitions import ShardRange  # noqa: E402
+from spark_kinesis.options import KinesisOptions  # noqa: E402
+from spark_kinesis.planner import Planner  # noqa: E402
+from spark_kinesis.position import SHARD_END, TRIM_HORIZON, Position  # noqa: E402
+from spark_kinesis.reader import RangeReader  # noqa: E402
+from spark_kinesis.shards import Shard  # noqa: E402
 
 PAYLOAD = 400
 SHARDS = 4
@@ -155,7 +155,7 @@ class NoopQuery:
         os.environ["PYTHONPATH"] = str(ROOT)
         from pyspark.sql import SparkSession
 
-        from jobs.source.kinesis import KinesisDataSource
+        from spark_kinesis import KinesisDataSource
 
         self.endpoint = endpoint
         self.spark = (

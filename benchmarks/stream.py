@@ -30,8 +30,8 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.replay_stream import STREAM, ReplayStream  # noqa: E402
-from jobs.contract.aws import client  # noqa: E402
-from jobs.contract.settings import Settings, load_settings  # noqa: E402
+from jobs.common.aws import client  # noqa: E402
+from jobs.settings.settings import Settings, load_settings  # noqa: E402
 from local import resources, server  # noqa: E402
 
 NAMES = ("drain", "memory", "batch", "latency")
@@ -44,7 +44,7 @@ def job_settings(lake: str, *overrides: str) -> Settings:
 
 def drained(spark: Any, lake: Path) -> tuple[float, float, int]:
     """(seconds, those within batches, rows) of one run of the job on a new checkpoint, start and end included."""
-    from jobs.stream_job import run
+    from jobs.stream.job import run
 
     shutil.rmtree(lake, ignore_errors=True)
     begun = time.perf_counter()
@@ -63,7 +63,7 @@ def plain_batch(spark: Any, source: Path, out: Path) -> float:
     from pyspark.sql import functions as F
     from pyspark.sql.types import StringType, StructField, StructType
 
-    from jobs.contract.table import load_contract
+    from jobs.schema.table import load_contract
 
     contract = load_contract("travel_times.yaml")
     shutil.rmtree(out, ignore_errors=True)
@@ -124,7 +124,7 @@ def cpu_seconds(without: int) -> float:
 def replayed(rows: int) -> Iterator[tuple[Any, Path, int]]:
     """(Spark session, an empty folder, process id of the server) while a stream of `rows` is served, its JSON lines in
     the folder's `stream/json`."""
-    from jobs.session import spark_session
+    from jobs.common.spark_session import spark_session
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -180,9 +180,9 @@ def in_child(script: str, arguments: list[Any]) -> dict[str, Any]:
 def small_batches(seconds: int, rate: int) -> dict[str, Any]:
     """`rate` records/s for `seconds` through the job at a trigger of 1 s, all on S3A."""
     from benchmarks.replay_stream import payloads
-    from jobs.session import spark_session
-    from jobs.sink.ledger import LedgerEntry
-    from jobs.stream_job import run
+    from jobs.common.spark_session import spark_session
+    from jobs.lake.ledger import LedgerEntry
+    from jobs.stream.job import run
 
     settings = job_settings("s3://benchmark/lake", "stream_job.trigger_seconds=1", "stream.name=small-batches")
     resources.ensure(settings)

@@ -42,8 +42,8 @@ WAYS = ("one_pass", "persist", "raw_first")
 
 def with_spark_writers(way: str, folder: Path) -> Callable[[Any, int], None]:
     """A function for `foreachBatch` that writes a batch of `kinesis` records by Spark's own writers."""
-    from jobs.contract.table import load_contract
-    from jobs.transform.records import RecordParser
+    from jobs.schema.record_parser import RecordParser
+    from jobs.schema.table import load_contract
 
     contract = load_contract("travel_times.yaml")
     types = {name: kind for name, kind, _ in (*contract.table_columns, *contract.partition_columns)}
@@ -82,8 +82,8 @@ def with_spark_writers(way: str, folder: Path) -> Callable[[Any, int], None]:
 
 def drained_by_spark(spark: Any, way: str, folder: Path) -> float:
     """Seconds within batches of a drained query whose batches are written by Spark's writers."""
-    from jobs.source.connectors import native_options
-    from jobs.source.kinesis import KinesisDataSource
+    from jobs.stream.connector import native_options
+    from spark_kinesis import KinesisDataSource
 
     shutil.rmtree(folder, ignore_errors=True)
     spark.dataSource.register(KinesisDataSource)

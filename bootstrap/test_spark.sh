@@ -29,4 +29,4 @@ if [ ! -f "$venv/.jars" ]; then
     touch "$venv/.jars"
 fi
 PYTHONPATH=. PYSPARK_PYTHON="$PWD/$venv/bin/python" "$venv/bin/python" -m pytest -q \
-    tests/source/test_streaming.py tests/test_stream_job.py tests/test_delta_lake.py
+    tests/spark_kinesis/test_streaming.py tests/jobs/stream/test_job.py tests/system/test_delta_lake.py

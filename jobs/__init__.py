@@ -1,1 +1,1 @@
-"""What Spark runs: source → transform → sink → catalog → gold, in the order a record meets them."""
+"""What Spark runs: `*_job.py` are the entry points of spark-submit and Glue, the folders are the stages."""

@@ -7,5 +7,5 @@
     crawler            delivery/ → Glue table and partitions     (for a Glue crawler)
     job_runner         jobs/batch_job.py as a Glue job run       (for Glue's job service)
 
-Imports nothing of ours but `jobs.contract`. Nothing here runs on AWS.
+Imports nothing of ours but `jobs.common`. Nothing here runs on AWS.
 """

@@ -11,9 +11,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from jobs.contract import aws
-from jobs.contract.errors import ConfigurationError, TransientError
-from jobs.contract.settings import Settings
+from jobs.common import aws
+from jobs.common.errors import ConfigurationError, TransientError
+from jobs.settings.settings import Settings
 from local.crawler import Crawled, Crawler
 from local.delivery_stream import Delivered, DeliveryOptions, DeliveryStream
 from local.events import Handler, Queue, QueueTrigger, ensure_queue, notify_of_objects, route_crawler_events

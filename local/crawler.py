@@ -17,8 +17,8 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from jobs.contract import aws
-from jobs.contract.partitions import parse_partition_path
+from jobs.common import aws
+from jobs.schema.partitions import parse_partition_path
 from local.events import put_glue_event
 from local.glue_reports import report
 from local.json_schema import columns_of, merge_names, objects_in

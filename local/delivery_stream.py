@@ -21,8 +21,8 @@ from typing import Any, Literal
 
 from botocore.exceptions import ClientError
 
-from jobs.contract import aws
-from jobs.contract.errors import ConfigurationError
+from jobs.common import aws
+from jobs.common.errors import ConfigurationError
 from local.resources import lake_location
 
 # GetRecords gives at most this many (and at most 10 MB).

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote_plus, unquote_plus
 
-from jobs.contract import aws
+from jobs.common import aws
 
 logger = logging.getLogger(__name__)
 

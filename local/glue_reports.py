@@ -10,7 +10,7 @@ import urllib.error
 import urllib.request
 from typing import Any
 
-from jobs.contract.errors import TerminalError
+from jobs.common.errors import TerminalError
 
 
 def report(glue: Any, what: str, **content: Any) -> None:

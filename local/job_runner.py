@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jobs.contract import aws
-from jobs.contract.errors import ConfigurationError
+from jobs.common import aws
+from jobs.common.errors import ConfigurationError
 from local.events import put_glue_event
 from local.glue_reports import report
 

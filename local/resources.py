@@ -15,9 +15,9 @@ from urllib.parse import urlsplit
 
 from botocore.exceptions import ClientError
 
-from jobs.contract import aws
-from jobs.contract.errors import TerminalError, TransientError
-from jobs.contract.settings import Settings
+from jobs.common import aws
+from jobs.common.errors import TerminalError, TransientError
+from jobs.settings.settings import Settings
 
 ACTIVE_SECONDS = 60.0
 EMBEDDED_HOSTS = ("127.0.0.1", "localhost", "::1")

@@ -29,8 +29,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from jobs.contract.errors import TerminalError
-from jobs.contract.settings import Settings
+from jobs.common.errors import TerminalError
+from jobs.settings.settings import Settings
 
 HOST = "127.0.0.1"
 REGION = "us-east-1"

@@ -1,5 +1,5 @@
 """`python -m movement`: the same as the console script."""
 
-from movement.cli import main
+from movement.cli.main import main
 
 main()

@@ -16,16 +16,16 @@ from typing import Any
 import msgspec
 from fastapi import FastAPI, Request, Response
 
-from jobs.contract.errors import AwsAccessError, ConfigurationError
-from jobs.contract.rejects import MISSING_FIELD, Rejection
-from jobs.contract.settings import Settings
-from jobs.contract.table import TableContract, load_contract
+from jobs.common.errors import AwsAccessError, ConfigurationError
+from jobs.schema.rejections import MISSING_FIELD, Rejection
+from jobs.schema.table import TableContract, load_contract
+from jobs.settings.settings import Settings
+from producer.api_batcher import GroupCommit, OverloadedError
 from producer.api_docs import DESCRIPTION, post_documentation
 from producer.api_metrics import Metrics
-from producer.group_commit import GroupCommit, OverloadedError
-from producer.put_request import Placed, PutRequest, Puts, kinesis_client
-from producer.records import Record, RecordEncoder
-from producer.stream import max_record_bytes, shard_map
+from producer.put_records import Placed, PutRequest, Puts, kinesis_client
+from producer.record_encoder import Record, RecordEncoder
+from producer.stream_info import max_record_bytes, shard_map
 
 # A secret is no setting: it comes from the environment. Several, separated by commas, allow for a change of keys.
 API_KEY_VARIABLE = "MOVEMENT_API_KEY"

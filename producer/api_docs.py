@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from jobs.contract.table import TableContract
+from jobs.schema.table import TableContract
 
 DESCRIPTION = (
     "Records to the stream, and from there to the lake. A request is answered with success only once Kinesis has "

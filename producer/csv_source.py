@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Iterator
 from typing import Any, cast
 
-from jobs.contract.errors import TerminalError
+from jobs.common.errors import TerminalError
 
 STDIN = "-"
 BLOCK_BYTES = 1 << 20

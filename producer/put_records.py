@@ -1,205 +1,219 @@
-"""CSV files → Kinesis, every row accepted or accounted for: the whole of `movement produce` but its screen.
+"""One PutRecords request: a batch in, an outcome for each record out. From: `outbox`. Next: Kinesis.
 
-From: files, folders or standard input. Next: the stream, which `jobs/source` reads.
+boto3 finds the endpoint and the credentials, botocore signs and sends, msgspec builds the body and reads the answer:
+`client.put_records` itself spends most of its time on turning 500 dictionaries into a body and 500 results into
+dictionaries (see benchmarks/producer.py). Nothing is retried here: only the caller knows which records are left, and
+in what order they must go.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
 
-from jobs.contract.errors import ConfigurationError, TerminalError
-from jobs.contract.settings import Settings
-from jobs.contract.table import TableContract, load_contract
-from producer.csv_rows import CITY_FIELD, Export, ExportReader, find_exports
-from producer.journal import Journal, discard, has_journal, journal_folder, read_journal
-from producer.producing import ProduceResult, Producing, Progress
-from producer.put_request import DEFAULT_MAX_RECORD_BYTES, Placed, PutRequest, Puts, kinesis_client
-from producer.records import Record
-from producer.rejects_file import RejectedRow, RejectsFile, keep_before
-from producer.stream import max_record_bytes, shard_map
+import boto3
+import botocore.session
+import msgspec
+from botocore.auth import SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.exceptions import BotoCoreError, ConnectionError, NoCredentialsError
+from botocore.httpsession import URLLib3Session
+from botocore.utils import get_environ_proxies
 
-__all__ = ["Plan", "ProduceResult", "Progress", "RejectedRow", "plan", "produce", "send", "validate"]
+from jobs.common import aws
+from jobs.common.errors import AwsAccessError, TransientError
+from producer.record_encoder import Record
+
+# https://docs.aws.amazon.com/kinesis/latest/APIReference/API_PutRecords.html and its list of errors.
+MAX_RECORDS = 500
+DEFAULT_MAX_RECORD_BYTES = 1024 * 1024
+THROTTLED = "ProvisionedThroughputExceededException"
+_THROTTLES = frozenset(
+    {
+        THROTTLED,
+        "KMSThrottlingException",
+        "LimitExceededException",
+        "RequestLimitExceeded",
+        "Throttling",
+        "ThrottlingException",
+        "TooManyRequestsException",
+    }
+)
+# The clock is off, or credentials have just been rotated: botocore signs anew at the next attempt.
+_WORTH_ANOTHER_TRY = frozenset({"RequestExpired", "RequestTimeout", "RequestTimeoutException", "RequestTimeTooSkewed"})
+
+
+class NotAcceptedError(TransientError):
+    """A request failed as a whole and surely none of its records is on the stream. `throttled`: there were too many."""
+
+    def __init__(self, message: str, throttled: bool = False) -> None:
+        super().__init__(message)
+        self.throttled = throttled
+
+
+class OutcomeUnknownError(TransientError):
+    """A request failed so that its records may or may not be on the stream: sent again, they may be there twice."""
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
-    """What a run is about to do; picklable, so that several processes can share one.
+class Placed:
+    """Where Kinesis put a record; for one that it did not take, `error` is AWS's code and the rest is None."""
 
-    `folder` is where the journal lies (None: none is kept), `skip` what the run that is resumed has done, and
-    `rejects` the file for rejected rows (None: they are counted only). `anew`: an earlier run of these files was
-    cut short, and this one starts from the first row all the same.
-    """
-
-    exports: tuple[Export, ...]
-    contract: TableContract
-    settings: Settings
-    rate: float | None = None
-    folder: Path | None = None
-    rejects: Path | None = None
-    skip: Mapping[str, int] = field(default_factory=dict)
-    rejected_before: int = 0
-    anew: bool = False
-
-    @property
-    def can_resume(self) -> bool:
-        """Whether a run of these files has left a journal to go on from."""
-        return self.folder is not None and has_journal(self.folder)
+    sequence_number: str | None = None
+    shard_id: str | None = None
+    error: str | None = None
 
 
-def plan(
-    paths: Sequence[str | Path],
-    settings: Settings,
-    *,
-    city: str | None = None,
-    rate: float | None = None,
-    resume: bool = False,
-    keep_journal: bool = True,
-    rejects: Path | None = None,
-) -> Plan:
-    """Looks at the files and at what earlier runs left; sends nothing. See `produce` for arguments and errors."""
-    if rate is not None and rate <= 0:
-        raise ConfigurationError(f"--rate {rate:g}: records a second; allowed: more than 0")
-    if resume and not keep_journal:
-        raise ConfigurationError("--resume needs the journal that the run before kept")
-    contract = load_contract(settings.contract)
-    exports = find_exports(paths, city)
-    _check_headers(exports, contract, settings.producer.check)
-    folder = journal_folder(Path(settings.local.state), settings.stream.name, exports) if keep_journal else None
-    skip: Mapping[str, int] = {}
-    rejected_before = 0
-    anew = False
-    if folder is not None:
-        rejects = rejects or folder.with_name(folder.name + ".rejects.jsonl")
-        if resume:
-            skip = read_journal(folder, exports)
-            rejected_before = keep_before(rejects, {export.identity: skip.get(export.path, 0) for export in exports})
-        else:
-            anew = has_journal(folder)
-            discard(folder)
-            rejects.unlink(missing_ok=True)
-    return Plan(tuple(exports), contract, settings, rate, folder, rejects, skip, rejected_before, anew)
+class Puts(Protocol):
+    """What sends a batch; tests put a faulty one in its place."""
 
-
-def produce(
-    paths: Sequence[str | Path],
-    settings: Settings,
-    *,
-    city: str | None = None,
-    rate: float | None = None,
-    resume: bool = False,
-    keep_journal: bool = False,
-    rejects: Path | None = None,
-    on_progress: Callable[[Progress], None] | None = None,
-    stop: Callable[[], bool] = lambda: False,
-    puts: Puts | None = None,
-) -> ProduceResult:
-    """Sends the rows of CSV files (or of the folders' *.csv and *.csv.gz, or `-`) to `settings.stream.name`.
-
-    Returns once every row was accepted, or rejected and written to `rejects`. `city` overrides what the files'
-    names say; `rate` is in records/s; `keep_journal` notes in `local.state` how far the run is, so that one that
-    was cut short can be called again with `resume`. `on_progress` is called after every chunk, from this thread;
-    `stop` is asked before each, and when it says true, what was read is still sent.
-
-    Raises ConfigurationError for a path that is not there, AwsAccessError where the stream does not exist or AWS
-    refuses, TerminalError for a file that is not readable, and TransientError where nothing was accepted for
-    `producer.give_up_seconds`.
-    """
-    prepared = plan(paths, settings, city=city, rate=rate, resume=resume, keep_journal=keep_journal, rejects=rejects)
-    return send(prepared, on_progress=on_progress, stop=stop, puts=puts)
-
-
-def send(
-    plan: Plan,
-    *,
-    on_progress: Callable[[Progress], None] | None = None,
-    stop: Callable[[], bool] = lambda: False,
-    puts: Puts | None = None,
-    part: int = 0,
-) -> ProduceResult:
-    """Does what was planned, in this process. `part` numbers the process among those that share the plan."""
-    settings, stream = plan.settings.producer, plan.settings.stream.name
-    client: Any = kinesis_client(settings.request_timeout_seconds)
-    record_bytes = max_record_bytes(client, stream)
-    journal = None if plan.folder is None else Journal(plan.folder, plan.exports, part, dict(plan.skip))
-    with RejectsFile(plan.rejects) if plan.rejects else _Nowhere() as rejected:
-        result = Producing(
-            plan.exports,
-            plan.contract,
-            plan.settings,
-            puts
-            or PutRequest(stream, connections=settings.in_flight, timeout_seconds=settings.request_timeout_seconds),
-            record_bytes=record_bytes,
-            find_shards=lambda: shard_map(client, stream),
-            on_progress=on_progress,
-            on_reject=rejected.add,
-            stop=stop,
-            rate=plan.rate,
-            skip=plan.skip,
-            journal=journal,
-        ).run()
-    result.rejected += plan.rejected_before
-    result.rejects = str(plan.rejects) if result.rejected and plan.rejects else None
-    if result.stopped:
-        result.journal = str(plan.folder) if plan.folder else None
-    elif plan.folder is not None and part == 0:
-        discard(plan.folder)
-    return result
-
-
-def validate(
-    plan: Plan,
-    *,
-    on_progress: Callable[[Progress], None] | None = None,
-    on_record: Callable[[Export, Record], None] | None = None,
-) -> ProduceResult:
-    """Reads and checks every row as `send` would, without AWS; `produced` is what would be sent.
-
-    `on_record` is told the first record of each chunk. Rejected rows are written as in a run.
-    """
-    with RejectsFile(plan.rejects) if plan.rejects else _Nowhere() as rejected:
-        result = Producing(
-            plan.exports,
-            plan.contract,
-            plan.settings.model_copy(update={"producer": plan.settings.producer.model_copy(update={"in_flight": 1})}),
-            _Accepting(),
-            record_bytes=DEFAULT_MAX_RECORD_BYTES,
-            on_progress=on_progress,
-            on_reject=rejected.add,
-            on_record=on_record,
-        ).run()
-    result.rejects = str(plan.rejects) if result.rejected and plan.rejects else None
-    return result
-
-
-class _Accepting:
     def put(self, records: Sequence[Record]) -> list[Placed] | None:
-        return None
+        """Sends at most 500 records. Returns where each was put, or None for "all were accepted".
+
+        Raises NotAcceptedError, OutcomeUnknownError, or AwsAccessError where trying again is of no use.
+        """
+        ...
 
 
-class _Nowhere:
-    def __enter__(self) -> _Nowhere:
-        return self
-
-    def __exit__(self, *_exception: object) -> None:
-        return None
-
-    def add(self, row: RejectedRow) -> None:
-        """Counted by the run; written nowhere."""
+class _Result(msgspec.Struct, gc=False):
+    SequenceNumber: str | None = None
+    ShardId: str | None = None
+    ErrorCode: str | None = None
 
 
-def _check_headers(exports: Sequence[Export], contract: TableContract, check: bool) -> None:
-    """Opens every file's header before anything is sent. Raises TerminalError for a file that cannot become rows."""
-    for export in exports:
-        if export.size is None:
-            continue
-        with ExportReader(export) as reader:
-            known = {*reader.header, *([CITY_FIELD] if export.city is not None else [])}
-            missing = [column.source for column in contract.columns if column.required and column.source not in known]
-        if check and missing:
-            raise TerminalError(
-                f"{export.path}: lacks {', '.join(map(repr, missing))}, which the contract '{contract.name}' requires; "
-                f"its header has: {', '.join(reader.header)}"
-            )
+class _Answer(msgspec.Struct):
+    Records: list[_Result]
+
+
+class _Body(msgspec.Struct):
+    StreamName: str
+    Records: Sequence[Record]
+
+
+class _Error(msgspec.Struct):
+    type: str = msgspec.field(name="__type", default="")
+    message: str | None = None
+
+
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(_Answer).decode
+_HEADERS = {
+    "Content-Type": "application/x-amz-json-1.1",
+    "X-Amz-Target": "Kinesis_20131202.PutRecords",
+    "User-Agent": f"movement-lake boto3/{boto3.__version__}",
+}
+_CONNECT_SECONDS = 5
+
+
+class SignedPost:
+    """Posts bodies to Kinesis, signed; finds region, endpoint, credentials, proxies and certificates as boto3 does."""
+
+    def __init__(self, connections: int, timeout_seconds: float) -> None:
+        client = kinesis_client(timeout_seconds)
+        self._url = client.meta.endpoint_url.rstrip("/") + "/"
+        self._region = client.meta.region_name
+        # Refreshes itself where the credentials are temporary.
+        self._credentials = boto3.Session().get_credentials()
+        self._session = URLLib3Session(
+            verify=botocore.session.get_session().get_config_variable("ca_bundle") or True,
+            proxies=get_environ_proxies(self._url),
+            timeout=(_CONNECT_SECONDS, timeout_seconds),
+            max_pool_connections=connections,
+            # As boto3's clients have it: head and body are two writes, and Nagle would hold the second back 40 ms.
+            socket_options=[(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)],
+        )
+
+    def __call__(self, body: bytes) -> tuple[int, bytes]:
+        """The answer's status and body. Raises botocore's errors."""
+        if self._credentials is None:
+            raise NoCredentialsError
+        request = AWSRequest("POST", self._url, dict(_HEADERS), body)
+        SigV4Auth(self._credentials.get_frozen_credentials(), "kinesis", self._region).add_auth(request)
+        response = self._session.send(request.prepare())
+        return response.status_code, response.content
+
+
+class PutRequest:
+    """PutRecords to one stream; usable from several threads.
+
+    `detailed` answers with a `Placed` for every record even where all were accepted (the HTTP API reports them).
+    """
+
+    def __init__(
+        self, stream: str, *, connections: int = 4, timeout_seconds: float = 10, detailed: bool = False
+    ) -> None:
+        self.stream = stream
+        self._detailed = detailed
+        self._post = SignedPost(connections, timeout_seconds)
+
+    def put(self, records: Sequence[Record]) -> list[Placed] | None:
+        """See `Puts.put`."""
+        what = f"put {len(records)} records to stream '{self.stream}'"
+        try:
+            status, answer = self._post(_encode(_Body(self.stream, records)))
+        except NoCredentialsError as error:
+            with aws.explained(what):
+                raise error
+        except ConnectionError as error:
+            # botocore's, for a connection that was never made.
+            raise NotAcceptedError(f"{what}: {error}") from error
+        except BotoCoreError as error:
+            raise OutcomeUnknownError(f"{what}: {error}") from error
+        if status != 200:
+            raise self._refusal(status, answer, what)
+        return self._read(answer, len(records), what)
+
+    def _read(self, body: bytes, count: int, what: str) -> list[Placed] | None:
+        # Nearly every answer: as many sequence numbers as records, and no error. Any doubt is for the decoder.
+        if not self._detailed and b'"ErrorCode"' not in body and body.count(b'"SequenceNumber"') == count:
+            return None
+        try:
+            results = _decode(body).Records
+        except msgspec.MsgspecError as error:
+            raise OutcomeUnknownError(f"{what}: the answer is not PutRecords' ({error})") from error
+        if len(results) != count or any(found.ErrorCode is None and not found.SequenceNumber for found in results):
+            raise OutcomeUnknownError(f"{what}: the answer does not say what became of each record")
+        return [
+            Placed(error=found.ErrorCode) if found.ErrorCode else Placed(found.SequenceNumber, found.ShardId)
+            for found in results
+        ]
+
+    def _refusal(self, status: int, answer: bytes, what: str) -> Exception:
+        """The error for an answer other than 200, whose body is JSON with `__type` where Kinesis itself answers."""
+        try:
+            error = msgspec.json.decode(answer, type=_Error)
+        except msgspec.MsgspecError:
+            error = _Error(f"HTTP {status}")
+        # The code may carry a name space before and a URL after it.
+        code = error.type.rpartition("#")[2].partition(":")[0] or f"HTTP {status}"
+        if code == "ResourceNotFoundException":
+            return missing_stream(self.stream)
+        if is_throttle(code) or status == 429:
+            return NotAcceptedError(f"{what}: {code}", throttled=True)
+        if code in _WORTH_ANOTHER_TRY:
+            return NotAcceptedError(f"{what}: {code}")
+        if status >= 500:
+            return OutcomeUnknownError(f"{what}: {code}")
+        # A 4xx that is no throttle stays one when repeated: no permission, or a request that is invalid.
+        return AwsAccessError(f"{what}: AWS refused ({code}: {error.message or ''}); check credentials and policy")
+
+
+def is_throttle(code: str | None) -> bool:
+    """Whether AWS's error code says "too much", rather than "failed"."""
+    return code in _THROTTLES
+
+
+def kinesis_client(timeout_seconds: float) -> Any:
+    """boto3's client, for everything but PutRecords. Raises ConfigurationError where there is no region."""
+    return aws.client("kinesis", connections=2, read_timeout=timeout_seconds)
+
+
+def missing_stream(stream: str) -> AwsAccessError:
+    """The error for a stream that is not there, with what to do about it."""
+    return AwsAccessError(
+        f"stream '{stream}' does not exist in region {aws.region() or '(none)'}: check stream.name, AWS_REGION and "
+        "AWS_ENDPOINT_URL; `movement local up` creates it on this machine, "
+        f"`aws kinesis create-stream --stream-name {stream} --shard-count 4` on AWS"
+    )

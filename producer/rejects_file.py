@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
-from jobs.contract.rejects import Rejection
+from jobs.schema.rejections import Rejection
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from datetime import date, timedelta
 from pathlib import Path
 
-from jobs.contract.errors import ConfigurationError
+from jobs.common.errors import ConfigurationError
 
 _CITIES = (
     "Paris", "Boston", "São Paulo", "Johannesburg and Pretoria", "Bogotá", "Manchester", "Washington DC", "Kyiv",

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from jobs.contract.settings import Settings, load_settings
+from jobs.settings.settings import Settings, load_settings
 from local import resources, server
+from tests.helpers.paths import EXPORTS
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-DATA = Path(__file__).parents[1].parent / "shared" / "data"
+DATA = EXPORTS
 _numbers = itertools.count(1)
 
 
@@ -34,7 +35,7 @@ def embedded_aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[server.Ru
 @pytest.fixture(scope="session")
 def spark(embedded_aws: server.Running, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
     """The one Spark session of the run, made as the entry points make theirs."""
-    from jobs.session import spark_session
+    from jobs.common.spark_session import spark_session
 
     settings = load_settings(None, ["spark.master=local[2]"])
     session = spark_session(settings, "tests", str(tmp_path_factory.mktemp("spark") / "spark.log"))

@@ -1,81 +1,101 @@
-"""The walls of the house, held by reading the imports."""
+"""The layers of DESIGN.md ("Folders"): imports go down the list and never up."""
 
 from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
-OURS = ("jobs", "producer", "local", "movement", "lambdas")
-STAGES = ("source", "transform", "sink", "catalog", "delivery", "parity", "gold", "observe")
+from tests.helpers.paths import ROOT
+
+# Each package, with the packages that it may import besides itself.
+_COMMON = ("jobs.common",)
+_SETTINGS = (*_COMMON, "jobs.settings")
+_SCHEMA = (*_SETTINGS, "jobs.schema")
+_LAKE = (*_SCHEMA, "jobs.metrics", "jobs.lake", "jobs.catalog")
+_WRITE = (*_LAKE, "jobs.write")
+_STAGES = tuple(f"jobs.{stage}" for stage in ("stream", "delivery", "gold", "parity", "maintenance"))
+_JOBS = tuple(f"jobs.{job}_job" for job in ("stream", "batch", "gold", "parity", "compact", "replay_raw"))
+MAY_IMPORT: dict[str, tuple[str, ...]] = {
+    "spark_kinesis": (),
+    "lambdas": (),
+    "jobs.common": (),
+    "jobs.settings": _COMMON,
+    "jobs.schema": _SETTINGS,
+    "jobs.metrics": _SETTINGS,
+    "jobs.catalog": _LAKE,
+    "jobs.lake": _LAKE,
+    "jobs.write": _LAKE,
+    "jobs.stream": (*_WRITE, "spark_kinesis"),
+    "jobs.delivery": _WRITE,
+    "jobs.gold": _WRITE,
+    "jobs.parity": _WRITE,
+    "jobs.maintenance": (*_WRITE, "producer"),
+    **dict.fromkeys(_JOBS, (*_WRITE, *_STAGES)),
+    "producer": _SCHEMA,
+    "local": _SCHEMA,
+    "movement.packaging": _SETTINGS,
+    "movement.deploy": (*_SCHEMA, "movement.packaging"),
+    "movement.report": (*_WRITE, *_STAGES),
+    "movement.cli": ("spark_kinesis", "lambdas", "jobs", "producer", "local", "movement"),
+}
+OURS = ("spark_kinesis", "jobs", "producer", "lambdas", "local", "movement")
 FILES = sorted(path for package in OURS for path in (ROOT / package).rglob("*.py"))
-
-
-def imports(file: Path) -> Iterator[str]:
-    """The modules that a file imports, `from a import b` as `a.b` too, for b may be a module."""
-    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            yield from (name.name for name in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{file}: a relative import"
-            yield from (f"{node.module}.{name.name}" for name in node.names)
+MODULES = {".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path for path in FILES}
 
 
 def is_within(module: str, package: str) -> bool:
     return module == package or module.startswith(f"{package}.")
 
 
-def strangers(file: Path, allowed: tuple[str, ...]) -> list[str]:
-    """What a file imports of ours that it may not."""
-    return [
-        module
-        for module in imports(file)
-        if any(is_within(module, ours) for ours in OURS) and not any(is_within(module, home) for home in allowed)
+def imports(module: str) -> Iterator[str]:
+    """Our modules that a module imports, wherever in it the import is written."""
+    for node in ast.walk(ast.parse(MODULES[module].read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found = [name.name for name in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{module}: a relative import"
+            found = [
+                f"{node.module}.{name.name}" if f"{node.module}.{name.name}" in MODULES else str(node.module)
+                for name in node.names
+            ]
+        else:
+            continue
+        yield from (name for name in found if any(is_within(name, package) for package in OURS))
+
+
+def package_of(module: str) -> str | None:
+    return max((package for package in MAY_IMPORT if is_within(module, package)), key=len, default=None)
+
+
+def test_every_module_belongs_to_a_layer() -> None:
+    homeless = [module for module in MODULES if package_of(module) is None]
+    assert homeless == ["jobs", "movement", "movement.__main__"]
+
+
+@pytest.mark.parametrize("package", MAY_IMPORT)
+def test_imports_go_down_the_list_of_layers(package: str) -> None:
+    allowed = (package, *MAY_IMPORT[package])
+    upward = [
+        f"{module} imports {imported}"
+        for module in sorted(MODULES)
+        if package_of(module) == package
+        for imported in imports(module)
+        if not any(is_within(imported, layer) for layer in allowed)
     ]
-
-
-def test_the_modules_are_found() -> None:
-    assert {"jobs", "producer", "local", "movement"} <= {file.relative_to(ROOT).parts[0] for file in FILES}
-
-
-@pytest.mark.parametrize("file", sorted((ROOT / "jobs/contract").rglob("*.py")), ids=lambda file: file.stem)
-def test_the_contract_needs_neither_spark_nor_us(file: Path) -> None:
-    assert strangers(file, ("jobs.contract",)) == []
-    assert [module for module in imports(file) if is_within(module, "pyspark")] == []
-
-
-@pytest.mark.parametrize("stage", [stage for stage in STAGES if (ROOT / "jobs" / stage).is_dir()])
-def test_a_stage_knows_the_contract_and_itself_alone(stage: str) -> None:
-    found = {
-        str(file.relative_to(ROOT)): strangers(file, ("jobs.contract", f"jobs.{stage}"))
-        for file in sorted((ROOT / "jobs" / stage).rglob("*.py"))
-    }
-    assert {file: modules for file, modules in found.items() if modules} == {}
-
-
-@pytest.mark.parametrize("package", ["producer", "local"])
-def test_what_stands_beside_the_jobs_knows_their_contract_alone(package: str) -> None:
-    found = {
-        str(file.relative_to(ROOT)): strangers(file, ("jobs.contract", package))
-        for file in sorted((ROOT / package).rglob("*.py"))
-    }
-    assert {file: modules for file, modules in found.items() if modules} == {}
-
-
-def test_nothing_but_the_command_line_imports_the_command_line() -> None:
-    found = [
-        f"{file.relative_to(ROOT)}: {module}"
-        for file in FILES
-        if file.relative_to(ROOT).parts[0] != "movement"
-        for module in imports(file)
-        if is_within(module, "movement")
-    ]
-    assert found == []
+    assert upward == []
 
 
 def test_no_module_is_longer_than_can_be_read_at_once() -> None:
-    lengths = {str(file.relative_to(ROOT)): len(file.read_text(encoding="utf-8").splitlines()) for file in FILES}
-    assert {name: length for name, length in lengths.items() if length > 350} == {}
+    lengths = {module: len(path.read_text(encoding="utf-8").splitlines()) for module, path in MODULES.items()}
+    assert {module: length for module, length in lengths.items() if length > 450} == {}
+
+
+def test_no_two_modules_import_each_other_in_a_circle() -> None:
+    graph = {module: {name for name in imports(module) if name in MODULES} - {module} for module in MODULES}
+    settled: set[str] = set()
+    while ready := {module for module, needed in graph.items() if module not in settled and needed <= settled}:
+        settled |= ready
+    circles = {module: sorted(needed - settled) for module, needed in graph.items() if module not in settled}
+    assert circles == {}

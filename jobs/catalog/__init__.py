@@ -1,1 +1,1 @@
-"""Tables and partitions → the Glue Data Catalog. Every call is safe to repeat."""
+"""Tables and partitions in the Glue Data Catalog."""

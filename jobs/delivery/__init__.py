@@ -1,1 +1,1 @@
-"""Firehose's files under `delivery/` → records: found through the catalog, read, and split where one record ends."""
+"""The batch path's job: Firehose's delivery files become rows of `processed_batch`."""

@@ -1,1 +1,1 @@
-"""Gold, stage 5: the processed rows of final batches → Delta tables to query and to report on."""
+"""Gold tables (Delta), computed from the processed rows of the ledger's batches."""

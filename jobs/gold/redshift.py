@@ -16,7 +16,7 @@ from jobs.gold.manifests import COPY
 from jobs.gold.tables import TABLES, GoldTable
 
 if TYPE_CHECKING:
-    from jobs.contract.settings import Settings
+    from jobs.settings.settings import Settings
 
 SCHEMA = "movement_gold"
 EXTERNAL = "movement_lake"

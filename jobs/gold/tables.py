@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from jobs.contract.errors import ConfigurationError
-from jobs.contract.table import PROVENANCE, ColumnType, TableContract
+from jobs.common.errors import ConfigurationError
+from jobs.schema.table import PROVENANCE, ColumnType, TableContract
 
 Columns = tuple[tuple[str, ColumnType, str], ...]
 

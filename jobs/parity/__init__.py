@@ -1,1 +1,1 @@
-"""processed against processed_batch: the same rows, as often, partition by partition."""
+"""The check that the stream and the batch path hold the same rows."""

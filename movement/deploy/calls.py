@@ -12,8 +12,8 @@ import botocore.session
 from botocore import xform_name
 from botocore.validate import ParamValidator
 
-from jobs.contract.aws import client, explained
-from jobs.contract.errors import ConfigurationError
+from jobs.common.aws import client, explained
+from jobs.common.errors import ConfigurationError
 
 
 @dataclass(frozen=True)

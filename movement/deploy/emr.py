@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from jobs.contract.errors import ConfigurationError
+from jobs.common.errors import ConfigurationError
 from movement.deploy.calls import Call
 from movement.deploy.emr_serverless import check_release
 from movement.deploy.job import Job

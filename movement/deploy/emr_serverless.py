@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from jobs.contract.errors import ConfigurationError
+from jobs.common.errors import ConfigurationError
 from movement.deploy.calls import Call
 from movement.deploy.job import Job
 from movement.deploy.rollout import Run

@@ -11,8 +11,8 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from jobs.contract.aws import client, error_code, explained
-from jobs.contract.errors import ConfigurationError
+from jobs.common.aws import client, error_code, explained
+from jobs.common.errors import ConfigurationError
 from movement.deploy.calls import Call
 from movement.deploy.job import Job
 from movement.deploy.rollout import Run

@@ -12,10 +12,11 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from jobs.contract.aws import region
-from jobs.contract.errors import ConfigurationError
-from jobs.contract.settings import Settings, each_override, load_settings
-from jobs.contract.table import find_configuration, load_contract
+from jobs.common.aws import region
+from jobs.common.errors import ConfigurationError
+from jobs.schema.table import load_contract
+from jobs.settings.config_files import find_configuration
+from jobs.settings.settings import Settings, each_override, load_settings
 from movement.deploy.calls import Call
 from movement.deploy.upload import put, release_uri, uploads
 from movement.packaging.release import Manifest, read_manifest

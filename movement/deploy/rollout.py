@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from jobs.contract.errors import TerminalError, TransientError
+from jobs.common.errors import TerminalError, TransientError
 from movement.deploy import upload
 from movement.deploy.calls import Call
 from movement.deploy.job import Job

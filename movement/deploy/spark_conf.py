@@ -1,7 +1,7 @@
 """Spark settings of the submit: what has to be known before the job's own code runs.
 
-What the code relies on once it runs (UTC, Arrow's batch sizes, S3A) is set by jobs/session.py. What concerns a whole
-cluster (encryption between its nodes, its disks) is the cluster's: see docs/deploy.md.
+What the code relies on once it runs (UTC, Arrow's batch sizes, S3A) is set by jobs/common/spark_session.py. What
+concerns a whole cluster (encryption between its nodes, its disks) is the cluster's: see docs/deploy.md.
 """
 
 from __future__ import annotations

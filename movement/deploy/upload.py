@@ -14,8 +14,8 @@ from urllib.parse import urlsplit
 
 from botocore.exceptions import ClientError
 
-from jobs.contract.aws import client, error_code, explained
-from jobs.contract.errors import AwsAccessError, ConfigurationError, TerminalError
+from jobs.common.aws import client, error_code, explained
+from jobs.common.errors import AwsAccessError, ConfigurationError, TerminalError
 from movement.deploy.calls import Call
 from movement.packaging.release import MANIFEST, Manifest
 

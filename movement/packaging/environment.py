@@ -21,7 +21,7 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from jobs.contract.errors import ConfigurationError
+from jobs.common.errors import ConfigurationError
 from movement.packaging.archives import Entry, write_tar_gz
 from movement.packaging.lock import needed, read_lock
 from movement.packaging.target import Target

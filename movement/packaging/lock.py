@@ -15,7 +15,7 @@ from pathlib import Path
 from packaging.markers import Marker
 from packaging.utils import canonicalize_name
 
-from jobs.contract.errors import ConfigurationError
+from jobs.common.errors import ConfigurationError
 from movement.packaging.target import Target
 
 _PIN = re.compile(r"(?P<name>[A-Za-z0-9._-]+)(?:\[[^]]*\])?==(?P<version>[^ ;\\]+)(?: *; *(?P<marker>[^\\]+?))? *\\?$")

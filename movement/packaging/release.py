@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from jobs.contract.errors import ConfigurationError
+from jobs.common.errors import ConfigurationError
 from movement.packaging.archives import FILE, epoch
 from movement.packaging.environment import build_environment, copy_environment
 from movement.packaging.functions import build_functions

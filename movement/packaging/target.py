@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from jobs.contract.errors import ConfigurationError
+from jobs.common.errors import ConfigurationError
 
 PYTHONS = ("3.11", "3.12", "3.13")
 # What users call a processor → what wheels call it.

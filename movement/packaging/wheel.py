@@ -18,7 +18,7 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 
-from jobs.contract.errors import ConfigurationError, TransientError
+from jobs.common.errors import ConfigurationError, TransientError
 from movement.packaging.archives import FILE, epoch
 
 ROOT = Path(__file__).parents[2]

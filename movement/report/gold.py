@@ -17,8 +17,8 @@ import pyarrow.compute as pc
 from deltalake import DeltaTable, QueryBuilder
 from deltalake.exceptions import DeltaError, TableNotFoundError
 
-from jobs.contract.delta_options import delta_options
-from jobs.contract.errors import TerminalError
+from jobs.common.errors import TerminalError
+from jobs.lake.delta import delta_options
 from movement.report.model import NONE, City, Gold, Ints, Slice, Summary, Zones
 
 _TIMES = ("mean_travel_time_seconds", "lower_bound_travel_time_seconds", "upper_bound_travel_time_seconds")

@@ -18,9 +18,9 @@ from typing import Annotated, Any
 import msgspec
 from fastapi import APIRouter, Depends, HTTPException, Request, Response
 
-from jobs.contract.errors import MovementError
-from jobs.contract.settings import Settings
-from jobs.sink.lake import lake_at
+from jobs.common.errors import MovementError
+from jobs.lake.store import lake_at
+from jobs.settings.settings import Settings
 from movement.report.content import gold_meta, pipeline_meta
 from movement.report.gold import GoldTables
 from movement.report.page import policy, render_live

@@ -18,11 +18,11 @@ from typing import Any
 
 import msgspec
 
-from jobs.contract.errors import TerminalError
-from jobs.parity.latest import LATEST
-from jobs.sink.batch_ledger import QUERY as BATCH_QUERY
-from jobs.sink.lake import Lake
-from jobs.sink.live_files import live_files
+from jobs.common.errors import TerminalError
+from jobs.delivery.ledger import QUERY as BATCH_QUERY
+from jobs.lake.store import Lake
+from jobs.lake.table_files import live_files
+from jobs.parity.job import LATEST
 from movement.report.model import Batch, Partition, Pipeline
 
 MAX_LISTED = 200_000
@@ -52,7 +52,7 @@ class _Report(msgspec.Struct):
 
 
 class _Entry(msgspec.Struct):
-    """The part of a ledger entry (jobs/sink/ledger.py) that the page needs, of this release or of an older one."""
+    """The part of a ledger entry (jobs/lake/ledger.py) that the page needs, of this release or of an older one."""
 
     query: str
     batch: int

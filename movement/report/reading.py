@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import UTC, datetime
 
-from jobs.contract.settings import Settings
-from jobs.sink.lake import lake_at
+from jobs.lake.store import lake_at
+from jobs.settings.settings import Settings
 from movement.report.gold import GoldTables
 from movement.report.model import ReportData
 from movement.report.pipeline import PipelineReader

@@ -16,11 +16,12 @@ import yaml
 from local.batch_path import Names
 from local.server import Running
 from tests.conftest import make_lake
-from tests.infra.policies import Statement, in_vain, policies, refused
-from tests.infra.recorder import ACCOUNT, REGION, Call, Recorder
-from tests.infra.whole_run import WholeRun
+from tests.helpers.call_recorder import ACCOUNT, REGION, Call, Recorder
+from tests.helpers.paths import ROOT
+from tests.helpers.policies import Statement, in_vain, policies, refused
+from tests.helpers.whole_run import WholeRun
 
-NEEDS = Path(__file__).parents[2] / "infra" / "aws_needs.yaml"
+NEEDS = ROOT / "infra" / "aws_needs.yaml"
 # Part of the recorded run → the policy that it has. A command that comes to the run gets a line here.
 POLICIES = {
     "producer": "access.ProducerPolicy",
@@ -76,7 +77,7 @@ def test_each_part_may_do_what_it_does_and_nothing_else(
     )
     parts = {part: all_policies[name] for part, name in POLICIES.items()}
 
-    assert unknown == [], "say in tests/infra/recorder.py which permissions these requests need"
+    assert unknown == [], "say in tests/helpers/call_recorder.py which permissions these requests need"
     assert {call.part for call in calls} == POLICIES.keys(), "every part was seen, and each has a policy"
     assert refused(calls, parts) == []
     assert in_vain(calls, parts, needs()) == []
@@ -143,7 +144,7 @@ def test_what_is_allowed_in_vain_is_named_with_its_statement() -> None:
 
 
 def test_requests_are_understood_as_the_permissions_they_take() -> None:
-    from tests.infra.recorder import permissions
+    from tests.helpers.call_recorder import permissions
 
     s3 = {"Authorization": f"AWS4-HMAC-SHA256 Credential=part-x/20261124/{REGION}/s3/aws4_request"}
     glue = f"arn:aws:glue:{REGION}:{ACCOUNT}"

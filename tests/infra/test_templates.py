@@ -5,18 +5,18 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import pytest
 from cfnlint.api import ManualArgs, lint_by_config
 
-from jobs.contract.settings import Settings, load_settings
-from jobs.contract.table import load_contract
-from tests.infra.policies import ROOT_PARAMETERS
-from tests.infra.templates import FOLDER, NAMES, NESTED, PSEUDO, Stack, load, references, template_of
+from jobs.schema.table import load_contract
+from jobs.settings.settings import Settings, load_settings
+from tests.helpers.paths import ROOT
+from tests.helpers.policies import ROOT_PARAMETERS
+from tests.helpers.templates import FOLDER, NAMES, NESTED, PSEUDO, Stack, load, references, template_of
 
-DOCS = Path(__file__).parents[2] / "docs"
+DOCS = ROOT / "docs"
 EMR_RELEASES = {"emr-spark-8.1.0"}
 GLUE_VERSIONS = {"6.0"}
 # Data that a stack's end must not take along.

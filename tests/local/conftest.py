@@ -15,8 +15,8 @@ import botocore.loaders
 import botocore.session
 import pytest
 
-from jobs.contract import aws
-from jobs.contract.settings import Settings, load_settings
+from jobs.common import aws
+from jobs.settings.settings import Settings, load_settings
 from lambdas import sqs_batch
 from local import server
 

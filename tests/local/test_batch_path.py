@@ -19,8 +19,8 @@ from typing import Any
 import boto3
 import pytest
 
-from jobs.contract.errors import ConfigurationError, TerminalError
-from jobs.contract.settings import Settings
+from jobs.common.errors import ConfigurationError, TerminalError
+from jobs.settings.settings import Settings
 from lambdas import crawler_trigger, gluejob_trigger
 from local import batch_path, resources, server
 from local.batch_path import BatchPath, BatchRun, Names

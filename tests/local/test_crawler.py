@@ -6,20 +6,20 @@ import gzip
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import boto3
 import pytest
 
-from jobs.contract.settings import Settings
+from jobs.settings.settings import Settings
 from local import resources, server
 from local.batch_path import ensure_crawler
 from local.crawler import Crawler
 from local.events import Queue, ensure_queue
+from tests.helpers.paths import ROOT
 
 pytestmark = pytest.mark.aws
-EXAMPLES = Path(__file__).parents[1] / "lambdas" / "events"
+EXAMPLES = ROOT / "tests" / "lambdas" / "events"
 
 
 @dataclass

@@ -11,8 +11,8 @@ from typing import Any
 import boto3
 import pytest
 
-from jobs.contract.errors import ConfigurationError
-from jobs.contract.settings import Settings
+from jobs.common.errors import ConfigurationError
+from jobs.settings.settings import Settings
 from local import resources, server
 from local.delivery_stream import Delivered, DeliveryOptions, DeliveryStream
 

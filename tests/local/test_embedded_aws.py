@@ -18,7 +18,7 @@ from threading import Thread
 import boto3
 import pytest
 
-from jobs.contract.settings import Settings, load_settings
+from jobs.settings.settings import Settings, load_settings
 from local import server
 
 pytestmark = pytest.mark.aws

@@ -6,13 +6,12 @@ import json
 import os
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import boto3
 import pytest
 
-from jobs.contract.settings import Settings
+from jobs.settings.settings import Settings
 from local import resources, server
 from local.events import (
     Invocation,
@@ -24,9 +23,10 @@ from local.events import (
     put_glue_event,
     route_crawler_events,
 )
+from tests.helpers.paths import ROOT
 
 pytestmark = pytest.mark.aws
-EXAMPLES = Path(__file__).parents[1] / "lambdas" / "events"
+EXAMPLES = ROOT / "tests" / "lambdas" / "events"
 
 
 def example(name: str) -> Any:

@@ -14,7 +14,7 @@ from typing import Any
 import boto3
 import pytest
 
-from jobs.contract.settings import Settings
+from jobs.settings.settings import Settings
 from local import server
 from local.events import ensure_queue
 from local.job_runner import JobRunner, ensure_job, glue_arguments, spark_submit
@@ -176,7 +176,7 @@ def test_spark_submit_is_this_interpreters_and_finds_our_packages(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     script = tmp_path / "script.py"
-    script.write_text("import sys, pyspark, jobs.contract; print('ran', sys.executable, *sys.argv[1:])")
+    script.write_text("import sys, pyspark, jobs.common; print('ran', sys.executable, *sys.argv[1:])")
     monkeypatch.setenv("PATH", "/usr/bin:/bin")
     monkeypatch.delenv("PYTHONPATH", raising=False)
     command, environment = spark_submit()

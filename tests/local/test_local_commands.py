@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from jobs.contract.settings import Settings
+from jobs.settings.settings import Settings
+from tests.helpers.paths import ROOT
 
 pytestmark = pytest.mark.aws
 
-MOVEMENT = [sys.executable, "-c", "from movement.cli import main; main()", "local"]
-ROOT = Path(__file__).parents[2]
+MOVEMENT = [sys.executable, "-c", "from movement.cli.main import main; main()", "local"]
 
 
 class Terminal:

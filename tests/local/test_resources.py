@@ -8,8 +8,8 @@ from pathlib import Path
 import boto3
 import pytest
 
-from jobs.contract.errors import TerminalError
-from jobs.contract.settings import Settings
+from jobs.common.errors import TerminalError
+from jobs.settings.settings import Settings
 from local import resources, server
 
 pytestmark = pytest.mark.aws

@@ -16,6 +16,8 @@ from typing import Any
 import boto3
 import pytest
 
+from tests.helpers.paths import ROOT
+
 REAL_DATA = Path(os.environ.get("MOVEMENT_REAL_DATA", "/work/shared/data"))
 CREDENTIALS = {"aws_access_key_id": "test", "aws_secret_access_key": "test", "region_name": "us-east-1"}
 
@@ -71,7 +73,7 @@ def kinesalite_endpoint() -> Iterator[str]:
     node, npm = shutil.which("node"), shutil.which("npm")
     if node is None or npm is None:
         pytest.skip("kinesalite needs Node.js and npm, which are not installed")
-    folder = Path(__file__).parents[2] / ".emulators"
+    folder = ROOT / ".emulators"
     script = folder / "node_modules" / "kinesalite" / "cli.js"
     if not script.exists():
         install = [npm, "install", "--no-save", "--no-audit", "--no-fund", "--prefix", str(folder), "kinesalite@3.3.3"]

@@ -19,11 +19,11 @@ import httpx
 import pytest
 import uvicorn
 
-from jobs.contract.errors import AwsAccessError
-from jobs.contract.settings import load_settings
+from jobs.common.errors import AwsAccessError
+from jobs.settings.settings import load_settings
 from producer.api import API_KEY_VARIABLE, create_app
+from tests.helpers.faulty_kinesis import Fail, FaultyKinesis, Reset, Status
 from tests.producer.conftest import free_port
-from tests.producer.faulty_kinesis import Fail, FaultyKinesis, Reset, Status
 
 pytestmark = pytest.mark.aws
 

@@ -11,11 +11,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from jobs.contract.errors import AwsAccessError, TransientError
-from jobs.contract.settings import load_settings
-from producer.put_records import produce
+from jobs.common.errors import AwsAccessError, TransientError
+from jobs.settings.settings import load_settings
+from producer.produce import produce
 from producer.sample import write_sample
-from tests.producer.faulty_kinesis import Fail, FaultyKinesis, Hang, Reset, Status
+from tests.helpers.faulty_kinesis import Fail, FaultyKinesis, Hang, Reset, Status
 
 pytestmark = pytest.mark.aws
 

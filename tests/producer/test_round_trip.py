@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from jobs.contract.errors import AwsAccessError
-from jobs.contract.settings import load_settings
-from producer.put_records import produce
+from jobs.common.errors import AwsAccessError
+from jobs.settings.settings import load_settings
+from producer.produce import produce
 from producer.sample import write_sample
 
 

@@ -9,10 +9,10 @@ from collections import Counter
 
 import pytest
 
-from jobs.contract.checks import Checks
-from jobs.contract.errors import ConfigurationError
-from jobs.contract.table import load_contract
-from producer.csv_rows import ExportReader, city_of, find_exports, read_records
+from jobs.common.errors import ConfigurationError
+from jobs.schema.checks import Checks
+from jobs.schema.table import load_contract
+from producer.csv_reader import ExportReader, city_of, find_exports, read_records
 from producer.sample import BAD_KINDS, write_sample
 
 CHECKS = Checks(load_contract("travel_times.yaml"))

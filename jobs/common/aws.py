@@ -1,0 +1,171 @@
+"""AWS clients, made one way: standard environment and profiles, bounded retries, errors in plain words.
+
+Endpoints come from `AWS_ENDPOINT_URL` and `AWS_ENDPOINT_URL_<SERVICE>`, which botocore, the core of boto3, reads
+by itself. It is imported with the first client, for Spark starts processes that never ask AWS.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+from jobs.common.errors import AwsAccessError, ConfigurationError, TransientError
+
+if TYPE_CHECKING:
+    from botocore.exceptions import ClientError
+    from botocore.session import Session
+
+DENIED = {
+    "AccessDenied",
+    "AccessDeniedException",
+    "ExpiredToken",
+    "ExpiredTokenException",
+    "InvalidAccessKeyId",
+    "InvalidClientTokenId",
+    "SignatureDoesNotMatch",
+    "UnrecognizedClientException",
+}
+MISSING = {"EntityNotFoundException", "NoSuchBucket", "ResourceNotFoundException"}
+
+
+@lru_cache(maxsize=1)
+def _models() -> Any:
+    import botocore.loaders
+
+    return botocore.loaders.create_loader()
+
+
+def core_session() -> Session:
+    """A botocore session of its own, so that a changed environment counts; the models on disk are read only once."""
+    import botocore.session
+
+    core = botocore.session.Session()
+    core.register_component("data_loader", _models())
+    return core
+
+
+def region() -> str | None:
+    """The region that boto3 and the AWS SDKs would use; None where none is configured."""
+    named = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
+    if named:
+        return named
+    configured: str | None = core_session().get_config_variable("region")
+    return configured
+
+
+def use_region(name: str | None) -> None:
+    """Makes `name` this process's region, unless the environment names one or `name` is None.
+
+    For a job's `--region`: not every platform tells a driver where it runs.
+    """
+    if name and not (os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")):
+        os.environ["AWS_REGION"] = name
+
+
+def client(service: str, *, connections: int = 10, **config: Any) -> Any:
+    """A botocore client of `service`, retrying throttles and 5xx with jittered back-off (botocore's standard mode).
+
+    `config` overrides what is set here, as botocore's Config names it.
+
+    Clients do not pickle: make them where they are used, in the worker. Raises ConfigurationError where no
+    region or profile is found.
+    """
+    from botocore.config import Config
+    from botocore.exceptions import NoRegionError, ProfileNotFound
+
+    defaults: dict[str, Any] = {
+        "retries": {"mode": "standard", "max_attempts": 8},
+        "max_pool_connections": connections,
+        "connect_timeout": 5,
+        "read_timeout": 60,
+        "user_agent_extra": "movement-lake",
+    }
+    settings = Config(**{**defaults, **config})
+    try:
+        return core_session().create_client(service, region_name=region(), config=settings)
+    except NoRegionError as error:
+        raise ConfigurationError("no AWS region: set AWS_REGION, or a region in the AWS profile") from error
+    except ProfileNotFound as error:
+        raise ConfigurationError(
+            f"AWS_PROFILE: {error}; `aws configure list-profiles` lists those that exist"
+        ) from error
+
+
+def error_code(error: ClientError) -> str:
+    """AWS's code of an error answer, such as `AccessDeniedException`."""
+    return str(error.response.get("Error", {}).get("Code", ""))
+
+
+@contextmanager
+def explained(what: str) -> Iterator[None]:
+    """Turns botocore's errors within into ours, with `what` was being done: `with explained("list stream x"):`.
+
+    Raises AwsAccessError where permission, credentials or the thing itself is missing, else TransientError
+    (botocore has already retried what can be retried).
+    """
+    from botocore.exceptions import BotoCoreError, ClientError, EndpointConnectionError, NoCredentialsError
+
+    try:
+        yield
+    except NoCredentialsError as error:
+        raise AwsAccessError(
+            f"{what}: no AWS credentials; set AWS_PROFILE or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, "
+            'or run `eval "$(movement local env)"` for the embedded AWS'
+        ) from error
+    except ClientError as error:
+        code = error_code(error)
+        message = error.response.get("Error", {}).get("Message", "")
+        if code in DENIED:
+            raise AwsAccessError(f"{what}: AWS refused ({code}: {message}); check the role's policy") from error
+        if code in MISSING:
+            raise AwsAccessError(
+                f"{what}: does not exist ({code}: {message}); check name, region and account"
+            ) from error
+        raise TransientError(f"{what}: {code}: {message}") from error
+    except EndpointConnectionError as error:
+        raise TransientError(
+            f"{what}: {error}; is it running (`movement local up`) and reachable from here?"
+        ) from error
+    except BotoCoreError as error:
+        raise TransientError(f"{what}: {error}") from error
+
+
+# The whole of an S3 object, although connections break while its bytes are on their way.
+
+ATTEMPTS = 6
+_FIRST_SECONDS = 0.2
+_LONGEST_SECONDS = 5.0
+
+
+def read_object(s3: Any, *, most: int | None = None, **place: str) -> tuple[bytes, str]:
+    """The bytes of the object at `Bucket` and `Key`, or the first `most` of them, and its ETag, from one answer.
+
+    A get that breaks within the body is begun anew, a few times. Raises TransientError after that; what botocore
+    raises of the request itself goes through, for `explained`.
+    """
+    # Here, for Spark's tasks write alone and start sooner without.
+    from botocore.exceptions import IncompleteReadError, ReadTimeoutError, ResponseStreamingError
+    from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
+
+    def attempt() -> tuple[bytes, str]:
+        answer = s3.get_object(**place)
+        try:
+            content = answer["Body"].read(most)
+            if most is not None and len(content) < most:
+                answer["Body"].read()  # only a read to the end counts whether the body was whole
+            return content, answer["ETag"]
+        except (IncompleteReadError, ReadTimeoutError, ResponseStreamingError) as error:
+            raise TransientError(
+                f"read s3://{place['Bucket']}/{place['Key']}: the answer broke off {ATTEMPTS} times: {error}"
+            ) from error
+
+    retrying = Retrying(
+        retry=retry_if_exception_type(TransientError),
+        stop=stop_after_attempt(ATTEMPTS),
+        wait=wait_random_exponential(multiplier=_FIRST_SECONDS, max=_LONGEST_SECONDS),
+        reraise=True,
+    )
+    return retrying(attempt)

@@ -1,1 +1,0 @@
-"""What a running job tells the outside: metrics for CloudWatch, and lines for its log."""

@@ -1,0 +1,199 @@
+"""The table's contract, read from a YAML file: source fields, columns, types, checks, partitions.
+
+A record's parser, the Parquet schema, the Glue tables and the quarantine reasons are all derived from the
+`TableContract` that `load_contract` returns; nothing else in the code knows a column's name.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import cached_property
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from jobs.common.errors import ConfigurationError
+from jobs.schema.rejections import UNPARSABLE
+from jobs.settings.config_files import find_configuration, read_yaml
+from jobs.settings.validation import explain
+
+ColumnType = Literal["string", "int", "long", "double", "boolean", "date", "timestamp"]
+ColumnName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,127}$")]
+NUMBERS = ("int", "long", "double")
+# Types whose values have one text, the same to Spark, Athena and Python: what a folder's name needs.
+FOLDER_TYPES = ("string", "int", "long", "boolean", "date")
+
+
+# Columns that say where a row came from: the same in every table, whatever the contract.
+PROVENANCE: dict[str, tuple[ColumnType, str]] = {
+    "shard_id": ("string", "Shard that the record was read from"),
+    "sequence_number": ("string", "The record's sequence number in its shard"),
+    "arrival_time": ("timestamp", "When Kinesis accepted the record (UTC)"),
+    "batch": ("string", "Micro-batch that wrote the row: <query>-<batch>, as in the ledger"),
+}
+# Partition columns of the raw table, which holds the contract's columns too.
+RAW_PARTITIONS = ("ingest_date", "hour")
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class DerivedColumn(_Model):
+    """A column that is a group of another column's pattern."""
+
+    column: ColumnName
+    type: Literal["string", "date", "int", "long", "double"]
+    format: str | None = None
+    comment: str = ""
+
+    @model_validator(mode="after")
+    def _format_of_a_date(self) -> DerivedColumn:
+        if (self.type == "date") != (self.format is not None):
+            raise ValueError("a date needs a format, and only a date has one")
+        if self.format is not None and sorted(re.findall(r"[A-Za-z]+", self.format)) != ["MM", "dd", "yyyy"]:
+            raise ValueError("a date's format is made of yyyy, MM and dd, each once")
+        return self
+
+
+class Parse(_Model):
+    """How a text is taken apart: `pattern` matches the whole of it, group n becomes column n of `into`."""
+
+    pattern: str
+    reason: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")] = UNPARSABLE
+    into: tuple[DerivedColumn, ...]
+
+    @model_validator(mode="after")
+    def _a_group_for_each_column(self) -> Parse:
+        try:
+            groups = re.compile(self.pattern).groups
+        except re.error as error:
+            raise ValueError(f"pattern is no regular expression: {error}") from error
+        if groups != len(self.into):
+            raise ValueError(f"the pattern has {groups} groups for {len(self.into)} columns")
+        return self
+
+
+class SourceColumn(_Model):
+    """A column that is a field of the record on the stream."""
+
+    source: Annotated[str, Field(min_length=1)]
+    column: ColumnName
+    type: ColumnType
+    required: bool = False
+    default: str | None = None
+    min: float | None = None
+    max: float | None = None
+    parse: Parse | None = None
+    comment: str = ""
+
+    @model_validator(mode="after")
+    def _sensible(self) -> SourceColumn:
+        if (self.min is not None or self.max is not None) and self.type not in NUMBERS:
+            raise ValueError(f"min and max are for numbers, not for {self.type}")
+        if (self.parse is not None or self.default is not None) and self.type != "string":
+            raise ValueError(f"parse and default are for strings, not for {self.type}")
+        if self.required and self.default is not None:
+            raise ValueError("a required column has no default")
+        return self
+
+
+class Check(_Model):
+    """A check across columns. `ascending`: each is at most the next; a null one is passed over."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
+    ascending: Annotated[tuple[str, ...], Field(min_length=2)]
+
+
+class TableContract(_Model):
+    """What a record holds and what becomes of it. See conf/travel_times.yaml for each key's meaning."""
+
+    version: Literal[1]
+    name: ColumnName
+    comment: str = ""
+    columns: Annotated[tuple[SourceColumn, ...], Field(min_length=1)]
+    checks: tuple[Check, ...] = ()
+    rescued_column: ColumnName = "rescued_data"
+    max_record_bytes: Annotated[int, Field(ge=1, le=10 * 1024 * 1024)] = 10 * 1024 * 1024
+    partition_by: Annotated[tuple[str, ...], Field(min_length=1)]
+    sort_by: tuple[str, ...] = ()
+    stream_partition_key: Annotated[tuple[str, ...], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _names_are_known_and_used_once(self) -> TableContract:
+        sources = [column.source for column in self.columns]
+        names = [name for name, _, _ in self.data_columns] + [*PROVENANCE, *RAW_PARTITIONS]
+        for what, found in (("source", sources), ("column", names)):
+            doubled = sorted({name for name in found if found.count(name) > 1})
+            if doubled:
+                raise ValueError(f"{what} {', '.join(map(repr, doubled))} stands more than once")
+        known = {name for name, _, _ in self.data_columns}
+        for key, wanted in (
+            ("partition_by", self.partition_by),
+            ("sort_by", self.sort_by),
+            *((f"checks.{check.name}", check.ascending) for check in self.checks),
+        ):
+            for name in wanted:
+                if name not in known:
+                    raise ValueError(f"{key}: no column is named {name!r}")
+            if len(set(wanted)) < len(wanted):
+                raise ValueError(f"{key}: a column stands more than once")
+        for name in self.stream_partition_key:
+            if name not in sources:
+                raise ValueError(f"stream_partition_key: no source field is named {name!r}")
+        return self
+
+    @model_validator(mode="after")
+    def _types_fit_their_use(self) -> TableContract:
+        kinds = {name: kind for name, kind, _ in self.data_columns}
+        for name in self.partition_by:
+            if kinds[name] not in FOLDER_TYPES or name == self.rescued_column:
+                raise ValueError(
+                    f"partition_by: {name!r} ({kinds[name]}) cannot name folders; allowed: a column of type "
+                    f"{', '.join(FOLDER_TYPES)} other than {self.rescued_column!r}"
+                )
+        for check in self.checks:
+            found = {"number" if kinds[name] in NUMBERS else kinds[name] for name in check.ascending}
+            if len(found) > 1:
+                raise ValueError(
+                    f"checks.{check.name}: cannot compare {' with '.join(sorted(found))}; allowed: columns of one "
+                    "type, or numbers"
+                )
+        return self
+
+    @cached_property
+    def data_columns(self) -> tuple[tuple[str, ColumnType, str], ...]:
+        """(name, type, comment) of every column that comes from the record, in table order."""
+        found: list[tuple[str, ColumnType, str]] = []
+        for column in self.columns:
+            found.append((column.column, column.type, column.comment))
+            if column.parse:
+                found += [(part.column, part.type, part.comment) for part in column.parse.into]
+        found.append((self.rescued_column, "string", "Fields that the contract does not name, as one JSON object"))
+        return tuple(found)
+
+    @cached_property
+    def source_fields(self) -> tuple[str, ...]:
+        """The fields of a record that the contract names, in table order."""
+        return tuple(column.source for column in self.columns)
+
+    @cached_property
+    def table_columns(self) -> tuple[tuple[str, ColumnType, str], ...]:
+        """(name, type, comment) of every column that stands in a file: all but the partition columns."""
+        provenance = tuple((name, kind, comment) for name, (kind, comment) in PROVENANCE.items())
+        return tuple(column for column in self.data_columns + provenance if column[0] not in self.partition_by)
+
+    @cached_property
+    def partition_columns(self) -> tuple[tuple[str, ColumnType, str], ...]:
+        """(name, type, comment) of the partition columns, in the order of the folders."""
+        by_name = {column[0]: column for column in self.data_columns}
+        return tuple(by_name[name] for name in self.partition_by)
+
+
+def load_contract(name: str) -> TableContract:
+    """The contract in the YAML file `name`. Raises ConfigurationError with file, key, value and remedy."""
+    path = find_configuration(name)
+    try:
+        return TableContract.model_validate(read_yaml(path))
+    except ValidationError as error:
+        raise ConfigurationError(explain(error, TableContract, lambda _key: str(path))) from error

@@ -1,0 +1,173 @@
+"""Which connector reads the stream: ours (`native`) or EMR's JVM connector (`aws-kinesis`).
+
+Whatever is chosen, what goes on to `jobs.schema` has the same columns: `data, shard_id, sequence_number,
+partition_key, arrival_time, stream, repeats`. With ours the records are read in the task that writes them, and never
+pass through the JVM (docs/adr/0015).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from jobs.common import aws
+from jobs.common.call_retries import REPEATS
+from jobs.common.errors import ConfigurationError
+from jobs.common.times import iso_time
+from jobs.settings.settings import Settings
+from spark_kinesis.boto_client import BotoStreamClient
+from spark_kinesis.options import configured_endpoint, parse_options
+from spark_kinesis.position import parse
+from spark_kinesis.retrying_client import RetryingClient
+from spark_kinesis.shard_lag import Standing, standings
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from pyspark.sql import DataFrame, SparkSession
+
+# Where EMR's image has the connector's jar.
+JAR = "/usr/share/aws/kinesis/spark-sql-kinesis/lib/spark-streaming-sql-kinesis-connector.jar"
+
+# Our columns from the JVM connector's. It does not say which shard a record came from.
+_FROM_JVM = (
+    "data",
+    "cast(null as string) as shard_id",
+    "sequenceNumber as sequence_number",
+    "partitionKey as partition_key",
+    "approximateArrivalTimestamp as arrival_time",
+    "streamName as stream",
+    f"cast(null as string) as {REPEATS}",
+)
+
+
+def _as_they_are(rows: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    return rows
+
+
+@dataclass(frozen=True)
+class Incoming:
+    """A stream as the job takes it.
+
+    rows      the streaming DataFrame: its micro-batches and their tasks
+    records   makes Arrow batches of records, with the columns above, of what a task gets of `rows`; pickles
+    """
+
+    rows: DataFrame
+    records: Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]] = _as_they_are
+
+
+def read_stream(spark: SparkSession, settings: Settings, *, until_drained: bool = False) -> Incoming:
+    """The stream, to be read.
+
+    until_drained   no batch passes the tip that the query finds when it starts, so `query.processAllAvailable()`
+                    returns there although producers go on. Only with the native connector.
+
+    Raises ConfigurationError for options that do not fit, or where the JVM connector's jar is not on the class path.
+    """
+    if settings.source.connector == "aws-kinesis":
+        if until_drained:
+            raise ConfigurationError(
+                "source.connector: aws-kinesis cannot end at a fixed tip; use native for runs until drained"
+            )
+        return Incoming(_read_with_jvm_connector(spark, settings))
+    if settings.source.consumer_name is not None:
+        raise ConfigurationError("source.consumer_name: enhanced fan-out needs source.connector: aws-kinesis")
+    from spark_kinesis.data_source import KinesisRangesDataSource, RecordsOfTasks
+
+    spark.dataSource.register(KinesisRangesDataSource)
+    options = native_options(settings)
+    if until_drained:
+        options["endingPosition"] = "LATEST"
+    parsed = parse_options(options)  # here, so that a wrong option is one clear error and not a failed query
+    rows = spark.readStream.format(KinesisRangesDataSource.name()).options(**options).load()
+    return Incoming(rows, RecordsOfTasks(parsed))
+
+
+def _read_with_jvm_connector(spark: SparkSession, settings: Settings) -> DataFrame:
+    from py4j.protocol import Py4JJavaError  # type: ignore[import-untyped]
+    from pyspark.errors import AnalysisException
+
+    reader = spark.readStream.format("aws-kinesis").options(**jvm_options(settings))
+    try:
+        rows = reader.load()
+    except (AnalysisException, Py4JJavaError) as error:
+        if "DATA_SOURCE_NOT_FOUND" not in str(error):
+            raise
+        raise ConfigurationError(
+            "source.connector: Spark finds no source 'aws-kinesis': its jar has to be on the class path, on EMR with "
+            f"spark-submit --jars {JAR}"
+        ) from error
+    return rows.selectExpr(*_FROM_JVM)
+
+
+def native_options(settings: Settings) -> dict[str, str]:
+    """The settings as options of the native source; `source.options` wins."""
+    source = settings.source
+    options = {
+        "streamName": settings.stream.name,
+        "startingPosition": source.starting_position,
+        "failOnDataLoss": _text(source.fail_on_data_loss),
+        "maxRecordsPerBatch": _text(source.max_records_per_batch),
+        "maxBytesPerBatch": _text(source.max_bytes_per_batch),
+        "maxSecondsPerBatch": _text(source.max_seconds_per_batch),
+        "deaggregate": _text(source.deaggregate),
+    }
+    if source.role_arn is not None:
+        options["roleArn"] = source.role_arn
+    return options | {name: _text(value) for name, value in source.options.items()}
+
+
+def jvm_options(settings: Settings) -> dict[str, str]:
+    """The settings as options of awslabs' spark-sql-kinesis-connector; `source.options` wins.
+
+    Names and values: https://github.com/awslabs/spark-sql-kinesis-connector#kinesis-source-configuration
+    """
+    source = settings.source
+    if source.deaggregate:
+        raise ConfigurationError("source.deaggregate: only the native connector takes KPL aggregates apart")
+    region = aws.region()
+    if region is None:
+        raise ConfigurationError("no AWS region: set AWS_REGION, or a region in the AWS profile")
+    start = source.starting_position
+    if start.lstrip().startswith("{"):
+        raise ConfigurationError("source.starting_position: only the native connector starts at positions by shard")
+    options = {
+        "kinesis.region": region,
+        "kinesis.endpointUrl": configured_endpoint() or _public_endpoint(region),
+        "kinesis.streamName": settings.stream.name,
+        "kinesis.startingPosition": start if start in ("TRIM_HORIZON", "LATEST") else f"AT_TIMESTAMP {_utc(start)}",
+        "kinesis.failOnDataLoss": _text(source.fail_on_data_loss),
+        "kinesis.consumerType": "GetRecords" if source.consumer_name is None else "SubscribeToShard",
+    }
+    if source.consumer_name is not None:
+        options["kinesis.consumerName"] = source.consumer_name
+    if source.role_arn is not None:
+        options["kinesis.stsRoleArn"] = source.role_arn
+        options["kinesis.stsSessionName"] = "movement-lake"
+    return options | {name: _text(value) for name, value in source.options.items()}
+
+
+def _utc(time: str) -> str:
+    return iso_time(time).isoformat().replace("+00:00", "Z")
+
+
+def _public_endpoint(region: str) -> str:
+    """As botocore's own tables name it: not every partition of AWS is in amazonaws.com."""
+    found: str = aws.core_session().create_client("kinesis", region_name=region).meta.endpoint_url
+    return found
+
+
+def _text(value: str | int | float | bool) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def standing(settings: Settings, last_read: Mapping[str, str]) -> list[Standing]:
+    """Each listed shard against the last sequence number that was read of it: a small call a shard, without Spark.
+
+    Raises AwsAccessError where the stream does not exist or may not be read.
+    """
+    options = parse_options(native_options(settings))
+    client = RetryingClient(BotoStreamClient(options, connections=options.planning_threads), seconds=10)
+    # `<number>:<sub>`, a user record of a KPL aggregate: a batch always reads the aggregate whole.
+    return standings(client, {shard: parse(last.partition(":")[0]) for shard, last in last_read.items()})

@@ -1,0 +1,1 @@
+"""The command `movement`: one module for each command, named as it is typed."""

@@ -1,0 +1,234 @@
+"""`movement demo`: the main job, all of it, on the embedded AWS, and a look at what it wrote.
+
+The same code as on a cluster with other configuration (conf/demo.yaml). The figures of the summary are counted in
+the lake and the catalog afterwards, not taken from what the job says of itself.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import pyarrow.parquet as pq
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from movement.cli.console import Config, JsonFile, Overrides, command, err, out, write_result
+from movement.cli.local import Port
+
+if TYPE_CHECKING:
+    from jobs.lake.store import Lake
+    from jobs.settings.settings import Settings
+
+
+@dataclass(frozen=True)
+class LakeCounts:
+    """What stands in a lake: raw lines, processed rows, what the stream's path quarantined, processed partitions and
+    files; and the batch path's rows."""
+
+    raw: int
+    processed: int
+    quarantined: int
+    processed_batch: int
+    partitions: list[str]
+    files: int
+
+
+def demo(
+    csv: Annotated[
+        list[str] | None,
+        typer.Option("--csv", metavar="PATH", help="Exports of your own: CSV files or folders; may be repeated."),
+    ] = None,
+    rows: Annotated[int, typer.Option("--rows", min=1, help="Without --csv: made-up rows, in the real shape.")] = 3000,
+    port: Port = None,
+    config: Config = None,
+    overrides: Overrides = None,
+    json_file: JsonFile = None,
+) -> None:
+    """See all of it run on this machine, without an AWS account: CSV → Kinesis → Spark → a lake with a catalog.
+
+    Starts the embedded AWS (or uses the one that runs), and leaves it running for you to look around.
+    """
+    from jobs.settings.settings import load_settings
+    from local import batch_path, resources, server
+    from movement.cli.batch import batch_names
+    from movement.cli.java import require_java
+
+    begun = time.monotonic()
+    require_java()
+    port_override = [f"local.port={port}"] if port is not None else []
+    settings = load_settings(config or "demo.yaml", [*(overrides or ()), *port_override])
+    state = Path(settings.local.state).expanduser().absolute()
+    running = server.up(settings, notice=lambda line: err.print(f"[yellow]note:[/] {escape(line)}", soft_wrap=True))
+    _step(1, f"embedded AWS on {running.endpoint}")
+    with server.aimed_at(running):
+        batch_path.remove(batch_names(settings))
+        resources.remove(settings)
+        resources.ensure(settings)
+        _step(2, f"Kinesis stream '{settings.stream.name}' with {settings.stream.shards} shards, {settings.lake}")
+        paths = csv or [str(_sample(rows, state / "demo-exports"))]
+        result = _run(settings, paths, state / "demo.log")
+        result["report"] = _report(settings, state / "report.html")
+    result |= {"endpoint": running.endpoint, "seconds": round(time.monotonic() - begun, 1)}
+    _show(result, state / "demo.log")
+    write_result(json_file, result)
+    if not result["complete"]:
+        raise typer.Exit(1)
+
+
+def _run(settings: Settings, paths: list[str], log: Path) -> dict[str, Any]:
+    from jobs.lake.store import lake_at
+    from jobs.schema.table import load_contract
+    from movement.cli.batch import run_batch_path, run_parity
+    from movement.cli.gold import run_gold
+    from movement.cli.produce import send_all
+    from movement.cli.stream import run_stream
+
+    produced = send_all(paths, settings)
+    _step(3, f"{produced.produced:,} records from {len(produced.files)} files put on the stream")
+    streamed, stopped = run_stream(settings, log, until_drained=True)
+    if stopped:
+        err.print("Stopped before the stream was drained.")
+        raise typer.Exit(1)
+    _step(4, f"{streamed.read:,} records read by Spark Structured Streaming in {streamed.batches} batches")
+    catalogued = _catalogued(settings, load_contract(settings.contract))
+    _step(5, f"{len(catalogued)} partitions found in the Glue Data Catalog")
+    _step(6, "the batch path, on the same stream")
+    batch = run_batch_path(settings, lambda step: err.print(f"  [dim]{escape(step)}[/]", soft_wrap=True))
+    parity = run_parity(settings, log)
+    _step(7, f"both paths compared, row for row: {'equal' if parity.equal else 'NOT equal'}")
+    gold = run_gold(settings, log)
+    made = {name: figures["rows"] for name, figures in gold.tables.items()}
+    _step(8, f"{len(made)} gold tables built, {made.get('corridors', 0):,} corridors")
+    counts = count_lake(lake_at(settings.lake))
+    complete = (
+        produced.produced == counts.raw == counts.processed + counts.quarantined
+        and ([] if settings.sink.format == "delta" else counts.partitions) == catalogued  # Delta's stand in its log
+        and batch["error"] is None
+        and parity.equal
+        and counts.processed_batch == counts.processed
+        and made.get("corridor_history", 0) == counts.processed
+    )
+    return {
+        "complete": complete,
+        "produced": produced.produced,
+        "raw": counts.raw,
+        "processed": counts.processed,
+        "quarantined": counts.quarantined,
+        "processed_batch": counts.processed_batch,
+        "partitions": counts.partitions,
+        "catalog_partitions": catalogued,
+        "files": counts.files,
+        "reasons": streamed.reasons,
+        "gold": made,
+        "parity": {"equal": parity.equal, "only_stream": parity.only_stream, "only_batch": parity.only_batch},
+        "stream": settings.stream.name,
+        "lake": settings.lake,
+        "database": settings.database,
+    }
+
+
+def _report(settings: Settings, page: Path) -> str:
+    """The page of what this run has written; its path."""
+    from movement.cli.report import write_report
+
+    written = write_report(settings, page)
+    _step(9, f"a page to look at: {written['rows']:,} corridors in {len(written['cities'])} cities")
+    return str(written["out"])
+
+
+def count_lake(lake: Lake) -> LakeCounts:
+    """Counts what stands in the lake by reading it: every raw line, every Parquet footer."""
+    from jobs.lake.table_files import live_files
+
+    raw = sum(_lines(lake, path) for path, _ in lake.list("raw/"))
+    quarantined = sum(_lines(lake, path) for path, _ in lake.list("quarantine/") if not _is_of_batch(path))
+    rows, partitions, files = 0, set(), 0
+    for file in live_files(lake, "processed"):
+        rows += _rows(lake, file.path)
+        partitions.add(file.partition)
+        files += 1
+    by_batch = sum(_rows(lake, path) for path, _ in lake.list("processed_batch/"))
+    return LakeCounts(raw, rows, quarantined, by_batch, sorted(partitions), files)
+
+
+def _is_of_batch(path: str) -> bool:
+    """Whether a file of quarantine is the batch job's: its name begins as its ledger does."""
+    return path.rpartition("/")[2].startswith("batch-")
+
+
+def _rows(lake: Lake, path: str) -> int:
+    return int(pq.ParquetFile(io.BytesIO(lake.get(path) or b"")).metadata.num_rows)
+
+
+def _lines(lake: Lake, path: str) -> int:
+    return gzip.decompress(lake.get(path) or b"").count(b"\n")
+
+
+def _catalogued(settings: Settings, contract: Any) -> list[str]:
+    from jobs.catalog.glue import GlueCatalog
+    from jobs.catalog.tables import stream_tables
+    from jobs.common.aws import client
+    from jobs.schema.partitions import partition_path
+
+    catalog = GlueCatalog(client("glue"), settings.database, settings.lake)
+    catalog.ensure_tables(stream_tables(contract, settings.sink.format))
+    return sorted(partition_path(contract.partition_by, values) for values in catalog.partitions("processed"))
+
+
+def _sample(rows: int, folder: Path) -> Path:
+    """Made-up exports in the real shape, in place of those of an earlier run."""
+    from producer.sample import write_sample
+
+    for old in folder.glob("*.csv"):
+        old.unlink()
+    write_sample(rows, folder)
+    return folder
+
+
+def _step(number: int, text: str) -> None:
+    err.print(f"[green]{number}[/] {escape(text)}", soft_wrap=True)
+
+
+def _show(result: dict[str, Any], log: Path) -> None:
+    table = Table(title="What the lake holds", title_justify="left", show_header=False, box=None, padding=(0, 2, 0, 0))
+    table.add_column()
+    table.add_column(justify="right")
+    for name, key in (
+        ("records produced", "produced"),
+        ("raw JSON lines", "raw"),
+        ("processed rows (Parquet)", "processed"),
+        ("in quarantine", "quarantined"),
+        ("processed rows of the batch path", "processed_batch"),
+        ("Parquet files", "files"),
+    ):
+        table.add_row(name, f"{result[key]:,}")
+    for name, rows in sorted(result["gold"].items()):
+        table.add_row(f"gold {name.replace('_', ' ')}", f"{rows:,}")
+    out.print()
+    out.print(table)
+    catalogued = bool(result["catalog_partitions"])
+    out.print(f"\nPartitions, in the lake{' and in the Glue Data Catalog alike' if catalogued else ' (its Delta log)'}")
+    for partition in result["partitions"]:
+        out.print(f"  {escape(partition)}", soft_wrap=True)
+    verdict = (
+        "[green]Every record is accounted for:[/] produced = raw = processed + quarantined.\n"
+        "[green]Stream and batch path agree,[/] row for row: none is on one side alone."
+        if result["complete"]
+        else "[red]The figures do not add up.[/] This is a bug: please report it with the log."
+    )
+    out.print(f"\n{verdict} ({result['seconds']:.0f} s)")
+    out.print(f"\nlake      {result['lake']} at {result['endpoint']}", soft_wrap=True)
+    out.print(f"database  {result['database']}", soft_wrap=True)
+    out.print(f"log       {escape(str(log))}", soft_wrap=True)
+    out.print(f"page      {escape(result['report'])}", soft_wrap=True)
+    out.print(
+        "\nThe embedded AWS goes on running, in memory. Look around, then stop it:\n"
+        f'  eval "$({command()} local env)"; aws s3 ls --recursive {result["lake"]}/\n  {command()} local down',
+        soft_wrap=True,
+    )

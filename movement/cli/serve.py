@@ -1,0 +1,73 @@
+"""`movement serve`: the HTTP API and the page, at a terminal or in a container.
+
+What it serves is in `producer/api.py` and `movement/report/live.py`.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from movement.cli.console import Config, Overrides, err
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+
+def serve(
+    host: Annotated[str | None, typer.Option("--host", help="Address to listen on; default: api.host.")] = None,
+    port: Annotated[int | None, typer.Option("--port", help="Port to listen on; default: api.port.")] = None,
+    workers: Annotated[int | None, typer.Option("--workers", help="Processes; default: api.workers.")] = None,
+    access_log: Annotated[bool, typer.Option("--access-log", help="Log each request's line (never its body).")] = False,
+    config: Config = None,
+    overrides: Overrides = None,
+) -> None:
+    """Serve POST /uber_movement, which answers once Kinesis has accepted, and the page of `movement report` at /.
+
+    Set MOVEMENT_API_KEY to ask for a key (header X-API-Key; of a browser, as the password). SIGTERM and Ctrl-C
+    finish what is in flight.
+    """
+    import uvicorn
+
+    from jobs.settings.settings import load_settings
+    from producer import api
+    from producer.put_records import kinesis_client
+    from producer.stream_info import max_record_bytes
+
+    chosen = list(overrides or ())
+    given = {"api.host": host, "api.port": port, "api.workers": workers}
+    chosen += [f"{key}={value}" for key, value in given.items() if value is not None]
+    settings = load_settings(config, chosen)
+    # Asked here, so that a stream that is not there is one clear line and not a traceback in a worker.
+    max_record_bytes(kinesis_client(settings.producer.request_timeout_seconds), settings.stream.name)
+    os.environ[api.SETTINGS_VARIABLE] = settings.model_dump_json()
+    err.print(
+        f"POST http://{settings.api.host}:{settings.api.port}/uber_movement → stream '{settings.stream.name}' "
+        f"(documentation at /docs)\n"
+        f"page http://{settings.api.host}:{settings.api.port}/ ← {settings.lake}",
+        soft_wrap=True,
+    )
+    uvicorn.run(
+        "movement.cli.serve:create_app",
+        factory=True,
+        host=settings.api.host,
+        port=settings.api.port,
+        workers=settings.api.workers,
+        access_log=access_log,
+        log_level="warning",
+        # What is in flight ends by itself within this time, accepted or not.
+        timeout_graceful_shutdown=int(settings.api.timeout_seconds) + 1,
+    )
+
+
+def create_app() -> FastAPI:
+    """The application of one of several worker processes: the API, and the page beside it."""
+    from movement.report.live import router
+    from producer import api
+
+    settings = api.settings_from_environment()
+    app = api.create_app(settings)
+    app.include_router(router(settings, api.api_keys()))
+    return app

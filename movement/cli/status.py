@@ -1,0 +1,257 @@
+"""`movement status`: where the pipeline stands, for a person at a terminal or a program. Without Spark."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Group, RenderableType
+from rich.live import Live
+from rich.markup import escape
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from movement.cli.console import Config, JsonFile, Overrides, err, out, write_result
+
+if TYPE_CHECKING:
+    from jobs.settings.settings import Settings
+
+# Beyond these a figure is yellow, then red.
+LATE_MS, VERY_LATE_MS = 60_000, 600_000
+SHOWN_SHARDS = 16
+SHOWN_ALARMS = 3
+FILES_SECONDS = 60.0
+
+
+def status(
+    watch: Annotated[bool, typer.Option("--watch", help="Go on until Ctrl-C, looking anew every few seconds.")] = False,
+    every: Annotated[
+        float, typer.Option("--every", min=1, max=3600, metavar="SECONDS", help="How often --watch looks anew.")
+    ] = 5.0,
+    batches: Annotated[
+        int, typer.Option("--batches", min=1, max=1000, help="How many of the newest batches are read.")
+    ] = 8,
+    print_positions: Annotated[
+        bool,
+        typer.Option(
+            "--positions", help="Print the setting with which a job takes over after a lost checkpoint, and end."
+        ),
+    ] = False,
+    remove_leftovers: Annotated[
+        bool,
+        typer.Option(
+            "--remove-leftovers", help="With --positions: delete what the last run wrote of a batch unfinished."
+        ),
+    ] = False,
+    config: Config = None,
+    overrides: Overrides = None,
+    json_file: JsonFile = None,
+) -> None:
+    """Show where each shard stands behind its tip, the last batches, rejects, alarms and small files.
+
+    Reads the newest ledger entries, lists the processed table, and asks Kinesis once for each shard. Needs no Spark.
+    """
+    from jobs.settings.settings import load_settings
+
+    settings = load_settings(config, overrides or ())
+    if print_positions:
+        _positions(settings, remove_leftovers, json_file)
+        return
+    if remove_leftovers:
+        raise typer.BadParameter("belongs to --positions", param_hint="--remove-leftovers")
+    try:
+        if watch:
+            _watch(settings, batches, every, json_file)
+        else:
+            found = _look(settings, batches)
+            out.print(page(found))
+            write_result(json_file, found)
+    except KeyboardInterrupt:
+        err.print("[dim]ended[/]")
+
+
+def _look(settings: Settings, batches: int, files: dict[str, Any] | None = None) -> dict[str, Any]:
+    from jobs.lake.status import files_status
+    from jobs.lake.status import status as facts
+
+    return facts(settings, batches) | {"files": files or files_status(settings)}
+
+
+def _watch(settings: Settings, batches: int, every: float, json_file: Path | None) -> None:
+    found = _look(settings, batches)
+    listed = time.monotonic()
+    with Live(page(found), console=out, screen=out.is_terminal, auto_refresh=False) as live:
+        while True:
+            write_result(json_file, found)
+            live.update(page(found), refresh=True)
+            time.sleep(every)
+            old = found["files"] if time.monotonic() - listed < FILES_SECONDS else None
+            found = _look(settings, batches, old)
+            listed = listed if old else time.monotonic()
+
+
+def _positions(settings: Settings, remove: bool, json_file: Path | None) -> None:
+    from jobs.lake.lease import Claim
+    from jobs.lake.ledger import Ledger
+    from jobs.lake.status import positions
+    from jobs.lake.store import lake_at
+
+    found = positions(settings)
+    if remove and found["leftovers"]:
+        lake = lake_at(settings.lake)
+        with Claim(lake, settings.checkpoint_name):  # so that no running job's batch is taken for leftovers
+            removed = Ledger(lake, found["query"]).remove_leftovers(found["last_batch"] + 1)
+        err.print(f"deleted {len(removed)} files of the unfinished batch {found['query']}-{found['last_batch'] + 1}")
+        found["leftovers"] = []
+    write_result(json_file, found)
+    # One line of YAML for --config: JSON within, as the source's option takes it.
+    out.print(Text(f"source:\n  options:\n    startingPosition: '{found['starting_position']}'"), soft_wrap=True)
+    if found["leftovers"]:
+        err.print(
+            f"[yellow]{len(found['leftovers'])} files are of a batch that was never finished[/]; its records would be "
+            "there twice: stop the job and run this with --remove-leftovers before you start with a new checkpoint",
+            soft_wrap=True,
+        )
+    if found["gone"]:
+        err.print(f"[red]records left the stream unread[/] in {', '.join(found['gone'])}", soft_wrap=True)
+
+
+def page(found: dict[str, Any]) -> RenderableType:
+    """The whole status as one thing to look at."""
+    parts: list[RenderableType] = [_head(found)]
+    if found["shards"]:
+        parts.append(_panel("Shards", _shards(found["shards"])))
+    if found["last"]:
+        parts.append(_panel("Last batches", _batches(found)))
+    if found["reasons"]:
+        parts.append(_panel(f"Rejected in these {len(found['last'])} batches", _reasons(found["reasons"])))
+    if found["alarms"]:
+        lines = found["alarms"][:SHOWN_ALARMS]
+        more = len(found["alarms"]) - len(lines)
+        text = "\n".join(lines) + (f"\n… and {more} more" if more else "")
+        parts.append(_panel("Alarms", Text(text), "red"))
+    if found["notes"]:
+        parts.append(_panel("What to do", Text("\n".join(found["notes"])), "yellow"))
+    return Group(*parts)
+
+
+def _panel(title: str, content: RenderableType, colour: str = "dim") -> Panel:
+    return Panel(content, title=title, title_align="left", border_style=colour, padding=(0, 1))
+
+
+def _head(found: dict[str, Any]) -> Panel:
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style="dim")
+    grid.add_column(overflow="fold")
+    grid.add_row("stream", f"{escape(found['stream'])} → {escape(found['lake'])}")
+    grid.add_row("job", _job(found))
+    behind = found["behind_ms"]
+    if behind is not None:
+        text = "[green]nothing is unread[/]" if behind == 0 else f"{_age(behind)} behind the tip"
+        grid.add_row("stream's tip", text)
+    files = found["files"]
+    if files["files"]:
+        more = "" if files["complete"] else " or more"
+        text = f"{files['files']:,} files{more} ({_bytes(files['bytes'])}) in {files['partitions']:,} partitions"
+        if files["partitions_to_compact"]:
+            text += f" · {files['small_files']:,} small files, {files['partitions_to_compact']:,} partitions to compact"
+        grid.add_row("processed", text)
+    return _panel(f"movement-lake, {found['at'].strftime('%Y-%m-%d %H:%M:%S')} UTC", grid, "cyan")
+
+
+def _job(found: dict[str, Any]) -> str:
+    job = found["job"]
+    if job is None:
+        return "[yellow]none has run on this checkpoint[/]"
+    colour = {"running": "green", "clean": "default", "failed": "red", "died": "red"}.get(job["state"], "yellow")
+    words = {"clean": "ended cleanly", "failed": "ended with an error", "died": "died within a batch or between two"}
+    where = f" [dim](process {job['pid']} on {escape(job['machine'])})[/]" if job["machine"] else ""
+    batches = f" · query {found['query']}, {found['batches']:,} batches" if found["query"] else ""
+    return f"[{colour}]{words.get(job['state'], job['state'])}[/]{where}{batches}"
+
+
+def _shards(shards: list[dict[str, Any]]) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for name in ("shard", "unread for", "last record read", "position"):
+        table.add_column(name, justify="right" if name == "unread for" else "left", header_style="dim", no_wrap=True)
+    order = {"gone": 0, "behind": 1, "quiet": 2, "tip": 3}
+    worst = sorted(shards, key=lambda each: (order[each["state"]], -(each["behind_ms"] or 0), each["shard"]))
+    for shard in worst[:SHOWN_SHARDS]:
+        state = shard["state"]
+        unread = {"gone": "[red]lost[/]", "quiet": "[dim]?[/]", "tip": "[green]–[/]"}.get(state)
+        arrived = shard["last_arrival"]
+        table.add_row(
+            escape(shard["shard"]) + (" [dim]closed[/]" if shard["closed"] else ""),
+            unread or _age(shard["behind_ms"]),
+            f"{_ago(arrived)} ago" if arrived else "[dim]–[/]",
+            _short(shard["position"] or "before the batches below"),
+        )
+    if len(shards) > SHOWN_SHARDS:
+        table.add_row(f"[dim]… and {len(shards) - SHOWN_SHARDS} more[/]")
+    return table
+
+
+def _batches(found: dict[str, Any]) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    columns = ("batch", "finished", "records", "rejected", "read", "files", "seconds", "age at end")
+    for name in columns:
+        table.add_column(name, justify="left" if name == "finished" else "right", header_style="dim", no_wrap=True)
+    for batch in found["last"]:
+        share = batch["quarantined"] / batch["read"] if batch["read"] else 0
+        colour = "red" if batch["alarms"] else "yellow" if share else "dim"
+        table.add_row(
+            str(batch["batch"]),
+            f"{_ago(batch['finished_at'])} ago",
+            f"{batch['read']:,}",
+            f"[{colour}]{batch['quarantined']:,}[/]",
+            _bytes(batch["bytes"]),
+            f"{batch['files']:,}",
+            f"{batch['seconds']:.1f}",
+            "[dim]–[/]" if batch["age_ms"] is None else _age(batch["age_ms"]),
+        )
+    return table
+
+
+def _reasons(reasons: dict[str, int]) -> Table:
+    table = Table.grid(padding=(0, 2))
+    table.add_column()
+    table.add_column(justify="right")
+    table.add_column()
+    most = max(reasons.values())
+    for reason, count in sorted(reasons.items(), key=lambda item: -item[1]):
+        table.add_row(escape(reason), f"{count:,}", f"[yellow]{'━' * max(1, round(30 * count / most))}[/]")
+    return table
+
+
+def _age(millis: int) -> str:
+    colour = "red" if millis >= VERY_LATE_MS else "yellow" if millis >= LATE_MS else "green"
+    return f"[{colour}]{_duration(millis / 1000)}[/]"
+
+
+def _ago(moment: datetime) -> str:
+    return _duration(max(0.0, (datetime.now(UTC) - moment).total_seconds()))
+
+
+def _duration(seconds: float) -> str:
+    for size, unit, below in ((86400, "d", "h"), (3600, "h", "min"), (60, "min", "s")):
+        if seconds >= size:
+            rest = {"h": 3600, "min": 60, "s": 1}[below]
+            return f"{int(seconds // size)} {unit} {int(seconds % size // rest)} {below}"
+    return f"{seconds:.1f} s"
+
+
+def _bytes(count: int) -> str:
+    size = float(count)
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.1f} TB"
+
+
+def _short(position: str) -> str:
+    return position if len(position) <= 26 else f"…{position[-12:]}"

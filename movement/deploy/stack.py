@@ -1,0 +1,248 @@
+"""The templates of infra/cloudformation → S3 → a change set → the stack, and its outputs → settings."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import time
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from botocore.exceptions import ClientError
+
+from jobs.common.aws import client, error_code, explained, region
+from jobs.common.errors import AwsAccessError, ConfigurationError, TerminalError
+
+TEMPLATES = Path(__file__).parents[2] / "infra" / "cloudformation"
+ROOT = "root"
+POLL_SECONDS = 5.0
+# A stack that was never made, or whose making failed: nothing that could be updated.
+UNMADE = {"REVIEW_IN_PROGRESS"}
+NOTHING = ("didn't contain changes", "No updates are to be performed")
+# Output of the root stack → key of the settings.
+SETTINGS = {
+    "Lake": "lake",
+    "Database": "database",
+    "StreamName": "stream.name",
+    "Release": "deploy.artifacts",
+    "StreamingRoleArn": "deploy.role_arn",
+    "JobRunRoleArn": "deploy.role_arn",
+    "StreamingJobName": "deploy.glue.job_name",
+    "StreamingSecurityConfiguration": "deploy.glue.security_configuration",
+    "ApplicationId": "deploy.emr_serverless.application_id",
+    "ClusterId": "deploy.emr.cluster_id",
+}
+
+Notice = Callable[[str], None]
+
+
+class Deployment:
+    """One run of `movement deploy stack`. Raises ConfigurationError for what is wrong before anything is sent."""
+
+    def __init__(self, name: str, artifacts: str, release: str, parameters: Iterable[str]) -> None:
+        found = re.fullmatch(r"s3://([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])((?:/[A-Za-z0-9._-]+)*)/?", artifacts)
+        if not found:
+            raise ConfigurationError(f"--artifacts {artifacts}: not of the form s3://bucket/prefix")
+        if not re.fullmatch(r"[A-Za-z0-9._-]+", release):
+            raise ConfigurationError(f"--release {release}: letters, digits, dots and dashes are allowed")
+        if not re.fullmatch(r"[A-Za-z][A-Za-z0-9-]{0,127}", name):
+            raise ConfigurationError(f"--name {name}: a letter, then letters, digits and dashes, 128 at most")
+        self._region = region()
+        if self._region is None:
+            raise ConfigurationError("no AWS region: set AWS_REGION, or a region in the AWS profile")
+        self._name = name
+        self._bucket = found[1]
+        folder = found[2].strip("/")
+        self._files = templates()
+        digest = hashlib.sha256(b"".join(self._files[file] for file in sorted(self._files))).hexdigest()[:12]
+        self._templates = f"{folder}/templates/{digest}".lstrip("/")
+        release_folder = f"{folder}/{release}".lstrip("/")
+        self._own = {"ArtifactsBucket": self._bucket, "Release": release_folder, "Templates": self._templates}
+        self._given = {**_parameters(parameters, set(self._own)), **self._own}
+        self._change_set = f"movement-{time.strftime('%Y%m%d%H%M%S', time.gmtime())}"
+        self._exists: bool | None = None
+
+    def requests(self) -> list[dict[str, Any]]:
+        """The requests of a first deployment, as --dry-run prints them; an update has ChangeSetType UPDATE."""
+        puts = [
+            {"service": "s3", "operation": "PutObject", "parameters": {**request, "Body": f"<{TEMPLATES / file}.yaml>"}}
+            for file, request in self._uploads()
+        ]
+        create = self._create_change_set(update=False, known=set())
+        execute = {"StackName": self._name, "ChangeSetName": self._change_set}
+        return [
+            *puts,
+            {"service": "cloudformation", "operation": "CreateChangeSet", "parameters": create},
+            {"service": "cloudformation", "operation": "ExecuteChangeSet", "parameters": execute},
+        ]
+
+    def upload(self) -> None:
+        """Puts the templates beside the release, in a folder named by their content: nothing is overwritten."""
+        s3 = client("s3")
+        for file, request in self._uploads():
+            with explained(f"upload {file}.yaml to s3://{self._bucket}/{self._templates}"):
+                s3.put_object(**request, Body=self._files[file])
+
+    def plan(self) -> list[str]:
+        """Makes the change set; a line for each change of it, none where the stack is as the templates say.
+
+        Raises TerminalError with CloudFormation's reason where it refuses the templates.
+        """
+        cloudformation = client("cloudformation")
+        there = find_stack(cloudformation, self._name)
+        update = there is not None and there["StackStatus"] not in UNMADE
+        known = {each["ParameterKey"] for each in (there or {}).get("Parameters", [])} if update else set()
+        with explained(f"make a change set of the stack {self._name}"):
+            cloudformation.create_change_set(**self._create_change_set(update, known))
+        described = self._wait_for_change_set(cloudformation)
+        self._exists = update
+        if described["Status"] == "FAILED":
+            self.discard()
+            reason = described.get("StatusReason", "")
+            if any(nothing in reason for nothing in NOTHING):
+                return []
+            raise TerminalError(f"stack {self._name}: CloudFormation refuses the change set: {reason}")
+        return [_change(each["ResourceChange"]) for each in described["Changes"]]
+
+    def discard(self) -> None:
+        """Deletes the change set: nothing is changed."""
+        with explained(f"delete the change set {self._change_set}"):
+            client("cloudformation").delete_change_set(StackName=self._name, ChangeSetName=self._change_set)
+
+    def execute(self, notice: Notice = lambda _text: None) -> None:
+        """Makes the changes and waits for their end. Raises TerminalError with the first reason where they failed."""
+        cloudformation = client("cloudformation")
+        with explained(f"change the stack {self._name}"):
+            cloudformation.execute_change_set(StackName=self._name, ChangeSetName=self._change_set)
+        while True:
+            there = find_stack(cloudformation, self._name)
+            status = str(there["StackStatus"]) if there else "gone"
+            notice(f"{self._name}: {status}")
+            if not status.endswith("_IN_PROGRESS"):
+                break
+            time.sleep(POLL_SECONDS)
+        if status not in ("CREATE_COMPLETE", "UPDATE_COMPLETE"):
+            raise TerminalError(f"stack {self._name} is {status}: {self._reason(cloudformation)}")
+
+    def outputs(self) -> dict[str, str]:
+        """The stack's outputs."""
+        return stack_outputs(self._name)
+
+    def _uploads(self) -> list[tuple[str, dict[str, Any]]]:
+        return [
+            (file, {"Bucket": self._bucket, "Key": f"{self._templates}/{file}.yaml", "ContentType": "application/yaml"})
+            for file in sorted(self._files)
+        ]
+
+    def _create_change_set(self, update: bool, known: set[str]) -> dict[str, Any]:
+        host = "amazonaws.com.cn" if str(self._region).startswith("cn-") else "amazonaws.com"
+        parameters: list[dict[str, Any]] = [
+            {"ParameterKey": key, "ParameterValue": value} for key, value in self._given.items()
+        ]
+        kept = sorted((known & declared_parameters()) - self._given.keys())
+        parameters += [{"ParameterKey": key, "UsePreviousValue": True} for key in kept]
+        return {
+            "StackName": self._name,
+            "ChangeSetName": self._change_set,
+            "ChangeSetType": "UPDATE" if update else "CREATE",
+            "TemplateURL": f"https://{self._bucket}.s3.{self._region}.{host}/{self._templates}/{ROOT}.yaml",
+            "Parameters": parameters,
+            "Capabilities": ["CAPABILITY_IAM"],
+            "IncludeNestedStacks": True,
+        }
+
+    def _wait_for_change_set(self, cloudformation: Any) -> Any:
+        """The change set once it is made or refused, with all pages of its changes."""
+        while True:
+            with explained(f"look at the change set {self._change_set}"):
+                described = cloudformation.describe_change_set(StackName=self._name, ChangeSetName=self._change_set)
+                if described["Status"] in ("CREATE_COMPLETE", "FAILED"):
+                    token = described.get("NextToken")
+                    while token:
+                        page = cloudformation.describe_change_set(
+                            StackName=self._name, ChangeSetName=self._change_set, NextToken=token
+                        )
+                        described["Changes"] += page["Changes"]
+                        token = page.get("NextToken")
+                    return described
+            time.sleep(POLL_SECONDS)
+
+    def _reason(self, cloudformation: Any) -> str:
+        with explained(f"look at the events of the stack {self._name}"):
+            events = cloudformation.describe_stack_events(StackName=self._name)["StackEvents"]
+        failed = [event for event in events if event["ResourceStatus"].endswith("_FAILED")]
+        if not failed:
+            return "its events name no resource that failed"
+        first = failed[-1]  # events come newest first, and the first failure is the cause
+        return f"{first['LogicalResourceId']}: {first.get('ResourceStatusReason', 'no reason given')}"
+
+
+def templates() -> dict[str, bytes]:
+    """Every template by its name. Raises ConfigurationError where they are not there: they come with a clone."""
+    found = {file.stem: file.read_bytes() for file in sorted(TEMPLATES.glob("*.yaml"))}
+    if ROOT not in found:
+        raise ConfigurationError(f"{TEMPLATES}: no templates; run `movement deploy stack` from a clone of the project")
+    return found
+
+
+def declared_parameters() -> set[str]:
+    """The parameters of the root template."""
+    section = re.search(r"(?ms)^Parameters:\n(.*?)^\S", templates()[ROOT].decode("utf-8"))
+    return set(re.findall(r"(?m)^  ([A-Za-z0-9]+):$", section[1])) if section else set()
+
+
+def _parameters(given: Iterable[str], own: set[str]) -> dict[str, str]:
+    """`NAME=VALUE`, checked against the root template's names."""
+    found: dict[str, str] = {}
+    allowed = declared_parameters() - own
+    for each in given:
+        name, separator, value = each.partition("=")
+        if not separator or name not in allowed:
+            raise ConfigurationError(f"--parameter {each}: not NAME=VALUE with one of {', '.join(sorted(allowed))}")
+        found[name] = value
+    return found
+
+
+def _change(change: Mapping[str, Any]) -> str:
+    replaced = " (REPLACED)" if change.get("Replacement") == "True" else ""
+    return f"{change['Action']} {change['LogicalResourceId']} {change['ResourceType']}{replaced}"
+
+
+def find_stack(cloudformation: Any, name: str) -> Any:
+    """A stack's description, None where there is none."""
+    with explained(f"look at the stack {name}"):
+        try:
+            return cloudformation.describe_stacks(StackName=name)["Stacks"][0]
+        except ClientError as error:
+            if error_code(error) == "ValidationError" and "does not exist" in str(error):
+                return None
+            raise
+
+
+def stack_outputs(name: str) -> dict[str, str]:
+    """A stack's outputs by name. Raises AwsAccessError where there is no such stack."""
+    there = find_stack(client("cloudformation"), name)
+    if there is None:
+        raise AwsAccessError(f"stack {name}: does not exist; check name, region and account")
+    return {each["OutputKey"]: each["OutputValue"] for each in there.get("Outputs", [])}
+
+
+def settings_of(outputs: Mapping[str, str]) -> dict[str, Any]:
+    """The settings that a stack's outputs say, nested as in a settings file.
+
+    Raises ConfigurationError where the stack is none of ours.
+    """
+    missing = {"Lake", "Database", "StreamName"} - outputs.keys()
+    if missing:
+        raise ConfigurationError(f"the stack has no output {', '.join(sorted(missing))}: is it made from root.yaml?")
+    settings: dict[str, Any] = {}
+    for output, key in SETTINGS.items():
+        if output in outputs:
+            *sections, last = key.split(".")
+            section = settings
+            for each in sections:
+                section = section.setdefault(each, {})
+            # Releases lie beside each other; the settings name the folder that they are in.
+            section[last] = outputs[output].rpartition("/")[0] if output == "Release" else outputs[output]
+    return settings

@@ -1,0 +1,192 @@
+"""One run over several processes: the files are dealt out, each process sends its own as `put_records.send` does.
+
+Threads add nothing where the interpreter's lock is what is busy; processes do. Files of one city stay together,
+because a city is part of the partition key and a key's order needs a single sender.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import queue
+import signal
+from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import fields, replace
+from multiprocessing.context import SpawnContext
+from typing import Any
+
+import pyarrow
+
+from jobs.common.errors import ConfigurationError, MovementError, TerminalError
+from producer.checkpoint import discard
+from producer.csv_reader import CITY_FIELD, Export
+from producer.csv_source import STDIN
+from producer.produce import Plan, send
+from producer.run import ProduceResult, Progress
+from producer.send_queue import Counts
+
+_REPORT_EVERY_SECONDS = 0.2
+
+
+def deal_out(exports: Sequence[Export], processes: int) -> list[tuple[Export, ...]]:
+    """At most `processes` groups of files of about equal size, a city's files all in one, in their order."""
+    cities: dict[str | None, list[Export]] = defaultdict(list)
+    for export in exports:
+        cities[export.city].append(export)
+    groups: list[list[Export]] = [[] for _ in range(min(processes, len(cities)))]
+    loads = [0] * len(groups)
+    for files in sorted(cities.values(), key=lambda files: -sum(export.size or 0 for export in files)):
+        lightest = loads.index(min(loads))
+        groups[lightest] += files
+        loads[lightest] += sum(export.size or 0 for export in files)
+    return [tuple(group) for group in groups if group]
+
+
+def send_in_processes(
+    plan: Plan,
+    processes: int,
+    *,
+    on_progress: Callable[[Progress], None] | None = None,
+    stop: Callable[[], bool] = lambda: False,
+) -> ProduceResult:
+    """Does what was planned in up to `processes` processes. Raises what `put_records.send` raises.
+
+    Raises ConfigurationError where the order of a partition key could not be kept.
+    """
+    if plan.settings.producer.keep_order and CITY_FIELD not in plan.contract.stream_partition_key:
+        raise ConfigurationError(
+            f"--processes: the files of a run may share partition keys, because '{CITY_FIELD}' is not in the "
+            "contract's stream_partition_key; use one process, or --set producer.keep_order=false"
+        )
+    if any(export.path == STDIN for export in plan.exports):
+        raise ConfigurationError("--processes: standard input is read by one process")
+    groups = deal_out(plan.exports, processes)
+    context = multiprocessing.get_context("spawn")
+    return _Run(context, plan, groups, on_progress, stop).result()
+
+
+class _Run:
+    def __init__(
+        self,
+        context: SpawnContext,
+        plan: Plan,
+        groups: Sequence[tuple[Export, ...]],
+        on_progress: Callable[[Progress], None] | None,
+        stop: Callable[[], bool],
+    ) -> None:
+        self._plan, self._on_progress, self._stop = plan, on_progress, stop
+        self._messages: Any = context.Queue()
+        self._stopping = context.Event()
+        self._progress: dict[int, Progress] = {}
+        self._results: dict[int, ProduceResult] = {}
+        self._errors: list[BaseException] = []
+        rate = None if plan.rate is None else plan.rate / len(groups)
+        self._processes = [
+            context.Process(
+                target=_work,
+                # The journal's part 0 would be discarded by its own process: the whole run decides here.
+                args=(replace(plan, exports=group, rate=rate, rejected_before=0), part, self._messages, self._stopping),
+                daemon=True,
+            )
+            for part, group in enumerate(groups, start=1)
+        ]
+
+    def result(self) -> ProduceResult:
+        for process in self._processes:
+            process.start()
+        try:
+            while len(self._results) + len(self._errors) < len(self._processes):
+                if self._stop() or self._errors:
+                    self._stopping.set()
+                self._hear()
+        finally:
+            if len(self._results) + len(self._errors) < len(self._processes):
+                for process in self._processes:
+                    process.terminate()
+            for process in self._processes:
+                process.join()
+        if self._errors:
+            raise self._errors[0]
+        return self._sum()
+
+    def _hear(self) -> None:
+        try:
+            part, message = self._messages.get(timeout=_REPORT_EVERY_SECONDS)
+        except queue.Empty:
+            for part, process in enumerate(self._processes, start=1):
+                if not process.is_alive() and part not in self._results and self._messages.empty():
+                    raise TerminalError(
+                        f"process {part} of the run died (exit code {process.exitcode}); go on with --resume"
+                    ) from None
+            return
+        if isinstance(message, BaseException):
+            self._errors.append(message)
+        elif isinstance(message, ProduceResult):
+            self._results[part] = message
+        else:
+            self._progress[part] = message
+        if self._on_progress is not None and self._progress:
+            self._on_progress(self._sum_progress())
+
+    def _sum_progress(self) -> Progress:
+        parts = self._progress.values()
+        return Progress(
+            counts=_sum_counts([part.counts for part in parts]),
+            rejected=sum(part.rejected for part in parts),
+            read_rows=sum(part.read_rows for part in parts),
+            read_bytes=sum(part.read_bytes for part in parts),
+            total_bytes=sum(export.size or 0 for export in self._plan.exports),
+            seconds=max(part.seconds for part in parts),
+            slowed_shards=max(part.slowed_shards for part in parts),
+        )
+
+    def _sum(self) -> ProduceResult:
+        parts = [self._results[part] for part in sorted(self._results)]
+        reasons: Counter[str] = Counter()
+        for part in parts:
+            reasons.update(part.rejected_reasons)
+        rejected = sum(part.rejected for part in parts) + self._plan.rejected_before
+        stopped = any(part.stopped for part in parts)
+        if not stopped and self._plan.folder is not None:
+            discard(self._plan.folder)
+        order = {export.path: at for at, export in enumerate(self._plan.exports)}
+        return ProduceResult(
+            stream=self._plan.settings.stream.name,
+            produced=sum(part.produced for part in parts),
+            rejected=rejected,
+            files=sorted((file for part in parts for file in part.files), key=lambda file: order[file.file]),
+            seconds=max(part.seconds for part in parts),
+            counts=_sum_counts([part.counts for part in parts]),
+            rejected_reasons=dict(reasons),
+            stopped=stopped,
+            rejects=str(self._plan.rejects) if rejected and self._plan.rejects else None,
+            journal=str(self._plan.folder) if stopped and self._plan.folder else None,
+        )
+
+
+def _sum_counts(parts: Sequence[Counts]) -> Counts:
+    return Counts(**{each.name: sum(getattr(part, each.name) for part in parts) for each in fields(Counts)})
+
+
+def _work(plan: Plan, part: int, messages: Any, stopping: Any) -> None:
+    # A terminal sends Ctrl-C to every process of the run; the first one tells the others.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    pyarrow.enable_signal_handlers(False)
+    parent = multiprocessing.parent_process()
+    last = 0.0
+
+    def stop() -> bool:
+        # Where the first process was killed nobody waits for this one, and a resumed run would send its rows again.
+        return stopping.is_set() or parent is None or not parent.is_alive()
+
+    def report(progress: Progress) -> None:
+        nonlocal last
+        if progress.seconds - last >= _REPORT_EVERY_SECONDS:
+            last = progress.seconds
+            messages.put((part, progress))
+
+    try:
+        messages.put((part, send(plan, on_progress=report, stop=stop, part=part)))
+    except MovementError as error:
+        # boto3's errors, which ours may be raised from, do not all pickle; the text is enough to act on.
+        messages.put((part, type(error)(str(error))))

@@ -1,0 +1,250 @@
+"""`StreamClient` with botocore. GetRecords answers are decoded by msgspec, past its own slow parser.
+
+The records' bytes come from here and go to `reader`. botocore still finds credentials, region and endpoint, signs
+and keeps the connections; only the body of a successful GetRecords is taken from it before it is parsed
+(its event `before-parse.kinesis.GetRecords`).
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from email.utils import parsedate_to_datetime
+from functools import lru_cache
+from typing import Any
+
+import msgspec
+from botocore.config import Config
+from botocore.credentials import DeferredRefreshableCredentials, create_assume_role_refresher
+from botocore.exceptions import ClientError
+
+from jobs.common import aws
+from jobs.common.errors import ConfigurationError, TransientError
+from spark_kinesis.client import (
+    ExpiredIteratorError,
+    Head,
+    Page,
+    PositionGoneError,
+    Record,
+    StreamSummary,
+    ThrottledError,
+)
+from spark_kinesis.options import KinesisOptions
+from spark_kinesis.position import Kind, Position
+from spark_kinesis.shards import Shard
+
+_THROTTLES = {
+    "KMSThrottlingException",
+    "LimitExceededException",
+    "ProvisionedThroughputExceededException",
+    "RequestLimitExceeded",
+    "ThrottlingException",
+}
+_ITERATOR_TYPES = {
+    Kind.TRIM_HORIZON: "TRIM_HORIZON",
+    Kind.AT_TIMESTAMP: "AT_TIMESTAMP",
+    Kind.AFTER: "AFTER_SEQUENCE_NUMBER",
+}
+
+
+class _Answer(msgspec.Struct, rename="pascal"):
+    records: list[Record]
+    millis_behind_latest: int | None = None
+    next_shard_iterator: str | None = None
+
+
+class _HeadsAnswer(msgspec.Struct, rename="pascal"):
+    records: list[Head]
+    millis_behind_latest: int | None = None
+    next_shard_iterator: str | None = None
+
+
+_decode = msgspec.json.Decoder(_Answer).decode
+_decode_heads = msgspec.json.Decoder(_HeadsAnswer).decode
+
+
+def _keep_the_body(response_dict: dict[str, Any], customized_response_dict: dict[str, Any], **_: Any) -> None:
+    """Hands a successful answer's body on unparsed. An error's body is left for botocore, which finds its code."""
+    if response_dict["status_code"] == 200:
+        customized_response_dict["Body"] = response_dict["body"]
+        response_dict["body"] = b"{}"
+
+
+class BotoStreamClient:
+    """One stream on AWS or an emulator. Thread-safe; not picklable: made in the process that uses it."""
+
+    def __init__(self, options: KinesisOptions, *, connections: int = 10) -> None:
+        self._stream = options.stream
+        self._target = {"StreamARN": options.stream_arn} if options.stream_arn else {"StreamName": options.stream}
+        self._client = _boto_client(options, connections)
+        self._client.meta.events.register("before-parse.kinesis.GetRecords", _keep_the_body)
+
+    def list_shards(self) -> list[Shard]:
+        found: list[Shard] = []
+        request: dict[str, Any] = dict(self._target)
+        while True:
+            with self._explained("list shards"):
+                answer = self._client.list_shards(**request)
+            for shard in answer["Shards"]:
+                numbers = shard["SequenceNumberRange"]
+                parents = (shard.get("ParentShardId"), shard.get("AdjacentParentShardId"))
+                found.append(
+                    Shard(
+                        shard_id=shard["ShardId"],
+                        parents=tuple(parent for parent in parents if parent),
+                        starting_sequence=numbers["StartingSequenceNumber"],
+                        ending_sequence=numbers.get("EndingSequenceNumber"),
+                    )
+                )
+            if not answer.get("NextToken"):
+                return found
+            # AWS: a request with NextToken may not name the stream again.
+            request = {"NextToken": answer["NextToken"]}
+
+    def summary(self) -> StreamSummary:
+        with self._explained("describe the stream"):
+            found = self._client.describe_stream_summary(**self._target)["StreamDescriptionSummary"]
+        return StreamSummary(found["RetentionPeriodHours"], found.get("StreamCreationTimestamp"))
+
+    def iterator(self, shard_id: str, position: Position, *, inclusive: bool = False) -> str:
+        request: dict[str, Any] = {"ShardId": shard_id, "ShardIteratorType": _ITERATOR_TYPES[position.kind]}
+        if position.kind is Kind.AFTER:
+            request["StartingSequenceNumber"] = position.sequence
+            if inclusive:
+                request["ShardIteratorType"] = "AT_SEQUENCE_NUMBER"
+        elif position.moment is not None:
+            # botocore cuts fractions of a second off; planner and readers skip what came before the moment.
+            request["Timestamp"] = int(position.moment.timestamp())
+        with self._explained(f"open shard {shard_id} at {position}"):
+            answer = self._client.get_shard_iterator(**self._target, **request)
+        return str(answer["ShardIterator"])
+
+    def records(self, iterator: str, limit: int) -> Page[Record]:
+        return self._page(_decode, iterator, limit)
+
+    def heads(self, iterator: str, limit: int) -> Page[Head]:
+        return self._page(_decode_heads, iterator, limit)
+
+    def _page(self, decode: Any, iterator: str, limit: int) -> Page[Any]:
+        arn = {"StreamARN": self._target["StreamARN"]} if "StreamARN" in self._target else {}
+        with self._explained("read records"):
+            answer = self._client.get_records(ShardIterator=iterator, Limit=limit, **arn)
+        body = answer["Body"]
+        try:
+            found = decode(body)
+        except msgspec.MsgspecError as error:
+            # A proxy's page, or an answer cut off: status 200 all the same.
+            raise TransientError(
+                f"stream {self._stream}: read records: status 200 with a body of {len(body)} bytes that is no "
+                f"GetRecords answer: {error}"
+            ) from error
+        return Page(
+            records=found.records,
+            next_iterator=found.next_shard_iterator or None,
+            millis_behind=found.millis_behind_latest or 0,
+            served_at=_served_at(answer),
+            body_bytes=len(body),
+            full=len(found.records) >= limit,
+        )
+
+    @contextmanager
+    def _explained(self, what: str) -> Iterator[None]:
+        """botocore's errors in our words: Kinesis's own codes here, the rest in `jobs.common.aws`."""
+        where = f"stream {self._stream}: {what}"
+        try:
+            with aws.explained(where):
+                yield
+        except Exception as error:
+            cause = error.__cause__
+            if isinstance(cause, ClientError):
+                code, message = aws.error_code(cause), cause.response.get("Error", {}).get("Message", "")
+                if code == "ExpiredIteratorException":
+                    raise ExpiredIteratorError(f"{where}: {message}") from cause
+                if code in _THROTTLES:
+                    raise ThrottledError(f"{where}: {code}: {message}") from cause
+                if code == "InvalidArgumentException" or (
+                    code == "ResourceNotFoundException" and "Shard shardId-" in message
+                ):
+                    raise PositionGoneError(f"{where}: {code}: {message}") from cause
+                if code.startswith("KMS"):
+                    raise ConfigurationError(
+                        f"{where}: {code}: {message}; the stream is encrypted: allow kms:Decrypt on its key"
+                    ) from cause
+            raise
+
+
+def _served_at(answer: dict[str, Any]) -> float:
+    date = answer["ResponseMetadata"]["HTTPHeaders"].get("date")
+    return parsedate_to_datetime(date).timestamp() if date else time.time()
+
+
+def _boto_client(options: KinesisOptions, connections: int) -> Any:
+    if not options.region:
+        raise ConfigurationError("no AWS region: set AWS_REGION, a region in the AWS profile, or the option 'region'")
+    session = aws.core_session()
+    if options.role_arn:
+        session._credentials = _role_credentials(options)
+    return session.create_client(
+        "kinesis",
+        region_name=options.region,
+        endpoint_url=options.endpoint_url,
+        config=Config(
+            # `retry.RetryingClient` repeats; here an attempt is one attempt.
+            retries={"mode": "standard", "total_max_attempts": 1},
+            max_pool_connections=connections,
+            connect_timeout=5,
+            read_timeout=30,
+            tcp_keepalive=True,
+            parameter_validation=False,
+            user_agent_extra="movement-lake",
+        ),
+    )
+
+
+def _role_credentials(options: KinesisOptions) -> DeferredRefreshableCredentials:
+    """Credentials of the option `roleArn` that renew themselves before they end: a stream outlives every session."""
+    request = {"RoleArn": options.role_arn, "RoleSessionName": options.role_session_name}
+    if options.role_external_id:
+        request["ExternalId"] = options.role_external_id
+    sts = aws.core_session().create_client("sts", region_name=options.region, endpoint_url=options.sts_endpoint_url)
+    return DeferredRefreshableCredentials(
+        refresh_using=create_assume_role_refresher(sts, request), method="sts-assume-role"
+    )
+
+
+_LOCK = threading.Lock()
+
+
+@lru_cache(maxsize=8)
+def _cached(options: _Hashable) -> BotoStreamClient:
+    return BotoStreamClient(options.options)
+
+
+class _Hashable:
+    """Options as a cache's key: all that a client depends on."""
+
+    def __init__(self, options: KinesisOptions) -> None:
+        self.options = options
+        self._key = (
+            options.stream_arn or options.stream,
+            options.region,
+            options.endpoint_url,
+            options.role_arn,
+            options.role_session_name,
+            options.role_external_id,
+            options.sts_endpoint_url,
+        )
+
+    def __hash__(self) -> int:
+        return hash(self._key)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Hashable) and self._key == other._key
+
+
+def worker_client(options: KinesisOptions) -> BotoStreamClient:
+    """The client of this process: Spark reuses Python workers, and making a client costs some 50 ms."""
+    with _LOCK:
+        return _cached(_Hashable(options))

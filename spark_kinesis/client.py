@@ -1,0 +1,123 @@
+"""The source's narrow view of Kinesis: four calls, their answers and their errors.
+
+`planner` and `reader` know only the Protocol `StreamClient`; `boto_client` fulfils it with boto3, tests with a
+scripted stream.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Generic, Protocol, TypeVar
+
+import msgspec
+
+from jobs.common.errors import TerminalError, TransientError
+from spark_kinesis.position import Position
+from spark_kinesis.shards import Shard
+
+
+class ThrottledError(TransientError):
+    """Kinesis refused a call because the shard's or the account's rate is used up."""
+
+
+class ExpiredIteratorError(TransientError):
+    """The shard iterator is older than five minutes: open a new one after the last record read."""
+
+
+class PositionGoneError(TerminalError):
+    """The position, or the shard as a whole, is not in the stream (any more)."""
+
+
+class Record(msgspec.Struct, rename="pascal", gc=False):
+    """One record as GetRecords answers it. `approximate_arrival_timestamp` is in seconds since 1970 (UTC)."""
+
+    sequence_number: str
+    partition_key: str = ""
+    approximate_arrival_timestamp: float = 0.0
+    data: bytes = b""
+
+
+class Head(msgspec.Struct, rename="pascal", gc=False):
+    """A record whose payload stays undecoded (base64 in quotes): what planning needs, at a fraction of the cost."""
+
+    sequence_number: str
+    approximate_arrival_timestamp: float = 0.0
+    data: msgspec.Raw = msgspec.Raw(b'""')
+
+    @property
+    def number(self) -> int:
+        return int(self.sequence_number)
+
+    @property
+    def arrival(self) -> float:
+        return self.approximate_arrival_timestamp
+
+    @property
+    def payload_bytes(self) -> int:
+        return (len(bytes(self.data)) - 2) * 3 // 4
+
+
+R = TypeVar("R", Record, Head)
+
+
+@dataclass(slots=True)
+class Page(Generic[R]):
+    """One answer of GetRecords.
+
+    next_iterator   None once a closed shard has been read to its end
+    millis_behind   0 when the caller has caught up; on AWS the time between the last record returned and now
+    served_at       the server's clock, in seconds since 1970 (its Date header)
+    body_bytes      size of the answer, in bytes; 0 where unknown
+    full            whether as many records came as were asked for: then `millis_behind` proves nothing
+                    (kinesalite always says 0, moto rounds down)
+    """
+
+    records: Sequence[R]
+    next_iterator: str | None
+    millis_behind: int
+    served_at: float
+    body_bytes: int = 0
+    full: bool = False
+
+    @property
+    def caught_up(self) -> bool:
+        """Whether the shard held nothing more after this page when it was served."""
+        return self.next_iterator is None or (self.millis_behind == 0 and not self.full)
+
+
+@dataclass(frozen=True, slots=True)
+class StreamSummary:
+    """What DescribeStreamSummary says. Records older than `retention_hours` leave the stream."""
+
+    retention_hours: int
+    created_at: datetime | None = None
+
+
+class StreamClient(Protocol):
+    """One stream. Every call raises TransientError, AwsAccessError, ExpiredIteratorError or PositionGoneError.
+
+    Implementations need not retry: `retry.RetryingClient` does. They are called from several threads.
+    """
+
+    def list_shards(self) -> list[Shard]:
+        """All shards that AWS lists, closed ones included."""
+        ...
+
+    def summary(self) -> StreamSummary: ...
+
+    def iterator(self, shard_id: str, position: Position, *, inclusive: bool = False) -> str:
+        """A shard iterator after `position`; with `inclusive`, at its record.
+
+        AT_TIMESTAMP works to the whole second before `position.moment` (botocore cuts fractions off).
+        """
+        ...
+
+    def records(self, iterator: str, limit: int) -> Page[Record]:
+        """One page, payloads included."""
+        ...
+
+    def heads(self, iterator: str, limit: int) -> Page[Head]:
+        """One page, payloads not decoded."""
+        ...

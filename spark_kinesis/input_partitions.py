@@ -1,0 +1,71 @@
+"""The ranges of a batch, and how they share Spark tasks. They pickle: `planner` makes them, `reader` reads them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+
+from spark_kinesis.offset import Offset
+from spark_kinesis.position import Kind, Position
+
+
+@dataclass(frozen=True, slots=True)
+class ShardRange:
+    """The records of one shard after `start`, up to and including `end`: the same ones however often it is read.
+
+    complete_until    everything that arrived before this time lies before `start`; None where unknown
+    ending_sequence   the closed shard's end, where `end` is SHARD_END and AWS lists it
+    bytes, records    roughly what the range holds; None where unknown (a replay)
+    more              records stood behind `end` when the range was planned: the next batch reads on there
+    run               names the planner that made the range; empty: none, and nothing is read ahead (`ahead`)
+    """
+
+    shard_id: str
+    start: Position
+    end: Position
+    complete_until: datetime | None = None
+    retention_hours: int = 24
+    ending_sequence: str | None = None
+    bytes: int | None = None
+    records: int | None = None
+    more: bool = False
+    run: str = ""
+
+    def __str__(self) -> str:
+        return f"shard {self.shard_id}, range ({self.start}, {self.end}]"
+
+
+def ranges_between(start: Offset, end: Offset, default: Position) -> list[ShardRange]:
+    """The non-empty ranges from `start` to `end`; a shard that `start` lacks begins at `default`.
+
+    A shard that `end` lacks has been retired. An end that names no record (an empty shard) closes no range.
+    """
+    found = []
+    for shard_id, position in sorted(end.shards.items()):
+        begin = start.shards.get(shard_id, default)
+        if position.kind in (Kind.AFTER, Kind.SHARD_END) and begin < position:
+            found.append(ShardRange(shard_id, begin, position))
+    return found
+
+
+def into_tasks(ranges: Iterable[ShardRange], bytes_per_task: int) -> list[tuple[ShardRange, ...]]:
+    """Ranges that share a Spark task: whole ranges one after the other, until a task has `bytes_per_task`.
+
+    A range of unknown size has a task of its own; with `bytes_per_task` 0 each has.
+    """
+    tasks: list[tuple[ShardRange, ...]] = []
+    open_task: list[ShardRange] = []
+    size = 0
+    for part in ranges:
+        if part.bytes is None or part.bytes >= bytes_per_task:
+            tasks.append((part,))
+            continue
+        if open_task and size + part.bytes > bytes_per_task:
+            tasks.append(tuple(open_task))
+            open_task, size = [], 0
+        open_task.append(part)
+        size += part.bytes
+    if open_task:
+        tasks.append(tuple(open_task))
+    return tasks

@@ -1,0 +1,76 @@
+"""Takes KPL aggregates apart: one Kinesis record that holds many user records (option `deaggregate`).
+
+Records come from `reader`, range by range, and go back to it. A range always ends behind a whole Kinesis record,
+so an aggregate is never torn between two batches; a user record's sequence number is `<sequence>:<sub>`, with
+sub-sequence numbers from 0, as the KCL counts them.
+Format: https://github.com/awslabs/amazon-kinesis-producer/blob/master/aggregation-format.md
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from hashlib import md5
+from typing import Any
+
+from jobs.common.errors import ConfigurationError
+from spark_kinesis.client import Record
+from spark_kinesis.position import Position
+
+
+class Deaggregator:
+    """Uses the message format of awslabs' `aws_kinesis_agg`. Raises ConfigurationError where it is not installed."""
+
+    def __init__(self) -> None:
+        try:
+            import aws_kinesis_agg
+            import aws_kinesis_agg.deaggregator  # makes the package's generated modules importable
+            from aws_kinesis_agg import messages_pb2
+            from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+        except ImportError as error:
+            raise ConfigurationError(
+                "option 'deaggregate' needs the package aws_kinesis_agg: pip install 'movement-lake[kpl]'"
+            ) from error
+        self._magic: bytes = aws_kinesis_agg.MAGIC
+        self._digest_bytes: int = aws_kinesis_agg.DIGEST_SIZE
+        self._message: Any = messages_pb2.AggregatedRecord
+        self._broken: Any = DecodeError
+
+    def user_records(self, records: Sequence[Record], start: Position) -> list[Record]:
+        """All user records in order; what is no aggregate stays as it is, a damaged aggregate included.
+
+        Of the record that `start` names, only the user records behind its sub-sequence number.
+        """
+        found: list[Record] = []
+        for record in records:
+            parts = self._parts(record)
+            if parts is None:
+                found.append(record)
+                continue
+            first = 0
+            if start.sub is not None and record.sequence_number == start.sequence:
+                first = start.sub + 1
+            found += parts[first:]
+        return found
+
+    def _parts(self, record: Record) -> list[Record] | None:
+        data = record.data
+        if not data.startswith(self._magic) or len(data) <= len(self._magic) + self._digest_bytes:
+            return None
+        body, digest = data[len(self._magic) : -self._digest_bytes], data[-self._digest_bytes :]
+        if md5(body, usedforsecurity=False).digest() != digest:
+            return None
+        message = self._message()
+        try:
+            message.ParseFromString(body)
+            keys = message.partition_key_table
+            return [
+                Record(
+                    f"{record.sequence_number}:{sub}",
+                    keys[part.partition_key_index],
+                    record.approximate_arrival_timestamp,
+                    part.data,
+                )
+                for sub, part in enumerate(message.records)
+            ]
+        except (self._broken, IndexError):
+            return None

@@ -1,0 +1,1 @@
+"""What tests share: fakes, emulators, samples and processes. Nothing here is a test."""

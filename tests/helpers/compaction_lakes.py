@@ -1,0 +1,93 @@
+"""Batches written as the streaming job writes them, without Spark; and what a reader through the catalog counts."""
+
+from __future__ import annotations
+
+import io
+from collections import Counter
+from datetime import UTC, datetime, timedelta
+
+import pyarrow.parquet as pq
+
+from jobs.catalog.glue import GlueCatalog, lake_tables
+from jobs.common.aws import client
+from jobs.lake.ledger import TABLES, Ledger, LedgerEntry
+from jobs.lake.partition_locations import LayoutFile, settle
+from jobs.lake.store import lake_at
+from jobs.lake.task_report import add_up
+from jobs.schema.record_parser import RecordParser
+from jobs.schema.table import load_contract
+from jobs.settings.settings import Settings
+from jobs.write.task import WriteTask
+from tests.helpers.samples import arrived
+
+AT = datetime(2026, 11, 23, 10, 30, tzinfo=UTC)
+SHARD = "shardId-00000000000{}"
+Place = tuple[str, str]  # shard, sequence number
+
+
+_catalogs: dict[str, GlueCatalog] = {}
+
+
+def catalog_of(settings: Settings) -> GlueCatalog:
+    """The settings' database with its tables; made once, for that takes five requests."""
+    if settings.database not in _catalogs:
+        _catalogs[settings.database] = _catalog(settings)
+    return _catalogs[settings.database]
+
+
+def _catalog(settings: Settings) -> GlueCatalog:
+    catalog = GlueCatalog(client("glue"), settings.database, settings.lake)
+    catalog.ensure_tables(lake_tables(load_contract(settings.contract)))
+    return catalog
+
+
+def write_batch(
+    settings: Settings,
+    batch: int,
+    tasks: list[list[bytes]],
+    *,
+    query: str = "abcdefabcdef",
+    at: datetime | None = None,
+    apart: timedelta = timedelta(0),
+    final: bool = True,
+) -> LedgerEntry:
+    """A batch of `tasks`, each one shard's records, the first of them arrived `at` and the next `apart`.
+
+    Not `final`: killed before the partitions are registered.
+    """
+    lake, contract = lake_at(settings.lake), load_contract(settings.contract)
+    layouts = LayoutFile(lake, "processed")
+    reports = []
+    for number, records in enumerate(tasks):
+        task = WriteTask(
+            settings.lake, f"{query}-{batch}", contract, settings.sink, RecordParser, locations=layouts.read().elsewhere
+        )
+        moments = [(at or AT) + place * apart for place in range(len(records))]
+        rows = arrived(records, shard=SHARD.format(number), first=1000 * batch + 1, at=moments)
+        reports.append(task.write(iter([rows]), f"{query}-{batch}-{number:05d}"))
+    report = add_up(reports)
+    now = datetime.now(UTC)
+    partitions = {table: report.partitions(table) for table in TABLES}
+    entry = LedgerEntry(query, batch, settings.stream.name, now, now, report, partitions, {})
+    if final:
+        layout = settle(lake, layouts, report, "processed", lambda: None)
+        catalog = catalog_of(settings)
+        for table, folders in partitions.items():
+            catalog.register(table, folders, layout.elsewhere if table == "processed" else None)
+        Ledger(lake, query).commit(entry)
+    return entry
+
+
+def poll(settings: Settings, catalog: GlueCatalog | None = None) -> tuple[Counter[Place], int]:
+    """What a reader through the catalog finds: each row's origin, and the number of files."""
+    catalog, lake = catalog or catalog_of(settings), lake_at(settings.lake)
+    found: Counter[Place] = Counter()
+    files = 0
+    for location in catalog.locations("processed").values():
+        for path, _ in lake.list(location.removeprefix(f"{catalog.root}/")):
+            content = lake.get(path)
+            assert content is not None, f"{path} was deleted under the reader"
+            rows = pq.read_table(io.BytesIO(content), columns=["shard_id", "sequence_number"]).to_pylist()
+            found.update((row["shard_id"], row["sequence_number"]) for row in rows)
+            files += 1
+    return found, files

@@ -1,0 +1,193 @@
+"""What Spark does to a source, without Spark: an offset log, a commit log, replays, restarts.
+
+Follows MicroBatchExecution: the end offset is logged before a batch runs; after a restart the last logged batch
+is run again unless it was committed; on 4.0/4.1 the reader is told the last logged offset by
+`partitions(offset, offset)`.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import pickle
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from jobs.common.errors import MovementError
+from spark_kinesis.ahead import ReadAhead
+from spark_kinesis.client import Page, Record
+from spark_kinesis.data_source import KinesisStreamReader
+from spark_kinesis.options import KinesisOptions
+from spark_kinesis.planner import Planner
+from spark_kinesis.rate_limiter import Pace
+from spark_kinesis.reader import RangeReader
+from spark_kinesis.retrying_client import RetryingClient
+from tests.helpers.scripted import ScriptedClient, ScriptedStream, as_time
+
+Row = tuple[str, str, str]
+
+
+class ScriptedOffers:
+    """The pages that were read ahead at one host, without its processes; they outlive a query's restarts.
+
+    fates   what becomes of each offer, in turn: `fetched` at once, and kept however long; fetched `late`, when it is
+            asked for; `lost` after it was fetched, as with a worker that is killed
+    """
+
+    def __init__(self, fates: Sequence[str] = ("fetched",)) -> None:
+        self._fates = itertools.cycle(fates)
+        self._kept: dict[str, Callable[[], Page[Record]]] = {}
+        self.offered: list[str] = []
+        self.taken: list[str] = []
+
+    def offer(self, key: str, fetch: Callable[[], Page[Record]], size: int) -> None:
+        self.offered.append(key)
+        fate = next(self._fates)
+        if fate == "late":
+            self._kept.setdefault(key, fetch)
+            return
+        try:
+            page = fetch()
+        except MovementError:
+            return
+        if fate == "fetched":
+            self._kept.setdefault(key, lambda: page)
+
+    def take(self, key: str) -> Page[Record] | None:
+        fetch = self._kept.pop(key, None)
+        if fetch is None:
+            return None
+        try:
+            page = fetch()
+        except MovementError:
+            return None
+        self.taken.append(key)
+        return page
+
+
+class ScriptedReader(KinesisStreamReader):
+    """The reader that Spark calls, on a scripted client."""
+
+    def __init__(self, options: KinesisOptions, client: ScriptedClient, offers: ScriptedOffers) -> None:
+        super().__init__(options)
+        self.stream: ScriptedStream = client.stream
+        self._ahead: ReadAhead | None = ReadAhead(client, offers)
+        self.client = RetryingClient(
+            client, seconds=60, sleep=self._sleep, clock=lambda: self.stream.now, jitter=lambda _low, high: high
+        )
+
+    def _sleep(self, seconds: float) -> None:
+        self.stream.now += seconds
+
+    def _plan(self) -> Planner:
+        if self._planner is None:
+            self._planner = Planner(
+                self._options,
+                self.client,
+                clock=lambda: self.stream.now,
+                pace=Pace(10_000, clock=lambda: self.stream.now, sleep=self._sleep),
+                pool=_Inline(),
+            )
+        return self._planner
+
+    def read(self, partition: Any) -> Iterator[Any]:
+        yield from self._range_reader().read_all(partition.ranges)
+
+    def _range_reader(self) -> RangeReader:
+        return RangeReader(
+            self.client,
+            self._options.stream,
+            fail_on_data_loss=self._options.fail_on_data_loss,
+            records_per_call=self._options.records_per_call,
+            clock=lambda: as_time(self.stream.now),
+            sleep=self._sleep,
+            prefetch=False,
+            ahead=self._ahead,
+        )
+
+
+class _Inline:
+    """A pool that runs in the caller's thread, so that a test's order is its seed's."""
+
+    def map(self, call: Any, items: Any) -> Any:
+        return [call(item) for item in items]
+
+    def shutdown(self, **_: Any) -> None:
+        return None
+
+
+class FakeSpark:
+    """One query. `rows` holds each batch's rows (shard, sequence number, value), in the order read."""
+
+    def __init__(
+        self, options: KinesisOptions, client: ScriptedClient, *, with_start: bool, offers: ScriptedOffers | None = None
+    ) -> None:
+        self.options = options
+        self.client = client
+        self.with_start = with_start
+        self.offsets: list[str] = []
+        self.committed = 0
+        self.rows: dict[int, list[Row]] = {}
+        self.offers = offers or ScriptedOffers()
+        self.reader = ScriptedReader(options, client, self.offers)
+
+    def restart(self) -> None:
+        """A new process: nothing survives but the offset log and the commit log."""
+        self.reader.stop()
+        self.reader = ScriptedReader(self.options, self.client, self.offers)
+        if self.offsets:
+            last = json.loads(self.offsets[-1])
+            assert self.reader.partitions(last, last) == []
+        if self.committed < len(self.offsets):
+            self.run_batch()
+            self.commit()
+
+    def _start(self, batch: int) -> str:
+        return self.offsets[batch - 1] if batch else json.dumps(self.reader.initialOffset())
+
+    def plan(self) -> bool:
+        """Plans the next batch; False where nothing is new."""
+        assert self.committed == len(self.offsets)
+        start = self._start(len(self.offsets))
+        end = self.reader.latestOffset(json.loads(start)) if self.with_start else self.reader.latestOffset()
+        if json.dumps(end) == start:
+            return False
+        self.offsets.append(json.dumps(end))
+        return True
+
+    def run_batch(self, *, stop_after: int | None = None) -> list[Row]:
+        """Reads the planned batch. A batch that was read before must give the same rows again."""
+        batch = len(self.offsets) - 1
+        start, end = json.loads(self._start(batch)), json.loads(self.offsets[batch])
+        rows: list[Row] = []
+        for task in self.reader.partitions(start, end):
+            for found in self.reader.read(pickle.loads(pickle.dumps(task))):
+                for row in found.to_pylist():
+                    rows.append((row["shard_id"], row["sequence_number"], row["data"].decode()))
+                    if stop_after is not None and len(rows) >= stop_after:
+                        return rows
+        if batch in self.rows:
+            assert sorted(rows) == sorted(self.rows[batch]), "a replay read other records"
+        self.rows[batch] = rows
+        return rows
+
+    def commit(self) -> None:
+        self.committed = len(self.offsets)
+
+    def step(self) -> bool:
+        """One trigger."""
+        if not self.plan():
+            return False
+        self.run_batch()
+        self.commit()
+        return True
+
+    def drain(self, at_most: int = 500) -> None:
+        for _ in range(at_most):
+            if not self.step():
+                return
+        raise AssertionError(f"the query does not come to an end: {self.offsets[-2:]}")
+
+    @property
+    def values(self) -> list[str]:
+        return [value for batch in sorted(self.rows) for _, _, value in self.rows[batch]]

@@ -1,0 +1,76 @@
+"""Lakes with something in quarantine, without a job that put it there."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+import msgspec
+
+from jobs.lake.ledger import Ledger, LedgerEntry
+from jobs.lake.store import Lake
+from jobs.lake.task_report import Report, WrittenFile
+from jobs.write.quarantine import QuarantinedRecord
+
+DAY = datetime(2026, 11, 23, 10, 30, tzinfo=UTC)
+
+
+@dataclass(frozen=True)
+class Bad:
+    """A rejected record."""
+
+    payload: bytes
+    reason: str = "bad_date_range"
+    key: str | None = "key"
+    at: datetime = DAY
+
+
+def numbered(count: int, keys: int = 7, first: int = 0) -> list[Bad]:
+    """Records that can be told apart, of several keys."""
+    return [Bad(b"record %d" % number, key=f"key {number % keys}") for number in range(first, first + count)]
+
+
+def reject(
+    lake: Lake, batch: int, records: Sequence[Bad], *, query: str = "0123456789ab", files: int = 1, final: bool = True
+) -> list[str]:
+    """A batch whose records were all rejected; the paths of its files. `final`: it is in the ledger."""
+    written = []
+    for number in range(files):
+        part = records[number * len(records) // files : (number + 1) * len(records) // files]
+        content = gzip.compress(b"".join(_line(record, f"{query}-{batch}") + b"\n" for record in part))
+        partition = f"ingest_date={part[0].at:%Y-%m-%d}"
+        path = f"quarantine/{partition}/{query}-{batch}-00000-{number}.json.gz"
+        lake.put(path, io.BytesIO(content))
+        written.append(WrittenFile("quarantine", path, partition, len(part), len(content)))
+    if final:
+        begun = DAY + timedelta(minutes=batch)
+        report = Report(read=len(records), raw=len(records), quarantined=len(records), files=written)
+        Ledger(lake, query).commit(LedgerEntry(query, batch, "stream", begun, begun, report, {}, {}))
+    return [file.path for file in written]
+
+
+def _line(record: Bad, batch: str) -> bytes:
+    encoding, payload = "utf-8", ""
+    try:
+        payload = record.payload.decode()
+    except UnicodeDecodeError:
+        encoding, payload = "base64", base64.b64encode(record.payload).decode()
+    return msgspec.json.encode(
+        QuarantinedRecord(
+            reason=record.reason,
+            stage="batch" if batch.startswith("batch-") else "transform",
+            field=None,
+            value=None,
+            shard_id="shardId-000000000000",
+            sequence_number="1",
+            partition_key=record.key,
+            arrival_time=record.at,
+            batch=batch,
+            encoding=encoding,
+            payload=payload,
+        )
+    )

@@ -1,0 +1,84 @@
+"""The session on platforms that bring settings and jars of their own."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+import pytest
+
+from jobs.common import spark_session as session
+from jobs.settings.settings import load_settings
+from jobs.stream import job as stream_job
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+pytestmark = pytest.mark.spark
+SHUFFLE = "spark.sql.shuffle.partitions"
+ZONE = "spark.sql.session.timeZone"
+SETTINGS = load_settings(None, [f"spark.conf.{SHUFFLE}=77"])
+
+
+@pytest.fixture
+def restored(spark: SparkSession) -> Iterator[SparkSession]:
+    before = {key: spark.conf.get(key) for key in (SHUFFLE, ZONE)}
+    yield spark
+    for key, value in before.items():
+        spark.conf.set(key, value)
+
+
+def test_what_spark_submit_was_given_wins_but_days_stay_days_of_utc(
+    restored: SparkSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session, "_submitted", lambda: {SHUFFLE, ZONE})
+    restored.conf.set(SHUFFLE, "3")
+    restored.conf.set(ZONE, "Asia/Tokyo")
+
+    session.spark_session(SETTINGS, "tests")
+
+    assert (restored.conf.get(SHUFFLE), restored.conf.get(ZONE)) == ("3", "UTC")
+
+
+def test_without_spark_submit_the_settings_count(restored: SparkSession) -> None:
+    session.spark_session(SETTINGS, "tests")
+
+    assert restored.conf.get(SHUFFLE) == "77"
+
+
+def test_executors_find_aws_where_the_driver_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_REGION", "eu-west-1")
+    monkeypatch.setenv("AWS_ENDPOINT_URL_KINESIS", "https://kinesis.example")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "not-for-a-configuration")
+
+    conf = session.session_conf(SETTINGS)
+
+    assert conf["spark.executorEnv.AWS_REGION"] == "eu-west-1"
+    assert conf["spark.executorEnv.AWS_ENDPOINT_URL_KINESIS"] == "https://kinesis.example"
+    assert "not-for-a-configuration" not in conf.values()
+
+
+def test_after_make_setup_sparks_workers_import_the_installed_pyspark(spark: SparkSession) -> None:
+    def where(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        import sys
+
+        found = sorted({str(sys.modules[name].__file__) for name in ("pyspark", "py4j")})
+        yield from (pa.record_batch({"path": found}) for _ in batches)
+
+    paths = [row.path for row in spark.range(1, numPartitions=1).mapInArrow(where, "path string").collect()]
+    assert len(paths) == 2
+    assert not [path for path in paths if ".zip" in path]
+
+
+def test_a_platform_without_hadoop_cloud_writes_checkpoints_sparks_own_way(
+    spark: SparkSession, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with stream_job._checkpoint_files(spark, "s3://b/c"):
+        assert spark.conf.get(stream_job._CHECKPOINT_FILES) == stream_job._ABORTABLE
+    monkeypatch.setattr(stream_job, "_ABORTABLE", "no.such.FileManager")
+
+    with caplog.at_level(logging.WARNING), stream_job._checkpoint_files(spark, "s3://b/c"):
+        assert spark.conf.get(stream_job._CHECKPOINT_FILES, None) is None
+    assert "Spark has no no.such.FileManager here" in caplog.text

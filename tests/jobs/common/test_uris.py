@@ -1,0 +1,38 @@
+"""Addresses that mean one folder compare equal."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from jobs.common.uris import normal
+from jobs.settings.settings import load_settings
+
+
+def test_an_s3_folder_has_one_name_and_a_normal_one_keeps_its_own() -> None:
+    plain = "s3://bucket/lake/_checkpoints/stream"
+    ways = [
+        plain,
+        plain + "/",
+        plain + "//",
+        "s3a" + plain[2:],
+        "s3n" + plain[2:] + "/",
+        "s3://bucket/lake//_checkpoints/stream",
+    ]
+    assert {normal(each) for each in ways} == {plain}
+    assert normal("hdfs://host:8020/a/b/") == "hdfs://host:8020/a/b"
+
+
+def test_a_local_folder_has_one_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "other").symlink_to(tmp_path / "here")
+    monkeypatch.chdir(tmp_path)
+    folder = f"{tmp_path}/here/ck"
+    ways = [folder, folder + "/", "here/ck", "./here//ck", "other/ck", f"file:{folder}", f"file://{folder}/"]
+    assert {normal(each) for each in ways} == {str((tmp_path / "here/ck").resolve())}
+
+
+def test_a_job_is_known_by_its_checkpoints_one_name_and_spark_gets_it_as_it_was_written() -> None:
+    settings = load_settings(None, ["stream_job.checkpoint=s3a://bucket/ck/"])
+    assert settings.checkpoint == "s3a://bucket/ck/"
+    assert settings.checkpoint_name == "s3://bucket/ck"

@@ -1,0 +1,103 @@
+"""Processed files → gold's columns, without Spark."""
+
+from __future__ import annotations
+
+import io
+import random
+from datetime import date
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from jobs.common.errors import TransientError
+from jobs.gold.increments import SourceFile
+from jobs.gold.reader import ReadRows, ReadZones, tasks_of
+from jobs.gold.tables import CORRIDORS, ZONES
+from jobs.lake.store import lake_at
+from jobs.settings.settings import Settings, load_settings
+from tests.helpers import plain_gold as plain
+from tests.helpers.made_gold import finish, some_records
+from tests.helpers.samples import good
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return load_settings(None, [f"lake={tmp_path / 'lake'}"])
+
+
+def files(settings: Settings) -> list[SourceFile]:
+    return [
+        SourceFile(path.removeprefix("processed/").rpartition("/")[0], path, size)
+        for path, size in lake_at(settings.lake).list("processed/")
+    ]
+
+
+def reader(settings: Settings, *batches: str) -> ReadRows:
+    return ReadRows([[file] for file in files(settings)], frozenset(batches), settings.lake, lake_at)
+
+
+def rows_of(read: ReadRows | ReadZones, tasks: int) -> list[dict[str, object]]:
+    numbers = pa.record_batch({"id": pa.array(range(tasks), pa.int64())})
+    return [row for batch in read(iter([numbers])) for row in batch.to_pylist()]
+
+
+def test_the_partitions_values_are_columns_and_other_batches_rows_are_left_out(settings: Settings) -> None:
+    finish(settings, "q", 0, [good(City="a/b")])
+    finish(settings, "q", 1, [good(City="a/b")])
+
+    rows = rows_of(reader(settings, "q-1"), 2)
+
+    assert [(row["city"], row["start_date"], row["batch"]) for row in rows] == [("a/b", date(2016, 9, 3), "q-1")]
+    assert list(rows[0]) == [name for name, _, _ in CORRIDORS.columns]
+
+
+def test_a_column_that_a_file_was_written_without_is_null(settings: Settings) -> None:
+    finish(settings, "q", 0, [good()])
+    (file,) = files(settings)
+    lake = lake_at(settings.lake)
+    older = pq.read_table(io.BytesIO(lake.get(file.path) or b"")).drop_columns(["time_filter"])
+    content = io.BytesIO()
+    pq.write_table(older, content)
+    content.seek(0)
+    lake.put(file.path, content)
+
+    assert [row["time_filter"] for row in rows_of(reader(settings, "q-0"), 1)] == [None]
+
+
+def test_a_file_that_is_gone_is_an_error_that_names_it(settings: Settings) -> None:
+    finish(settings, "q", 0, [good()])
+    read = reader(settings, "q-0")
+    lake_at(settings.lake).delete([file.path for file in files(settings)])
+
+    with pytest.raises(TransientError, match=r"processed/city=Paris.*is gone since the run was planned"):
+        rows_of(read, 1)
+
+
+def test_zones_are_those_of_a_plain_computation_whatever_the_tasks(settings: Settings) -> None:
+    chance = random.Random(7)
+    for query in ("a", "b"):
+        for number in range(3):
+            finish(settings, query, number, *some_records(chance, 80))
+    rows = plain.processed(lake_at(settings.lake))
+    names = {str(row["batch"]) for row in rows}
+    found = files(settings)
+    one_task = ReadRows([found], frozenset(names), settings.lake, lake_at)
+
+    zones = rows_of(ReadZones(one_task), 1)
+
+    assert {(zone["city"], zone["movement_id"]): zone for zone in zones} == {
+        (zone["city"], zone["movement_id"]): zone for zone in plain.zones(rows)
+    }
+    assert len(zones) == len(plain.zones(rows))
+    assert list(zones[0]) == [name for name, _, _ in ZONES.columns]
+
+
+def test_files_are_spread_over_tasks_each_once() -> None:
+    small = [SourceFile("p", f"f{number}", 1000) for number in range(36)]
+    assert sorted(file for task in tasks_of(small, 4) for file in task) == sorted(small)
+    assert len(tasks_of(small, 4)) <= 4
+    large = [SourceFile("p", f"f{number}", 128 * 1024 * 1024) for number in range(10)]
+    assert [len(task) for task in tasks_of(large, 4)] == [1] * 10
+    assert tasks_of([], 4) == []

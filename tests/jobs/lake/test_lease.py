@@ -1,0 +1,195 @@
+"""The claim: of two jobs on one checkpoint the second stops; a dead job's claim is taken over."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jobs.common.errors import AlreadyRunningError, TransientError
+from jobs.lake import lease as claims
+from jobs.lake.lease import Claim
+from jobs.lake.store import FolderLake, Lake
+from tests.helpers.paths import ROOT
+
+CHECKPOINT = "s3://bucket/lake/_checkpoints/stream"
+HOLDS = """
+import sys, time
+from jobs.lake.lease import Claim
+from jobs.lake.store import FolderLake
+with Claim(FolderLake(sys.argv[1]), sys.argv[2]):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def claim(lake: Lake, **seconds: Any) -> Claim:
+    return Claim(lake, CHECKPOINT, **({"beat_seconds": 0.02, "lease_seconds": 0.2} | seconds))
+
+
+def standing(lake: Lake) -> dict[str, Any]:
+    ((path, _),) = lake.list("_claims/")
+    found: dict[str, Any] = json.loads(lake.get(path) or b"")
+    return found
+
+
+def of_another_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(claims, "machine", lambda: "elsewhere/boot/pid")
+
+
+def test_a_second_job_is_told_of_the_first_and_changes_nothing(lake: Lake) -> None:
+    with claim(lake, beat_seconds=100):
+        before = standing(lake)
+        with pytest.raises(AlreadyRunningError) as error, claim(lake):
+            pass
+        assert standing(lake) == before
+    for words in (CHECKPOINT, f"process {os.getpid()} of this machine", "stream_job.checkpoint"):
+        assert words in str(error.value)
+
+
+def test_another_checkpoint_is_another_claim(lake: Lake) -> None:
+    with claim(lake), Claim(lake, "s3://bucket/lake/_checkpoints/other"):
+        assert len(list(lake.list("_claims/"))) == 2
+
+
+def test_after_a_clean_end_the_next_job_starts_at_once_and_has_nothing_to_clear(lake: Lake) -> None:
+    with claim(lake) as first:
+        assert first.after_crash, "nothing tells how the one before it ended"
+    assert standing(lake)["released"] == "clean"
+    with claim(lake) as second:
+        assert not second.after_crash
+        assert standing(lake)["released"] is None
+
+
+def test_after_an_error_the_next_job_starts_at_once_and_looks_for_leftovers(lake: Lake) -> None:
+    with pytest.raises(ZeroDivisionError), claim(lake):
+        _ = 1 / 0
+    assert standing(lake)["released"] == "failed"
+    with claim(lake) as second:
+        assert second.after_crash
+
+
+def test_a_job_that_ends_before_it_has_cleared_leaves_that_to_the_next(lake: Lake) -> None:
+    with pytest.raises(ZeroDivisionError), claim(lake):
+        _ = 1 / 0
+    with claim(lake):
+        pass
+    with claim(lake) as third:
+        assert third.after_crash
+        third.cleared()
+    with claim(lake) as last:
+        assert not last.after_crash
+
+
+def test_a_killed_job_of_this_machine_is_taken_over_at_once(folder_lake: FolderLake, tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLDS, str(tmp_path / "lake"), CHECKPOINT], cwd=ROOT, stdout=subprocess.PIPE
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"held\n"
+    with pytest.raises(AlreadyRunningError, match=f"process {process.pid} of this machine"):
+        claim(folder_lake).__enter__()
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    process.stdout.close()
+    with claim(folder_lake, lease_seconds=1000) as mine:
+        assert mine.after_crash
+
+
+def test_a_process_id_that_was_given_anew_is_not_taken_for_the_dead_job(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr(claims, "process_start", lambda _pid: "1")
+        dead = claim(lake)
+        dead._take()
+    with claim(lake, lease_seconds=1000) as mine:
+        assert mine.after_crash
+
+
+def test_a_job_of_another_machine_that_beats_is_left_alone(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    with claim(lake):
+        of_another_machine(monkeypatch)
+        with pytest.raises(AlreadyRunningError, match=f"process {os.getpid()} of "), claim(lake, lease_seconds=100):
+            pass
+
+
+def test_a_job_of_another_machine_that_is_silent_for_its_lease_is_taken_over(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claim(lake)._take()
+    of_another_machine(monkeypatch)
+    begun = time.monotonic()
+    with claim(lake) as mine:
+        assert mine.after_crash
+        assert time.monotonic() - begun >= 0.2, "not before its lease had passed"
+
+
+def test_a_job_that_was_taken_over_while_it_slept_stops_before_its_next_step(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slept = claim(lake, beat_seconds=1000, lease_seconds=0)
+    with slept:
+        slept.hold()
+        of_another_machine(monkeypatch)
+        with claim(lake, beat_seconds=0.01, lease_seconds=0.02):
+            with pytest.raises(AlreadyRunningError, match="has taken over"):
+                slept.hold()
+            with pytest.raises(AlreadyRunningError, match="has taken over"):
+                slept.hold()
+        theirs = standing(lake)
+    assert standing(lake) == theirs, "the one that lost its claim does not release the other's"
+
+
+def test_the_beat_goes_on_while_the_job_runs(lake: Lake) -> None:
+    with claim(lake, beat_seconds=0.01) as mine:
+        deadline, seen = time.monotonic() + 30, set[int]()
+        while len(seen) < 4 and time.monotonic() < deadline:
+            seen.add(standing(lake)["beat"])
+            time.sleep(0.005)
+        assert len(seen) == 4, "it beats no more"
+        mine.hold()
+
+
+def test_a_failing_store_is_no_reason_to_stop_until_the_claim_could_be_lost(
+    folder_lake: FolderLake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: Any) -> bool:
+        raise TransientError("S3 is away")
+
+    with claim(folder_lake, beat_seconds=1000, lease_seconds=1000) as mine:
+        monkeypatch.setattr(folder_lake, "replace", fails)
+        mine.hold()
+        mine._lease_seconds = 0
+        with pytest.raises(TransientError, match="S3 is away"):
+            mine.hold()
+
+
+def test_of_many_who_start_at_once_one_runs(folder_lake: FolderLake) -> None:
+    start, done = threading.Barrier(6), threading.Barrier(6)
+    outcomes: list[str] = []
+
+    def run() -> None:
+        start.wait()
+        try:
+            with claim(folder_lake, beat_seconds=100):
+                outcomes.append("runs")
+                done.wait()
+        except AlreadyRunningError:
+            outcomes.append("refused")
+            done.wait()
+
+    threads = [threading.Thread(target=run) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(outcomes) == ["refused"] * 5 + ["runs"]

@@ -1,0 +1,165 @@
+"""The ledger: a batch is final once, and only what a dead run of the same batch left is deleted."""
+
+from __future__ import annotations
+
+import io
+import json
+from datetime import UTC, datetime, timedelta
+
+import msgspec
+import pytest
+
+from jobs.common.errors import AlreadyRunningError, BatchMismatchError
+from jobs.lake.ledger import Ledger, LedgerEntry, entries, queries
+from jobs.lake.store import Lake
+from jobs.lake.task_report import Report, ShardRange, WrittenFile
+
+NOW = datetime(2026, 11, 23, tzinfo=UTC)
+
+
+def entry(
+    batch: int = 3, query: str = "abc", *, read: int = 10, raw: int = 10, processed: int = 8, quarantined: int = 2
+) -> LedgerEntry:
+    report = Report(
+        read=read,
+        raw=raw,
+        processed=processed,
+        quarantined=quarantined,
+        shards={"shardId-0": ShardRange("1", "10", read)},
+        files=[WrittenFile("raw", "raw/ingest_date=2026-11-23/hour=01/abc-3-00000-000.json.gz", "x", 10, 99)],
+    )
+    return LedgerEntry(
+        query, batch, "stream", NOW, NOW, report, {"raw": ["x"], "processed": [], "quarantine": []}, {"write": 1.5}
+    )
+
+
+def put(lake: Lake, *paths: str) -> None:
+    for path in paths:
+        lake.put(path, io.BytesIO(b"x"))
+
+
+def test_a_batch_is_not_final_until_its_entry_is_written(lake: Lake) -> None:
+    ledger = Ledger(lake, "abc")
+    assert ledger.entry(3) is None
+    ledger.commit(entry(3))
+    assert ledger.entry(3) == entry(3)
+    assert ledger.entry(4) is None
+    assert Ledger(lake, "another").entry(3) is None
+
+
+def test_an_entry_is_a_file_that_a_person_can_read(lake: Lake) -> None:
+    Ledger(lake, "abc").commit(entry(12))
+    content = lake.get("_ledger/abc/12.json")
+    assert content is not None
+    assert content.count(b"\n") > 5, "indented"
+    found = json.loads(content)
+    assert (found["query"], found["batch"], found["version"]) == ("abc", 12, 1)
+    assert found["report"]["shards"] == {"shardId-0": {"first": "1", "last": "10", "records": 10}}
+    assert found["started_at"] == "2026-11-23T00:00:00Z"
+
+
+def test_a_batch_that_another_process_made_final_is_refused(lake: Lake) -> None:
+    Ledger(lake, "abc").commit(entry())
+    theirs = lake.get("_ledger/abc/3.json")
+    with pytest.raises(AlreadyRunningError, match=r"batch 3 of query abc .* two jobs share one checkpoint"):
+        Ledger(lake, "abc").commit(entry(read=5, raw=5, processed=5, quarantined=0))
+    assert lake.get("_ledger/abc/3.json") == theirs
+
+
+@pytest.mark.parametrize(
+    "counts",
+    [
+        {"read": 11},
+        {"raw": 9},
+        {"processed": 9},
+        {"quarantined": 3},
+        {"processed": 10, "quarantined": 2},
+        {"read": 0},
+    ],
+)
+def test_counts_that_do_not_add_up_are_refused_with_the_figures_and_nothing_is_written(
+    lake: Lake, counts: dict[str, int]
+) -> None:
+    with pytest.raises(BatchMismatchError) as error:
+        Ledger(lake, "abc").commit(entry(**counts))
+    for count in {"read": 10, "raw": 10, "processed": 8, "quarantined": 2, **counts}.values():
+        assert str(count) in str(error.value)
+    assert Ledger(lake, "abc").entry(3) is None
+
+
+def test_only_the_files_of_this_query_and_batch_are_leftovers(lake: Lake) -> None:
+    mine = [
+        "raw/ingest_date=2026-11-23/hour=01/abc-3-00000-000.json.gz",
+        "raw/ingest_date=2026-11-23/hour=02/abc-3-00001-004.json.gz",
+        "processed/city=abc-3-x/start_date=2016-09-03/abc-3-00000-000.parquet",
+        "quarantine/ingest_date=2026-11-23/abc-3-00000-000.json.gz",
+    ]
+    others = [
+        "raw/ingest_date=2026-11-23/hour=01/abc-33-00000-000.json.gz",
+        "raw/ingest_date=2026-11-23/hour=01/abc-2-00000-000.json.gz",
+        "raw/ingest_date=2026-11-23/hour=01/xabc-3-00000-000.json.gz",
+        "processed/city=abc-3-x/start_date=2016-09-03/def-3-00000-000.parquet",
+        "processed_batch/city=x/abc-3-00000-000.parquet",
+        "delivery/abc-3-00000-000",
+        "gold/abc-3-00000-000",
+        "_ledger/abc/2.json",
+    ]
+    put(lake, *mine, *others)
+    assert sorted(Ledger(lake, "abc").remove_leftovers(3)) == sorted(mine)
+    assert sorted(path for path, _ in lake.list("")) == sorted(others)
+    assert Ledger(lake, "abc").remove_leftovers(3) == []
+
+
+def test_batch_0_of_a_new_checkpoint_touches_nothing_of_an_older_ones_batch_0(lake: Lake) -> None:
+    old = "raw/ingest_date=2026-11-23/hour=01/old-0-00000-000.json.gz"
+    put(lake, old)
+    Ledger(lake, "old").commit(entry(0, "old"))
+    assert Ledger(lake, "new").entry(0) is None
+    assert Ledger(lake, "new").remove_leftovers(0) == []
+    Ledger(lake, "new").commit(entry(0, "new"))
+    assert lake.get(old) == b"x"
+    assert Ledger(lake, "old").entry(0) is not None
+
+
+def test_what_follows_a_batch_comes_in_order_and_ends_where_a_batch_is_not_final(lake: Lake) -> None:
+    ledger = Ledger(lake, "abc")
+    assert list(ledger.following(-1)) == []
+    for number in range(40):
+        ledger.commit(entry(number))
+
+    assert [found.batch for found in ledger.following(-1)] == list(range(40))
+    assert [found.batch for found in ledger.following(36)] == [37, 38, 39]
+    assert list(ledger.following(39)) == []
+
+
+def test_what_follows_is_asked_for_not_listed(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    Ledger(lake, "abc").commit(entry(0))
+    asked: list[str] = []
+    get = lake.get
+    monkeypatch.setattr(lake, "get", lambda path: (asked.append(path), get(path))[1])
+    monkeypatch.setattr(lake, "list", lambda _: pytest.fail("listed"))
+
+    assert len(list(Ledger(lake, "abc").following(-1))) == 1
+    assert sorted(asked) == [f"_ledger/abc/{number}.json" for number in range(3)]
+
+
+def test_of_the_entries_of_a_time_the_others_are_dropped_before_they_are_read_whole(lake: Lake) -> None:
+    for number in range(4):
+        ended = msgspec.structs.replace(entry(number), finished_at=NOW + timedelta(hours=number))
+        Ledger(lake, "abc").commit(ended)
+    # Nothing but its end can be read of this one.
+    lake.put("_ledger/old/0.json", io.BytesIO(b'{"report": "long", "finished_at": "2025-01-01T00:00:00Z"}'))
+
+    found = entries(lake, NOW + timedelta(hours=1), NOW + timedelta(hours=3))
+
+    assert [each.batch for each in found] == [1, 2], "the start is within, the end is not"
+    assert found[0].report == entry(1).report
+
+
+def test_the_queries_are_those_with_a_ledger_and_the_batch_path_is_none(lake: Lake) -> None:
+    assert queries(lake) == []
+    for query in ("b", "a"):
+        Ledger(lake, query).commit(entry(0, query))
+    put(lake, "_ledger/batch/0.json")
+
+    assert queries(lake) == ["a", "b"]

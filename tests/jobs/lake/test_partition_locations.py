@@ -1,0 +1,140 @@
+"""Where partitions lie: the layout, what is live, and a batch's last look at it."""
+
+from __future__ import annotations
+
+import io
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from jobs.common.errors import TransientError
+from jobs.lake.partition_locations import Announced, LayoutFile, Place, Retired, aside, batch_of, plain, settle
+from jobs.lake.store import FolderLake
+from jobs.lake.table_files import live_files
+from jobs.lake.task_report import Report, WrittenFile
+from tests.conftest import make_lake
+from tests.helpers.compaction_lakes import write_batch
+from tests.helpers.samples import TRAVEL_TIMES, good
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+A, B = "city=a/start_date=2016-09-03", "city=b/start_date=2016-09-03"
+NOW = datetime(2026, 11, 24, tzinfo=UTC)
+
+
+@pytest.fixture
+def lake(tmp_path: Path) -> FolderLake:
+    return FolderLake(str(tmp_path / "lake"))
+
+
+def put(lake: FolderLake, *paths: str) -> None:
+    for path in paths:
+        lake.put(path, io.BytesIO(path.encode()))
+
+
+def paths(lake: FolderLake, prefix: str = "") -> list[str]:
+    return sorted(path for path, _ in lake.list(prefix))
+
+
+def test_a_table_that_never_moved_has_no_layout_and_lies_in_its_folders(lake: FolderLake) -> None:
+    layout = LayoutFile(lake, "processed").read()
+    assert layout.place(A) == Place(f"processed/{A}/")
+    assert (layout.elsewhere, layout.revision) == ({}, 0)
+
+
+def test_of_two_who_change_the_layout_at_once_one_does(lake: FolderLake) -> None:
+    layouts = LayoutFile(lake, "processed")
+    seen = layouts.read()
+    changed = layouts.change(seen, {A: Place("elsewhere/")})
+    assert changed is not None
+    assert layouts.read() == changed
+    assert layouts.change(seen, {B: Place("nowhere/")}) is None
+    again = layouts.change(changed, {A: Place(plain("processed", A))})
+    assert again is not None
+    assert (again.partitions, again.revision) == ({}, 2), "at home with nothing pending: not named any more"
+
+
+def test_a_file_says_which_batch_wrote_it() -> None:
+    assert batch_of("processed/x/96ce03e0832d-12-00003-000.parquet") == "96ce03e0832d-12"
+    assert batch_of("quarantine/x/batch-7-00003-000.json.gz") == "batch-7"
+    assert batch_of("processed/x/compacted-123456789012-000.parquet") is None
+    assert batch_of("processed/x/rebuilt-1-2-00000-000.parquet") is None
+    assert batch_of("processed/x/by-hand.parquet") is None
+
+
+def test_live_files_are_those_of_the_current_locations_alone(lake: FolderLake) -> None:
+    new = aside("processed", A, "run")
+    put(lake, f"processed/{A}/q-0-00000-000.parquet", f"processed/{B}/q-0-00000-000.parquet", f"{new}compacted-x-000")
+    layouts = LayoutFile(lake, "processed")
+    assert [file.partition for file in live_files(lake, "processed")] == [A, B]
+    first = layouts.change(layouts.read(), {A: Place(f"processed/{A}/", Announced(new))})
+    assert first is not None
+    assert [file.path for file in live_files(lake, "processed")] == paths(lake, "processed/"), "announced is not yet"
+    layouts.change(first, {A: Place(new, None, (Retired(f"processed/{A}/", NOW),))})
+    assert sorted(file.path for file in live_files(lake, "processed")) == [
+        f"processed/{B}/q-0-00000-000.parquet", f"{new}compacted-x-000",
+    ]  # fmt: skip
+    assert [file.path for file in live_files(lake, "processed", [A])] == [f"{new}compacted-x-000"]
+
+
+def report(*partitions: str) -> Report:
+    files = [WrittenFile("processed", f"processed/{name}/q-0-00000-000.parquet", name, 1, 1) for name in partitions]
+    return Report(files=[*files, WrittenFile("raw", "raw/x/q-0-00000-000.json.gz", "x", 1, 1)])
+
+
+def test_a_batch_that_found_no_move_copies_nothing_and_asks_once(
+    lake: FolderLake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    get = lake.get
+    monkeypatch.setattr(lake, "get", lambda path: asked.append(path) or get(path))
+    batch = report(A, B)
+    put(lake, *(file.path for file in batch.files))
+    before = list(batch.files)
+    settle(lake, LayoutFile(lake, "processed"), batch, "processed", lambda: None)
+    assert asked == ["_layout/processed.json"]
+    assert sorted(batch.files, key=repr) == sorted(before, key=repr)
+
+
+def test_a_batch_puts_its_files_where_its_partition_is_and_where_it_goes(lake: FolderLake) -> None:
+    batch, held = report(A, B), []
+    put(lake, *(file.path for file in batch.files))
+    layouts = LayoutFile(lake, "processed")
+    layouts.change(layouts.read(), {A: Place("here/", Announced("there/"))})
+
+    settle(lake, layouts, batch, "processed", lambda: held.append(1))
+
+    assert paths(lake, "here/") + paths(lake, "there/") == ["here/q-0-00000-000.parquet", "there/q-0-00000-000.parquet"]
+    assert [file.path for file in batch.files] == [
+        "here/q-0-00000-000.parquet", f"processed/{B}/q-0-00000-000.parquet", "raw/x/q-0-00000-000.json.gz",
+    ]  # fmt: skip
+    assert held == [1]
+
+
+def test_a_file_that_another_job_has_deleted_stops_the_batch(lake: FolderLake) -> None:
+    layouts = LayoutFile(lake, "processed")
+    layouts.change(layouts.read(), {A: Place("here/")})
+    with pytest.raises(
+        TransientError, match=f"copy .*/processed/{A}/q-0-00000-000.parquet to here/.*: the file is gone"
+    ):
+        settle(lake, layouts, report(A), "processed", lambda: None)
+
+
+@pytest.mark.spark
+@pytest.mark.aws
+def test_the_parity_check_reads_partitions_wherever_they_lie(spark: SparkSession, tmp_path: Path) -> None:
+    from jobs.maintenance import compact as compact_job
+    from jobs.parity import job as parity_job
+
+    settings = make_lake(tmp_path, "compact.min_files=2", "compact.grace_seconds=3600")
+    for batch in range(3):
+        write_batch(settings, batch, [[good(), good(City="a/b")], [good(City="München")]])
+    before = parity_job.read_table(spark, settings.lake, "processed", TRAVEL_TIMES).collect()
+    result = compact_job.run(settings, ["city=a%2Fb/start_date=2016-09-03", "city=Paris/start_date=2016-09-03"])
+    assert len(result.partitions) == 2
+    after = parity_job.read_table(spark, settings.lake, "processed", TRAVEL_TIMES).collect()
+    assert sorted(after, key=repr) == sorted(before, key=repr)
+    assert len(after) == 9

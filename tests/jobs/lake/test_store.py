@@ -1,0 +1,261 @@
+"""The lake as a store of whole files: one behaviour, on S3 and in a folder."""
+
+from __future__ import annotations
+
+import io
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from botocore.exceptions import ClientError
+
+from jobs.common.errors import AwsAccessError, TransientError
+from jobs.common.process_identity import process_start
+from jobs.lake.store import FolderLake, Lake, S3Lake, lake_at
+from tests.helpers.paths import ROOT
+
+ODD_FOLDERS = [
+    "city=São Paulo",
+    "city=a%2Fb",
+    "city=it%27s",
+    "city= x ",
+    "city=Київ",
+    "city=a&b<c>",
+    "city=100%25",
+    "city=+",
+]
+
+
+def put(lake: Lake, path: str, content: bytes = b"x") -> None:
+    lake.put(path, io.BytesIO(content))
+
+
+def test_a_file_is_read_as_it_was_written(lake: Lake) -> None:
+    content = bytes(range(256)) * 1000
+    put(lake, "processed/a/b.bin", content)
+    assert lake.get("processed/a/b.bin") == content
+
+
+def test_a_file_that_is_not_there_is_none(lake: Lake) -> None:
+    assert lake.get("nowhere/x") is None
+
+
+@pytest.mark.parametrize("folder", ODD_FOLDERS)
+def test_a_copy_is_the_same_file_whatever_its_folder(lake: Lake, folder: str) -> None:
+    put(lake, f"processed/{folder}/x", b"one")
+    put(lake, f"relocated/{folder}/x", b"before")
+    assert lake.copy(f"processed/{folder}/x", f"relocated/{folder}/x")
+    assert lake.get(f"relocated/{folder}/x") == lake.get(f"processed/{folder}/x") == b"one"
+    assert not lake.copy(f"processed/{folder}/gone", f"relocated/{folder}/x")
+    assert lake.get(f"relocated/{folder}/x") == b"one"
+
+
+def test_an_empty_file_is_a_file(lake: Lake) -> None:
+    put(lake, "raw/empty", b"")
+    assert lake.get("raw/empty") == b""
+    assert list(lake.list("raw/")) == [("raw/empty", 0)]
+
+
+def test_writing_again_replaces_the_whole_file(lake: Lake) -> None:
+    put(lake, "raw/x", b"a long first version")
+    put(lake, "raw/x", b"short")
+    assert lake.get("raw/x") == b"short"
+
+
+def test_a_listing_is_of_every_file_below_the_prefix_and_of_no_other(lake: Lake) -> None:
+    for path in ("raw/a/1", "raw/b/2", "raw2/c", "processed/raw/1", "raw/a/b/c/3"):
+        put(lake, path, b"12345")
+    assert sorted(lake.list("raw/")) == [("raw/a/1", 5), ("raw/a/b/c/3", 5), ("raw/b/2", 5)]
+    assert sorted(path for path, _ in lake.list("raw")) == ["raw/a/1", "raw/a/b/c/3", "raw/b/2", "raw2/c"]
+    assert sorted(path for path, _ in lake.list("raw/a/b")) == ["raw/a/b/c/3"]
+    assert len(list(lake.list(""))) == 5
+    assert list(lake.list("nothing/")) == []
+    assert list(lake.list("nothing")) == []
+
+
+@pytest.mark.parametrize("folder", ODD_FOLDERS)
+def test_odd_folders_are_listed_and_deleted_under_the_name_they_were_written(lake: Lake, folder: str) -> None:
+    path = f"processed/{folder}/start_date=2016-09-03/x.parquet"
+    put(lake, path)
+    assert [found for found, _ in lake.list("processed/")] == [path]
+    lake.delete([path])
+    assert list(lake.list("")) == []
+
+
+def test_thousands_of_files_are_all_listed_and_all_deleted(lake: Lake) -> None:
+    paths = sorted(f"processed/p={number % 7}/{number:04}.x" for number in range(1003))
+    for path in paths:
+        put(lake, path, b"")
+    put(lake, "raw/kept")
+    assert sorted(path for path, _ in lake.list("processed/")) == paths
+    lake.delete(path for path, _ in lake.list("processed/"))
+    assert list(lake.list("")) == [("raw/kept", 1)]
+
+
+def test_deleting_what_is_gone_or_nothing_is_no_error(lake: Lake) -> None:
+    lake.delete(["raw/gone"])
+    lake.delete([])
+
+
+def test_a_file_is_put_where_none_stands_and_only_there(lake: Lake) -> None:
+    assert lake.put_if_absent("_ledger/q/0.json", b"first")
+    assert not lake.put_if_absent("_ledger/q/0.json", b"second")
+    assert lake.get("_ledger/q/0.json") == b"first"
+
+
+def test_the_same_content_put_again_is_ours(lake: Lake) -> None:
+    """A request that the client sent again, because the answer to the first was lost."""
+    assert lake.put_if_absent("_ledger/q/0.json", b"mine")
+    assert lake.put_if_absent("_ledger/q/0.json", b"mine")
+
+
+def test_of_many_who_put_at_once_one_wins_and_its_content_stands(folder_lake: FolderLake) -> None:
+    """On S3 this is S3's own promise; moto in a process of many threads does not keep it."""
+    lake = folder_lake
+    start = threading.Barrier(8)
+    won: list[bytes] = []
+
+    def race(content: bytes) -> None:
+        start.wait()
+        if lake.put_if_absent("_ledger/q/7.json", content):
+            won.append(content)
+
+    racers = [threading.Thread(target=race, args=(b"racer %d" % number,)) for number in range(8)]
+    for racer in racers:
+        racer.start()
+    for racer in racers:
+        racer.join()
+    assert len(won) == 1
+    assert lake.get("_ledger/q/7.json") == won[0]
+
+
+def test_a_folder_shows_a_file_whole_or_not_at_all(folder_lake: FolderLake, tmp_path: Path) -> None:
+    class Breaks(io.BytesIO):
+        def read(self, size: int | None = -1) -> bytes:
+            if self.tell() >= 1024:
+                raise OSError("the disk is gone")
+            return super().read(1024)
+
+    put(folder_lake, "raw/x", b"before")
+    with pytest.raises(OSError, match="the disk is gone"):
+        folder_lake.put("raw/x", Breaks(b"y" * 4096))
+    assert folder_lake.get("raw/x") == b"before"
+    assert [path for path, _ in folder_lake.list("raw/")] == ["raw/x"]
+    assert list((tmp_path / "lake/_drafts").iterdir()) == []
+
+
+def test_one_put_writes_an_s3_object_so_that_no_upload_is_ever_left_half_done(
+    s3_lake: S3Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[str] = []
+    s3_lake._s3.meta.events.register("before-call.s3", lambda model, **_: calls.append(model.name))
+    put(s3_lake, "raw/large", b"x" * 20_000_000)
+    assert calls == ["PutObject"], "a multipart upload would start at 8 MB in boto3's transfer manager"
+
+
+def test_what_s3_refuses_names_the_object(s3_lake: S3Lake) -> None:
+    missing = S3Lake("s3://not-there/lake")
+    with pytest.raises(AwsAccessError, match="write s3://not-there/lake/raw/x: does not exist"):
+        put(missing, "raw/x")
+    with pytest.raises(AwsAccessError, match="list s3://not-there/lake/raw/"):
+        list(missing.list("raw/"))
+    with pytest.raises(AwsAccessError, match="read s3://not-there/lake/raw/x"):
+        missing.get("raw/x")
+
+
+@pytest.mark.parametrize(("code", "kind"), [("AccessDenied", AwsAccessError), ("InternalError", TransientError)])
+def test_a_key_that_s3_will_not_delete_is_an_error(
+    s3_lake: S3Lake, monkeypatch: pytest.MonkeyPatch, code: str, kind: type[Exception]
+) -> None:
+    def refuse(**_: Any) -> dict[str, Any]:
+        return {"Errors": [{"Key": "some/lake/raw/x", "Code": code, "Message": "no"}]}
+
+    monkeypatch.setattr(s3_lake._s3, "delete_objects", refuse)
+    with pytest.raises(kind, match="delete files of s3://tests/some/lake"):
+        s3_lake.delete(["raw/x"])
+
+
+def test_another_writers_request_under_way_is_waited_for(s3_lake: S3Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    """S3 answers 409 while another conditional write of the same key is under way."""
+    original, answers = s3_lake._s3.put_object, iter(["ConditionalRequestConflict", "ConditionalRequestConflict"])
+
+    def conflict(**arguments: Any) -> Any:
+        code = next(answers, None)
+        if code:
+            raise ClientError({"Error": {"Code": code, "Message": "conflict"}}, "PutObject")
+        return original(**arguments)
+
+    monkeypatch.setattr(s3_lake._s3, "put_object", conflict)
+    assert s3_lake.put_if_absent("_ledger/q/1.json", b"x")
+
+
+def test_a_lake_at_the_root_of_a_bucket_has_no_leading_slash(s3_lake: S3Lake) -> None:
+    root = S3Lake("s3://tests")
+    put(root, "raw/x")
+    assert [found["Key"] for found in boto3.client("s3").list_objects_v2(Bucket="tests")["Contents"]] == ["raw/x"]
+    assert list(root.list("raw/")) == [("raw/x", 1)]
+
+
+def test_a_lake_is_found_by_its_address_and_made_once(s3_lake: S3Lake, tmp_path: Path) -> None:
+    lake_at.cache_clear()
+    assert isinstance(lake_at(str(tmp_path)), FolderLake)
+    assert isinstance(lake_at("s3://tests/lake"), S3Lake)
+    assert lake_at(str(tmp_path)) is lake_at(str(tmp_path))
+    lake_at.cache_clear()
+
+
+def test_a_file_is_replaced_only_where_it_holds_what_was_expected(lake: Lake) -> None:
+    assert not lake.replace("_claims/x.json", b"one", b"two"), "there is none"
+    put(lake, "_claims/x.json", b"one")
+    assert not lake.replace("_claims/x.json", b"other", b"two")
+    assert lake.get("_claims/x.json") == b"one"
+    assert lake.replace("_claims/x.json", b"one", b"two")
+    assert lake.get("_claims/x.json") == b"two"
+    assert lake.replace("_claims/x.json", b"one", b"two"), "sent again after a lost answer"
+    assert not lake.replace("_claims/x.json", b"one", b"three")
+
+
+def test_a_killed_writers_draft_is_cleared_at_once_and_a_living_ones_never(
+    folder_lake: FolderLake, tmp_path: Path
+) -> None:
+    put(folder_lake, "raw/x")
+    mine = folder_lake._draft(io.BytesIO(b"half"))
+    writes = (
+        "import sys; from jobs.lake.store import FolderLake; FolderLake(sys.argv[1]).put('raw/y', sys.stdin.buffer)"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", writes, str(tmp_path / "lake")], cwd=ROOT, stdin=subprocess.PIPE
+    ) as writer:
+        drafts = tmp_path / "lake/_drafts"
+        deadline = time.monotonic() + 60
+        while len(list(drafts.iterdir())) < 2 and time.monotonic() < deadline:
+            time.sleep(0.05)
+        folder_lake.clear_drafts()
+        (theirs,) = set(drafts.iterdir()) - {mine}
+        writer.kill()
+    os.utime(theirs)
+    # One whose process id was given anew.
+    again = theirs.with_name(mine.name.replace(f".{process_start(os.getpid())}-", ".1-"))
+    again.write_bytes(b"half")
+
+    folder_lake.clear_drafts()
+
+    assert list(drafts.iterdir()) == [mine]
+
+
+def test_only_drafts_that_nobody_can_be_writing_any_more_are_cleared(folder_lake: FolderLake, tmp_path: Path) -> None:
+    put(folder_lake, "raw/x")
+    drafts = tmp_path / "lake/_drafts"
+    old, young = drafts / "tmpold", drafts / "tmpyoung"
+    for draft in (old, young):
+        draft.write_bytes(b"half")
+    os.utime(old, (1, 1))
+    folder_lake.clear_drafts()
+    assert (old.exists(), young.exists()) == (False, True)
+    assert folder_lake.get("raw/x") == b"x"

@@ -1,0 +1,80 @@
+"""Reports of tasks add up to the batch's, in whatever order they come."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jobs.lake.task_report import Report, ShardRange, WrittenFile, add_up
+
+MOMENT = datetime(2026, 11, 23, tzinfo=UTC)
+COUNTS = st.integers(0, 10**9)
+RANGES = st.tuples(st.integers(1, 10**56), st.integers(0, 1000)).map(
+    lambda drawn: ShardRange(str(drawn[0]), str(drawn[0] + drawn[1]), drawn[1] + 1)
+)
+FILES = st.builds(
+    WrittenFile,
+    kind=st.sampled_from(["raw", "processed", "quarantine"]),
+    path=st.uuids().map(str),
+    partition=st.sampled_from(["city=a", "city=b"]),
+    rows=COUNTS,
+    bytes=COUNTS,
+)
+REPORTS = st.builds(
+    Report,
+    read=COUNTS, read_bytes=COUNTS, raw=COUNTS, processed=COUNTS, quarantined=COUNTS, rescued=COUNTS,
+    reasons=st.dictionaries(st.sampled_from(["not_json", "wrong_type"]), COUNTS),
+    shards=st.dictionaries(st.sampled_from(["s0", "s1", "s2"]), RANGES),
+    files=st.lists(FILES, max_size=3),
+    seconds=st.dictionaries(st.sampled_from(["parse", "raw"]), st.integers(0, 1000).map(float)),
+)  # fmt: skip
+
+
+@given(st.lists(REPORTS, max_size=5), st.randoms())
+def test_the_order_of_tasks_does_not_matter(reports: list[Report], random: object) -> None:
+    shuffled = list(reports)
+    random.shuffle(shuffled)  # type: ignore[attr-defined]
+    assert add_up(reports) == add_up(shuffled)
+
+
+@given(st.lists(REPORTS, max_size=4), st.lists(REPORTS, max_size=4))
+def test_sums_of_sums_are_the_sum(one: list[Report], other: list[Report]) -> None:
+    assert add_up([add_up(one), add_up(other)]) == add_up(one + other)
+
+
+@given(st.lists(REPORTS, max_size=5))
+def test_adding_up_changes_no_tasks_report(reports: list[Report]) -> None:
+    before = msgspec.json.encode(reports)
+    add_up(reports)
+    assert msgspec.json.encode(reports) == before
+
+
+@given(REPORTS)
+def test_a_report_travels_as_json(report: Report) -> None:
+    assert msgspec.json.decode(msgspec.json.encode(report), type=Report) == report
+
+
+def test_nothing_adds_up_to_nothing() -> None:
+    assert add_up([]) == Report()
+
+
+def test_sequence_numbers_compare_as_numbers() -> None:
+    both = add_up([Report(shards={"s": ShardRange("9", "99", 2)}), Report(shards={"s": ShardRange("10", "100", 3)})])
+    assert both.shards == {"s": ShardRange("9", "100", 5)}
+
+
+def test_user_records_of_kpl_aggregates_compare_by_their_number_in_it_too() -> None:
+    ranges = [ShardRange("9:0", "9:11", 12, MOMENT), ShardRange("9:12", "10:2", 3, MOMENT + timedelta(hours=1))]
+    for order in (ranges, ranges[::-1]):
+        both = add_up(Report(shards={"s": found}) for found in order)
+        assert both.shards == {"s": ShardRange("9:0", "10:2", 15, MOMENT + timedelta(hours=1))}
+
+
+@pytest.mark.parametrize(("kind", "expected"), [("raw", []), ("processed", ["city=a", "city=b"])])
+def test_each_partition_is_named_once_and_in_order(kind: str, expected: list[str]) -> None:
+    files = [WrittenFile("processed", f"{at}", f"city={at}", 1, 1) for at in ("b", "a", "b")]
+    assert Report(files=files).partitions(kind) == expected  # type: ignore[arg-type]

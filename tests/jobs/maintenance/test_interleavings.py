@@ -1,0 +1,304 @@
+"""The moving protocol, in every order that Hypothesis can think of: two streams write, partitions move, anybody is
+killed between any two requests, and a reader that goes through the catalog never counts wrong."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import io
+import os
+import random
+from collections import Counter
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from functools import cache, partial
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from jobs.common.errors import TransientError
+from jobs.lake import ledger as ledger_module
+from jobs.lake import partition_locations as settle
+from jobs.lake.ledger import Ledger, LedgerEntry, entries
+from jobs.lake.partition_locations import COMPACTED, REBUILT, LayoutFile, batch_of
+from jobs.lake.task_report import Report, WrittenFile
+from jobs.maintenance import rewriter as rewriting
+from jobs.maintenance.compact import compacting, copying
+from jobs.maintenance.partition_move import Mover, StoredFile
+from jobs.maintenance.raw import RebuildPlan, carry_out, decide, stage_of, unfinished
+from jobs.maintenance.rewriter import Rewriter
+from jobs.write.processed import file_schema
+from tests.helpers.interleaving_stage import Actor, AtOnce, SteppedCatalog, SteppedLake, Store, as_file
+from tests.helpers.samples import TRAVEL_TIMES
+
+EXAMPLES = int(os.environ.get("MOVE_EXAMPLES", "80"))
+NOW = datetime(2026, 11, 24, tzinfo=UTC)
+GRACE = timedelta(seconds=60)
+PARTITIONS = ["city=a/start_date=2016-09-03", "city=b/start_date=2016-09-03"]
+SCHEMA = file_schema(TRAVEL_TIMES)
+Row = tuple[str, str]  # batch, sequence number
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_request_at_a_time() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(settle, "ThreadPoolExecutor", AtOnce)
+        patch.setattr(rewriting, "ThreadPoolExecutor", AtOnce)
+        patch.setattr(ledger_module, "ThreadPoolExecutor", AtOnce)
+        yield
+
+
+@cache
+def parquet(batch: str, sequences: tuple[str, ...]) -> bytes:
+    rows = {"sequence_number": sequences, "batch": [batch] * len(sequences)}
+    columns = [pa.array(rows.get(field.name, [None] * len(sequences)), field.type) for field in SCHEMA]
+    out = io.BytesIO()
+    pq.write_table(pa.table(columns, schema=SCHEMA), out)
+    return out.getvalue()
+
+
+@cache
+def rows_in(content: bytes) -> tuple[Row, ...]:
+    found = pq.read_table(io.BytesIO(content), columns=["batch", "sequence_number"]).to_pylist()
+    return tuple((row["batch"], row["sequence_number"]) for row in found)
+
+
+def rows_of(batch: str, partition: str) -> tuple[str, ...]:
+    return tuple(f"{partition[5]}{number}" for number in range(3 if batch.endswith("1") else 2))
+
+
+class World:
+    """The lake, who acts on it, and what the reader has found wrong."""
+
+    def __init__(self, chance: random.Random, batches: int) -> None:
+        self.store, self.chance, self.batches = Store(), chance, batches
+        self.now = NOW
+        self.polls = 0
+        self.polling = False
+        self.moves = 0
+        self.seen_wrong: list[str] = []
+
+    # The streaming job, as jobs.stream_job does it; its tasks' files are put one by one.
+    def stream(self, query: str, after_crash: bool, actor: Actor) -> None:
+        lake, catalog = SteppedLake(self.store, actor.step), SteppedCatalog(self.store, actor.step)
+        layouts, ledger, layout = LayoutFile(lake, "processed"), Ledger(lake, query), None
+        for batch in range(self.batches):
+            if ledger.entry(batch) is not None:
+                continue
+            if after_crash:
+                ledger.remove_leftovers(batch)
+                after_crash = False
+            layout = layout or layouts.read()
+            report = Report()
+            # Another deployment may split a batch otherwise: what a dead run left then has other names.
+            tasks = self.chance.randint(1, 3)
+            for partition in PARTITIONS:
+                if (batch + len(partition)) % 5 == 0:
+                    continue
+                sequences = rows_of(f"{query}-{batch}", partition)
+                for task in range(tasks):
+                    content = parquet(f"{query}-{batch}", sequences[task::tasks])
+                    path = f"{layout.place(partition).current}{query}-{batch}-{task:05d}-000.parquet"
+                    lake.put(path, as_file(content))
+                    report.files.append(WrittenFile("processed", path, partition, 1, len(content)))
+            layout = settle.settle(lake, layouts, report, "processed", lambda: None)
+            folders = report.partitions("processed")
+            catalog.register("processed", folders, layout.elsewhere)
+            ledger.commit(LedgerEntry(query, batch, "s", NOW, NOW, report, {"processed": folders}, {}))
+
+    # Compaction, as jobs.compact_job does it.
+    def compact(self, patience: float, actor: Actor) -> None:
+        lake, catalog = SteppedLake(self.store, actor.step), SteppedCatalog(self.store, actor.step)
+        mover = self.mover(lake, catalog, patience, actor)
+        self.moves += 1
+        mover.recover()
+        mover.sweep(GRACE)
+        rewriter = Rewriter(lake, TRAVEL_TIMES, "processed", COMPACTED, "none", 1 << 30)
+        if self.chance.random() < 0.5:
+            with contextlib.suppress(TransientError):  # a batch under way: the rebuild goes on with a later run
+                self.rebuild(lake, mover, dataclasses.replace(rewriter, prefix=REBUILT))
+            return
+        mover.move([name for name in PARTITIONS if name in self.store.locations], compacting(rewriter))
+        mover.sweep(GRACE)
+        mover.move([name for name in PARTITIONS if mover.can_go_home(name)], copying(lake))
+
+    # movement replay --raw, as jobs.replay_raw_job does it, under a contract that makes the same rows.
+    def rebuild(self, lake: SteppedLake, mover: Mover, rewriter: Rewriter) -> None:
+        for plan in unfinished(lake):
+            list(carry_out(lake, plan, mover, rewriter))
+        chosen = [entry for entry in entries(lake) if self.chance.random() < 0.5]
+        run, staged = f"r{self.moves}", dict[str, list[StoredFile]]()
+        for entry in chosen:
+            batch = f"{entry.query}-{entry.batch}"
+            for partition in entry.partitions["processed"]:
+                content = parquet(batch, rows_of(batch, partition))
+                path = f"{stage_of(run)}processed/{partition}/{batch}-00000-000.parquet"
+                lake.put(path, as_file(content))
+                staged.setdefault(partition, []).append(StoredFile(path, len(content)))
+        if chosen:
+            plan = RebuildPlan(run, chosen, staged, [], [])
+            decide(lake, plan)
+            list(carry_out(lake, plan, mover, rewriter))
+
+    # One move of everything, and what a dead one left.
+    def move_all(self, actor: Actor) -> None:
+        lake, catalog = SteppedLake(self.store, actor.step), SteppedCatalog(self.store, actor.step)
+        mover = self.mover(lake, catalog, 0.0, actor)
+        mover.recover()
+        mover.move(PARTITIONS, compacting(Rewriter(lake, TRAVEL_TIMES, "processed", COMPACTED, "none", 1 << 30)))
+
+    # A run that finds nothing to compact.
+    def tidy(self, actor: Actor) -> None:
+        lake, catalog = SteppedLake(self.store, actor.step), SteppedCatalog(self.store, actor.step)
+        mover = self.mover(lake, catalog, 0.0, actor)
+        self.moves += 1
+        mover.recover()
+        mover.sweep(GRACE)
+        for plan in unfinished(lake):
+            rewriter = Rewriter(lake, TRAVEL_TIMES, "processed", REBUILT, "none", 1 << 30)
+            list(carry_out(lake, plan, mover, rewriter))
+        mover.move([name for name in PARTITIONS if mover.can_go_home(name)], copying(lake))
+
+    def mover(self, lake: SteppedLake, catalog: SteppedCatalog, patience: float, actor: Actor) -> Mover:
+        return Mover(
+            lake, catalog, "processed", lambda: None, wait_seconds=patience, now=lambda: self.now,
+            sleep=lambda _: actor.step(),
+        )  # fmt: skip
+
+    # A reader through the catalog: GetPartitions, list each location, read each file.
+    def poll(self, actor: Actor) -> None:
+        lake, catalog = SteppedLake(self.store, actor.step), SteppedCatalog(self.store, actor.step)
+        self.polling = True
+        actor.step()
+        final, batches = self.final_rows(), self.final_batches()
+        found: Counter[Row] = Counter()
+        for location in catalog.locations("processed").values():
+            for path, _ in lake.list(location.removeprefix("memory:/")):
+                content = lake.get(path)
+                if content is not None:
+                    found.update(rows_in(content))
+                elif batch_of(path) is None or batch_of(path) in batches:
+                    self.seen_wrong.append(f"{path} was deleted under the reader")
+        self.polling = False
+        self.polls += 1
+        self.seen_wrong += [f"{row} counted {count} times" for row, count in found.items() if count > 1]
+        self.seen_wrong += [f"{row} missed" for row in final if row not in found]
+
+    def final_batches(self) -> set[str]:
+        paths = [path.split("/") for path in self.store.files if path.startswith("_ledger/")]
+        return {f"{query}-{name.removesuffix('.json')}" for _, query, name in paths}
+
+    def final_rows(self) -> list[Row]:
+        return [
+            (batch, sequence)
+            for batch in sorted(self.final_batches())
+            for partition in PARTITIONS
+            if (int(batch.rpartition("-")[2]) + len(partition)) % 5
+            for sequence in rows_of(batch, partition)
+        ]
+
+    def run(self, kills: float, compactions: int, patience: float) -> None:
+        """Until the streams have ended and partitions have been moved `compactions` times, all with a reader."""
+        writers = {query: Actor(query, partial(self.stream, query, False)) for query in ("qa", "qb")}
+        mover = Actor("mover", partial(self.compact, patience))
+        reader = Actor("reader", self.poll)
+        while any(not actor.done for actor in writers.values()) or self.moves <= compactions or not mover.done:
+            actor = self.chance.choice([*writers.values(), mover, mover, reader])
+            if actor is reader and reader.done:
+                reader = Actor("reader", self.poll)
+            elif actor is mover and mover.done:
+                if not self.polling:
+                    self.now += GRACE  # a reader ends within the grace time
+                mover = Actor("mover", partial(self.compact, patience))
+            elif actor.done:
+                continue
+            elif actor is not reader and self.chance.random() < kills:
+                actor.kill()
+                if actor is mover:
+                    mover = Actor("mover", partial(self.compact, patience))
+                else:
+                    writers[actor.name] = Actor(actor.name, partial(self.stream, actor.name, True))
+            else:
+                # Often one gets far ahead of the others: what a gap lets in needs many steps within it.
+                for _ in range(self.chance.choice([1, 1, 1, 5, 80])):
+                    actor.turn()
+                    if actor.done:
+                        break
+            assert not self.seen_wrong, self.seen_wrong
+        self.end(reader)
+
+    def end(self, reader: Actor) -> None:
+        """Nothing goes on any more: what there is, is read, tidied and read again."""
+        while not reader.done:
+            reader.turn()
+        for _ in range(4):
+            self.now += GRACE
+            for act in (self.tidy, self.poll):
+                actor = Actor("last", act)
+                while not actor.done:
+                    actor.turn()
+        assert not self.seen_wrong, self.seen_wrong
+        assert len(self.final_batches()) == 2 * self.batches
+        # Home again, and nothing is left elsewhere.
+        data = [path for path in self.store.files if not path.startswith("_")]
+        assert all(path.startswith("processed/") for path in data), data
+        assert Counter(row for path in data for row in rows_in(self.store.files[path])) == Counter(self.final_rows())
+        assert self.store.locations == {name: f"processed/{name}/" for name in PARTITIONS}
+
+
+@settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    seed=st.integers(0, 2**32),
+    batches=st.integers(1, 4),
+    kills=st.sampled_from([0.0, 0.01, 0.05]),
+    compactions=st.integers(1, 4),
+    patience=st.sampled_from([0.0, 1000.0]),
+)
+def test_a_reader_through_the_catalog_never_counts_wrong(
+    seed: int, batches: int, kills: float, compactions: int, patience: float
+) -> None:
+    World(random.Random(seed), batches).run(kills, compactions, patience)
+
+
+def to_the_end(actor: Actor) -> None:
+    while not actor.done:
+        actor.turn()
+
+
+def world_with_a_batch() -> World:
+    world = World(random.Random(3), batches=2)
+    to_the_end(Actor("qa", partial(world.stream, "qa", False)))
+    return world
+
+
+def steps_of_a_move() -> int:
+    world = world_with_a_batch()
+    mover = Actor("mover", world.move_all)
+    to_the_end(mover)
+    return mover.steps
+
+
+@pytest.mark.parametrize("later", range(0, 12, 3))
+def test_killed_at_each_request_a_batch_and_a_poll_may_come_at_any_moment_of_the_next_run(later: int) -> None:
+    for killed_at in range(1, steps_of_a_move() + 2):
+        for more in range(later, later + 3):
+            world = world_with_a_batch()
+            first = Actor("first", world.move_all)
+            for _ in range(killed_at):
+                if not first.done:
+                    first.turn()
+            if not first.done:
+                first.kill()
+            second = Actor("second", world.move_all)
+            for _ in range(more):
+                if not second.done:
+                    second.turn()
+            to_the_end(Actor("qb", partial(world.stream, "qb", False)))
+            to_the_end(Actor("reader", world.poll))
+            assert not world.seen_wrong, (killed_at, more, world.seen_wrong)
+            to_the_end(second)
+            to_the_end(Actor("reader", world.poll))
+            assert not world.seen_wrong, (killed_at, more, world.seen_wrong)

@@ -1,0 +1,264 @@
+"""Figures become metrics, EMF lines and calls; CloudWatch's failures stay CloudWatch's."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jobs.common.aws import client
+from jobs.common.errors import ConfigurationError
+from jobs.common.logging import JsonLines
+from jobs.metrics.cloudwatch import CALL_METRICS, CALL_VALUES, METRIC_VALUES, CloudWatchPublisher, requests
+from jobs.metrics.emf import EmfPublisher, emf_lines
+from jobs.metrics.metrics import (
+    BatchFigures,
+    Metric,
+    batch_metrics,
+    failure_metrics,
+    idle_metrics,
+    plan_metrics,
+    shard_metrics,
+)
+from jobs.metrics.publisher import Observer
+from jobs.settings.sections import ObserveSettings
+from jobs.settings.settings import load_settings
+from local import server
+from tests.helpers.paths import ROOT
+
+MOMENT = datetime(2026, 11, 24, 1, 2, 3, 456000, tzinfo=UTC)
+BATCH = BatchFigures(
+    stream="trips", query="abc", batch=7, finished_at=MOMENT, seconds=4.25, read=1000, written=970, quarantined=30,
+    bytes_read=415_000, bytes_written=90_000, files=12, registered=3, rescued=40, share_exceeded=False, retries=2,
+    throttles=1, stages={"clear": 0.01, "write": 4.0, "register": 0.2}, reasons={"not_json": 10, "missing_field": 20},
+    ages={"shardId-0": 5200, "shardId-1": 7100},
+)  # fmt: skip
+
+
+class Kept:
+    """A publisher that keeps what it is given."""
+
+    def __init__(self) -> None:
+        self.metrics: list[Metric] = []
+
+    def publish(self, metrics: Any, moment: datetime, properties: Any) -> None:
+        self.metrics += metrics
+
+    def close(self) -> None: ...
+
+    def values(self, name: str) -> list[tuple[dict[str, str], float]]:
+        return [(dict(metric.dimensions), metric.value) for metric in self.metrics if metric.name == name]
+
+
+def test_the_lines_of_a_batch_are_the_golden_ones() -> None:
+    found = list(
+        emf_lines("MovementLake", "trips", batch_metrics(BATCH) + shard_metrics(BATCH, 2), MOMENT, {"batch": 7})
+    )
+    golden = Path(__file__).with_name("golden-batch.emf").read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line) for line in found] == [json.loads(line) for line in golden]
+
+
+def test_every_line_keeps_to_the_format() -> None:
+    for line in emf_lines(
+        "MovementLake", "trips", batch_metrics(BATCH) + shard_metrics(BATCH, 2), MOMENT, {"batch": 7}
+    ):
+        found = json.loads(line)
+        assert found["_aws"]["Timestamp"] == 1795482123456
+        (directive,) = found["_aws"]["CloudWatchMetrics"]
+        assert directive["Namespace"] == "MovementLake"
+        assert len(directive["Metrics"]) <= 100
+        for name in (*directive["Dimensions"][0], *(metric["Name"] for metric in directive["Metrics"])):
+            assert name in found, "what a directive names stands at the root"
+
+
+def test_the_documented_metrics_are_those_that_are_published() -> None:
+    groups = [batch_metrics(BATCH), shard_metrics(BATCH, 2), plan_metrics(1.0), idle_metrics(), failure_metrics()]
+    published = {metric.name for group in groups for metric in group}
+    text = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")
+    rows = [line.split("|")[1] for line in text.partition("## Alarms")[0].splitlines() if line.startswith("| `")]
+    assert published == {name for row in rows for name in row.replace("`", "").split()}
+
+
+def test_a_batch_without_records_has_no_share_and_no_age() -> None:
+    empty = replace(BATCH, read=0, written=0, quarantined=0, reasons={}, ages={})
+    names = {metric.name for metric in batch_metrics(empty)}
+    assert names & {"QuarantinedShare", "IteratorAgeMilliseconds"} == set()
+    assert "Progress" in names
+
+
+def test_ages_by_shard_come_once_an_interval_and_only_of_few_shards() -> None:
+    now, kept = [100.0], Kept()
+    settings = ObserveSettings(shard_metrics=2)
+    observer = Observer(settings, "trips", publisher=kept, clock=lambda: now[0])
+    for _ in range(5):
+        observer.batch(BATCH)
+        now[0] += 20
+    by_shard = [dimensions for dimensions, _ in kept.values("IteratorAgeMilliseconds") if dimensions]
+    assert by_shard == [{"Shard": "shardId-0"}, {"Shard": "shardId-1"}] * 2
+    assert kept.values("IteratorAgeMilliseconds").count(({}, 7100)) == 5, "the greatest, of every batch"
+    assert shard_metrics(BATCH, 1) == []
+
+
+def test_an_idle_stream_makes_progress_and_a_dead_query_a_failed_batch() -> None:
+    kept = Kept()
+    observer = Observer(ObserveSettings(), "trips", publisher=kept)
+    observer.idle()
+    observer.failed(ValueError("secret payload"))
+    assert kept.values("Progress") == [({}, 1)]
+    assert kept.values("BatchesFailed") == [({}, 1)]
+
+
+def test_a_closed_standard_output_costs_the_metrics_alone(caplog: pytest.LogCaptureFixture) -> None:
+    out = io.StringIO()
+    out.close()
+    publisher = EmfPublisher("MovementLake", "trips", out)
+    publisher.publish(idle_metrics(), MOMENT, {})
+    publisher.publish(idle_metrics(), MOMENT, {})
+    assert publisher.dropped == 4
+    assert len(caplog.records) == 1, "said once"
+
+
+def test_a_log_line_is_one_object_with_the_batchs_figures_and_nothing_of_its_records() -> None:
+    record = logging.LogRecord("jobs", logging.INFO, "f", 1, "batch %s", ("abc-7",), None)
+    record.fields = BATCH.as_line()
+    text = JsonLines().format(record)
+    assert "\n" not in text
+    found = json.loads(text)
+    assert (found["message"], found["event"], found["read"], found["age_ms"]) == ("batch abc-7", "batch", 1000, 7100)
+    assert found["reasons"] == {"not_json": 10, "missing_field": 20}
+
+
+def test_every_line_of_a_job_is_json_once_the_settings_say_so() -> None:
+    program = (
+        "import logging; from jobs.common.logging import log_to_stderr;"
+        "from jobs.settings.sections import ObserveSettings;"
+        "log_to_stderr(); logging.info('before'); log_to_stderr(ObserveSettings(log='json')); logging.info('é\\nafter')"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    text, line = done.stderr.splitlines()
+    assert text.endswith("INFO root: before")
+    assert json.loads(line)["message"] == "é\nafter"
+
+
+def test_values_of_one_minute_are_one_datum() -> None:
+    minute = MOMENT.replace(second=0, microsecond=0)
+    taken = [(Metric("RecordsRead", "Count", value), minute) for value in (5, 5, 7)]
+    ((number, (datum,)),) = requests("trips", taken)
+    assert number == 3
+    assert dict(zip(datum["Values"], datum["Counts"], strict=True)) == {5.0: 2.0, 7.0: 1.0}
+    assert datum["Dimensions"] == [{"Name": "Stream", "Value": "trips"}]
+
+
+def test_no_call_is_larger_than_cloudwatch_takes() -> None:
+    minute = MOMENT.replace(second=0, microsecond=0)
+    taken = [
+        (Metric("Age", "Milliseconds", value, {"Shard": str(shard)}), minute)
+        for shard in range(700)
+        for value in range(160 if shard < 100 else 1)
+    ]
+    calls = list(requests("trips", taken))
+    assert sum(number for number, _ in calls) == len(taken)
+    for _, data in calls:
+        assert len(data) <= CALL_METRICS
+        assert sum(len(datum["Values"]) for datum in data) <= CALL_VALUES
+        assert max(len(datum["Values"]) for datum in data) <= METRIC_VALUES
+        assert len(json.dumps(data, default=str)) < 1_000_000
+
+
+class Failing:
+    """A CloudWatch that refuses, or hangs until `free` is set."""
+
+    def __init__(self, free: threading.Event | None = None) -> None:
+        self.calls = 0
+        self._free = free
+
+    def put_metric_data(self, **_: Any) -> None:
+        self.calls += 1
+        if self._free is not None:
+            self._free.wait(30)
+        raise RuntimeError("Rate exceeded")
+
+
+def test_a_cloudwatch_that_fails_is_said_once_and_counted(caplog: pytest.LogCaptureFixture) -> None:
+    failing = Failing()
+    publisher = CloudWatchPublisher("MovementLake", "trips", 0.01, make_client=lambda: failing)
+    while failing.calls < 3:
+        publisher.publish(idle_metrics(), MOMENT, {})
+        time.sleep(0.005)
+    publisher.close()
+    assert publisher.sent == 0
+    assert publisher.dropped >= 6
+    assert sum("do not reach CloudWatch" in record.message for record in caplog.records) == 1
+
+
+def test_a_cloudwatch_that_hangs_holds_up_nobody_and_memory_stays_bounded() -> None:
+    free = threading.Event()
+    hanging = Failing(free)
+    publisher = CloudWatchPublisher(
+        "MovementLake", "trips", 0.001, make_client=lambda: hanging, most_waiting=100, close_seconds=0.05
+    )
+    publisher.publish(idle_metrics(), MOMENT, {})
+    while not hanging.calls:
+        time.sleep(0.001)
+    for _ in range(500):
+        publisher.publish(idle_metrics(), MOMENT, {})
+    assert len(publisher._waiting) == 100
+    assert publisher.dropped == 900
+    publisher.close()  # returns although the call hangs
+    free.set()
+
+
+def test_a_client_that_cannot_be_made_is_harmless_too(caplog: pytest.LogCaptureFixture) -> None:
+    def make() -> Any:
+        raise ConfigurationError("no AWS region")
+
+    publisher = CloudWatchPublisher("MovementLake", "trips", 60, make_client=make)
+    publisher.publish(idle_metrics(), MOMENT, {})
+    publisher.close()
+    assert publisher.dropped == 2
+    assert "no AWS region" in caplog.text
+
+
+@pytest.mark.aws
+def test_metrics_arrive_in_cloudwatch(embedded_aws: server.Running) -> None:
+    now = datetime.now(UTC)
+    settings = load_settings(None, ["observe.metrics=cloudwatch", "observe.namespace=Test/Metrics"]).observe
+    with Observer(settings, "trips") as observer:
+        observer.batch(replace(BATCH, finished_at=now))
+        observer.batch(replace(BATCH, finished_at=now, read=500))
+    found = client("cloudwatch").get_metric_statistics(
+        Namespace="Test/Metrics",
+        MetricName="RecordsRead",
+        Dimensions=[{"Name": "Stream", "Value": "trips"}],
+        StartTime=now - timedelta(minutes=5),
+        EndTime=now + timedelta(minutes=5),
+        Period=60,
+        Statistics=["Sum", "Maximum"],
+    )["Datapoints"]
+    assert [(point["Sum"], point["Maximum"]) for point in found] == [(1500.0, 1000.0)]
+
+
+@pytest.fixture(autouse=True)
+def _no_thread_is_left() -> Iterator[None]:
+    yield
+    deadline = time.monotonic() + 5
+    while any(thread.name == "cloudwatch" for thread in threading.enumerate()):
+        assert time.monotonic() < deadline, "a publisher's thread goes on"
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("namespace", ["AWS/Mine", "", "a b"])
+def test_a_namespace_that_cloudwatch_refuses_is_refused_before_anything_starts(namespace: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"observe\.namespace"):
+        load_settings(None, [f"observe.namespace='{namespace}'"])

@@ -1,0 +1,158 @@
+"""The contract's checks in plain Python: which reason a record is rejected under, and what passes."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from jobs.schema.checks import Checks, reject, reject_bytes
+from jobs.schema.rejections import Rejection
+from jobs.schema.table import TableContract, load_contract
+
+CONTRACT = load_contract("travel_times.yaml")
+GOOD = {
+    "City": "Paris",
+    "Origin Movement ID": "9",
+    "Origin Display Name": "Quai des Orfèvres",
+    "Destination Movement ID": "1",
+    "Destination Display Name": "",
+    "Date Range": "09/03/2016 - 10/01/2016, Every day, Daily Average",
+    "Mean Travel Time (Seconds)": "446",
+    "Range - Lower Bound Travel Time (Seconds)": "229",
+    "Range - Upper Bound Travel Time (Seconds)": "866",
+}
+MEAN, LOWER, UPPER = list(GOOD)[-3:]
+
+
+def test_a_record_of_the_real_files_passes():
+    assert reject(CONTRACT, GOOD) is None
+    assert reject_bytes(CONTRACT, json.dumps(GOOD).encode()) is None
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {MEAN: 446},
+        {MEAN: " +446\t"},
+        {LOWER: None, UPPER: ""},
+        {LOWER: 900, MEAN: 900, UPPER: None},
+        {"City": None},
+        {"Some other field": {"nested": [1, 2]}},
+        {"Origin Geometry": [[1.5, 2.5]]},
+        {"Origin Movement ID": 9},
+        {MEAN: 0, LOWER: 0},
+        {MEAN: 2147483647, UPPER: 2147483647},
+    ],
+)
+def test_what_can_be_a_row_passes(changes):
+    assert reject(CONTRACT, GOOD | changes) is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({MEAN: None}, Rejection("missing_field", MEAN)),
+        ({MEAN: ""}, Rejection("missing_field", MEAN)),
+        ({"Origin Movement ID": ""}, Rejection("missing_field", "Origin Movement ID")),
+        ({MEAN: "n/a"}, Rejection("wrong_type", MEAN, "n/a")),
+        ({MEAN: "44 6"}, Rejection("wrong_type", MEAN, "44 6")),
+        ({MEAN: "4_46"}, Rejection("wrong_type", MEAN, "4_46")),
+        ({MEAN: "٤٤٦"}, Rejection("wrong_type", MEAN, "٤٤٦")),
+        ({MEAN: 446.0}, Rejection("wrong_type", MEAN, "446.0")),
+        ({MEAN: True}, Rejection("wrong_type", MEAN, "true")),
+        ({MEAN: [446]}, Rejection("wrong_type", MEAN, "[446]")),
+        ({MEAN: 2147483648}, Rejection("wrong_type", MEAN, "2147483648")),
+        ({MEAN: "9" * 5000}, Rejection("wrong_type", MEAN, "9" * 200)),
+        ({LOWER: " "}, Rejection("wrong_type", LOWER, " ")),
+        ({MEAN: -1}, Rejection("failed_check", MEAN, "-1")),
+        ({LOWER: 447}, Rejection("failed_check", "bounds_in_order", "447, 446, 866")),
+        ({LOWER: 867, MEAN: 900}, Rejection("failed_check", "bounds_in_order", "867, 900, 866")),
+        ({"Date Range": "2016-09-03"}, Rejection("bad_date_range", "Date Range", "2016-09-03")),
+    ],
+)
+def test_what_cannot_be_a_row_is_rejected_under_its_reason(changes, expected):
+    assert reject(CONTRACT, GOOD | changes) == expected
+
+
+@pytest.mark.parametrize("day", ["02/30/2016", "13/01/2016", "00/10/2016", "9/03/2016", "٠٩/03/2016"])
+def test_a_day_that_is_not_in_the_calendar_is_rejected(day):
+    found = reject(CONTRACT, GOOD | {"Date Range": f"{day} - 12/31/2016, Every day, Daily Average"})
+    assert found is not None
+    assert (found.reason, found.field) == ("bad_date_range", "Date Range")
+
+
+def test_the_29th_of_february_is_a_day_in_leap_years_alone():
+    def period(year: int) -> dict[str, str]:
+        return GOOD | {"Date Range": f"02/29/{year} - 12/31/{year}, Every day, Daily Average"}
+
+    assert reject(CONTRACT, period(2016)) is None
+    assert reject(CONTRACT, period(2017)) is not None
+
+
+def test_a_period_that_ends_before_it_starts_fails_its_check():
+    found = reject(CONTRACT, GOOD | {"Date Range": "10/01/2016 - 09/03/2016, Every day, Daily Average"})
+    assert found == Rejection("failed_check", "period_in_order", "2016-10-01, 2016-09-03")
+
+
+def test_the_whole_value_must_match_a_pattern():
+    found = reject(CONTRACT, GOOD | {"Date Range": "x" + GOOD["Date Range"]})
+    assert found is not None
+    assert found.reason == "bad_date_range"
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"\xff\xfe", "not_utf8"),
+        (b"", "not_json"),
+        (b"{", "not_json"),
+        (b'{"a": NaN}', "not_json"),
+        (b"[" * 100_000, "not_json"),
+        (b"[]", "not_an_object"),
+        (b"null", "not_an_object"),
+        (b"{}", "missing_field"),
+    ],
+)
+def test_bytes_that_are_no_record_are_rejected(data, reason):
+    found = reject_bytes(CONTRACT, data)
+    assert found is not None
+    assert found.reason == reason
+
+
+def test_size_is_looked_at_before_anything_else():
+    small = CONTRACT.model_copy(update={"max_record_bytes": 10})
+    found = reject_bytes(small, b"\xff" * 11)
+    assert found == Rejection("too_large", value="11 bytes; at most 10 are allowed")
+    assert reject_bytes(small, b"\xff" * 10) == Rejection("not_utf8")
+
+
+def test_a_record_that_fails_twice_is_filed_under_the_first_reason_and_all_are_told():
+    record = GOOD | {"Date Range": "?", LOWER: "x", MEAN: None}
+    found = list(Checks(CONTRACT).rejections(record))
+    assert [one.reason for one in found] == ["missing_field", "wrong_type", "bad_date_range"]
+    assert reject(CONTRACT, record) == found[0]
+
+
+def test_every_type_of_a_contract_is_read_strictly():
+    contract = TableContract.model_validate(
+        {
+            "version": 1,
+            "name": "other",
+            "partition_by": ["day"],
+            "stream_partition_key": ["d"],
+            "columns": [
+                {"source": "d", "column": "day", "type": "date"},
+                {"source": "t", "column": "moment", "type": "timestamp"},
+                {"source": "b", "column": "flag", "type": "boolean"},
+                {"source": "l", "column": "number", "type": "long"},
+                {"source": "f", "column": "ratio", "type": "double", "max": 1},
+            ],
+        }
+    )
+    good = {"d": "2016-02-29", "t": "2016-02-29T01:02:03Z", "b": "TRUE", "l": 2**63 - 1, "f": "1e0"}
+    assert reject(contract, good) is None
+    assert reject(contract, {}) is None
+    for field, value in [("d", "2015-02-29"), ("t", "yesterday"), ("b", 1), ("l", 2**63), ("f", "inf"), ("f", "1e999")]:
+        assert reject(contract, good | {field: value}) == Rejection("wrong_type", field, str(value)), field
+    assert reject(contract, good | {"f": 1.5}) == Rejection("failed_check", "f", "1.5")

@@ -1,0 +1,364 @@
+"""The processed layer as one Delta table: the log follows the ledger, each batch once, whatever happens in between."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from deltalake import DeltaTable
+
+from jobs.common.errors import ConfigurationError, IncompatibleSchemaError, TerminalError
+from jobs.gold import job as gold_job
+from jobs.lake.delta import NOTHING, PROCESSED, check_format, open_delta, progress_of
+from jobs.lake.ledger import TABLES, Ledger, LedgerEntry
+from jobs.lake.partition_locations import LayoutFile, Place
+from jobs.lake.store import lake_at
+from jobs.lake.table_files import files_of, live_files
+from jobs.maintenance import compact as compact_job
+from jobs.maintenance import raw as replay_raw_job
+from jobs.schema.record_parser import RecordParser
+from jobs.schema.table import TableContract, load_contract
+from jobs.settings.settings import Settings, load_settings
+from jobs.stream import delta_commits as delta_log
+from jobs.stream.delta_commits import DeltaLog
+from jobs.write.task import WriteTask
+from tests.helpers.samples import GOOD, READING, READINGS_YAML, TRAVEL_TIMES, arrived, bytes_of, good
+
+NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
+CITIES = ("Paris", "São Paulo", "a/b", 'it\'s "x"', "null", "a b%20c", "007")
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return load_settings(None, [f"lake={tmp_path / 'lake'}", "sink.format=delta", "stream.name=s", "database=d"])
+
+
+def started(settings: Settings, contract: TableContract = TRAVEL_TIMES) -> DeltaLog:
+    """The log as a job has it after its start."""
+    found = DeltaLog(lake_at(settings.lake), contract)
+    found.check()
+    found.ensure()
+    found.catch_up_all()
+    return found
+
+
+def final(
+    settings: Settings, query: str, number: int, records: Sequence[bytes], contract: TableContract = TRAVEL_TIMES
+) -> LedgerEntry:
+    """Writes a batch's files and its ledger entry; nothing of it is in the Delta log yet."""
+    task = WriteTask(settings.lake, f"{query}-{number}", contract, settings.sink, RecordParser)
+    batches = [arrived(list(records), first=10_000 * number + 1)] if records else []
+    report = task.write(iter(batches), f"{query}-{number}-00000")
+    partitions = {table: report.partitions(table) for table in TABLES}
+    entry = LedgerEntry(query, number, "s", NOON, NOON, report, partitions, {})
+    Ledger(lake_at(settings.lake), query).commit(entry)
+    return entry
+
+
+def table_of(settings: Settings) -> DeltaTable:
+    found = open_delta(lake_at(settings.lake))
+    assert found is not None
+    return found
+
+
+def rows(settings: Settings) -> list[dict[str, Any]]:
+    """The table's rows as any reader of Delta sees them."""
+    return list(pa.table(table_of(settings).to_pyarrow_table()).to_pylist())
+
+
+def batches(settings: Settings) -> dict[str, int]:
+    return dict(Counter(row["batch"] for row in rows(settings)))
+
+
+def test_the_table_has_the_contracts_columns_and_is_readable_by_every_reader(settings: Settings) -> None:
+    log = started(settings)
+    log.add(final(settings, "q", 0, [good(City=city) for city in CITIES]))
+
+    table, found = table_of(settings), rows(settings)
+    columns = (*TRAVEL_TIMES.partition_columns, *TRAVEL_TIMES.table_columns)
+    assert [field.name for field in table.schema().fields] == [name for name, _, _ in columns]
+    assert table.metadata().partition_columns == ["city", "start_date"]
+    protocol = table.protocol()
+    assert (protocol.min_reader_version, protocol.min_writer_version, protocol.reader_features) == (1, 2, None)
+    assert sorted(row["city"] for row in found) == sorted(CITIES)
+    assert {row["start_date"] for row in found} == {date(2016, 9, 3)}
+    assert {row["mean_travel_time_seconds"] for row in found} == {446}
+    assert table.count() == len(CITIES), "from the log's statistics"
+
+
+def test_null_and_typed_partitions(settings: Settings, tmp_path: Path) -> None:
+    (tmp_path / "readings.yaml").write_text(READINGS_YAML, encoding="utf-8")
+    contract = load_contract(str(tmp_path / "readings.yaml"))
+    log = started(settings, contract)
+    records = [READING | {"ok": True, "place": "a/1"}, READING | {"ok": False}, READING | {"ok": None, "day": None}]
+    log.add(final(settings, "q", 0, [bytes_of(record) for record in records], contract))
+
+    assert {(row["day"], row["ok"], row["site"]) for row in rows(settings)} == {
+        (date(2026, 11, 23), True, "a"),
+        (date(2026, 11, 23), False, None),
+        (None, None, None),
+    }
+    lake = lake_at(settings.lake)
+    assert {file.path.rpartition("/")[0] for file in live_files(lake, PROCESSED)} == {
+        f"{PROCESSED}/{file.partition}" for file in live_files(lake, PROCESSED)
+    }
+
+
+def test_what_a_crash_left_out_of_the_log_comes_in_once_at_the_next_start(settings: Settings) -> None:
+    started(settings).add(final(settings, "q", 0, [good()]))
+    final(settings, "q", 1, [good(), good()])
+    final(settings, "q", 2, [good()])
+    assert batches(settings) == {"q-0": 1}
+
+    again = DeltaLog(lake_at(settings.lake), TRAVEL_TIMES)
+
+    assert again.catch_up_all() == 2
+    assert again.catch_up_all() == 0
+    assert started(settings).catch_up_all() == 0
+    assert batches(settings) == {"q-0": 1, "q-1": 2, "q-2": 1}
+    again.add(final(settings, "q", 3, [good()]))
+    assert batches(settings)["q-3"] == 1
+
+
+def test_a_batch_never_overtakes_one_that_is_missing(settings: Settings) -> None:
+    log = started(settings)
+    final(settings, "q", 0, [good()])
+    log.add(final(settings, "q", 1, [good(), good()]))
+
+    assert batches(settings) == {"q-0": 1, "q-1": 2}
+
+
+def test_a_batch_of_rejected_records_alone_is_passed_too(settings: Settings) -> None:
+    log = started(settings)
+    log.add(final(settings, "q", 0, [b"no record"]))
+    log.add(final(settings, "q", 1, [good()]))
+
+    assert progress_of(table_of(settings), "q") == 1
+    assert batches(settings) == {"q-1": 1}
+
+
+def test_each_query_has_a_progress_of_its_own(settings: Settings) -> None:
+    first, second = started(settings), started(settings)
+    for number in range(2):
+        first.add(final(settings, "one", number, [good()]))
+        second.add(final(settings, "two", number, [good(), good()]))
+
+    assert batches(settings) == {"one-0": 1, "one-1": 1, "two-0": 2, "two-1": 2}
+    table = table_of(settings)
+    assert [progress_of(table, query) for query in ("one", "two", "three")] == [1, 1, NOTHING]
+
+
+@pytest.mark.parametrize("moment", ["delta.committing", "delta.committed"])
+def test_two_jobs_that_commit_the_same_batch_put_it_there_once(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    monkeypatch.setattr(delta_log, "_PAUSES", (0.0, 0.0))
+    slow, fast = started(settings), started(settings)
+    entry = final(settings, "q", 0, [good()])
+    met = []
+
+    def overtake(name: str) -> None:
+        if name == moment and not met:
+            met.append(name)
+            fast.add(entry)
+
+    monkeypatch.setattr(delta_log, "point", overtake)
+    slow.add(entry)
+
+    assert met == [moment]
+    assert batches(settings) == {"q-0": 1}
+    slow.add(final(settings, "q", 1, [good()]))
+    assert batches(settings) == {"q-0": 1, "q-1": 1}
+
+
+def test_a_commit_whose_answer_was_lost_is_not_made_again(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(delta_log, "_PAUSES", (0.0,))
+    log = started(settings)
+    lost = []
+
+    def lose(name: str) -> None:
+        if name == "delta.committed" and not lost:
+            lost.append(name)
+            raise OSError("connection reset")
+
+    monkeypatch.setattr(delta_log, "point", lose)
+    log.add(final(settings, "q", 0, [good()]))
+
+    assert lost
+    assert batches(settings) == {"q-0": 1}
+    assert table_of(settings).version() == 1
+
+
+def test_progress_outlives_a_checkpoint_of_the_log(settings: Settings) -> None:
+    log = started(settings)
+    for number in range(3):
+        log.add(final(settings, "q", number, [good()]))
+    table_of(settings).create_checkpoint()
+    for path, _ in list(lake_at(settings.lake).list(f"{PROCESSED}/_delta_log/")):
+        if path.endswith(".json"):
+            lake_at(settings.lake).delete([path])
+
+    assert started(settings).catch_up_all() == 0
+    assert batches(settings) == {"q-0": 1, "q-1": 1, "q-2": 1}
+
+
+def test_a_deleted_log_is_an_error_and_no_new_table(settings: Settings) -> None:
+    log = started(settings)
+    log.add(final(settings, "q", 0, [good()]))
+    lake = lake_at(settings.lake)
+    lake.delete([path for path, _ in lake.list(f"{PROCESSED}/_delta_log/")])
+
+    with pytest.raises(TerminalError, match="_delta_log is gone"):
+        DeltaLog(lake, TRAVEL_TIMES).add(final(settings, "q", 1, [good()]))
+    with pytest.raises(ConfigurationError, match="holds plain Parquet"):
+        started(settings)
+
+
+def with_columns(*more: dict[str, Any], **changed: dict[str, Any]) -> TableContract:
+    """The contract with columns changed by name (None: left out) and others added."""
+    found = TRAVEL_TIMES.model_dump(mode="json")
+    columns = [column | changed.get(column["column"], {}) for column in found["columns"]]
+    return TableContract.model_validate(found | {"columns": [*columns, *more]})
+
+
+def test_a_new_column_is_added_and_null_in_older_rows(settings: Settings) -> None:
+    started(settings).add(final(settings, "q", 0, [good()]))
+    wider = with_columns({"source": "Weather", "column": "weather", "type": "string"})
+
+    started(settings, wider).add(final(settings, "q", 1, [good(Weather="rain")], wider))
+
+    assert {(row["batch"], row["weather"]) for row in rows(settings)} == {("q-0", None), ("q-1", "rain")}
+    assert table_of(settings).protocol().min_reader_version == 1
+
+
+@pytest.mark.parametrize(
+    ("contract", "why"),
+    [
+        (with_columns(mean_travel_time_seconds={"type": "long"}), "mean_travel_time_seconds is integer and cannot"),
+        (
+            TRAVEL_TIMES.model_copy(update={"columns": TRAVEL_TIMES.columns[:-1], "checks": ()}),
+            "column upper_bound_travel_time_seconds is no longer in the contract",
+        ),
+        (TRAVEL_TIMES.model_copy(update={"partition_by": ("start_date", "city")}), "partitioned by city, start_date"),
+    ],
+    ids=["wider", "gone", "partitions"],
+)
+def test_any_other_change_is_refused_before_anything_is_changed(
+    settings: Settings, contract: TableContract, why: str
+) -> None:
+    started(settings)
+    changed = TableContract.model_validate(contract.model_dump(mode="json"))
+
+    with pytest.raises(IncompatibleSchemaError, match=why):
+        DeltaLog(lake_at(settings.lake), changed).check()
+    assert table_of(settings).version() == 0
+
+
+def test_a_lake_stays_what_it_was_begun_as(settings: Settings) -> None:
+    lake = lake_at(settings.lake)
+    check_format(lake, "parquet")
+    final(settings, "q", 0, [good()])  # as the job writes without a Delta log
+
+    with pytest.raises(ConfigurationError, match=r"sink\.format: delta, but .*holds plain Parquet"):
+        check_format(lake, "delta")
+    check_format(lake, "parquet")
+
+
+def test_a_lake_whose_partitions_have_all_moved_is_plain_parquet_too(settings: Settings) -> None:
+    layouts = LayoutFile(lake_at(settings.lake), PROCESSED)
+    layouts.change(layouts.read(), {"city=Paris": Place("relocated/processed/city=Paris/1/")})
+
+    with pytest.raises(ConfigurationError, match="relocated/processed/city=Paris/1/"):
+        started(settings)
+
+
+def test_a_delta_table_is_refused_by_what_moves_partitions(settings: Settings) -> None:
+    started(settings)
+    parquet = settings.model_copy(update={"sink": settings.sink.model_copy(update={"format": "parquet"})})
+
+    with pytest.raises(ConfigurationError, match=r"sink\.format: parquet, but .* is a Delta table"):
+        check_format(lake_at(settings.lake), "parquet")
+    with pytest.raises(ConfigurationError, match="is a Delta table"):
+        compact_job.run(parquet)
+    for each in (settings, parquet):
+        with pytest.raises(ConfigurationError, match="is a Delta table"):
+            replay_raw_job.run(each, NOON, NOON.replace(hour=13))
+
+
+def test_live_files_are_the_logs_and_not_the_folders(settings: Settings) -> None:
+    log = started(settings)
+    entry = final(settings, "q", 0, [good(City=city) for city in CITIES])
+    log.add(entry)
+    final(settings, "q", 1, [good(City="Lima")])  # not in the log yet
+    lake = lake_at(settings.lake)
+
+    written = {(file.partition, file.path, file.bytes) for file in entry.report.files if file.kind == PROCESSED}
+    assert {tuple(file) for file in live_files(lake, PROCESSED)} == written
+    partition = "city=a%2Fb/start_date=2016-09-03"
+    assert [file.partition for file in live_files(lake, PROCESSED, [partition, "city=Lima"])] == [partition]
+    assert len(list(files_of(lake, entry))) == len(CITIES)
+
+
+def test_gold_waits_for_a_batch_that_is_not_in_the_log(settings: Settings) -> None:
+    started(settings)
+    final(settings, "q", 0, [good()])
+
+    def no_spark() -> Any:
+        raise AssertionError("Spark was started although nothing was to be done")
+
+    assert gold_job.run(no_spark, settings).increments == 0
+
+    started(settings)
+    assert gold_job._pending(lake_at(settings.lake), settings, {"corridors": None}) is not None
+
+
+def test_compaction_keeps_every_row_and_what_is_under_way(settings: Settings) -> None:
+    log = started(settings)
+    for number in range(4):
+        log.add(final(settings, "q", number, [good(City=city, n=number) for city in (*CITIES, None)]))
+    log.add(final(settings, "q", 4, [good()]))
+    waiting = final(settings, "q", 5, [good(City="Paris"), good(City="Lima")])
+    before = sorted(map(str, rows(settings)))
+    now = settings.model_copy(update={"compact": settings.compact.model_copy(update={"grace_seconds": 0.0})})
+
+    planned = {debt.partition for debt in compact_job.plan(now) if debt.is_due(4)}
+    done = compact_job.run(now)
+
+    assert sorted(map(str, rows(settings))) == before
+    assert set(done.partitions) == planned
+    assert len(planned) == len(CITIES) + 1, "with the null city's"
+    assert (done.files_before, done.files_after, done.left) == (4 * len(planned) + 1, len(planned), {})
+    assert done.removed == done.files_before
+    assert done.removed_bytes == done.bytes_before > done.bytes_after > 0
+    lake = lake_at(settings.lake)
+    live = list(live_files(lake, PROCESSED))
+    assert {file.partition for file in live} == planned, "named as Hive does, whatever the folders"
+    assert all(lake.get(file.path) for file in live)
+    assert {file.bytes for file in live} == {len(lake.get(file.path) or b"") for file in live}
+
+    log.add(waiting)
+    assert len(rows(settings)) == len(before) + 2
+    again = compact_job.run(now)
+    assert (again.partitions, again.removed) == ([], 0)
+
+
+def test_replaced_files_stay_for_the_grace_time(settings: Settings) -> None:
+    log = started(settings)
+    for number in range(4):
+        log.add(final(settings, "q", number, [good()]))
+    replaced = list(live_files(lake_at(settings.lake), PROCESSED))
+
+    done = compact_job.run(settings)
+
+    assert (len(done.partitions), done.removed) == (1, 0)
+    assert all(lake_at(settings.lake).get(file.path) for file in replaced)
+    assert GOOD["City"] == rows(settings)[0]["city"]
+
+
+def test_compacting_a_lake_without_a_table_does_nothing(settings: Settings) -> None:
+    assert compact_job.run(settings).partitions == []

@@ -1,0 +1,191 @@
+"""Open files: names that a replay repeats, whole files, a roll-over at the target, bounds on files and memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, BinaryIO
+
+import pytest
+
+from jobs.lake.store import FolderLake
+from jobs.write.rolling_files import OpenFiles
+
+
+class Plain:
+    """Writes bytes as they are; with `hold` it keeps them until it is told to flush."""
+
+    suffix = ".txt"
+
+    def __init__(self, file: BinaryIO, hold: bool = False) -> None:
+        self._file = file
+        self._hold = hold
+        self._held = b""
+        self.flushes = 0
+
+    @property
+    def waiting(self) -> int:
+        return len(self._held)
+
+    def write(self, rows: Any) -> int:
+        self._held += rows
+        if not self._hold:
+            self.flush()
+        return int(rows.count(b"."))
+
+    def flush(self) -> None:
+        self._file.write(self._held)
+        self._held = b""
+        self.flushes += 1
+
+    def close(self) -> None:
+        self.flush()
+        self._file.write(b"END")
+
+    def part(self) -> bool:
+        return False
+
+
+class Small(Plain):
+    """A part as long as it has less than ten bytes."""
+
+    def part(self) -> bool:
+        return self._file.tell() < 10
+
+
+@pytest.fixture
+def open_files(folder_lake: FolderLake) -> Callable[..., OpenFiles]:
+    def make(target: int = 1000, encoder: Callable[[BinaryIO], Any] = Plain, kind: Any = "processed") -> OpenFiles:
+        return OpenFiles(folder_lake, kind, "q-7-00003", encoder, target)
+
+    return make
+
+
+def stored(lake: FolderLake) -> dict[str, bytes]:
+    return {path: lake.get(path) or b"" for path, _ in lake.list("")}
+
+
+def test_a_partition_has_one_file_named_for_table_batch_and_task(
+    open_files: Callable[..., OpenFiles], folder_lake: FolderLake
+) -> None:
+    files = open_files()
+    files.write("city=a", b"1.")
+    files.write("city=b", b"2.3.")
+    files.write("city=a", b"4.")
+    assert stored(folder_lake) == {}, "nothing is seen before it is whole"
+    files.close()
+    assert stored(folder_lake) == {
+        "processed/city=a/q-7-00003-000.txt": b"1.4.END",
+        "processed/city=b/q-7-00003-000.txt": b"2.3.END",
+    }
+    assert [(file.path, file.partition, file.rows, file.bytes) for file in files.written] == [
+        ("processed/city=a/q-7-00003-000.txt", "city=a", 2, 7),
+        ("processed/city=b/q-7-00003-000.txt", "city=b", 2, 7),
+    ]
+
+
+def test_a_file_is_put_away_once_it_has_its_size_and_the_next_one_is_numbered_on(
+    open_files: Callable[..., OpenFiles], folder_lake: FolderLake
+) -> None:
+    files = open_files(target=4)
+    for number in range(5):
+        files.write("city=a", b"%d." % number)
+    assert len(stored(folder_lake)) == 2
+    files.close()
+    assert stored(folder_lake) == {
+        "processed/city=a/q-7-00003-000.txt": b"0.1.END",
+        "processed/city=a/q-7-00003-001.txt": b"2.3.END",
+        "processed/city=a/q-7-00003-002.txt": b"4.END",
+    }
+
+
+def test_the_same_rows_are_the_same_files_again(open_files: Callable[..., OpenFiles], folder_lake: FolderLake) -> None:
+    found = []
+    for _ in range(2):
+        files = open_files(target=10)
+        for number in range(300):
+            files.write(f"city={number % 7}", b"%d." % number)
+        files.close()
+        found.append((files.written, stored(folder_lake)))
+    assert found[0] == found[1]
+
+
+def test_more_partitions_than_may_be_open_go_on_in_further_files(
+    open_files: Callable[..., OpenFiles], folder_lake: FolderLake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(OpenFiles, "MAX_OPEN", 3)
+    files = open_files()
+    for turn in range(2):
+        for city in range(5):
+            files.write(f"city={city}", b"%d." % turn)
+            assert len(files._open) <= 3
+    files.close()
+    content = stored(folder_lake)
+    assert sum(data.count(b".") for data in content.values()) == 10
+    assert sum(file.rows for file in files.written) == 10
+    assert {file.path for file in files.written} == set(content), "no file is written over"
+
+
+def test_memory_is_bounded_by_encoding_the_fullest_first(
+    open_files: Callable[..., OpenFiles], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(OpenFiles, "MAX_WAITING_BYTES", 1000)
+    made: list[Plain] = []
+
+    def holding(file: BinaryIO) -> Plain:
+        made.append(Plain(file, hold=True))
+        return made[-1]
+
+    files = open_files(target=10**9, encoder=holding)
+    files.write("city=large", b"x" * 600)
+    files.write("city=small", b"x" * 100)
+    files.write("city=middle", b"x" * 301)
+    assert sum(encoder.waiting for encoder in made) <= 1000
+    assert [encoder.flushes for encoder in made] == [1, 0, 0]
+    files.close()
+    assert sum(file.bytes for file in files.written) == 1001 + 3 * len("END")
+
+
+def test_closing_without_rows_writes_nothing(open_files: Callable[..., OpenFiles], folder_lake: FolderLake) -> None:
+    files = open_files()
+    files.close()
+    assert (stored(folder_lake), files.written) == ({}, [])
+
+
+def test_a_write_that_fails_leaves_no_file_in_the_lake(
+    open_files: Callable[..., OpenFiles], folder_lake: FolderLake
+) -> None:
+    class Fails(Plain):
+        def write(self, rows: Any) -> int:
+            raise OSError("disk full")
+
+    files = open_files(encoder=Fails)
+    with pytest.raises(OSError, match="disk full"):
+        files.write("city=a", b"1.")
+    assert stored(folder_lake) == {}
+
+
+def test_what_stays_small_is_handed_on_and_what_grows_is_put(
+    open_files: Callable[..., OpenFiles], folder_lake: FolderLake
+) -> None:
+    files = open_files(target=20, encoder=Small)
+    for partition, rows in (("a", b"a."), ("b", b"b.b."), ("c", b"c." * 6), ("d", b"d." * 11), ("d", b"e.")):
+        files.write(partition, rows)
+    files.close()
+    assert stored(folder_lake) == {
+        "processed/c/q-7-00003-000.txt": b"c." * 6 + b"END",
+        "processed/d/q-7-00003-000.txt": b"d." * 11 + b"END",
+    }
+    parts = []
+    for part in files.parts:
+        part.spool.seek(part.start)
+        parts.append((part.partition, part.number, part.rows, part.spool.read(part.size)))
+    assert parts == [("a", 0, 1, b"a."), ("b", 0, 2, b"b.b."), ("d", 1, 1, b"e.")]
+
+
+def test_parts_of_any_number_of_partitions_take_one_open_file(open_files: Callable[..., OpenFiles]) -> None:
+    files = open_files(encoder=Small)
+    for number in range(3 * OpenFiles.MAX_OPEN):
+        files.write(f"p={number}", b"x.")
+    files.close()
+    assert len(files.parts) == 3 * OpenFiles.MAX_OPEN
+    assert len({part.spool for part in files.parts}) == 1

@@ -1,0 +1,224 @@
+"""One task's part of a batch, without Spark: three kinds of files in one pass, and counts that add up."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import pickle
+import random
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+import pytest
+
+from jobs.common.call_retries import Repeats
+from jobs.lake.task_report import Report, ShardRange
+from jobs.schema.record_parser import RecordParser
+from jobs.settings.sections import SinkSettings
+from jobs.write.task import WriteTask
+from tests.helpers.samples import LOWER, MEAN, TRAVEL_TIMES, UPPER, arrived, good
+
+# Of the records of `arrived`.
+ARRIVED = datetime(2026, 11, 23, 10, 30, tzinfo=UTC)
+
+
+@pytest.fixture
+def task(tmp_path: Path) -> WriteTask:
+    return WriteTask(str(tmp_path / "lake"), "q-7", TRAVEL_TIMES, SinkSettings(), RecordParser)
+
+
+def files(task: WriteTask, kind: str) -> list[Path]:
+    return sorted((Path(task.lake) / kind).rglob("*.*"))
+
+
+def lines_of(paths: list[Path]) -> list[bytes]:
+    return [line for path in paths for line in gzip.decompress(path.read_bytes()).splitlines(keepends=True)]
+
+
+def test_records_go_to_raw_processed_and_quarantine_in_one_pass(task: WriteTask) -> None:
+    records = [good(), b"not json", good(City="Boston", extra=1), b"\xff", good(**{MEAN: -1})]
+    report = task.write(iter([arrived(records)]), "q-7-00000")
+    assert (report.read, report.raw, report.processed, report.quarantined) == (5, 5, 2, 3)
+    assert report.reasons == {"not_json": 1, "not_utf8": 1, "failed_check": 1}
+    assert report.rescued == 1
+    assert report.read_bytes == sum(map(len, records))
+    assert report.shards == {"shardId-000000000000": ShardRange("1", "5", 5, ARRIVED)}
+    assert lines_of(files(task, "raw")) == [record + b"\n" for record in records]
+    rows = [row for path in files(task, "processed") for row in pq.ParquetFile(path).read().to_pylist()]
+    assert {(row["sequence_number"], row["batch"], row["rescued_data"]) for row in rows} == {
+        ("1", "q-7", None),
+        ("3", "q-7", '{"extra":1}'),
+    }
+    assert [json.loads(line)["sequence_number"] for line in lines_of(files(task, "quarantine"))] == ["2", "4", "5"]
+    assert (
+        {str(path.relative_to(task.lake)) for kind in ("raw", "processed", "quarantine") for path in files(task, kind)}
+        == {file.path for file in report.files}
+        == {
+            "raw/ingest_date=2026-11-23/hour=10/q-7-00000-000.json.gz",
+            "processed/city=Paris/start_date=2016-09-03/q-7-00000-000.parquet",
+            "processed/city=Boston/start_date=2016-09-03/q-7-00000-000.parquet",
+            "quarantine/ingest_date=2026-11-23/q-7-00000-000.json.gz",
+        }
+    )
+    assert all(file.bytes == (Path(task.lake) / file.path).stat().st_size for file in report.files)
+
+
+def test_repeated_calls_are_counted_from_their_column(task: WriteTask) -> None:
+    told = pa.array([None, Repeats(3, 1).text(), None, Repeats(2).text()], pa.string())
+    none = pa.nulls(1, pa.string())
+    batches = [arrived([good()] * 4).append_column("repeats", told), arrived([good()]).append_column("repeats", none)]
+    report = task.write(iter(batches), "q-7-00000")
+    assert (report.retries, report.throttles) == (5, 1)
+
+
+def test_a_task_without_records_writes_no_file(task: WriteTask) -> None:
+    empty = arrived([])
+    assert task.write(iter([]), "q-7-00000") == Report(seconds={"finish": 0.0})
+    assert task.write(iter([empty, empty]), "q-7-00000").files == []
+    assert not Path(task.lake).exists()
+
+
+def test_a_batch_of_rejections_alone_writes_no_parquet(task: WriteTask) -> None:
+    report = task.write(iter([arrived([b"x", b"y"])]), "q-7-00000")
+    assert (report.processed, report.quarantined) == (0, 2)
+    assert files(task, "processed") == []
+
+
+def test_what_comes_in_many_batches_stands_in_one_file_a_partition(task: WriteTask) -> None:
+    batches = [arrived([good(), b"x"], first=1 + 2 * number) for number in range(50)]
+    report = task.write(iter(batches), "q-7-00000")
+    assert (report.read, report.raw, report.processed, report.quarantined) == (100, 100, 50, 50)
+    assert sorted(file.rows for file in report.files) == [50, 50, 100]
+    assert report.shards["shardId-000000000000"] == ShardRange("1", "100", 100, ARRIVED)
+
+
+def test_a_batch_may_span_hours_days_and_shards(task: WriteTask) -> None:
+    start = datetime(2026, 11, 23, 22, 30, tzinfo=UTC)
+    moments = [start + timedelta(hours=number) for number in range(3)]
+    one = arrived([b"x", good(), b"y"], at=moments, shard="a")
+    two = arrived([good()], shard="b", first=7)
+    report = task.write(iter([pa.Table.from_batches([one, two]).combine_chunks().to_batches()[0]]), "q-7-00000")
+    assert report.partitions("raw") == [
+        "ingest_date=2026-11-23/hour=10",
+        "ingest_date=2026-11-23/hour=22",
+        "ingest_date=2026-11-23/hour=23",
+        "ingest_date=2026-11-24/hour=00",
+    ]
+    assert report.partitions("quarantine") == ["ingest_date=2026-11-23", "ingest_date=2026-11-24"]
+    assert report.shards == {
+        "a": ShardRange("1", "3", 3, moments[-1]),
+        "b": ShardRange("7", "7", 1, ARRIVED),
+    }
+    assert (report.raw, report.processed, report.quarantined) == (4, 2, 2)
+
+
+def test_a_replayed_task_writes_the_same_bytes_under_the_same_names(task: WriteTask) -> None:
+    batches = [arrived([good(City=f"c{number % 5}", **{UPPER: 9999}) for number in range(200)] + [b"x"])]
+    found = []
+    for _ in range(2):
+        report = task.write(iter(batches), "q-7-00000")
+        found.append(
+            (
+                report.files,
+                {path: path.read_bytes() for kind in ("raw", "processed", "quarantine") for path in files(task, kind)},
+            )
+        )
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize(("count", "cities", "size", "target"), [(1350, 450, 50, 1024**3), (3000, 2, 1000, 1024**2)])
+def test_a_second_attempt_that_is_given_other_batches_writes_the_same_bytes(
+    tmp_path: Path, count: int, cities: int, size: int, target: int
+) -> None:
+    # Kinesis answers in other portions each time; with 450 partitions, or small files, files are begun anew on the way.
+    chance = random.Random(4)
+    records = [
+        b"no"
+        if number % 97 == 0
+        else good(City=f"c{number % cities}", **{"Origin Geometry": chance.randbytes(size).hex()})
+        for number in range(count)
+    ]
+    whole = arrived(records)
+    found = []
+    for attempt, portion in enumerate((count, 700, 77)):
+        sink = SinkSettings(target_file_bytes=target)
+        task = WriteTask(str(tmp_path / f"lake-{attempt}"), "q-7", TRAVEL_TIMES, sink, RecordParser)
+        report = task.write((whole.slice(at, portion) for at in range(0, count, portion)), "q-7-00000")
+        assert report.read == report.raw == report.processed + report.quarantined == count
+        found.append({file.path: (Path(task.lake) / file.path).read_bytes() for file in report.files})
+        assert sum(len(files(task, kind)) for kind in ("raw", "processed", "quarantine")) == len(report.files)
+    assert len(found[0]) > max(cities, 3)
+    assert found[0] == found[1] == found[2]
+
+
+def test_records_whose_shard_is_not_told_are_written_without_their_runs(task: WriteTask) -> None:
+    # As EMR's JVM connector hands them over.
+    told = arrived([good(), b"x"])
+    unknown = told.set_column(1, "shard_id", pa.nulls(2, pa.string()))
+    (answer,) = task(iter([unknown]))
+    report = msgspec.json.decode(answer["report"][0].as_py(), type=Report)
+    assert (report.read, report.raw, report.processed, report.quarantined) == (2, 2, 1, 1)
+    assert all(file.runs == () for file in report.files)
+
+
+def test_odd_city_names_are_folders_that_read_back(task: WriteTask) -> None:
+    names = [
+        "São Paulo",
+        "a/b",
+        "50%",
+        "x=y",
+        "what?",
+        "it's",
+        '"q"',
+        "Київ",
+        "東京",
+        " x ",
+        "..",
+        "new\nline",
+        "{}",
+        "a:b",
+    ]
+    report = task.write(iter([arrived([good(City=name) for name in names])]), "q-7-00000")
+    assert report.processed == len(names)
+    folders = ds.partitioning(pa.schema([("city", pa.string()), ("start_date", pa.string())]), flavor="hive")
+    found = ds.dataset(f"{task.lake}/processed", format="parquet", partitioning=folders).to_table(columns=["city"])
+    assert sorted(found["city"].to_pylist()) == sorted(names)
+
+
+def test_a_partition_that_outgrows_the_target_goes_on_in_another_file(tmp_path: Path) -> None:
+    target = 1024 * 1024
+    chance = random.Random(1)
+    sink = SinkSettings(target_file_bytes=target, parquet_compression="none", raw_compression_level=1)
+    task = WriteTask(str(tmp_path / "lake"), "q-7", TRAVEL_TIMES, sink, RecordParser)
+
+    def batch() -> pa.RecordBatch:
+        return arrived([good(**{"Origin Geometry": chance.randbytes(25_000).hex()}) for _ in range(20)])
+
+    report = task.write((batch() for _ in range(20)), "q-7-00000")
+    sizes = {kind: [file.bytes for file in report.files if file.kind == kind] for kind in ("raw", "processed")}
+    assert len(sizes["raw"]) > 5
+    assert len(sizes["processed"]) > 2
+    # A file is looked at after each batch (raw) or row group (Parquet: four targets of Arrow at most).
+    assert all(size < 2.5 * target for size in sizes["raw"])
+    assert all(size < 6 * target for size in sizes["processed"])
+    assert report.raw == report.processed == 400
+
+
+def test_a_task_travels_to_its_worker(task: WriteTask) -> None:
+    batches = pickle.loads(pickle.dumps(task))(iter([arrived([good(), b"x"])]))
+    (answer,) = list(batches)
+    report = msgspec.json.decode(answer["report"][0].as_py(), type=Report)
+    assert (report.read, report.processed, report.quarantined) == (2, 1, 1)
+
+
+def test_every_accepted_row_passes_the_contracts_checks(task: WriteTask) -> None:
+    records: list[Any] = [good(**{LOWER: low, MEAN: 5, UPPER: 9}) for low in range(-3, 12)]
+    task.write(iter([arrived(records)]), "q-7-00000")
+    (file,) = files(task, "processed")
+    rows = pq.ParquetFile(file).read().to_pylist()
+    assert sorted(row["lower_bound_travel_time_seconds"] for row in rows) == [0, 1, 2, 3, 4, 5]

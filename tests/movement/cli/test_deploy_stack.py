@@ -1,0 +1,257 @@
+"""`movement deploy stack` and `deploy conf`: the requests are AWS's own shapes, and failures are told in words."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+import typer
+import yaml
+from botocore import xform_name
+from botocore.session import get_session
+from botocore.stub import ANY, Stubber
+from botocore.validate import validate_parameters
+from click.testing import Result
+from typer.testing import CliRunner
+
+from jobs.common.errors import AwsAccessError, ConfigurationError, TerminalError
+from movement.cli import deploy_stack as stack_commands
+from movement.deploy import stack as deploy_stack
+from tests.helpers.templates import NAMES
+
+app = typer.Typer()
+app.command()(stack_commands.stack)
+app.command()(stack_commands.conf)
+
+ASKED = ["stack", "--artifacts", "s3://some-artifacts/movement", "--release", "0.1.0-5f0c2a91"]
+BUCKET = ["--parameter", "BucketName=a-lake"]
+OUTPUTS = [
+    {"OutputKey": "Lake", "OutputValue": "s3://a-lake/lake"},
+    {"OutputKey": "Database", "OutputValue": "uber_movement"},
+    {"OutputKey": "StreamName", "OutputValue": "uber-movement-stream"},
+    {"OutputKey": "Release", "OutputValue": "s3://some-artifacts/movement/0.1.0-5f0c2a91"},
+    {"OutputKey": "ApplicationId", "OutputValue": "00f1abc2def3"},
+    {"OutputKey": "Dashboard", "OutputValue": "uber-movement-stream"},
+]
+
+
+class Aws:
+    """Scripted CloudFormation and S3: a call that is not scripted, or is no valid request, fails the test."""
+
+    def __init__(self, scripted: ExitStack) -> None:
+        keys = {"region_name": "eu-west-3", "aws_access_key_id": "k", "aws_secret_access_key": "s"}
+        self._clients: dict[str, Any] = {name: boto3.client(name, **keys) for name in ("cloudformation", "s3")}
+        self._stubs = {name: scripted.enter_context(Stubber(each)) for name, each in self._clients.items()}
+
+    def client(self, service: str) -> Any:
+        return self._clients[service]
+
+    def uploads(self) -> None:
+        for _ in NAMES:
+            asked = {"Bucket": "some-artifacts", "Key": ANY, "ContentType": "application/yaml", "Body": ANY}
+            self._stubs["s3"].add_response("put_object", {}, asked)
+
+    def stack(self, status: str | None, **more: Any) -> None:
+        if status is None:
+            self._stubs["cloudformation"].add_client_error(
+                "describe_stacks", "ValidationError", "Stack with id movement-lake does not exist", 400
+            )
+            return
+        there = {"StackName": "movement-lake", "CreationTime": "2026-11-24T00:00:00Z", "StackStatus": status, **more}
+        self._stubs["cloudformation"].add_response(
+            "describe_stacks", {"Stacks": [there]}, {"StackName": "movement-lake"}
+        )
+
+    def change_set(self, kind: str, parameters: Any, described: dict[str, Any]) -> None:
+        stub = self._stubs["cloudformation"]
+        asked = {
+            "StackName": "movement-lake",
+            "ChangeSetName": ANY,
+            "ChangeSetType": kind,
+            "TemplateURL": ANY,
+            "Parameters": parameters,
+            "Capabilities": ["CAPABILITY_IAM"],
+            "IncludeNestedStacks": True,
+        }
+        stub.add_response("create_change_set", {}, asked)
+        stub.add_response("describe_change_set", {"Status": "CREATE_IN_PROGRESS"})
+        stub.add_response("describe_change_set", described)
+
+    def answers(self, operation: str, answer: dict[str, Any]) -> None:
+        self._stubs["cloudformation"].add_response(operation, answer)
+
+    def all_asked(self) -> None:
+        for stub in self._stubs.values():
+            stub.assert_no_pending_responses()
+
+
+@pytest.fixture
+def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[Aws]:
+    monkeypatch.setenv("AWS_REGION", "eu-west-3")
+    monkeypatch.setattr(deploy_stack, "POLL_SECONDS", 0.0)
+    with ExitStack() as scripted:
+        found = Aws(scripted)
+        monkeypatch.setattr(deploy_stack, "client", found.client)
+        yield found
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(app, list(arguments))
+
+
+CHANGES = {
+    "Status": "CREATE_COMPLETE",
+    "Changes": [
+        {
+            "Type": "Resource",
+            "ResourceChange": {"Action": "Add", "LogicalResourceId": "Storage", "ResourceType": "AWS::S3::Bucket"},
+        }
+    ],
+}
+
+
+def test_a_new_stack_is_made_by_a_change_set_and_its_outputs_are_shown(aws: Aws, tmp_path: Path) -> None:
+    aws.uploads()
+    aws.stack(None)
+    aws.change_set("CREATE", ANY, CHANGES)
+    aws.answers("execute_change_set", {})
+    aws.stack("CREATE_IN_PROGRESS")
+    aws.stack("CREATE_COMPLETE")
+    aws.stack("CREATE_COMPLETE", Outputs=OUTPUTS)
+
+    done = run(*ASKED, *BUCKET, "--yes", "--json", str(tmp_path / "out.json"))
+
+    assert done.exit_code == 0, done.output
+    aws.all_asked()
+    assert "Add Storage AWS::S3::Bucket" in done.output
+    result = json.loads((tmp_path / "out.json").read_text())
+    assert result["outputs"]["Lake"] == "s3://a-lake/lake"
+
+
+def test_an_update_keeps_the_values_that_are_not_given(aws: Aws) -> None:
+    there = [
+        {"ParameterKey": "BucketName", "ParameterValue": "a-lake"},
+        {"ParameterKey": "Gone", "ParameterValue": "1"},
+    ]
+    aws.uploads()
+    aws.stack("UPDATE_COMPLETE", Parameters=there)
+    expected = [
+        {"ParameterKey": "StreamName", "ParameterValue": "s"},
+        {"ParameterKey": "ArtifactsBucket", "ParameterValue": "some-artifacts"},
+        {"ParameterKey": "Release", "ParameterValue": "movement/0.1.0-5f0c2a91"},
+        {"ParameterKey": "Templates", "ParameterValue": ANY},
+        {"ParameterKey": "BucketName", "UsePreviousValue": True},
+    ]
+    reason = "The submitted information didn't contain changes."
+    aws.change_set("UPDATE", expected, {"Status": "FAILED", "StatusReason": reason})
+    aws.answers("delete_change_set", {})
+    aws.stack("UPDATE_COMPLETE", Outputs=OUTPUTS)
+
+    done = run(*ASKED, "--parameter", "StreamName=s")
+
+    assert done.exit_code == 0, done.output
+    assert "is as the templates say" in done.output
+    aws.all_asked()
+
+
+def test_without_a_yes_nothing_is_changed(aws: Aws) -> None:
+    aws.uploads()
+    aws.stack(None)
+    aws.change_set("CREATE", ANY, CHANGES)
+    aws.answers("delete_change_set", {})
+
+    done = CliRunner().invoke(app, [*ASKED, *BUCKET], input="n\n")
+
+    assert done.exit_code == 1
+    aws.all_asked()
+
+
+def test_a_failed_change_names_the_resource_that_failed_first(aws: Aws) -> None:
+    aws.uploads()
+    aws.stack(None)
+    aws.change_set("CREATE", ANY, CHANGES)
+    aws.answers("execute_change_set", {})
+    aws.stack("ROLLBACK_COMPLETE")
+    event = {"StackId": "s", "EventId": "1", "StackName": "movement-lake", "Timestamp": "2026-11-24T00:00:00Z"}
+    failures = [("Stream", "Resource creation cancelled"), ("Storage", "a-lake already exists")]
+    events = [
+        {**event, "LogicalResourceId": name, "ResourceStatus": "CREATE_FAILED", "ResourceStatusReason": reason}
+        for name, reason in failures
+    ]
+    aws.answers("describe_stack_events", {"StackEvents": events})
+
+    with pytest.raises(TerminalError, match="ROLLBACK_COMPLETE: Storage: a-lake already exists"):
+        raise run(*ASKED, *BUCKET, "--yes").exception or AssertionError
+
+
+def test_a_dry_run_sends_nothing_and_prints_valid_requests(aws: Aws) -> None:
+    done = run(*ASKED, *BUCKET, "--dry-run")
+
+    assert done.exit_code == 0, done.output
+    requests = json.loads(done.stdout)["requests"]
+    assert [each["operation"] for each in requests] == [
+        *["PutObject"] * len(NAMES),
+        "CreateChangeSet",
+        "ExecuteChangeSet",
+    ]
+    for each in requests:
+        model = get_session().get_service_model(each["service"]).operation_model(each["operation"])
+        parameters = dict(each["parameters"])
+        parameters |= {"ClientRequestToken": "t"} if "ClientRequestToken" in model.input_shape.members else {}
+        parameters |= {"ClientToken": "t"} if "ClientToken" in model.input_shape.members else {}
+        validate_parameters(parameters, model.input_shape)
+        assert xform_name(each["operation"])
+    created = requests[-2]["parameters"]
+    folder = created["Parameters"][-1]["ParameterValue"]
+    assert created["TemplateURL"] == f"https://some-artifacts.s3.eu-west-3.amazonaws.com/{folder}/root.yaml"
+    assert {each["parameters"]["Key"] for each in requests[: len(NAMES)]} == {f"{folder}/{name}.yaml" for name in NAMES}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["stack", "--artifacts", "some-artifacts", "--release", "1"], "--artifacts some-artifacts: not of the form"),
+        ([*ASKED, "--parameter", "Bucket=x"], "--parameter Bucket=x: not NAME=VALUE with one of Api"),
+        ([*ASKED, "--parameter", "Release=x"], "--parameter Release=x"),
+        ([*ASKED, "--name", "a_b"], "--name a_b"),
+    ],
+)
+def test_wrong_usage_stops_before_anything_is_sent(aws: Aws, arguments: list[str], said: str) -> None:
+    found = run(*arguments).exception
+    assert isinstance(found, ConfigurationError)
+    assert said in str(found)
+
+
+def test_the_outputs_become_a_settings_file(aws: Aws, tmp_path: Path) -> None:
+    aws.stack("CREATE_COMPLETE", Outputs=OUTPUTS)
+
+    done = run("conf", "--out", str(tmp_path / "movement.yaml"))
+
+    assert done.exit_code == 0, done.output
+    assert yaml.safe_load((tmp_path / "movement.yaml").read_text()) == {
+        "lake": "s3://a-lake/lake",
+        "database": "uber_movement",
+        "stream": {"name": "uber-movement-stream"},
+        "deploy": {
+            "artifacts": "s3://some-artifacts/movement",
+            "emr_serverless": {"application_id": "00f1abc2def3"},
+        },
+    }
+
+
+def test_every_output_that_becomes_a_setting_is_one_of_the_root_stack() -> None:
+    from tests.helpers.templates import load
+
+    assert deploy_stack.SETTINGS.keys() - load("root")["Outputs"].keys() == set()
+    assert deploy_stack.declared_parameters() == set(load("root")["Parameters"])
+
+
+def test_a_stack_that_is_not_there_is_said_so(aws: Aws, tmp_path: Path) -> None:
+    aws.stack(None)
+    assert isinstance(run("conf", "--out", str(tmp_path / "x.yaml")).exception, AwsAccessError)
+    assert not (tmp_path / "x.yaml").exists()

@@ -1,0 +1,62 @@
+"""`movement report` as a user runs it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from jobs.settings.settings import Settings
+from tests.helpers.gold_tables import corridor, write_gold
+from tests.helpers.report_lakes import add_batch
+from tests.system.test_commands import movement
+
+pytestmark = pytest.mark.aws
+
+
+def test_a_page_and_what_is_on_it(tmp_path: Path) -> None:
+    lake = tmp_path / "lake"
+    add_batch(lake, 0)
+    write_gold(lake, [corridor("A", "1", "2", 60), corridor("B", "1", "2", 60), corridor("B", "2", "1", 60)])
+
+    done = movement("report", "--out", "new/page.html", "--json", "out.json", "--set", f"lake={lake}", cwd=tmp_path)
+
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.strip() == ""
+    result = json.loads((tmp_path / "out.json").read_text())
+    page = tmp_path / "new" / "page.html"
+    assert result | {"seconds": 0} == {
+        "out": str(page),
+        "bytes": page.stat().st_size,
+        "gold": True,
+        "cities": ["A", "B"],
+        "rows": 3,
+        "rows_in_lake": 3,
+        "left_out": [],
+        "batches": 1,
+        "stream": "uber-movement-stream",
+        "lake": str(lake),
+        "database": "uber_movement",
+        "seconds": 0,
+    }
+    assert "3 corridors in 2 cities, 1 batch (" in done.stdout
+    assert [each.name for each in page.parent.iterdir()] == ["page.html"]
+
+
+def test_an_empty_lake_makes_a_page_too_and_says_what_to_run(lake_settings: Settings, tmp_path: Path) -> None:
+    done = movement("report", "--set", f"lake={lake_settings.lake}", cwd=tmp_path)
+
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "report.html").is_file()
+    assert " gold`, then this again" in done.stderr
+    assert " stream`" in done.stderr
+
+
+def test_a_lake_that_is_not_there_ends_with_1_and_no_page(lake_settings: Settings, tmp_path: Path) -> None:
+    done = movement("report", "--set", "lake=s3://no-such-bucket-of-ours/lake", cwd=tmp_path)
+
+    assert done.returncode == 1
+    assert "s3://no-such-bucket-of-ours/lake" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "report.html").exists()

@@ -1,0 +1,393 @@
+"""`movement deploy …` against the embedded AWS's EMR, EMR Serverless and Glue, and what it sends, checked."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import botocore.session
+import pytest
+import yaml
+from botocore.validate import validate_parameters
+from typer.testing import CliRunner
+
+from jobs.common.aws import client
+from jobs.common.errors import ConfigurationError, MovementError, TerminalError, TransientError
+from jobs.settings.settings import load_settings
+from local.glue_reports import report
+from movement.cli.main import app
+from movement.deploy.calls import Call
+from movement.deploy.emr import Emr, add_steps, kill
+from movement.deploy.emr_serverless import EmrServerless, start_job_run
+from movement.deploy.glue import Glue
+from movement.deploy.job import Job, plan
+from movement.deploy.rollout import Run, roll_out
+from movement.packaging import release as release_module
+from movement.packaging.release import package, read_manifest
+from tests.helpers.paths import ROOT
+
+ROLE = "arn:aws:iam::123456789012:role/movement-job"
+PLATFORMS = {"emr-serverless": EmrServerless(), "emr": Emr(), "glue": Glue()}
+_numbers = itertools.count(1)
+
+
+@pytest.fixture(scope="module")
+def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A release whose environments are a few bytes: what is in them is no matter here."""
+    folder = tmp_path_factory.mktemp("package") / "release"
+    with pytest.MonkeyPatch.context() as patch:
+
+        def small(archive: Path, *_others: object) -> dict[str, str]:
+            archive.write_bytes(archive.name.encode())
+            return {}
+
+        patch.setattr(release_module, "build_environment", small)
+        emr, glue = (release_module.Target(python, "x86_64", "/usr/bin/python3") for python in ("3.11", "3.13"))
+        package(folder, {"environment.tar.gz": emr, "glue-environment.tar.gz": glue}, level=6, step=lambda _: None)
+    return folder
+
+
+@pytest.fixture
+def region(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_REGION", "eu-west-1")
+
+
+def overrides(*more: str) -> list[str]:
+    return [
+        "lake=s3://a-lake/movement",
+        "deploy.artifacts=s3://a-bucket/movement",
+        f"deploy.role_arn={ROLE}",
+        "deploy.emr_serverless.application_id=00abc",
+        "deploy.emr.cluster_id=j-ABC",
+        *more,
+    ]
+
+
+def of(release: Path, *more: str, config: str = "emr.yaml") -> Job:
+    return plan(release, config, overrides(*more))
+
+
+def deploy(*arguments: str) -> Any:
+    return CliRunner().invoke(app, ["deploy", *arguments], catch_exceptions=True)
+
+
+def sets(*values: str) -> list[str]:
+    return [part for value in values for part in ("--set", value)]
+
+
+@pytest.mark.parametrize("platform", PLATFORMS)
+def test_a_dry_run_prints_requests_that_the_services_models_take_and_sends_none(
+    platform: str, release: Path, region: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def sent(*_: object, **__: object) -> None:
+        raise AssertionError("a request was sent")
+
+    monkeypatch.setattr("botocore.client.BaseClient._make_api_call", sent)
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+
+    done = deploy(platform, "--release", str(release), *sets(*overrides()), "--dry-run", "--replace")
+
+    assert done.exit_code == 0, done.output
+    result = json.loads(done.stdout)
+    model = botocore.session.get_session()
+    for request in result["requests"]:
+        shape = model.get_service_model(request["service"]).operation_model(request["operation"]).input_shape
+        tokens = {key: "t" for key, member in shape.members.items() if member.metadata.get("idempotencyToken")}
+        validate_parameters(request["parameters"] | tokens, shape)
+    keys = [request["parameters"]["Key"] for request in result["requests"] if request["operation"] == "PutObject"]
+    assert keys[-1] == f"movement/{result['release']}/manifest.json", "a release with a manifest is whole"
+    assert {request["operation"] for request in result["requests"]} >= {"PutObject"}
+    assert "123456789012" not in json.dumps(result).replace(ROLE, "")
+
+
+def test_the_job_has_the_same_arguments_everywhere(release: Path, region: None) -> None:
+    emr = of(release, "stream.name=mine", "sink.target_file_bytes=1048576")
+    glue = of(release, "stream.name=mine", "sink.target_file_bytes=1048576", config="glue.yaml")
+    serverless = start_job_run(emr).parameters["jobDriver"]["sparkSubmit"]["entryPointArguments"]
+    step = add_steps(emr, False).parameters["Steps"][-1]["HadoopJarStep"]["Args"]
+    update = PLATFORMS["glue"].requests(glue, False)[1].parameters["JobUpdate"]["DefaultArguments"]
+
+    assert serverless == step[-len(serverless) :]
+    assert serverless[::2] == ["--config", "--set", "--region"]
+    assert [update[name] for name in serverless[2::2]] == serverless[3::2]
+    # What the job makes of them is what was asked for; how it is deployed is no business of the job's.
+    found = load_settings(serverless[1], [serverless[3]])
+    assert (found.lake, found.stream.name, found.sink.target_file_bytes) == ("s3://a-lake/movement", "mine", 1048576)
+    assert "deploy" not in serverless[3]
+
+
+def test_a_configuration_of_ones_own_is_uploaded_under_its_hash(release: Path, region: None, tmp_path: Path) -> None:
+    contract = tmp_path / "my_table.yaml"
+    contract.write_text((ROOT / "conf" / "travel_times.yaml").read_text() + "# mine\n")
+    config = tmp_path / "mine.yaml"
+    config.write_text(yaml.safe_dump({"lake": "s3://mine/lake", "contract": str(contract)}))
+
+    job = plan(release, str(config), overrides()[1:])
+
+    named, passed = job.arguments[1], json.loads(job.arguments[3])
+    assert re.fullmatch(rf"{job.uri}/conf/mine-[0-9a-f]{{8}}\.yaml", named)
+    assert re.fullmatch(rf"{job.uri}/conf/my_table-[0-9a-f]{{8}}\.yaml", passed["contract"])
+    assert [call.body for call in job.uploads[:2]] == [config, contract]
+
+
+@pytest.mark.parametrize(
+    ("platform", "changes", "told"),
+    [
+        ("glue", ["deploy.artifacts=null"], "deploy.artifacts: say where releases go"),
+        ("glue", ["deploy.role_arn=null"], "deploy.role_arn: say which role"),
+        ("emr", ["deploy.emr.cluster_id=null"], "deploy.emr.cluster_id: say which cluster"),
+        ("emr-serverless", ["deploy.emr_serverless.application_id=null"], "application_id: say which application"),
+        ("emr-serverless", ["deploy.spark_conf.spark.x=a b"], "'a b' has a blank"),
+        ("emr", ["lake=/tmp/lake"], "name a bucket of yours"),
+        ("emr", ["lake=s3://movement-lake/lake"], "name a bucket of yours"),
+        ("glue", ["deploy.glue_version=5.1"], "deploy.glue_version"),
+        ("glue", ["deploy.glue.maintenance_window=Someday:10"], "deploy.glue.maintenance_window"),
+        ("emr", ["deploy.emr_release=emr-7.1.0"], "emr-spark-8.1.0"),
+    ],
+)
+def test_what_is_missing_or_wrong_is_said_before_anything_is_sent(
+    platform: str, changes: list[str], told: str, release: Path, region: None
+) -> None:
+    done = deploy(platform, "--release", str(release), *sets(*overrides(*changes)), "--dry-run")
+
+    assert isinstance(done.exception, ConfigurationError)
+    assert told in str(done.exception)
+
+
+def test_a_request_that_the_model_does_not_take_is_never_sent() -> None:
+    with pytest.raises(ConfigurationError, match=r"glue StartJobRun: .*Nmae"):
+        Call("glue", "StartJobRun", {"Nmae": "x", "JobName": "j"}).send()
+    with pytest.raises(ConfigurationError, match=r"WorkerType: 'G.3X' is none of"):
+        Call("glue", "StartJobRun", {"JobName": "j", "WorkerType": "G.3X"}).check()
+
+
+def test_a_bootstrapped_cluster_needs_no_archive(release: Path, region: None) -> None:
+    job = of(release, "deploy.emr.bootstrapped=true", "deploy.spark_conf.spark.executor.memory=6g")
+    arguments = add_steps(job, False).parameters["Steps"][0]["HadoopJarStep"]["Args"]
+
+    assert "--archives" not in arguments
+    python = f"/opt/movement/{job.manifest.release}/bin/python"
+    assert f"spark.yarn.appMasterEnv.PYSPARK_PYTHON={python}" in arguments
+    assert "spark.executor.memory=6g" in arguments
+
+
+def test_a_replaced_job_is_ended_in_yarn_before_the_new_one_starts(release: Path, region: None) -> None:
+    first, second = add_steps(of(release), True).parameters["Steps"]
+
+    assert first["HadoopJarStep"]["Args"][:2] == ["bash", "-c"]
+    assert "yarn application -kill" in kill(of(release))
+    assert second["Name"] == "movement-stream"
+    assert "spark.yarn.tags=movement-stream" in second["HadoopJarStep"]["Args"]
+
+
+class Scripted:
+    """A platform of words: the states of its runs are given."""
+
+    title = "Scripted"
+    running = frozenset({"RUNNING"})
+    ending = frozenset({"STOPPING"})
+    ended = frozenset({"FAILED", "STOPPED"})
+
+    def __init__(self, before: list[str], after: list[str]) -> None:
+        self.before, self.after = list(before), list(after)
+        self.log: list[str] = []
+
+    def requests(self, job: Job, replace: bool) -> list[Call]:
+        return []
+
+    def check(self, job: Job) -> None:
+        self.log.append("check")
+
+    def found(self, job: Job) -> Run | None:
+        return Run("old", self.before.pop(0)) if self.before else None
+
+    def start(self, job: Job, replacing: bool) -> Run:
+        self.log.append("start anew" if replacing else "start")
+        return Run("new", "STARTING")
+
+    def stop(self, job: Job, run: Run) -> None:
+        self.log.append(f"stop {run.id}")
+
+    def look(self, job: Job, run: Run) -> Run:
+        states = self.before if run.id == "old" else self.after
+        return Run(run.id, states.pop(0) if len(states) > 1 else states[0], "disk full")
+
+    def where(self, job: Job, run: Run) -> list[tuple[str, str]]:
+        return []
+
+
+@pytest.fixture
+def no_uploads(release: Path, region: None) -> Job:
+    job = of(release, "deploy.wait_seconds=30")
+    return Job(job.settings, job.manifest, job.uri, job.region, job.arguments, ())
+
+
+def go(platform: Scripted, job: Job, *, replace: bool = False, wait: bool = True) -> Any:
+    clock = itertools.count(0.0, 1.0)
+    return roll_out(platform, job, replace=replace, wait=wait, pause=lambda _: None, clock=lambda: next(clock))
+
+
+def test_a_job_that_runs_is_left_alone(no_uploads: Job) -> None:
+    platform = Scripted(["RUNNING"], ["RUNNING"])
+
+    outcome = go(platform, no_uploads)
+
+    assert (outcome.run.id, outcome.left, platform.log) == ("old", True, ["check"])
+
+
+def test_a_job_is_replaced_only_once_the_old_run_has_ended(no_uploads: Job) -> None:
+    platform = Scripted(["RUNNING", "STOPPING", "STOPPING", "STOPPED"], ["STARTING", "RUNNING"])
+
+    outcome = go(platform, no_uploads, replace=True)
+
+    assert (outcome.run, outcome.replaced) == (Run("new", "RUNNING", "disk full"), "old")
+    assert platform.log == ["check", "stop old", "start anew"]
+    assert platform.before == ["STOPPED"], "it was seen ended"
+
+
+def test_a_run_that_is_ending_already_is_waited_for(no_uploads: Job) -> None:
+    platform = Scripted(["STOPPING", "STOPPING", "STOPPED"], ["RUNNING"])
+
+    outcome = go(platform, no_uploads)
+
+    assert (outcome.run.id, outcome.left, platform.log) == ("new", False, ["check", "start anew"])
+
+
+@pytest.mark.parametrize(
+    ("after", "error", "told"),
+    [
+        (["STARTING", "FAILED"], TerminalError, "new ended as FAILED: disk full"),
+        (["STARTING"], TransientError, "new still does not run .STARTING. after deploy.wait_seconds"),
+    ],
+)
+def test_a_job_that_does_not_come_to_run_is_an_error(
+    after: list[str], error: type[MovementError], told: str, no_uploads: Job
+) -> None:
+    with pytest.raises(error, match=told):
+        go(Scripted([], after), no_uploads)
+
+
+@pytest.fixture
+def account(embedded_aws: object) -> list[str]:
+    """Overrides for artifacts, names, an application and a cluster that are this test's alone."""
+    number = next(_numbers)
+    client("s3").create_bucket(Bucket=f"artifacts-{number}")
+    application = client("emr-serverless").create_application(
+        name="movement", releaseLabel="emr-spark-8.1.0", type="SPARK"
+    )
+    cluster = client("emr").run_job_flow(
+        Name="movement",
+        ReleaseLabel="emr-spark-8.1.0",
+        Instances={"KeepJobFlowAliveWhenNoSteps": True, "MasterInstanceType": "m6g.xlarge", "InstanceCount": 1},
+        JobFlowRole="EMR_EC2_DefaultRole",
+        ServiceRole="EMR_DefaultRole",
+    )
+    return [
+        "lake=s3://a-lake/movement",
+        f"deploy.artifacts=s3://artifacts-{number}/movement",
+        f"deploy.role_arn={ROLE}",
+        f"deploy.emr_serverless.application_id={application['applicationId']}",
+        f"deploy.emr.cluster_id={cluster['JobFlowId']}",
+        f"deploy.glue.job_name=streaming-{number}",
+    ]
+
+
+def value(account: list[str], key: str) -> str:
+    return next(text.partition("=")[2] for text in account if text.startswith(f"{key}="))
+
+
+def outcome(folder: Path, *arguments: str) -> dict[str, Any]:
+    done = deploy(*arguments, "--json", str(folder / "out.json"))
+    assert done.exit_code == 0, (done.output, done.exception)
+    found: dict[str, Any] = json.loads((folder / "out.json").read_text())
+    return found
+
+
+@pytest.mark.aws
+def test_emr_serverless_uploads_once_starts_once_and_replaces(
+    release: Path, account: list[str], tmp_path: Path
+) -> None:
+    arguments = ["emr-serverless", "--release", str(release), *sets(*account)]
+    first, again = outcome(tmp_path, *arguments), outcome(tmp_path, *arguments)
+    replaced = outcome(tmp_path, *arguments, "--replace")
+
+    files = len(read_manifest(release).artifacts) + 1
+    assert (first["run"]["state"], first["left"], len(first["uploaded"])) == ("RUNNING", False, files)
+    assert (again["run"]["id"], again["left"], again["uploaded"]) == (first["run"]["id"], True, [])
+    assert replaced["replaced"] == first["run"]["id"] != replaced["run"]["id"]
+    application = value(account, "deploy.emr_serverless.application_id")
+    runs = client("emr-serverless").list_job_runs(applicationId=application)["jobRuns"]
+    assert {run["id"]: run["state"] for run in runs} == {
+        first["run"]["id"]: "CANCELLED",
+        replaced["run"]["id"]: "RUNNING",
+    }
+    bucket = value(account, "deploy.artifacts").split("/")[2]
+    entry = f"movement/{first['release']}/jobs/stream_job.py"
+    body = client("s3").get_object(Bucket=bucket, Key=entry)["Body"].read()
+    assert body == (release / "jobs" / "stream_job.py").read_bytes()
+
+
+@pytest.mark.aws
+def test_a_release_in_s3_is_never_written_over(release: Path, account: list[str]) -> None:
+    job = plan(release, "emr.yaml", account)
+    key = job.uploads[0].parameters["Key"]
+    client("s3").put_object(Bucket=job.uploads[0].parameters["Bucket"], Key=key, Body=b"another's")
+
+    with pytest.raises(TerminalError, match="another file has this name"):
+        roll_out(EmrServerless(), job, replace=False, wait=False)
+
+
+@pytest.mark.aws
+def test_an_application_of_another_release_is_refused(release: Path, account: list[str]) -> None:
+    job = plan(release, "emr.yaml", [*account, "deploy.emr_release=emr-spark-8.0.0"])
+
+    for platform in (EmrServerless(), Emr()):
+        with pytest.raises(ConfigurationError, match=r"has release emr-spark-8.1.0, deploy.emr_release says"):
+            roll_out(platform, job, replace=False, wait=False)
+    bucket = value(account, "deploy.artifacts").split("/")[2]
+    assert "Contents" not in client("s3").list_objects_v2(Bucket=bucket), "nothing was changed"
+
+
+@pytest.mark.aws
+def test_emr_adds_a_step_once_and_replaces_it(release: Path, account: list[str], tmp_path: Path) -> None:
+    arguments = ["emr", "--release", str(release), *sets(*account)]
+    first, again = outcome(tmp_path, *arguments), outcome(tmp_path, *arguments)
+    replaced = outcome(tmp_path, *arguments, "--replace", "--no-wait")
+
+    assert (first["run"]["state"], again["left"], again["run"]["id"]) == ("RUNNING", True, first["run"]["id"])
+    assert replaced["replaced"] == first["run"]["id"]
+    steps = client("emr").list_steps(ClusterId=value(account, "deploy.emr.cluster_id"))["Steps"]
+    found = {step["Id"]: (step["Name"], step["Status"]["State"]) for step in steps}
+    assert found[first["run"]["id"]] == ("movement-stream", "CANCELLED")
+    assert found[replaced["run"]["id"]] == ("movement-stream", "PENDING")
+    assert sorted(name for name, _ in found.values()).count("movement-stream-stop") == 1
+
+
+@pytest.mark.aws
+def test_glue_creates_the_job_updates_it_and_runs_it_once(release: Path, account: list[str], tmp_path: Path) -> None:
+    name, glue = value(account, "deploy.glue.job_name"), client("glue")
+    job = plan(release, "glue.yaml", account)
+
+    def becomes_running(_: float) -> None:  # as Glue itself does it after a minute
+        (latest, *_) = [run for run in glue.get_job_runs(JobName=name)["JobRuns"] if run["JobRunState"] == "STARTING"]
+        report(glue, "job-run", job=name, run=latest["Id"], state="RUNNING", error=None)
+
+    first = roll_out(Glue(), job, replace=False, wait=True, pause=becomes_running)
+    again = roll_out(Glue(), job, replace=False, wait=True)
+    changed = plan(release, "glue.yaml", [*account, "stream.name=another"])
+    replaced = roll_out(Glue(), changed, replace=True, wait=True, pause=becomes_running)
+
+    assert (first.run.state, first.left) == ("RUNNING", False)
+    assert (again.run.id, again.left) == (first.run.id, True)
+    assert (replaced.replaced, replaced.run.state) == (first.run.id, "RUNNING")
+    found = glue.get_job(JobName=name)["Job"]
+    assert found["Command"]["Name"] == "gluestreaming"
+    assert "--conf" not in found["DefaultArguments"]
+    assert found["DefaultArguments"]["--python-virtual-env"] == f"{job.uri}/glue-environment.tar.gz"
+    assert json.loads(found["DefaultArguments"]["--set"])["stream.name"] == "another"
+    states = {run["Id"]: run["JobRunState"] for run in glue.get_job_runs(JobName=name)["JobRuns"]}
+    assert states == {first.run.id: "STOPPED", replaced.run.id: "RUNNING"}

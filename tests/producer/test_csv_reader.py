@@ -1,0 +1,238 @@
+"""Reading exports as they come: encodings, line ends, compression, faults."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import os
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from jobs.common.errors import ConfigurationError, TerminalError
+from producer.csv_reader import Export, ExportReader, city_of, find_exports, read_records
+
+
+def rows_of(data: bytes, tmp_path, **arguments):
+    file = tmp_path / "in.csv"
+    file.write_bytes(data)
+    with ExportReader(Export(str(file))) as reader:
+        return reader.header, list(reader.chunks(**arguments))
+
+
+def numbered(chunk) -> list[tuple[int, int, list[str]]]:
+    """(row, line, cells) of each of a chunk's rows."""
+    return [(chunk.first_row + at, chunk.line_of(at), row) for at, row in enumerate(chunk.rows)]
+
+
+def read_by_the_standard_library(data: bytes) -> tuple[list[str], list[tuple[int, int, list[str]]], list[tuple]]:
+    """The header, (row, line, cells) of each row, and (row, line, message) of each fault."""
+    text = io.TextIOWrapper(io.BytesIO(data), "utf-8", "surrogateescape", newline="")
+    reader = csv.reader(text, strict=True)
+    header, rows, faults = next(reader), [], []
+    while True:
+        line, number = reader.line_num + 1, len(rows) + len(faults)
+        try:
+            row = next(reader, None)
+            if row is None:
+                return header, rows, faults
+        except csv.Error as error:
+            faults.append((number, reader.line_num, str(error)))
+        else:
+            rows.append((number, line, row))
+
+
+cells = st.one_of(
+    st.sampled_from(
+        ["1", "", '"x"', '"a,b"', '""', '"q""q"', 'x"', '"x"y', '"a\nb"', '"\r\n"', "\\", "\t", "é", "\ufeff"]
+    ),
+    st.text("a\"',\r\n \x00é\u2028", max_size=4),
+).map(str.encode)
+cells = st.one_of(cells, st.sampled_from([b"\xff", b'"', b'",'])) | cells
+lines = st.builds(
+    lambda row, end: b",".join(row) + end,
+    st.one_of(st.lists(cells, min_size=2, max_size=2), st.lists(cells, max_size=3), st.just([b"1", b'"x, y"'])),
+    st.sampled_from([b"\n", b"\n", b"\n", b"\r\n", b"\r", b""]),
+)
+
+
+@settings(max_examples=600, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    body=st.lists(lines, max_size=8).map(b"".join),
+    block=st.integers(1, 60),
+    zipped=st.booleans(),
+    skip=st.integers(0, 4),
+)
+def test_columns_and_rows_are_what_the_standard_library_reads(body, block, zipped, skip, tmp_path, monkeypatch):
+    monkeypatch.setattr("producer.csv_source.BLOCK_BYTES", block)
+    monkeypatch.setattr("producer.csv_reader._WORTH_BYTES", 1)
+    data = b"a,b\n" + body
+    header, rows, faults = read_by_the_standard_library(data)
+
+    found, chunks = rows_of(gzip.compress(data) if zipped else data, tmp_path, skip=skip)
+
+    assert found == header
+    assert [row for chunk in chunks for row in numbered(chunk)] == [row for row in rows if row[0] >= skip]
+    assert [
+        (chunk.first_row + chunk.count, *chunk.fault) for chunk in chunks if chunk.fault is not None
+    ] == [fault for fault in faults if fault[0] >= skip]  # fmt: skip
+    assert sum(chunk.taken for chunk in chunks) == max(0, len(rows) + len(faults) - skip)
+    for chunk in chunks:
+        assert chunk.columns is None or [chunk.cells(at) for at in range(chunk.count)] == chunk.rows
+
+
+def test_rows_around_an_odd_one_are_read_as_columns(tmp_path):
+    plain = b'"1","x, y"\r\n' * 5000
+    for odd in (b'"a ""b""",y\n', b'"1\n",y\n', b"\n", b"1\n", b"1,2,3\n", b"\xff,y\n", b"\\,\t\n", b'"a"b,y\n'):
+        _, chunks = rows_of(b"a,b\n" + plain + odd + plain, tmp_path)
+        by_rows = sum(chunk.taken for chunk in chunks if chunk.columns is None)
+        assert 1 <= by_rows <= 8, odd
+        assert sum(chunk.taken for chunk in chunks) == 10_001
+
+
+def test_what_trickles_in_is_not_held_back(monkeypatch):
+    reading, writing = os.pipe()
+    with os.fdopen(reading, "rb") as pipe:
+
+        class Stdin:
+            buffer = pipe
+
+        monkeypatch.setattr("sys.stdin", Stdin)
+        os.write(writing, b"a,b\n1,x\n2,")
+        with ExportReader(Export("-")) as reader:
+            chunks = reader.chunks()
+            assert next(chunks).rows == [["1", "x"]]
+            os.write(writing, b'"y\n')
+            os.write(writing, b'"\n3,z')
+            assert next(chunks).rows == [["2", "y\n"]]
+            os.close(writing)
+            assert next(chunks).rows == [["3", "z"]]
+
+
+def test_a_file_without_line_ends_does_not_fill_the_memory(tmp_path, monkeypatch):
+    monkeypatch.setattr("producer.csv_source.MAX_LINE_BYTES", 3 << 20)
+    with pytest.raises(TerminalError, match=r"line 2 is longer than"):
+        rows_of(b"a,b\n" + b"x" * (9 << 20), tmp_path)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b'"a","b"\n"1","x"\n"2","y"',
+        b'"a","b"\n"1","x"\n"2","y"\n',
+        b'"a","b"\r\n"1","x"\r\n"2","y"\r\n',
+        b"a,b\n1,x\n2,y\n",
+        b'\xef\xbb\xbf"a","b"\n"1","x"\n"2","y"\n',
+        gzip.compress(b'"a","b"\n"1","x"\n"2","y"\n'),
+        gzip.compress(b'\xef\xbb\xbf"a","b"\n"1","x"\n') + gzip.compress(b'"2","y"\n'),
+    ],
+    ids=["no-final-newline", "lf", "crlf", "unquoted", "bom", "gzip", "gzip-members-with-bom"],
+)
+def test_the_same_rows_come_from_every_form_of_a_file(data, tmp_path):
+    header, chunks = rows_of(data, tmp_path)
+    assert header == ["a", "b"]
+    assert [row for chunk in chunks for row in chunk.rows] == [["1", "x"], ["2", "y"]]
+
+
+def test_quoted_line_breaks_commas_and_quotes_stay_as_they_are(tmp_path):
+    _, chunks = rows_of(b'a,b\n"1\r\n2\n3","x,""y"""\n', tmp_path)
+    assert chunks[0].rows == [["1\r\n2\n3", 'x,"y"']]
+
+
+def test_a_row_is_found_by_its_line_though_others_span_several(tmp_path):
+    _, chunks = rows_of(b'a,b\n"1\n1",x\n\n"3\r\n3",y\n4,z\n', tmp_path)
+    assert [chunks[0].line_of(index) for index in range(4)] == [2, 4, 5, 7]
+
+
+def test_a_row_that_the_reader_cannot_read_is_told_with_its_line_and_the_rest_is_read(tmp_path):
+    _, chunks = rows_of(b'a,b\n1,x\n"2"?,y\n3,z\n', tmp_path)
+    assert [row for chunk in chunks for row in chunk.rows] == [["1", "x"], ["3", "z"]]
+    ((line, _),) = [chunk.fault for chunk in chunks if chunk.fault is not None]
+    assert line == 3
+    assert [(chunk.first_row, chunk.taken) for chunk in chunks] == [(0, 2), (2, 1)]
+
+
+def test_a_quote_that_is_never_closed_is_a_fault_and_not_a_row(tmp_path):
+    _, chunks = rows_of(b'a,b\n1,x\n2,"y\n3,z\n', tmp_path)
+    assert [row for chunk in chunks for row in chunk.rows] == [["1", "x"]]
+    assert "unexpected end of data" in chunks[-1].fault[1]
+
+
+def test_rows_that_are_skipped_are_counted_as_the_reader_counts_them(tmp_path):
+    data = b'a,b\n1,x\n"2"?,y\n\n4,z\n5,z\n'
+    for skip in range(6):
+        _, chunks = rows_of(data, tmp_path, skip=skip)
+        _, whole = rows_of(data, tmp_path)
+        assert [row for chunk in chunks for row in numbered(chunk)] == [
+            row for chunk in whole for row in numbered(chunk) if row[0] >= skip
+        ]
+        assert not chunks or chunks[0].first_row == skip
+
+
+def test_a_chunk_of_rows_is_small_and_one_of_columns_a_block(tmp_path):
+    _, chunks = rows_of(b"a\n" + b"a cell of twenty bytes\n" * 1001 + b'"\t"\n' * 3000, tmp_path)
+    by_rows = [chunk.count for chunk in chunks if chunk.columns is None]
+    assert (sum(by_rows), max(by_rows)) == (3000, 500)
+    assert [chunk.count for chunk in chunks if chunk.columns is not None] == [1001]
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"", "is empty"),
+        (b"a,b,a\n", "names a column twice: a"),
+        ("a,é\n".encode("latin-1"), "the header is not UTF-8"),
+        (gzip.compress(b"a\n" + b"1\n" * 100, mtime=0)[:-10], "not readable"),
+    ],
+)
+def test_a_file_that_is_no_export_is_named(data, message, tmp_path):
+    with pytest.raises(TerminalError, match=rf"in\.csv: .*{message}"):
+        rows_of(data, tmp_path)
+
+
+def test_the_city_is_in_the_name_of_the_file():
+    assert city_of("/x/Travel_Times - Johannesburg and Pretoria.csv") == "Johannesburg and Pretoria"
+    assert city_of("Travel_Times - São Paulo.csv.gz") == "São Paulo"
+    assert city_of("Travel_Times - Bogota\u0301.csv") == "Bogotá", "as macOS writes it"
+    assert city_of("anything.csv") is None
+
+
+def test_a_folder_stands_for_its_exports_and_a_file_named_twice_counts_once(tmp_path):
+    for name in ("b.csv", "a.csv.gz", "notes.txt"):
+        (tmp_path / name).write_bytes(b"a\n1\n")
+    found = find_exports([tmp_path, tmp_path / "b.csv"])
+    assert [export.path for export in found] == [str(tmp_path / "a.csv.gz"), str(tmp_path / "b.csv")]
+
+
+def test_a_path_that_leads_nowhere_is_an_error_before_anything_is_read(tmp_path):
+    with pytest.raises(ConfigurationError, match="no such file"):
+        find_exports([tmp_path / "missing.csv"])
+    with pytest.raises(ConfigurationError, match=r"holds no \*\.csv"):
+        find_exports([tmp_path])
+
+
+def test_standard_input_is_read_like_a_file(monkeypatch):
+    class Stdin:
+        buffer = io.BufferedReader(io.BytesIO(b"a,b\n1,x\n"))
+
+    monkeypatch.setattr("sys.stdin", Stdin)
+    assert list(read_records("-", city="Paris")) == [{"a": "1", "b": "x", "City": "Paris"}]
+
+
+def test_a_record_holds_the_columns_of_its_file_and_an_empty_cell_is_empty(tmp_path):
+    file = tmp_path / "Travel_Times - Paris.csv"
+    file.write_bytes(b'"a","b"\n"007",""\n')
+    assert list(read_records(file)) == [{"a": "007", "b": "", "City": "Paris"}]
+
+
+def test_a_city_column_of_the_file_itself_wins(tmp_path):
+    file = tmp_path / "Travel_Times - Paris.csv"
+    file.write_bytes(b'"City","b"\n"Lyon",""\n')
+    assert list(read_records(file)) == [{"City": "Lyon", "b": ""}]
+
+
+def test_text_that_is_not_utf8_is_left_for_the_next_stage_to_reject(tmp_path):
+    _, chunks = rows_of("a,b\n1,Orfèvres\n".encode("latin-1"), tmp_path)
+    assert chunks[0].rows[0][1].encode("utf-8", "surrogateescape") == "Orfèvres".encode("latin-1")

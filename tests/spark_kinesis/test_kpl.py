@@ -1,0 +1,90 @@
+"""KPL aggregates: many user records in one Kinesis record, never torn, in order, each with its own number."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from jobs.common.errors import ConfigurationError
+from spark_kinesis.input_partitions import ShardRange
+from spark_kinesis.kpl import Deaggregator
+from spark_kinesis.options import parse_options
+from spark_kinesis.position import TRIM_HORIZON, Position, after
+from spark_kinesis.reader import RangeReader
+from tests.helpers.fake_spark import ScriptedReader
+from tests.helpers.scripted import ScriptedClient, ScriptedStream, as_time
+from tests.spark_kinesis.test_planner import query
+
+aggregation = pytest.importorskip("aws_kinesis_agg.aggregator", reason="needs aws_kinesis_agg (extra 'kpl')")
+SHARD = "shardId-000000000000"
+
+
+def aggregate(*values: str) -> bytes:
+    made = aggregation.RecordAggregator()
+    for value in values:
+        made.add_user_record(f"key-{value}", value.encode())
+    data: bytes = made.clear_and_get().get_contents()[2]
+    return data
+
+
+def put(stream: ScriptedStream, data: bytes) -> str:
+    record = stream.put("k", "")
+    record.data = data
+    return str(record.number)
+
+
+def rows(stream: ScriptedStream, start: Position, end: str) -> list[dict[str, Any]]:
+    reader = RangeReader(ScriptedClient(stream), "s", clock=lambda: as_time(stream.now), deaggregator=Deaggregator())
+    return [row for batch in reader.read(ShardRange(SHARD, start, after(end))) for row in batch.to_pylist()]
+
+
+def test_user_records_come_in_order_with_sub_sequence_numbers_and_their_own_keys() -> None:
+    stream = ScriptedStream(1)
+    first = put(stream, b"plain")
+    second = put(stream, aggregate("a", "b", "c"))
+    got = rows(stream, TRIM_HORIZON, second)
+    assert [(row["data"], row["sequence_number"], row["partition_key"]) for row in got] == [
+        (b"plain", first, "k"),
+        (b"a", f"{second}:0", "key-a"),
+        (b"b", f"{second}:1", "key-b"),
+        (b"c", f"{second}:2", "key-c"),
+    ]
+
+
+def test_what_only_looks_like_an_aggregate_stays_as_it_is() -> None:
+    stream = ScriptedStream(1)
+    damaged = aggregate("a", "b")[:-1] + b"?"
+    put(stream, damaged)
+    last = put(stream, b"\xf3\x89\x9a\xc2")
+    assert [row["data"] for row in rows(stream, TRIM_HORIZON, last)] == [damaged, b"\xf3\x89\x9a\xc2"]
+
+
+def test_a_position_inside_an_aggregate_resumes_behind_that_user_record() -> None:
+    stream = ScriptedStream(1)
+    first = put(stream, aggregate("a", "b", "c"))
+    second = put(stream, aggregate("d", "e"))
+    assert [row["data"] for row in rows(stream, after(first, 0), second)] == [b"b", b"c", b"d", b"e"]
+
+
+def test_a_query_that_takes_over_inside_the_last_aggregate_reads_its_rest() -> None:
+    stream = ScriptedStream(1)
+    number = put(stream, aggregate("a", "b", "c"))
+    spark = query(stream, initial="SHARDS", starting_shards={SHARD: after(number, 1)}, deaggregate=True)
+    original = ScriptedReader._range_reader
+
+    def with_deaggregator(self: ScriptedReader) -> RangeReader:
+        reader = original(self)
+        reader._deaggregator = Deaggregator()
+        return reader
+
+    spark.reader._range_reader = with_deaggregator.__get__(spark.reader)  # type: ignore[method-assign]
+    spark.drain()
+    assert spark.values == ["c"]
+
+
+def test_a_position_inside_an_aggregate_needs_the_option() -> None:
+    given = {"streamName": "s", "startingPosition": '{"shardId-0": "5:1"}'}
+    with pytest.raises(ConfigurationError, match="needs deaggregate=true"):
+        parse_options(given)
+    assert parse_options({**given, "deaggregate": "true"}).starting_shards == {"shardId-0": after("5", 1)}

@@ -1,0 +1,43 @@
+"""Throttles, errors, slow answers and lost connections at one call in twenty: the job finishes, and is right."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pytest
+
+from jobs.lake.store import lake_at
+from local.server import Running
+from tests.conftest import make_lake
+from tests.helpers.bad_network import KINDS, BadNetwork
+from tests.helpers.job_process import Job, Producer, wait_until
+from tests.helpers.lake_audit import audit, ledger
+from tests.system.test_kill import FAST
+
+pytestmark = [pytest.mark.spark, pytest.mark.aws]
+log = logging.getLogger(__name__)
+
+
+def test_the_job_finishes_right_although_one_call_in_twenty_goes_wrong(embedded_aws: Running, tmp_path: Path) -> None:
+    settings = make_lake(tmp_path, *FAST)
+    with BadNetwork(embedded_aws.endpoint, share=0.05) as network:
+        with Producer(settings) as producer:
+            job = Job(settings, tmp_path / "job.log", endpoint=network.endpoint)
+            try:
+                wait_until(lambda: hit(network) and len(ledger(lake_at(settings.lake))) > 1, 180, "every kind of fault")
+                assert job.process.poll() is None, job.tail()
+                job.process.terminate()
+                assert job.wait(90) == 0, job.tail()
+            finally:
+                job.lose_machine()
+        last = Job(settings, tmp_path / "last.log", until_drained=True, endpoint=network.endpoint)
+        assert last.wait(180) == 0, last.tail()
+        last.lose_machine()
+    entries = audit(settings, producer.accepted)
+    log.info("%d batches, %d records; %s", len(entries), len(producer.accepted), dict(network.done))
+
+
+def hit(network: BadNetwork) -> bool:
+    """Whether each kind of fault has happened."""
+    return {fault for _, fault in network.done} >= set(KINDS)

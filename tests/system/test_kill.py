@@ -1,0 +1,108 @@
+"""kill -9 of the job, at every gap between two steps and at random moments, while records are being produced.
+
+`make test` kills a handful of times; `CRASH_KILLS=200 pytest tests/crash` goes on (`make crash N=200`).
+`CRASH_SEED` repeats a run's choices.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import signal
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from jobs.common.fault_points import DELTA_POINTS, POINTS
+from jobs.settings.settings import Settings
+from tests.conftest import make_lake
+from tests.helpers.job_process import Job, Producer, wait_until
+from tests.helpers.lake_audit import audit
+
+pytestmark = [pytest.mark.spark, pytest.mark.aws]
+
+log = logging.getLogger(__name__)
+
+KILLS = int(os.environ.get("CRASH_KILLS", "0"))
+SEED = int(os.environ.get("CRASH_SEED", "1"))
+# A task for each shard, so that batches are joined (ADR 18).
+FAST = (
+    "stream.shards=2", "stream_job.trigger_seconds=0.2", "spark.master=local[2]",
+    "spark.conf={spark.sql.shuffle.partitions: 1}", 'source.options={"bytesPerTask": 0}',
+)  # fmt: skip
+# For every run of the tests: between two files, then among the leftovers of that, within a join, before the ledger.
+A_HANDFUL = ["file.put:2", "leftovers.deleted", "join.started", "ledger.committing"]
+
+
+def plan(kills: int, chance: random.Random, points: Sequence[str] = POINTS) -> list[str]:
+    """Where to kill, in order: every point in turn, each second round at random moments instead."""
+    if not kills:
+        return A_HANDFUL
+    often = {"file.put": 6, "file.encoded": 6, "ledger.looked_up": 3, "ledger.committing": 3, "ledger.committed": 3}
+    points = ["file.put:2", *points]  # the leftovers' points need a run that left some
+    found: list[str] = []
+    while len(found) < kills:
+        found += [f"{name.partition(':')[0]}:{chance.randint(1, often.get(name, 1))}" for name in points]
+        found += ["random"] * (len(points) // 2)
+    return found[:kills]
+
+
+def test_no_kill_loses_or_doubles_a_record(embedded_aws: object, tmp_path: Path) -> None:
+    kill_and_audit(make_lake(tmp_path, *FAST), plan(KILLS, random.Random(SEED)), tmp_path)
+
+
+@pytest.mark.skipif(not KILLS, reason="make crash; tests/system/test_delta_lake.py kills once")
+def test_no_kill_loses_or_doubles_a_record_of_a_delta_table(embedded_aws: object, tmp_path: Path) -> None:
+    points = [*DELTA_POINTS, *(name for name in POINTS if not name.startswith("catalog"))]
+    settings = make_lake(tmp_path, *FAST, "sink.format=delta")
+    kill_and_audit(settings, plan(KILLS // 2, random.Random(SEED), points), tmp_path)
+
+
+def test_a_lake_in_a_folder_is_as_safe(embedded_aws: object, tmp_path: Path) -> None:
+    settings = make_lake(tmp_path, *FAST, f"lake={tmp_path / 'lake'}")
+    kill_and_audit(settings, ["file.put:3"], tmp_path)
+
+
+def kill_and_audit(settings: Settings, faults: list[str], tmp_path: Path) -> None:
+    chance = random.Random(SEED)
+    missed = []
+    with Producer(settings) as producer:
+        for fault in faults:
+            if not end_at(settings, tmp_path / "job.log", fault, chance):
+                missed.append(fault)
+    drain(settings, tmp_path / "job.log")
+
+    entries = audit(settings, producer.accepted)
+    assert missed == [], "every planned kill was one"
+    log.info("%d kills, %d batches, %d records", len(faults), len(entries), len(producer.accepted))
+
+
+def end_at(settings: Settings, log_file: Path, fault: str, chance: random.Random) -> bool:
+    """Runs the job until it is killed at `fault`; whether it was."""
+    if fault == "random":
+        job = Job(settings, log_file)
+        # Half of them while it starts, the others within the batches that follow.
+        if chance.random() < 0.7:
+            wait_until(lambda: "Callback Server Starting" in job.output(), 90, "the query's start")
+        assert job.wait(chance.uniform(0, 10)) is None, job.tail()
+        job.kill() if chance.random() < 0.5 else job.lose_machine()
+        return True
+    job = Job(settings, log_file, fault=fault)
+    code = job.wait(120)
+    if chance.random() < 0.5:
+        job.lose_machine()  # otherwise the JVM and its workers live on for a moment, into the next run
+    if code is None:
+        job.kill()
+        return False
+    assert code == -signal.SIGKILL, job.tail()
+    return True
+
+
+def drain(settings: Settings, log_file: Path) -> None:
+    """Runs the job once more, to the end of the stream."""
+    job = Job(settings, log_file, until_drained=True)
+    code = job.wait(240)
+    job.lose_machine()
+    assert code == 0, job.tail()
