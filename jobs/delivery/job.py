@@ -30,11 +30,11 @@ from jobs.delivery.delivery_files import DeliveryFile, delivery_files, spread
 from jobs.delivery.delivery_records import ReadFiles
 from jobs.delivery.ledger import TABLES, BatchEntry, BatchLedger, Plan
 from jobs.lake.store import Lake, lake_at
-from jobs.lake.task_report import Report, Totals
+from jobs.lake.task_report import RunTotals, TaskReport
 from jobs.schema.record_parser import RecordParser
 from jobs.schema.table import TableContract, load_contract
 from jobs.settings.settings import Settings
-from jobs.write.task import REPORT_SCHEMA, WriteTask, collected, row_of
+from jobs.write.task import REPORT_SCHEMA, WriteTask, collect_reports, report_row
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ RUN_BYTES = 64 * 1024**3
 
 
 @dataclass
-class BatchResult(Totals):
+class BatchResult(RunTotals):
     """What one call of the job did, over all its runs."""
 
     runs: int = 0
@@ -61,7 +61,7 @@ class BatchResult(Totals):
 
 @dataclass(frozen=True)
 class BatchTask:
-    """One Spark task: the files of the plan's task with that number → files of the lake, and a Report."""
+    """One Spark task: the files of the plan's task with that number → files of the lake, and a TaskReport."""
 
     plan: Plan
     read: ReadFiles
@@ -73,7 +73,7 @@ class BatchTask:
                 records = self.read(self.plan.tasks[number])
                 # Named by the plan's number, not by Spark's: a run done again writes the same names.
                 report = self.write.write(records, f"{self.plan.name}-{number:05d}")
-                yield row_of(msgspec.json.encode(report))
+                yield report_row(msgspec.json.encode(report))
 
 
 class BatchJob:
@@ -137,7 +137,7 @@ class BatchJob:
         log.info("%s: %d files, %d records, %s", plan.name, len(entry.files), report.read, entry.seconds)
         return entry if ours else None
 
-    def _written(self, plan: Plan) -> Report:
+    def _written(self, plan: Plan) -> TaskReport:
         settings = self._settings
         write = WriteTask(
             settings.lake,
@@ -152,7 +152,7 @@ class BatchJob:
         task = BatchTask(plan, ReadFiles(lake_at, partial(short_name, lake=settings.lake), plan.planned_at), write)
         numbers = self._spark.range(0, len(plan.tasks), 1, len(plan.tasks))
         try:
-            return collected(numbers.mapInArrow(task, REPORT_SCHEMA))
+            return collect_reports(numbers.mapInArrow(task, REPORT_SCHEMA))
         except Exception as error:
             raise explained_failure(error, "the batch job") from error
 

@@ -15,11 +15,11 @@ import msgspec
 
 from jobs.common.errors import BatchMismatchError
 from jobs.lake.store import Lake
-from jobs.lake.task_report import Kind, Report
+from jobs.lake.task_report import TableName, TaskReport
 
 # Names the files of the batch job, as `<query>` names those of a stream.
 QUERY = "batch"
-TABLES: tuple[Kind, ...] = ("processed_batch", "quarantine")
+TABLES: tuple[TableName, ...] = ("processed_batch", "quarantine")
 _READERS = 16
 
 
@@ -44,8 +44,8 @@ class BatchEntry(msgspec.Struct):
     started_at: datetime
     finished_at: datetime
     files: list[str]
-    report: Report
-    partitions: dict[Kind, list[str]]
+    report: TaskReport
+    partitions: dict[TableName, list[str]]
     seconds: dict[str, float]
     version: int = 1
 
@@ -103,7 +103,7 @@ class BatchLedger:
             f"_ledger/{QUERY}/{entry.run}.json", msgspec.json.format(msgspec.json.encode(entry))
         )
 
-    def remove_leftovers(self, plan: Plan, report: Report) -> list[str]:
+    def remove_leftovers(self, plan: Plan, report: TaskReport) -> list[str]:
         """Deletes what an earlier attempt at this plan wrote beyond `report`; the paths deleted.
 
         Called after writing: what an attempt that is under way elsewhere writes too must stay.

@@ -19,10 +19,10 @@ from jobs.delivery.ledger import QUERY as BATCH_PATH
 from jobs.lake.lease import ClaimEntry
 from jobs.lake.partition_locations import ASIDE
 from jobs.lake.store import Lake
-from jobs.lake.task_report import Kind, Report
+from jobs.lake.task_report import TableName, TaskReport
 
 _READERS = 16
-TABLES: tuple[Kind, ...] = ("raw", "processed", "quarantine")
+TABLES: tuple[TableName, ...] = ("raw", "processed", "quarantine")
 
 
 class LedgerEntry(msgspec.Struct):
@@ -39,8 +39,8 @@ class LedgerEntry(msgspec.Struct):
     stream: str
     started_at: datetime
     finished_at: datetime
-    report: Report
-    partitions: dict[Kind, list[str]]
+    report: TaskReport
+    partitions: dict[TableName, list[str]]
     seconds: dict[str, float]
     alarms: list[str] = []
     registered: int = 0

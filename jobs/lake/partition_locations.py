@@ -18,7 +18,7 @@ import msgspec
 from jobs.common.errors import TerminalError, TransientError
 from jobs.common.fault_points import point
 from jobs.lake.store import Lake
-from jobs.lake.task_report import Kind, Report
+from jobs.lake.task_report import TableName, TaskReport
 
 # Locations that are not a partition's plain folder: beside the tables, for Athena reads all that lies below a
 # location, and who reads a table by its folder must find nothing twice.
@@ -149,7 +149,7 @@ def _encoded(layout: Layout) -> bytes:
 _COPIES = 16  # at once
 
 
-def settle(lake: Lake, layouts: LayoutFile, report: Report, table: Kind, hold: Callable[[], None]) -> Layout:
+def settle(lake: Lake, layouts: LayoutFile, report: TaskReport, table: TableName, hold: Callable[[], None]) -> Layout:
     """Copies the batch's files of `table` to the live locations that lack them; the layout that was found.
 
     `report` then names the files where their partitions lie. One request while nothing moves. `hold` raises where

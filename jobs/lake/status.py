@@ -13,7 +13,7 @@ from jobs.lake.lease import ClaimEntry, is_alive
 from jobs.lake.ledger import Ledger, LedgerEntry, claims, last_read, newest_entries, shard_ages
 from jobs.lake.store import lake_at
 from jobs.lake.table_files import live_files
-from jobs.lake.task_report import order_of
+from jobs.lake.task_report import sequence_order
 from jobs.maintenance.compact import compaction_debt
 from jobs.settings.settings import Settings
 from jobs.stream.connector import standing
@@ -106,7 +106,7 @@ def positions(settings: Settings) -> dict[str, Any]:
     last: dict[str, str] = {}
     for each in ledgers:
         for shard, number in last_read(lake, each.query, each.entries).items():
-            last[shard] = max(last.get(shard, number), number, key=order_of)
+            last[shard] = max(last.get(shard, number), number, key=sequence_order)
     listed = standing(settings, last)
     # Not the shards without a record read: naming one would keep the source from reading what it descends from.
     kept = {each.shard: str(each.position) for each in listed if each.shard in last}

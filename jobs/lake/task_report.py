@@ -9,12 +9,12 @@ from typing import Literal
 
 import msgspec
 
-Order = tuple[int, int]
-Kind = Literal["raw", "processed", "processed_batch", "quarantine"]
+SequenceOrder = tuple[int, int]
+TableName = Literal["raw", "processed", "processed_batch", "quarantine"]
 _COUNTS = ("read", "read_bytes", "raw", "processed", "quarantined", "rescued", "retries", "throttles")
 
 
-class ShardRun(msgspec.Struct, frozen=True):
+class RecordRun(msgspec.Struct, frozen=True):
     """Records of one shard that stand one after the other in a file: first and last sequence number, and how many."""
 
     shard: str
@@ -29,15 +29,15 @@ class WrittenFile(msgspec.Struct, frozen=True, omit_defaults=True):
     `runs`, of a raw file: which records its lines are, in their order. What `movement replay --raw` knows a line by.
     """
 
-    kind: Kind
+    kind: TableName
     path: str
     partition: str
     rows: int
     bytes: int
-    runs: tuple[ShardRun, ...] = ()
+    runs: tuple[RecordRun, ...] = ()
 
 
-class ShardRange(msgspec.Struct, omit_defaults=True):
+class SequenceRange(msgspec.Struct, omit_defaults=True):
     """The records of one shard in a batch: first and last sequence number, both included.
 
     `arrived`: when Kinesis accepted the last one (UTC); None in entries of releases that did not note it.
@@ -48,22 +48,22 @@ class ShardRange(msgspec.Struct, omit_defaults=True):
     records: int
     arrived: datetime | None = None
 
-    def extend(self, other: ShardRange) -> None:
+    def extend(self, other: SequenceRange) -> None:
         """Takes in another range of the same shard."""
-        self.first = min(self.first, other.first, key=order_of)
-        if order_of(other.last) > order_of(self.last):
+        self.first = min(self.first, other.first, key=sequence_order)
+        if sequence_order(other.last) > sequence_order(self.last):
             self.last, self.arrived = other.last, other.arrived
         self.records += other.records
 
 
-def order_of(sequence_number: str) -> Order:
+def sequence_order(sequence_number: str) -> SequenceOrder:
     """Where a record stands in its shard: `<number>`, or `<number>:<sub>` for one out of a KPL aggregate; before all
     others where it has none."""
     number, _, sub = sequence_number.partition(":")
     return int(number or -1), int(sub or 0)
 
 
-class Report(msgspec.Struct):
+class TaskReport(msgspec.Struct):
     """Counts, files and sequence ranges of a task, or of a batch once they are added up.
 
     `read` = `raw` = `processed` + `quarantined` holds for every batch. `reasons`: rejections by code; `rescued`:
@@ -80,18 +80,18 @@ class Report(msgspec.Struct):
     retries: int = 0
     throttles: int = 0
     reasons: dict[str, int] = msgspec.field(default_factory=dict)
-    shards: dict[str, ShardRange] = msgspec.field(default_factory=dict)
+    shards: dict[str, SequenceRange] = msgspec.field(default_factory=dict)
     files: list[WrittenFile] = msgspec.field(default_factory=list)
     seconds: dict[str, float] = msgspec.field(default_factory=dict)
 
-    def partitions(self, kind: Kind) -> list[str]:
+    def partitions(self, kind: TableName) -> list[str]:
         """The partitions of one table that were written to, each once, sorted."""
         return sorted({file.partition for file in self.files if file.kind == kind})
 
 
-def add_up(reports: Iterable[Report]) -> Report:
+def sum_reports(reports: Iterable[TaskReport]) -> TaskReport:
     """The report of a whole batch."""
-    total = Report()
+    total = TaskReport()
     for report in reports:
         for name in _COUNTS:
             setattr(total, name, getattr(total, name) + getattr(report, name))
@@ -113,7 +113,7 @@ def add_up(reports: Iterable[Report]) -> Report:
 
 
 @dataclass
-class Totals:
+class RunTotals:
     """Records by fate, partitions written to, rejections by reason, seconds of the whole run.
 
     `rescued`: those of `processed` with fields that the contract does not name.
@@ -127,7 +127,7 @@ class Totals:
     reasons: dict[str, int] = field(default_factory=dict)
     seconds: float = 0.0
 
-    def count(self, report: Report, partitions: Iterable[str]) -> None:
+    def count(self, report: TaskReport, partitions: Iterable[str]) -> None:
         """Takes in what one batch or run wrote."""
         self.read += report.read
         self.processed += report.processed

@@ -23,7 +23,7 @@ from jobs.lake.lease import Claim
 from jobs.lake.partition_locations import COMPACTED, copy_all
 from jobs.lake.store import Lake, lake_at
 from jobs.lake.table_files import LiveFile, live_files
-from jobs.lake.task_report import Kind
+from jobs.lake.task_report import TableName
 from jobs.maintenance.delta import optimize, vacuum
 from jobs.maintenance.partition_move import Fill, Moved, Mover, StoredFile
 from jobs.maintenance.rewriter import Rewriter
@@ -32,7 +32,7 @@ from jobs.settings.settings import Settings
 
 log = logging.getLogger(__name__)
 
-TABLE: Kind = "processed"
+TABLE: TableName = "processed"
 # Partitions that are moved at once: writers write to both of their locations meanwhile.
 GROUP = 32
 

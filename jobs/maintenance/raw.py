@@ -32,7 +32,7 @@ from jobs.lake.lease import Claim
 from jobs.lake.ledger import LedgerEntry, amend, entries
 from jobs.lake.partition_locations import REBUILT, batch_of, copy_all
 from jobs.lake.store import Lake, lake_at
-from jobs.lake.task_report import Report, WrittenFile
+from jobs.lake.task_report import TaskReport, WrittenFile
 from jobs.maintenance.compact import TABLE, moving
 from jobs.maintenance.partition_move import Fill, Mover, StoredFile
 from jobs.maintenance.raw_records import places, records
@@ -181,7 +181,7 @@ class _Rebuild:
             self._on_step(done, len(plan.rows), "partitions rebuilt")
 
     def _amended(
-        self, entry: LedgerEntry, found: Report, kept: list[WrittenFile], new: list[WrittenFile]
+        self, entry: LedgerEntry, found: TaskReport, kept: list[WrittenFile], new: list[WrittenFile]
     ) -> LedgerEntry:
         """The batch's entry as it is after the rebuild: `found`, and the files of quarantine, kept and new."""
         counted = Counter(found.reasons)

@@ -25,7 +25,7 @@ from jobs.common.errors import TerminalError
 from jobs.lake.ledger import LedgerEntry
 from jobs.lake.store import Lake
 from jobs.lake.table_files import files_of
-from jobs.lake.task_report import Order, ShardRun, WrittenFile, order_of
+from jobs.lake.task_report import RecordRun, SequenceOrder, WrittenFile, sequence_order
 from jobs.schema.partitions import parse_partition_path
 from jobs.write.quarantine import lines_of, record_bytes
 
@@ -37,7 +37,7 @@ class Place(NamedTuple):
     """Where a record came from. `payload`: its exact bytes, where quarantine has them; `stays`: it is not read anew,
     for its line of quarantine is not to be touched."""
 
-    order: Order
+    order: SequenceOrder
     sequence_number: str
     arrival_time: datetime
     partition_key: str | None = None
@@ -62,14 +62,14 @@ def places(lake: Lake, batches: Iterable[LedgerEntry], kept: frozenset[str]) -> 
         rows = rows.filter(pc.is_in(rows["batch"], value_set=wanted))
         columns = [rows[name].to_pylist() for name in _COLUMNS]
         for batch, shard, sequence, arrival in zip(*columns, strict=True):
-            found[batch][shard].append(Place(order_of(sequence), sequence, arrival))
+            found[batch][shard].append(Place(sequence_order(sequence), sequence, arrival))
     for batch, entry in entries.items():
         for path in (file.path for file in entry.report.files if file.kind == "quarantine"):
             for record in lines_of(lake.get(path) or b""):
                 sequence = record.sequence_number or ""
                 found[batch][record.shard_id or ""].append(
                     Place(
-                        order_of(sequence), sequence, record.arrival_time, record.partition_key,
+                        sequence_order(sequence), sequence, record.arrival_time, record.partition_key,
                         record_bytes(record), path in kept,
                     )
                 )  # fmt: skip
@@ -126,11 +126,11 @@ def _unmatched(lake: Lake, entry: LedgerEntry, file: WrittenFile, why: str) -> T
     )
 
 
-def _within(run: ShardRun, of_shard: list[Place], file: WrittenFile) -> list[Place]:
+def _within(run: RecordRun, of_shard: list[Place], file: WrittenFile) -> list[Place]:
     """The places of a run's records: of its shard, between its bounds, in the file's hour."""
     hour = parse_partition_path(file.partition)
-    first = bisect_left(of_shard, order_of(run.first), key=lambda place: place.order)
-    last = bisect_right(of_shard, order_of(run.last), key=lambda place: place.order)
+    first = bisect_left(of_shard, sequence_order(run.first), key=lambda place: place.order)
+    last = bisect_right(of_shard, sequence_order(run.last), key=lambda place: place.order)
     return [
         place
         for place in of_shard[first:last]

@@ -16,11 +16,11 @@ import pyarrow.parquet as pq
 
 from jobs.common.errors import TransientError
 from jobs.lake.store import Lake
-from jobs.lake.task_report import Kind
+from jobs.lake.task_report import TableName
 from jobs.maintenance.partition_move import StoredFile
 from jobs.schema.table import TableContract
 from jobs.write.processed import SortedParquet, file_schema
-from jobs.write.rolling_files import OpenFiles
+from jobs.write.rolling_files import RollingFiles
 
 # Arrow bytes that are sorted as one; Parquet bytes that are fetched ahead.
 SORT_BYTES = 256 * 1024 * 1024
@@ -41,7 +41,7 @@ class Rewriter:
 
     lake: Lake
     contract: TableContract
-    table: Kind
+    table: TableName
     prefix: str
     compression: str
     target_bytes: int
@@ -55,7 +55,7 @@ class Rewriter:
         parquet = partial(
             SortedParquet, contract=self.contract, compression=self.compression, row_group_bytes=_ROW_GROUP_BYTES
         )
-        files = OpenFiles(self.lake, self.table, name, parquet, self.target_bytes, {partition: location})
+        files = RollingFiles(self.lake, self.table, name, parquet, self.target_bytes, {partition: location})
         order = [(name, "ascending") for name in self.contract.sort_by if name not in self.contract.partition_by]
         for chunk in _chunks(rows):
             chosen = chunk.sort_by(order) if order else chunk

@@ -32,7 +32,7 @@ from jobs.lake.delta import check_format
 from jobs.lake.lease import Claim
 from jobs.lake.ledger import LedgerEntry
 from jobs.lake.store import lake_at
-from jobs.lake.task_report import Totals
+from jobs.lake.task_report import RunTotals
 from jobs.metrics.publisher import Observer
 from jobs.schema.table import load_contract
 from jobs.settings.settings import Settings
@@ -53,7 +53,7 @@ _COMMIT_SECONDS = 10.0
 
 
 @dataclass
-class StreamResult(Totals):
+class StreamResult(RunTotals):
     """What one run of the job did, over all its batches."""
 
     batches: int = 0

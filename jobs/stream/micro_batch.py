@@ -20,7 +20,7 @@ from jobs.lake.lease import Claim
 from jobs.lake.ledger import TABLES, Ledger, LedgerEntry
 from jobs.lake.partition_locations import Layout, LayoutFile, settle
 from jobs.lake.store import Lake
-from jobs.lake.task_report import Report
+from jobs.lake.task_report import TaskReport
 from jobs.schema.record_parser import RecordParser
 from jobs.schema.table import TableContract
 from jobs.settings.settings import Settings
@@ -138,7 +138,7 @@ class BatchWriter:
             self._delta.add(entry)
         self._on_batch(entry)
 
-    def _withdraw(self, report: Report, batch: str) -> None:
+    def _withdraw(self, report: TaskReport, batch: str) -> None:
         """Deletes the files of a batch that is refused: its partitions may be registered, and who reads them would
         count rows that are not final until the next start, which may be days away."""
         self._claim.hold()

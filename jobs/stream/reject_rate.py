@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from jobs.common.errors import TooManyRejectedError
-from jobs.lake.task_report import Report, add_up
+from jobs.lake.task_report import TaskReport, sum_reports
 from jobs.settings.sections import SinkSettings
 
 # A share of fewer records says little: one bad record alone would be all of a batch.
@@ -20,20 +20,20 @@ class RejectedShare:
     def __init__(self, sink: SinkSettings) -> None:
         self._sink = sink
         self._since: str | None = None  # the first of the batches that wait to be judged
-        self._waiting = Report()
+        self._waiting = TaskReport()
 
-    def alarms(self, report: Report, batch: str) -> list[str]:
+    def alarms(self, report: TaskReport, batch: str) -> list[str]:
         """The alarm that the batch's rejections raise, in words, or none; for its ledger entry and the log.
 
         Call once a batch, before its partitions are registered. Raises TooManyRejectedError with
         `sink.stop_when_exceeded`: the batch is then not final, and is read anew by the next start.
         """
-        counts = Report(read=report.read, quarantined=report.quarantined, reasons=report.reasons)
-        since, together = self._since or batch, add_up([self._waiting, counts])
+        counts = TaskReport(read=report.read, quarantined=report.quarantined, reasons=report.reasons)
+        since, together = self._since or batch, sum_reports([self._waiting, counts])
         if together.read < MIN_RECORDS:
             self._since, self._waiting = since, together
             return []
-        self._since, self._waiting = None, Report()
+        self._since, self._waiting = None, TaskReport()
         if counts.read >= MIN_RECORDS and self._is_exceeded(counts):
             # Enough to be judged alone: good batches before it do not make it better.
             since, together = batch, counts
@@ -47,10 +47,10 @@ class RejectedShare:
             )
         return [alarm]
 
-    def _is_exceeded(self, counts: Report) -> bool:
+    def _is_exceeded(self, counts: TaskReport) -> bool:
         return counts.quarantined > self._sink.max_rejected_share * counts.read
 
-    def _alarm(self, counts: Report, batches: str) -> str:
+    def _alarm(self, counts: TaskReport, batches: str) -> str:
         by_count = sorted(counts.reasons.items(), key=lambda item: -item[1])
         return (
             f"{batches}: {counts.quarantined} of {counts.read} records rejected "

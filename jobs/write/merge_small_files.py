@@ -19,11 +19,19 @@ from pyspark.sql import DataFrame
 
 from jobs.common.fault_points import point
 from jobs.lake.store import lake_at
-from jobs.lake.task_report import Kind, Report, ShardRun
+from jobs.lake.task_report import RecordRun, TableName, TaskReport
 from jobs.write.processed import rows_of_part
 from jobs.write.raw import GzipMembers
-from jobs.write.rolling_files import OpenFiles, Part
-from jobs.write.task import REPORT_SCHEMA, WriteTask, collected, count_files, free_memory_at_once, row_of, task_number
+from jobs.write.rolling_files import Part, RollingFiles
+from jobs.write.task import (
+    REPORT_SCHEMA,
+    WriteTask,
+    collect_reports,
+    count_files,
+    free_memory_at_once,
+    report_row,
+    task_number,
+)
 
 # place: `<table>/<partition>/`, or none in the row of a task's report. A part's first row (chunk 0) is its _Heading,
 # those that follow are its bytes.
@@ -42,13 +50,13 @@ _CHUNK_BYTES = 256 * 1024
 
 
 class _Heading(msgspec.Struct):
-    kind: Kind
+    kind: TableName
     partition: str
     rows: int
-    runs: tuple[ShardRun, ...]
+    runs: tuple[RecordRun, ...]
 
 
-def written(rows: DataFrame, task: WriteTask) -> Report:
+def written(rows: DataFrame, task: WriteTask) -> TaskReport:
     """Writes a micro-batch; what was written, added up."""
     tasks = rows.rdd.getNumPartitions() if task.sink.join_below_bytes else 1
     if tasks > 1:
@@ -57,8 +65,8 @@ def written(rows: DataFrame, task: WriteTask) -> Report:
         # There is nothing to plan anew between the stages. The query has a session of its own.
         spark.conf.set("spark.sql.adaptive.enabled", "false")
         parts = rows.mapInArrow(WriteParts(task), PARTS).repartition(at_once, "place")
-        return collected(parts.mapInArrow(JoinTask(task, tasks), REPORT_SCHEMA))
-    return collected(rows.mapInArrow(task, REPORT_SCHEMA))
+        return collect_reports(parts.mapInArrow(JoinTask(task, tasks), REPORT_SCHEMA))
+    return collect_reports(rows.mapInArrow(task, REPORT_SCHEMA))
 
 
 @dataclass(frozen=True)
@@ -108,18 +116,18 @@ class JoinTask:
                     place, task, number, chunk = (batch[name][row].as_py() for name in _SCHEMA.names[:-1])
                     body = batch["body"][row].as_buffer()
                     if place == _REPORT:
-                        yield row_of(body.to_pybytes())
+                        yield report_row(body.to_pybytes())
                     else:
                         parts.add(place, (task, number), chunk, body)
             if parts.places:
                 report = self._join(parts, f"{self.write.batch}-{self.tasks:05d}")
-                yield row_of(msgspec.json.encode(report))
+                yield report_row(msgspec.json.encode(report))
 
-    def _join(self, parts: _Spool, name: str) -> Report:
+    def _join(self, parts: _Spool, name: str) -> TaskReport:
         point("join.started")
         begun, lake, target = time.perf_counter(), lake_at(self.write.lake), self.write.sink.target_file_bytes
-        raw, quarantine = (OpenFiles(lake, kind, name, GzipMembers, target) for kind in ("raw", "quarantine"))
-        processed = OpenFiles(lake, self.write.table, name, self.write.parquet(), target, self.write.locations)
+        raw, quarantine = (RollingFiles(lake, kind, name, GzipMembers, target) for kind in ("raw", "quarantine"))
+        processed = RollingFiles(lake, self.write.table, name, self.write.parquet(), target, self.write.locations)
         for place in sorted(parts.places):
             for heading, body in parts.of(place):
                 if heading.kind == self.write.table:
@@ -131,7 +139,7 @@ class JoinTask:
             for files in (raw, processed, quarantine):
                 files.close()
         point("join.files_put")
-        report = Report(seconds={"join": round(time.perf_counter() - begun, 4)})
+        report = TaskReport(seconds={"join": round(time.perf_counter() - begun, 4)})
         count_files(report, raw, processed, quarantine)
         return report
 

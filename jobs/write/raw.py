@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from isal import isal_zlib
 
-from jobs.lake.task_report import ShardRun
+from jobs.lake.task_report import RecordRun
 
 _GZIP = 31  # zlib's window bits for a gzip header and trailer
 # Up to here ISA-L compresses, five times as fast as zlib and as small as its level 3.
@@ -83,7 +83,7 @@ def lines(data: pa.BinaryArray) -> pa.BinaryArray:
     return data
 
 
-def runs(shards: pa.StringArray, sequences: pa.StringArray) -> tuple[ShardRun, ...]:
+def runs(shards: pa.StringArray, sequences: pa.StringArray) -> tuple[RecordRun, ...]:
     """Which records the lines are: each stretch of one shard's records, in their order.
 
     None where the shards are not known (the JVM connector does not tell them).
@@ -93,7 +93,7 @@ def runs(shards: pa.StringArray, sequences: pa.StringArray) -> tuple[ShardRun, .
     encoded = pc.run_end_encode(shards)
     found, start = [], 0
     for shard, end in zip(encoded.values.to_pylist(), encoded.run_ends.to_pylist(), strict=True):
-        found.append(ShardRun(shard, sequences[start].as_py(), sequences[end - 1].as_py(), end - start))
+        found.append(RecordRun(shard, sequences[start].as_py(), sequences[end - 1].as_py(), end - start))
         start = end
     return tuple(found)
 

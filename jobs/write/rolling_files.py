@@ -16,7 +16,7 @@ from typing import Any, BinaryIO, Protocol
 
 from jobs.common.fault_points import point
 from jobs.lake.store import Lake
-from jobs.lake.task_report import Kind, ShardRun, WrittenFile
+from jobs.lake.task_report import RecordRun, TableName, WrittenFile
 
 
 class Encoder(Protocol):
@@ -48,17 +48,17 @@ class Encoder(Protocol):
 class Part:
     """What a task has for a partition: `size` bytes of `spool` from `start` on, in the form of the table's encoder."""
 
-    kind: Kind
+    kind: TableName
     partition: str
     number: int
     rows: int
-    runs: tuple[ShardRun, ...]
+    runs: tuple[RecordRun, ...]
     spool: BinaryIO
     start: int
     size: int
 
 
-class OpenFiles:
+class RollingFiles:
     """The open files of one table and task, one a partition, each rolled over at `target_bytes`."""
 
     # More partitions than this at once (a replay over years): all are closed, and go on in new files.
@@ -69,7 +69,7 @@ class OpenFiles:
     def __init__(
         self,
         lake: Lake,
-        kind: Kind,
+        kind: TableName,
         name: str,
         open_encoder: Callable[[BinaryIO], Encoder],
         target_bytes: int,
@@ -78,17 +78,17 @@ class OpenFiles:
         """`locations`: the folders of partitions that lie elsewhere than in `<kind>/<partition>/`."""
         self._locations = locations or {}
         self._lake = lake
-        self._kind: Kind = kind
+        self._kind: TableName = kind
         self._name = name
         self._open_encoder = open_encoder
         self._target_bytes = target_bytes
-        self._open: dict[str, tuple[BinaryIO, Encoder, int, tuple[ShardRun, ...]]] = {}
+        self._open: dict[str, tuple[BinaryIO, Encoder, int, tuple[RecordRun, ...]]] = {}
         self._numbers: dict[str, int] = {}
         self.written: list[WrittenFile] = []
         self.parts: list[Part] = []
         self._spool: BinaryIO | None = None  # one file for all parts, however many partitions there are
 
-    def write(self, partition: str, rows: Any, runs: tuple[ShardRun, ...] = ()) -> None:
+    def write(self, partition: str, rows: Any, runs: tuple[RecordRun, ...] = ()) -> None:
         """Adds rows to the partition's file; `runs`: which records they are, where the ledger is to say it."""
         if partition not in self._open:
             if len(self._open) >= self.MAX_OPEN:
@@ -136,7 +136,7 @@ class OpenFiles:
         file.close()
         self.written.append(WrittenFile(self._kind, path, partition, count, size, runs))
 
-    def _part(self, partition: str, rows: int, runs: tuple[ShardRun, ...], file: BinaryIO) -> Part:
+    def _part(self, partition: str, rows: int, runs: tuple[RecordRun, ...], file: BinaryIO) -> Part:
         if self._spool is None:
             self._spool = tempfile.TemporaryFile()  # noqa: SIM115 - closed with its last part
         start, size = self._spool.tell(), file.tell()
@@ -150,9 +150,9 @@ class OpenFiles:
         return number
 
 
-def joined(before: tuple[ShardRun, ...], after: tuple[ShardRun, ...]) -> tuple[ShardRun, ...]:
+def joined(before: tuple[RecordRun, ...], after: tuple[RecordRun, ...]) -> tuple[RecordRun, ...]:
     """The runs of lines that follow each other; where one goes on with the same shard, both are one."""
     if before and after and before[-1].shard == after[0].shard:
-        both = ShardRun(after[0].shard, before[-1].first, after[0].last, before[-1].records + after[0].records)
+        both = RecordRun(after[0].shard, before[-1].first, after[0].last, before[-1].records + after[0].records)
         return (*before[:-1], both, *after[1:])
     return before + after

@@ -22,7 +22,7 @@ from pyspark import TaskContext
 from jobs.common.call_retries import REPEATS, Repeats
 from jobs.common.fault_points import point
 from jobs.lake.store import lake_at
-from jobs.lake.task_report import Kind, Report, ShardRange, add_up
+from jobs.lake.task_report import SequenceRange, TableName, TaskReport, sum_reports
 from jobs.schema.record_parser import Parser
 from jobs.schema.rejections import Rejection
 from jobs.schema.table import TableContract
@@ -31,7 +31,7 @@ from jobs.write.processed import ROW_GROUP_BYTES, ROW_GROUP_SHARE, GrowingParque
 from jobs.write.quarantine import quarantine_lines
 from jobs.write.raw import GzipLines, by_hour, lines, runs
 from jobs.write.rebatch import BYTES, blocks
-from jobs.write.rolling_files import Encoder, OpenFiles, Part
+from jobs.write.rolling_files import Encoder, Part, RollingFiles
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -52,7 +52,7 @@ class WriteTask:
     sink: SinkSettings
     parser: type[Parser]
     # The batch path writes the same rows to a table of its own, and no raw lines: it reads them from files.
-    table: Kind = "processed"
+    table: TableName = "processed"
     keeps_raw: bool = True
     stage: str = "transform"
     # Partitions of `table` that do not lie in their plain folder.
@@ -61,21 +61,21 @@ class WriteTask:
     records: Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]] | None = None
 
     def __call__(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        """Batches of records, or what `records` makes into them → one row of REPORT_SCHEMA: a `Report` as JSON.
+        """Batches of records, or what `records` makes into them → one row of REPORT_SCHEMA: a `TaskReport` as JSON.
 
         Records have the columns `data binary, shard_id string, sequence_number string, partition_key string,
         arrival_time timestamp`, and may have `repeats string`.
         """
         report, _ = self.in_spark(batches, 0)
-        yield row_of(msgspec.json.encode(report))
+        yield report_row(msgspec.json.encode(report))
 
-    def in_spark(self, batches: Iterator[pa.RecordBatch], join_below: int) -> tuple[Report, list[Part]]:
+    def in_spark(self, batches: Iterator[pa.RecordBatch], join_below: int) -> tuple[TaskReport, list[Part]]:
         """What `__call__` does, but for what is smaller than `join_below` bytes: it is not put, but returned."""
         free_memory_at_once()
         name = f"{self.batch}-{task_number():05d}"
         return self._write(self.records(batches) if self.records else batches, name, join_below)
 
-    def write(self, batches: Iterator[pa.RecordBatch], name: str) -> Report:
+    def write(self, batches: Iterator[pa.RecordBatch], name: str) -> TaskReport:
         """Writes all batches of records to files that start with `name`."""
         report, _ = self._write(batches, name, 0)
         return report
@@ -89,9 +89,9 @@ class WriteTask:
             row_group_bytes=min(ROW_GROUP_BYTES, ROW_GROUP_SHARE * self.sink.target_file_bytes),
         )
 
-    def _write(self, batches: Iterator[pa.RecordBatch], name: str, join_below: int) -> tuple[Report, list[Part]]:
+    def _write(self, batches: Iterator[pa.RecordBatch], name: str, join_below: int) -> tuple[TaskReport, list[Part]]:
         point("task.started")
-        lake, report, seconds = lake_at(self.lake), Report(), defaultdict[str, float](float)
+        lake, report, seconds = lake_at(self.lake), TaskReport(), defaultdict[str, float](float)
         parser = self.parser(self.contract)
         target = self.sink.target_file_bytes
         join_below = min(join_below, target)
@@ -99,9 +99,9 @@ class WriteTask:
         parquet: Callable[[BinaryIO], Encoder] = self.parquet()
         if join_below:
             parquet = partial(GrowingParquet, parquet=self.parquet(), join_below=join_below)
-        raw = OpenFiles(lake, "raw", name, gzip, target)
-        processed = OpenFiles(lake, self.table, name, parquet, target, self.locations)
-        quarantine = OpenFiles(lake, "quarantine", name, gzip, target)
+        raw = RollingFiles(lake, "raw", name, gzip, target)
+        processed = RollingFiles(lake, self.table, name, parquet, target, self.locations)
+        quarantine = RollingFiles(lake, "quarantine", name, gzip, target)
         for records in blocks(batches, min(BYTES, target)):
             clock = time.perf_counter()
             parsed = parser.parse(records["data"])
@@ -152,14 +152,14 @@ class WriteTask:
         return rows
 
 
-def row_of(report: bytes) -> pa.RecordBatch:
-    """A task's report, a `Report` as JSON, as the one row of REPORT_SCHEMA that Spark takes to the driver."""
+def report_row(report: bytes) -> pa.RecordBatch:
+    """A task's report, a `TaskReport` as JSON, as the one row of REPORT_SCHEMA that Spark takes to the driver."""
     return pa.record_batch({"report": pa.array([report], pa.binary())})
 
 
-def collected(reports: DataFrame) -> Report:
+def collect_reports(reports: DataFrame) -> TaskReport:
     """Runs the tasks behind a frame of REPORT_SCHEMA; their reports, added up."""
-    return add_up(msgspec.json.decode(row.report, type=Report) for row in reports.collect())
+    return sum_reports(msgspec.json.decode(row.report, type=TaskReport) for row in reports.collect())
 
 
 def free_memory_at_once() -> None:
@@ -174,7 +174,7 @@ def task_number() -> int:
     return context.partitionId() if context else 0
 
 
-def count_files(report: Report, raw: OpenFiles, processed: OpenFiles, quarantine: OpenFiles) -> None:
+def count_files(report: TaskReport, raw: RollingFiles, processed: RollingFiles, quarantine: RollingFiles) -> None:
     """Takes in what was put into the lake."""
     for files in (raw, processed, quarantine):
         report.files += files.written
@@ -189,7 +189,7 @@ def _lap(seconds: dict[str, float], stage: str, since: float) -> float:
     return now
 
 
-def _count(report: Report, records: pa.RecordBatch, rejections: Mapping[int, Rejection]) -> None:
+def _count(report: TaskReport, records: pa.RecordBatch, rejections: Mapping[int, Rejection]) -> None:
     """Counts a batch's rejections by reason and repeated calls, and takes in its shards' sequence ranges."""
     if REPEATS in records.schema.names:
         for text in records[REPEATS].drop_null().to_pylist():
@@ -205,7 +205,7 @@ def _count(report: Report, records: pa.RecordBatch, rejections: Mapping[int, Rej
         numbers = records["sequence_number"]
         first, last = positions[0].as_py(), positions[-1].as_py()
         arrived = records["arrival_time"][last].as_py()
-        found = ShardRange(numbers[first].as_py(), numbers[last].as_py(), len(positions), arrived)
+        found = SequenceRange(numbers[first].as_py(), numbers[last].as_py(), len(positions), arrived)
         if shard in report.shards:
             report.shards[shard].extend(found)
         else:

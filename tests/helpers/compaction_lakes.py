@@ -13,7 +13,7 @@ from jobs.common.aws import client
 from jobs.lake.ledger import TABLES, Ledger, LedgerEntry
 from jobs.lake.partition_locations import LayoutFile, settle
 from jobs.lake.store import lake_at
-from jobs.lake.task_report import add_up
+from jobs.lake.task_report import sum_reports
 from jobs.schema.record_parser import RecordParser
 from jobs.schema.table import load_contract
 from jobs.settings.settings import Settings
@@ -65,7 +65,7 @@ def write_batch(
         moments = [(at or AT) + place * apart for place in range(len(records))]
         rows = arrived(records, shard=SHARD.format(number), first=1000 * batch + 1, at=moments)
         reports.append(task.write(iter([rows]), f"{query}-{batch}-{number:05d}"))
-    report = add_up(reports)
+    report = sum_reports(reports)
     now = datetime.now(UTC)
     partitions = {table: report.partitions(table) for table in TABLES}
     entry = LedgerEntry(query, batch, settings.stream.name, now, now, report, partitions, {})

@@ -18,7 +18,7 @@ from jobs.common.aws import client
 from jobs.lake.delta import active_files, open_delta
 from jobs.lake.ledger import TABLES, LedgerEntry
 from jobs.lake.store import Lake, lake_at
-from jobs.lake.task_report import Kind
+from jobs.lake.task_report import TableName
 from jobs.schema.partitions import partition_path
 from jobs.schema.table import load_contract
 from jobs.settings.settings import Settings
@@ -55,7 +55,7 @@ def ledger(lake: Lake) -> list[LedgerEntry]:
     return sorted(found, key=lambda entry: entry.batch)
 
 
-def _every_record_once(contents: Mapping[Kind, Mapping[str, bytes]], accepted: Mapping[Place, bytes]) -> None:
+def _every_record_once(contents: Mapping[TableName, Mapping[str, bytes]], accepted: Mapping[Place, bytes]) -> None:
     raw = Counter(line for data in contents["raw"].values() for line in gzip.decompress(data).split(b"\n")[:-1])
     expected = Counter(payload.replace(b"\n", b" ").replace(b"\r", b" ") for payload in accepted.values())
     assert not expected - raw, f"{(expected - raw).total()} records are not in raw"
@@ -82,7 +82,7 @@ def _every_record_once(contents: Mapping[Kind, Mapping[str, bytes]], accepted: M
 
 
 def _ledger_is_complete(
-    entries: list[LedgerEntry], contents: Mapping[Kind, Mapping[str, bytes]], accepted: Mapping[Place, bytes]
+    entries: list[LedgerEntry], contents: Mapping[TableName, Mapping[str, bytes]], accepted: Mapping[Place, bytes]
 ) -> None:
     assert [entry.batch for entry in entries] == list(range(len(entries)))
     assert len({entry.query for entry in entries}) == 1
@@ -100,7 +100,7 @@ def _ledger_is_complete(
             last[shard] = int(found.last)
 
 
-def _catalog_is_the_folders(settings: Settings, contents: Mapping[Kind, Mapping[str, bytes]]) -> None:
+def _catalog_is_the_folders(settings: Settings, contents: Mapping[TableName, Mapping[str, bytes]]) -> None:
     catalog = GlueCatalog(client("glue"), settings.database, settings.lake)
     tables = stream_tables(load_contract(settings.contract), settings.sink.format)
     catalog.ensure_tables(tables)

@@ -13,7 +13,7 @@ import msgspec
 
 from jobs.lake.ledger import Ledger, LedgerEntry
 from jobs.lake.store import Lake
-from jobs.lake.task_report import Report, WrittenFile
+from jobs.lake.task_report import TaskReport, WrittenFile
 from jobs.write.quarantine import QuarantinedRecord
 
 DAY = datetime(2026, 11, 23, 10, 30, tzinfo=UTC)
@@ -48,7 +48,7 @@ def reject(
         written.append(WrittenFile("quarantine", path, partition, len(part), len(content)))
     if final:
         begun = DAY + timedelta(minutes=batch)
-        report = Report(read=len(records), raw=len(records), quarantined=len(records), files=written)
+        report = TaskReport(read=len(records), raw=len(records), quarantined=len(records), files=written)
         Ledger(lake, query).commit(LedgerEntry(query, batch, "stream", begun, begun, report, {}, {}))
     return [file.path for file in written]
 

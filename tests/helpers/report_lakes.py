@@ -10,7 +10,7 @@ from typing import Any
 
 from jobs.lake.ledger import Ledger, LedgerEntry
 from jobs.lake.store import lake_at
-from jobs.lake.task_report import Report, ShardRange, WrittenFile
+from jobs.lake.task_report import SequenceRange, TaskReport, WrittenFile
 
 BEGAN = datetime(2026, 11, 24, 1, 0, tzinfo=UTC)
 PARTITION = "city=Boston/start_date=2016-07-31"
@@ -31,14 +31,14 @@ def add_batch(lake: Path, number: int, *, read: int = 100, query: str = "abc", r
             stream="stream",
             started_at=started,
             finished_at=started + timedelta(seconds=2),
-            report=Report(
+            report=TaskReport(
                 read=read,
                 read_bytes=read * 400,
                 raw=read,
                 processed=rows,
                 quarantined=read - rows,
                 reasons=reasons,
-                shards={"shardId-000000000000": ShardRange("1", "9", read)},
+                shards={"shardId-000000000000": SequenceRange("1", "9", read)},
                 files=[WrittenFile("processed", name, PARTITION, rows, 1000)],
             ),
             partitions={"processed": [PARTITION]},

@@ -17,7 +17,7 @@ from jobs.common.errors import AwsAccessError, BatchMismatchError, MovementError
 from jobs.delivery import job as batch_job
 from jobs.delivery.ledger import BatchEntry, BatchLedger
 from jobs.lake.store import lake_at
-from jobs.lake.task_report import Report
+from jobs.lake.task_report import TaskReport
 from jobs.schema.partitions import partition_path
 from jobs.settings.settings import Settings
 from tests.helpers.delivered import (
@@ -230,7 +230,7 @@ def test_a_backlog_is_done_in_runs(
 
 def test_counts_that_do_not_add_up_stop_it_before_the_ledger(lake_settings: Settings) -> None:
     ledger = BatchLedger(lake_at(lake_settings.lake))
-    entry = BatchEntry(0, NOON, NOON, [], Report(read=3, processed=1, quarantined=1), {}, {})
+    entry = BatchEntry(0, NOON, NOON, [], TaskReport(read=3, processed=1, quarantined=1), {}, {})
 
     with pytest.raises(BatchMismatchError, match="3 records read, 1 processed rows, 1 quarantined"):
         ledger.commit(entry)

@@ -12,7 +12,7 @@ import pytest
 from jobs.common.errors import AlreadyRunningError, BatchMismatchError
 from jobs.lake.ledger import Ledger, LedgerEntry, entries, queries
 from jobs.lake.store import Lake
-from jobs.lake.task_report import Report, ShardRange, WrittenFile
+from jobs.lake.task_report import SequenceRange, TaskReport, WrittenFile
 
 NOW = datetime(2026, 11, 23, tzinfo=UTC)
 
@@ -20,12 +20,12 @@ NOW = datetime(2026, 11, 23, tzinfo=UTC)
 def entry(
     batch: int = 3, query: str = "abc", *, read: int = 10, raw: int = 10, processed: int = 8, quarantined: int = 2
 ) -> LedgerEntry:
-    report = Report(
+    report = TaskReport(
         read=read,
         raw=raw,
         processed=processed,
         quarantined=quarantined,
-        shards={"shardId-0": ShardRange("1", "10", read)},
+        shards={"shardId-0": SequenceRange("1", "10", read)},
         files=[WrittenFile("raw", "raw/ingest_date=2026-11-23/hour=01/abc-3-00000-000.json.gz", "x", 10, 99)],
     )
     return LedgerEntry(

@@ -13,7 +13,7 @@ from jobs.common.errors import TransientError
 from jobs.lake.partition_locations import Announced, LayoutFile, Place, Retired, aside, batch_of, plain, settle
 from jobs.lake.store import FolderLake
 from jobs.lake.table_files import live_files
-from jobs.lake.task_report import Report, WrittenFile
+from jobs.lake.task_report import TaskReport, WrittenFile
 from tests.conftest import make_lake
 from tests.helpers.compaction_lakes import write_batch
 from tests.helpers.samples import TRAVEL_TIMES, good
@@ -80,9 +80,9 @@ def test_live_files_are_those_of_the_current_locations_alone(lake: FolderLake) -
     assert [file.path for file in live_files(lake, "processed", [A])] == [f"{new}compacted-x-000"]
 
 
-def report(*partitions: str) -> Report:
+def report(*partitions: str) -> TaskReport:
     files = [WrittenFile("processed", f"processed/{name}/q-0-00000-000.parquet", name, 1, 1) for name in partitions]
-    return Report(files=[*files, WrittenFile("raw", "raw/x/q-0-00000-000.json.gz", "x", 1, 1)])
+    return TaskReport(files=[*files, WrittenFile("raw", "raw/x/q-0-00000-000.json.gz", "x", 1, 1)])
 
 
 def test_a_batch_that_found_no_move_copies_nothing_and_asks_once(

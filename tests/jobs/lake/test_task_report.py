@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs.lake.task_report import Report, ShardRange, WrittenFile, add_up
+from jobs.lake.task_report import SequenceRange, TaskReport, WrittenFile, sum_reports
 
 MOMENT = datetime(2026, 11, 23, tzinfo=UTC)
 COUNTS = st.integers(0, 10**9)
 RANGES = st.tuples(st.integers(1, 10**56), st.integers(0, 1000)).map(
-    lambda drawn: ShardRange(str(drawn[0]), str(drawn[0] + drawn[1]), drawn[1] + 1)
+    lambda drawn: SequenceRange(str(drawn[0]), str(drawn[0] + drawn[1]), drawn[1] + 1)
 )
 FILES = st.builds(
     WrittenFile,
@@ -25,7 +25,7 @@ FILES = st.builds(
     bytes=COUNTS,
 )
 REPORTS = st.builds(
-    Report,
+    TaskReport,
     read=COUNTS, read_bytes=COUNTS, raw=COUNTS, processed=COUNTS, quarantined=COUNTS, rescued=COUNTS,
     reasons=st.dictionaries(st.sampled_from(["not_json", "wrong_type"]), COUNTS),
     shards=st.dictionaries(st.sampled_from(["s0", "s1", "s2"]), RANGES),
@@ -35,46 +35,48 @@ REPORTS = st.builds(
 
 
 @given(st.lists(REPORTS, max_size=5), st.randoms())
-def test_the_order_of_tasks_does_not_matter(reports: list[Report], random: object) -> None:
+def test_the_order_of_tasks_does_not_matter(reports: list[TaskReport], random: object) -> None:
     shuffled = list(reports)
     random.shuffle(shuffled)  # type: ignore[attr-defined]
-    assert add_up(reports) == add_up(shuffled)
+    assert sum_reports(reports) == sum_reports(shuffled)
 
 
 @given(st.lists(REPORTS, max_size=4), st.lists(REPORTS, max_size=4))
-def test_sums_of_sums_are_the_sum(one: list[Report], other: list[Report]) -> None:
-    assert add_up([add_up(one), add_up(other)]) == add_up(one + other)
+def test_sums_of_sums_are_the_sum(one: list[TaskReport], other: list[TaskReport]) -> None:
+    assert sum_reports([sum_reports(one), sum_reports(other)]) == sum_reports(one + other)
 
 
 @given(st.lists(REPORTS, max_size=5))
-def test_adding_up_changes_no_tasks_report(reports: list[Report]) -> None:
+def test_adding_up_changes_no_tasks_report(reports: list[TaskReport]) -> None:
     before = msgspec.json.encode(reports)
-    add_up(reports)
+    sum_reports(reports)
     assert msgspec.json.encode(reports) == before
 
 
 @given(REPORTS)
-def test_a_report_travels_as_json(report: Report) -> None:
-    assert msgspec.json.decode(msgspec.json.encode(report), type=Report) == report
+def test_a_report_travels_as_json(report: TaskReport) -> None:
+    assert msgspec.json.decode(msgspec.json.encode(report), type=TaskReport) == report
 
 
 def test_nothing_adds_up_to_nothing() -> None:
-    assert add_up([]) == Report()
+    assert sum_reports([]) == TaskReport()
 
 
 def test_sequence_numbers_compare_as_numbers() -> None:
-    both = add_up([Report(shards={"s": ShardRange("9", "99", 2)}), Report(shards={"s": ShardRange("10", "100", 3)})])
-    assert both.shards == {"s": ShardRange("9", "100", 5)}
+    both = sum_reports(
+        [TaskReport(shards={"s": SequenceRange("9", "99", 2)}), TaskReport(shards={"s": SequenceRange("10", "100", 3)})]
+    )
+    assert both.shards == {"s": SequenceRange("9", "100", 5)}
 
 
 def test_user_records_of_kpl_aggregates_compare_by_their_number_in_it_too() -> None:
-    ranges = [ShardRange("9:0", "9:11", 12, MOMENT), ShardRange("9:12", "10:2", 3, MOMENT + timedelta(hours=1))]
+    ranges = [SequenceRange("9:0", "9:11", 12, MOMENT), SequenceRange("9:12", "10:2", 3, MOMENT + timedelta(hours=1))]
     for order in (ranges, ranges[::-1]):
-        both = add_up(Report(shards={"s": found}) for found in order)
-        assert both.shards == {"s": ShardRange("9:0", "10:2", 15, MOMENT + timedelta(hours=1))}
+        both = sum_reports(TaskReport(shards={"s": found}) for found in order)
+        assert both.shards == {"s": SequenceRange("9:0", "10:2", 15, MOMENT + timedelta(hours=1))}
 
 
 @pytest.mark.parametrize(("kind", "expected"), [("raw", []), ("processed", ["city=a", "city=b"])])
 def test_each_partition_is_named_once_and_in_order(kind: str, expected: list[str]) -> None:
     files = [WrittenFile("processed", f"{at}", f"city={at}", 1, 1) for at in ("b", "a", "b")]
-    assert Report(files=files).partitions(kind) == expected  # type: ignore[arg-type]
+    assert TaskReport(files=files).partitions(kind) == expected  # type: ignore[arg-type]

@@ -24,7 +24,7 @@ from jobs.lake import ledger as ledger_module
 from jobs.lake import partition_locations as settle
 from jobs.lake.ledger import Ledger, LedgerEntry, entries
 from jobs.lake.partition_locations import COMPACTED, REBUILT, LayoutFile, batch_of
-from jobs.lake.task_report import Report, WrittenFile
+from jobs.lake.task_report import TaskReport, WrittenFile
 from jobs.maintenance import rewriter as rewriting
 from jobs.maintenance.compact import compacting, copying
 from jobs.maintenance.partition_move import Mover, StoredFile
@@ -92,7 +92,7 @@ class World:
                 ledger.remove_leftovers(batch)
                 after_crash = False
             layout = layout or layouts.read()
-            report = Report()
+            report = TaskReport()
             # Another deployment may split a batch otherwise: what a dead run left then has other names.
             tasks = self.chance.randint(1, 3)
             for partition in PARTITIONS:

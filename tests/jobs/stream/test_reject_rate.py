@@ -5,17 +5,17 @@ from __future__ import annotations
 import pytest
 
 from jobs.common.errors import TooManyRejectedError
-from jobs.lake.task_report import Report
+from jobs.lake.task_report import TaskReport
 from jobs.settings.sections import SinkSettings
 from jobs.stream.reject_rate import RejectedShare
 
 
-def report(read: int, **reasons: int) -> Report:
+def report(read: int, **reasons: int) -> TaskReport:
     rejected = sum(reasons.values())
-    return Report(read=read, raw=read, processed=read - rejected, quarantined=rejected, reasons=reasons)
+    return TaskReport(read=read, raw=read, processed=read - rejected, quarantined=rejected, reasons=reasons)
 
 
-def alarms(found: Report, **settings: object) -> list[str]:
+def alarms(found: TaskReport, **settings: object) -> list[str]:
     """What the first batch of a job raises."""
     return RejectedShare(SinkSettings.model_validate(settings)).alarms(found, "q-1")
 

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from jobs.lake.task_report import Report, add_up
+from jobs.lake.task_report import TaskReport, sum_reports
 from jobs.schema.record_parser import RecordParser
 from jobs.settings.sections import SinkSettings
 from jobs.write import merge_small_files as join
@@ -41,7 +41,7 @@ def of_task(task: int, count: int = 300, size: int = 10, cities: int = 3) -> pa.
     return arrived(records, shard=f"shard-{task}", first=1000 * task)
 
 
-def run(write: WriteTask, tasks: list[pa.RecordBatch], monkeypatch: pytest.MonkeyPatch, *, seed: int = 0) -> Report:
+def run(write: WriteTask, tasks: list[pa.RecordBatch], monkeypatch: pytest.MonkeyPatch, *, seed: int = 0) -> TaskReport:
     """Both stages as Spark runs them, with two joining tasks and a shuffle that mixes all rows."""
     rows: list[pa.RecordBatch] = []
     for number, records in enumerate(tasks):
@@ -53,7 +53,7 @@ def run(write: WriteTask, tasks: list[pa.RecordBatch], monkeypatch: pytest.Monke
     for half in (0, 1):
         chosen = [row for row in rows if sum(row["place"][0].as_py().encode()) % 2 == half]
         reports += pickle.loads(pickle.dumps(JoinTask(write, len(tasks))))(iter(chosen))
-    return add_up(msgspec.json.decode(row["report"][0].as_py(), type=Report) for row in reports)
+    return sum_reports(msgspec.json.decode(row["report"][0].as_py(), type=TaskReport) for row in reports)
 
 
 def contents(write: WriteTask) -> dict[str, bytes]:

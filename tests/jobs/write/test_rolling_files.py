@@ -8,7 +8,7 @@ from typing import Any, BinaryIO
 import pytest
 
 from jobs.lake.store import FolderLake
-from jobs.write.rolling_files import OpenFiles
+from jobs.write.rolling_files import RollingFiles
 
 
 class Plain:
@@ -53,9 +53,9 @@ class Small(Plain):
 
 
 @pytest.fixture
-def open_files(folder_lake: FolderLake) -> Callable[..., OpenFiles]:
-    def make(target: int = 1000, encoder: Callable[[BinaryIO], Any] = Plain, kind: Any = "processed") -> OpenFiles:
-        return OpenFiles(folder_lake, kind, "q-7-00003", encoder, target)
+def open_files(folder_lake: FolderLake) -> Callable[..., RollingFiles]:
+    def make(target: int = 1000, encoder: Callable[[BinaryIO], Any] = Plain, kind: Any = "processed") -> RollingFiles:
+        return RollingFiles(folder_lake, kind, "q-7-00003", encoder, target)
 
     return make
 
@@ -65,7 +65,7 @@ def stored(lake: FolderLake) -> dict[str, bytes]:
 
 
 def test_a_partition_has_one_file_named_for_table_batch_and_task(
-    open_files: Callable[..., OpenFiles], folder_lake: FolderLake
+    open_files: Callable[..., RollingFiles], folder_lake: FolderLake
 ) -> None:
     files = open_files()
     files.write("city=a", b"1.")
@@ -84,7 +84,7 @@ def test_a_partition_has_one_file_named_for_table_batch_and_task(
 
 
 def test_a_file_is_put_away_once_it_has_its_size_and_the_next_one_is_numbered_on(
-    open_files: Callable[..., OpenFiles], folder_lake: FolderLake
+    open_files: Callable[..., RollingFiles], folder_lake: FolderLake
 ) -> None:
     files = open_files(target=4)
     for number in range(5):
@@ -98,7 +98,9 @@ def test_a_file_is_put_away_once_it_has_its_size_and_the_next_one_is_numbered_on
     }
 
 
-def test_the_same_rows_are_the_same_files_again(open_files: Callable[..., OpenFiles], folder_lake: FolderLake) -> None:
+def test_the_same_rows_are_the_same_files_again(
+    open_files: Callable[..., RollingFiles], folder_lake: FolderLake
+) -> None:
     found = []
     for _ in range(2):
         files = open_files(target=10)
@@ -110,9 +112,9 @@ def test_the_same_rows_are_the_same_files_again(open_files: Callable[..., OpenFi
 
 
 def test_more_partitions_than_may_be_open_go_on_in_further_files(
-    open_files: Callable[..., OpenFiles], folder_lake: FolderLake, monkeypatch: pytest.MonkeyPatch
+    open_files: Callable[..., RollingFiles], folder_lake: FolderLake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(OpenFiles, "MAX_OPEN", 3)
+    monkeypatch.setattr(RollingFiles, "MAX_OPEN", 3)
     files = open_files()
     for turn in range(2):
         for city in range(5):
@@ -126,9 +128,9 @@ def test_more_partitions_than_may_be_open_go_on_in_further_files(
 
 
 def test_memory_is_bounded_by_encoding_the_fullest_first(
-    open_files: Callable[..., OpenFiles], monkeypatch: pytest.MonkeyPatch
+    open_files: Callable[..., RollingFiles], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(OpenFiles, "MAX_WAITING_BYTES", 1000)
+    monkeypatch.setattr(RollingFiles, "MAX_WAITING_BYTES", 1000)
     made: list[Plain] = []
 
     def holding(file: BinaryIO) -> Plain:
@@ -145,14 +147,14 @@ def test_memory_is_bounded_by_encoding_the_fullest_first(
     assert sum(file.bytes for file in files.written) == 1001 + 3 * len("END")
 
 
-def test_closing_without_rows_writes_nothing(open_files: Callable[..., OpenFiles], folder_lake: FolderLake) -> None:
+def test_closing_without_rows_writes_nothing(open_files: Callable[..., RollingFiles], folder_lake: FolderLake) -> None:
     files = open_files()
     files.close()
     assert (stored(folder_lake), files.written) == ({}, [])
 
 
 def test_a_write_that_fails_leaves_no_file_in_the_lake(
-    open_files: Callable[..., OpenFiles], folder_lake: FolderLake
+    open_files: Callable[..., RollingFiles], folder_lake: FolderLake
 ) -> None:
     class Fails(Plain):
         def write(self, rows: Any) -> int:
@@ -165,7 +167,7 @@ def test_a_write_that_fails_leaves_no_file_in_the_lake(
 
 
 def test_what_stays_small_is_handed_on_and_what_grows_is_put(
-    open_files: Callable[..., OpenFiles], folder_lake: FolderLake
+    open_files: Callable[..., RollingFiles], folder_lake: FolderLake
 ) -> None:
     files = open_files(target=20, encoder=Small)
     for partition, rows in (("a", b"a."), ("b", b"b.b."), ("c", b"c." * 6), ("d", b"d." * 11), ("d", b"e.")):
@@ -182,10 +184,10 @@ def test_what_stays_small_is_handed_on_and_what_grows_is_put(
     assert parts == [("a", 0, 1, b"a."), ("b", 0, 2, b"b.b."), ("d", 1, 1, b"e.")]
 
 
-def test_parts_of_any_number_of_partitions_take_one_open_file(open_files: Callable[..., OpenFiles]) -> None:
+def test_parts_of_any_number_of_partitions_take_one_open_file(open_files: Callable[..., RollingFiles]) -> None:
     files = open_files(encoder=Small)
-    for number in range(3 * OpenFiles.MAX_OPEN):
+    for number in range(3 * RollingFiles.MAX_OPEN):
         files.write(f"p={number}", b"x.")
     files.close()
-    assert len(files.parts) == 3 * OpenFiles.MAX_OPEN
+    assert len(files.parts) == 3 * RollingFiles.MAX_OPEN
     assert len({part.spool for part in files.parts}) == 1

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from jobs.common.call_retries import Repeats
-from jobs.lake.task_report import Report, ShardRange
+from jobs.lake.task_report import SequenceRange, TaskReport
 from jobs.schema.record_parser import RecordParser
 from jobs.settings.sections import SinkSettings
 from jobs.write.task import WriteTask
@@ -47,7 +47,7 @@ def test_records_go_to_raw_processed_and_quarantine_in_one_pass(task: WriteTask)
     assert report.reasons == {"not_json": 1, "not_utf8": 1, "failed_check": 1}
     assert report.rescued == 1
     assert report.read_bytes == sum(map(len, records))
-    assert report.shards == {"shardId-000000000000": ShardRange("1", "5", 5, ARRIVED)}
+    assert report.shards == {"shardId-000000000000": SequenceRange("1", "5", 5, ARRIVED)}
     assert lines_of(files(task, "raw")) == [record + b"\n" for record in records]
     rows = [row for path in files(task, "processed") for row in pq.ParquetFile(path).read().to_pylist()]
     assert {(row["sequence_number"], row["batch"], row["rescued_data"]) for row in rows} == {
@@ -78,7 +78,7 @@ def test_repeated_calls_are_counted_from_their_column(task: WriteTask) -> None:
 
 def test_a_task_without_records_writes_no_file(task: WriteTask) -> None:
     empty = arrived([])
-    assert task.write(iter([]), "q-7-00000") == Report(seconds={"finish": 0.0})
+    assert task.write(iter([]), "q-7-00000") == TaskReport(seconds={"finish": 0.0})
     assert task.write(iter([empty, empty]), "q-7-00000").files == []
     assert not Path(task.lake).exists()
 
@@ -94,7 +94,7 @@ def test_what_comes_in_many_batches_stands_in_one_file_a_partition(task: WriteTa
     report = task.write(iter(batches), "q-7-00000")
     assert (report.read, report.raw, report.processed, report.quarantined) == (100, 100, 50, 50)
     assert sorted(file.rows for file in report.files) == [50, 50, 100]
-    assert report.shards["shardId-000000000000"] == ShardRange("1", "100", 100, ARRIVED)
+    assert report.shards["shardId-000000000000"] == SequenceRange("1", "100", 100, ARRIVED)
 
 
 def test_a_batch_may_span_hours_days_and_shards(task: WriteTask) -> None:
@@ -111,8 +111,8 @@ def test_a_batch_may_span_hours_days_and_shards(task: WriteTask) -> None:
     ]
     assert report.partitions("quarantine") == ["ingest_date=2026-11-23", "ingest_date=2026-11-24"]
     assert report.shards == {
-        "a": ShardRange("1", "3", 3, moments[-1]),
-        "b": ShardRange("7", "7", 1, ARRIVED),
+        "a": SequenceRange("1", "3", 3, moments[-1]),
+        "b": SequenceRange("7", "7", 1, ARRIVED),
     }
     assert (report.raw, report.processed, report.quarantined) == (4, 2, 2)
 
@@ -161,7 +161,7 @@ def test_records_whose_shard_is_not_told_are_written_without_their_runs(task: Wr
     told = arrived([good(), b"x"])
     unknown = told.set_column(1, "shard_id", pa.nulls(2, pa.string()))
     (answer,) = task(iter([unknown]))
-    report = msgspec.json.decode(answer["report"][0].as_py(), type=Report)
+    report = msgspec.json.decode(answer["report"][0].as_py(), type=TaskReport)
     assert (report.read, report.raw, report.processed, report.quarantined) == (2, 2, 1, 1)
     assert all(file.runs == () for file in report.files)
 
@@ -212,7 +212,7 @@ def test_a_partition_that_outgrows_the_target_goes_on_in_another_file(tmp_path: 
 def test_a_task_travels_to_its_worker(task: WriteTask) -> None:
     batches = pickle.loads(pickle.dumps(task))(iter([arrived([good(), b"x"])]))
     (answer,) = list(batches)
-    report = msgspec.json.decode(answer["report"][0].as_py(), type=Report)
+    report = msgspec.json.decode(answer["report"][0].as_py(), type=TaskReport)
     assert (report.read, report.processed, report.quarantined) == (2, 1, 1)
 
 

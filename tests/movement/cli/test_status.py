@@ -23,7 +23,7 @@ from jobs.lake.lease import Claim
 from jobs.lake.ledger import Ledger, LedgerEntry, last_read, newest_entries
 from jobs.lake.status import positions, status
 from jobs.lake.store import FolderLake, lake_at
-from jobs.lake.task_report import Report, ShardRange
+from jobs.lake.task_report import SequenceRange, TaskReport
 from jobs.settings.settings import Settings, load_settings
 from movement.cli.main import app
 from movement.cli.status import page
@@ -37,9 +37,11 @@ pytestmark = pytest.mark.aws
 SHARD = "shardId-000000000000"
 
 
-def entry(settings: Settings, batch: int, shards: dict[str, ShardRange], **changes: Any) -> LedgerEntry:
+def entry(settings: Settings, batch: int, shards: dict[str, SequenceRange], **changes: Any) -> LedgerEntry:
     records = sum(part.records for part in shards.values())
-    report = Report(read=records, raw=records, processed=records, read_bytes=records * 400, shards=shards, **changes)
+    report = TaskReport(
+        read=records, raw=records, processed=records, read_bytes=records * 400, shards=shards, **changes
+    )
     report.processed -= report.quarantined
     now = datetime.now(UTC)
     return LedgerEntry("abc", batch, settings.stream.name, now - timedelta(seconds=3), now, report, {}, {"write": 2.5})
@@ -83,7 +85,7 @@ def test_an_empty_lake_asks_for_the_job(lake_settings: Settings) -> None:
 
 def test_a_lag_is_seen_shard_by_shard(lake_settings: Settings, tmp_path: Path) -> None:
     numbers = put_on_one_shard(lake_settings, 5)
-    part = ShardRange(numbers[0], numbers[2], 3, datetime.now(UTC) - timedelta(seconds=4))
+    part = SequenceRange(numbers[0], numbers[2], 3, datetime.now(UTC) - timedelta(seconds=4))
     written = entry(lake_settings, 0, {SHARD: part}, quarantined=1, reasons={"not_json": 1})
     written.alarms = ["batch abc-0: too many rejected"]
     Ledger(lake_at(lake_settings.lake), "abc").commit(written)
@@ -112,7 +114,7 @@ def test_a_lag_is_seen_shard_by_shard(lake_settings: Settings, tmp_path: Path) -
 def test_what_is_written_up_to_the_tip_is_at_the_tip(lake_settings: Settings) -> None:
     numbers = put_on_one_shard(lake_settings, 2)
     Ledger(lake_at(lake_settings.lake), "abc").commit(
-        entry(lake_settings, 0, {SHARD: ShardRange(numbers[0], numbers[1], 2)})
+        entry(lake_settings, 0, {SHARD: SequenceRange(numbers[0], numbers[1], 2)})
     )
     found = status(lake_settings, 5)
     assert found["behind_ms"] == 0
@@ -122,7 +124,7 @@ def test_what_is_written_up_to_the_tip_is_at_the_tip(lake_settings: Settings) ->
 def test_a_shard_whose_last_record_lies_further_back_is_not_said_to_be_behind(lake_settings: Settings) -> None:
     numbers = put_on_one_shard(lake_settings, 2)
     ledger = Ledger(lake_at(lake_settings.lake), "abc")
-    ledger.commit(entry(lake_settings, 0, {SHARD: ShardRange(numbers[0], numbers[1], 2)}))
+    ledger.commit(entry(lake_settings, 0, {SHARD: SequenceRange(numbers[0], numbers[1], 2)}))
     ledger.commit(entry(lake_settings, 1, {}))
     (shard,) = [each for each in status(lake_settings, 1)["shards"] if each["shard"] == SHARD]
     assert shard["state"] == "quiet"
@@ -139,7 +141,7 @@ class CountingLake(FolderLake):
 def test_of_a_long_ledger_only_the_newest_entries_are_read(tmp_path: Path) -> None:
     lake, settings = CountingLake(str(tmp_path)), Settings()
     for batch in range(120):
-        Ledger(lake, "abc").commit(entry(settings, batch, {SHARD: ShardRange(str(batch), str(batch), 1)}))
+        Ledger(lake, "abc").commit(entry(settings, batch, {SHARD: SequenceRange(str(batch), str(batch), 1)}))
     lake.reads = 0
     (found,) = newest_entries(lake, 8)
     assert [each.batch for each in found.entries] == list(range(119, 111, -1)), "as numbers: 99 is not after 119"
@@ -150,8 +152,8 @@ def test_of_a_long_ledger_only_the_newest_entries_are_read(tmp_path: Path) -> No
 def test_positions_come_from_old_entries_too(tmp_path: Path) -> None:
     lake, settings = FolderLake(str(tmp_path)), Settings()
     ledger = Ledger(lake, "abc")
-    ledger.commit(entry(settings, 0, {"quiet": ShardRange("1", "9", 9), "busy": ShardRange("1", "1", 1)}))
-    ledger.commit(entry(settings, 1, {"busy": ShardRange("2", "10", 9)}))
+    ledger.commit(entry(settings, 0, {"quiet": SequenceRange("1", "9", 9), "busy": SequenceRange("1", "1", 1)}))
+    ledger.commit(entry(settings, 1, {"busy": SequenceRange("2", "10", 9)}))
     (found,) = newest_entries(lake, 1)
     assert last_read(lake, "abc", found.entries) == {"quiet": "9", "busy": "10"}
 
@@ -159,9 +161,11 @@ def test_positions_come_from_old_entries_too(tmp_path: Path) -> None:
 def test_positions_reach_back_past_an_earlier_restore(lake_settings: Settings) -> None:
     numbers = put_on_one_shard(lake_settings, 4)
     lake, other = lake_at(lake_settings.lake), "shardId-000000000001"
-    first = entry(lake_settings, 0, {SHARD: ShardRange(numbers[0], numbers[1], 2), other: ShardRange("1", "1", 1)})
+    first = entry(
+        lake_settings, 0, {SHARD: SequenceRange(numbers[0], numbers[1], 2), other: SequenceRange("1", "1", 1)}
+    )
     Ledger(lake, "abc").commit(first)
-    second = entry(lake_settings, 0, {SHARD: ShardRange(numbers[2], numbers[2], 1)})
+    second = entry(lake_settings, 0, {SHARD: SequenceRange(numbers[2], numbers[2], 1)})
     second.query, second.finished_at = "def", second.finished_at + timedelta(hours=1)
     Ledger(lake, "def").commit(second)
     found = positions(lake_settings)
