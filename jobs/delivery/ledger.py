@@ -14,11 +14,10 @@ from datetime import datetime
 import msgspec
 
 from jobs.common.errors import BatchMismatchError
+from jobs.lake.ledger import BATCH_PATH
 from jobs.lake.store import Lake
 from jobs.lake.task_report import TableName, TaskReport
 
-# Names the files of the batch job, as `<query>` names those of a stream.
-QUERY = "batch"
 TABLES: tuple[TableName, ...] = ("processed_batch", "quarantine")
 _READERS = 16
 
@@ -34,7 +33,7 @@ class Plan(msgspec.Struct):
     @property
     def name(self) -> str:
         """`batch-<run>`: the start of the names of the files that it writes, and its rows' `batch`."""
-        return f"{QUERY}-{self.run}"
+        return f"{BATCH_PATH}-{self.run}"
 
 
 class BatchEntry(msgspec.Struct):
@@ -64,7 +63,7 @@ class BatchLedger:
 
     def final_runs(self) -> dict[int, list[str]]:
         """The files of every run that is final."""
-        paths = [path for path, _ in self._lake.list(f"_ledger/{QUERY}/")]
+        paths = [path for path, _ in self._lake.list(f"_ledger/{BATCH_PATH}/")]
         with ThreadPoolExecutor(_READERS) as readers:
             contents = list(readers.map(self._lake.get, paths))
         return {
@@ -74,17 +73,17 @@ class BatchLedger:
 
     def entry(self, run: int) -> BatchEntry | None:
         """The run's entry, or None where it is not final."""
-        content = self._lake.get(f"_ledger/{QUERY}/{run}.json")
+        content = self._lake.get(f"_ledger/{BATCH_PATH}/{run}.json")
         return None if content is None else msgspec.json.decode(content, type=BatchEntry)
 
     def planned(self, run: int) -> Plan | None:
         """The plan of a run, or None where there is none."""
-        content = self._lake.get(f"_plans/{QUERY}/{run}.json")
+        content = self._lake.get(f"_plans/{BATCH_PATH}/{run}.json")
         return None if content is None else msgspec.json.decode(content, type=Plan)
 
     def plan(self, plan: Plan) -> Plan:
         """Lays a plan down; the one that counts, which is another's where another job was first."""
-        self._lake.put_if_absent(f"_plans/{QUERY}/{plan.run}.json", msgspec.json.encode(plan))
+        self._lake.put_if_absent(f"_plans/{BATCH_PATH}/{plan.run}.json", msgspec.json.encode(plan))
         return self.planned(plan.run) or plan
 
     def commit(self, entry: BatchEntry) -> bool:
@@ -100,7 +99,7 @@ class BatchLedger:
                 "with the job's log"
             )
         return self._lake.put_if_absent(
-            f"_ledger/{QUERY}/{entry.run}.json", msgspec.json.format(msgspec.json.encode(entry))
+            f"_ledger/{BATCH_PATH}/{entry.run}.json", msgspec.json.format(msgspec.json.encode(entry))
         )
 
     def remove_leftovers(self, plan: Plan, report: TaskReport) -> list[str]:

@@ -15,13 +15,14 @@ import msgspec
 
 from jobs.common.errors import AlreadyRunningError, BatchMismatchError, TerminalError
 from jobs.common.fault_points import point
-from jobs.delivery.ledger import QUERY as BATCH_PATH
 from jobs.lake.lease import ClaimEntry
 from jobs.lake.partition_locations import ASIDE
 from jobs.lake.store import Lake
 from jobs.lake.task_report import TableName, TaskReport
 
 _READERS = 16
+# The folder of the batch path's entries, `_ledger/batch/`; it also starts the names of that job's files.
+BATCH_PATH = "batch"
 TABLES: tuple[TableName, ...] = ("raw", "processed", "quarantine")
 
 

@@ -1,10 +1,12 @@
-"""Quarantine read back: which of its files count, and the lines of one.
+"""Quarantine files: the line format, which files count, and reading one.
 
-A file counts where a ledger entry names it: what a dead run left behind is written anew by the next one.
+A file counts if a ledger entry names it. Other files are leftovers of a run that died; the next run writes those
+records again.
 """
 
 from __future__ import annotations
 
+import base64
 import gzip
 import io
 import zlib
@@ -16,17 +18,37 @@ from datetime import date, datetime
 import msgspec
 
 from jobs.common.errors import TerminalError
-from jobs.delivery.ledger import QUERY as BATCH_PATH
+from jobs.lake.ledger import BATCH_PATH
 from jobs.lake.store import Lake
 from jobs.schema.partitions import parse_partition_path
-from jobs.write.quarantine import QuarantinedRecord
 
 _READERS = 16
 
 
+class QuarantinedRecord(msgspec.Struct):
+    """One line of a quarantine file. `payload` holds the record's bytes in the given `encoding`: utf-8 or base64."""
+
+    reason: str
+    stage: str
+    field: str | None
+    value: str | None
+    shard_id: str | None
+    sequence_number: str | None
+    partition_key: str | None
+    arrival_time: datetime
+    batch: str
+    encoding: str
+    payload: str
+
+    @property
+    def data(self) -> bytes:
+        """The record's exact bytes."""
+        return self.payload.encode() if self.encoding == "utf-8" else base64.b64decode(self.payload, validate=True)
+
+
 @dataclass(frozen=True, order=True)
 class QuarantineFile:
-    """A file of a final batch; files sort as their records came: by the batch's start, then task and number."""
+    """A file of a final batch. Files sort in record order: by the batch's start, then by task and file number."""
 
     started_at: datetime
     path: str
@@ -35,24 +57,24 @@ class QuarantineFile:
 
 
 @dataclass(frozen=True)
-class Found:
-    """The files that count, in order, and how many were passed over because no ledger entry names them."""
+class CommittedFiles:
+    """The files that count, in record order, and the number of files that no ledger entry names."""
 
     files: list[QuarantineFile]
     uncommitted: int
 
 
-class _Written(msgspec.Struct):
+class _File(msgspec.Struct):
     path: str
     rows: int
 
 
 class _Report(msgspec.Struct):
-    files: list[_Written]
+    files: list[_File]
 
 
 class _Entry(msgspec.Struct):
-    """What the two kinds of ledger entry have in common, as far as it is needed here."""
+    """The fields that a streaming batch's entry and a batch-path entry have in common."""
 
     started_at: datetime
     report: _Report
@@ -61,10 +83,10 @@ class _Entry(msgspec.Struct):
 _decode = msgspec.json.Decoder(QuarantinedRecord).decode
 
 
-def committed_files(lake: Lake, since: date | None = None) -> Found:
-    """The files of quarantine that stand in the ledger now. With `since`, only of days from then on.
+def committed_files(lake: Lake, since: date | None = None) -> CommittedFiles:
+    """The quarantine files that the ledger names now; with `since`, only of that day and later.
 
-    Only entries of batches that have files in quarantine are read: most batches reject nothing.
+    Reads only the entries of batches that have quarantine files: most batches reject nothing.
     """
     paths: dict[tuple[str, str], list[str]] = {}
     for path, _ in lake.list("quarantine/"):
@@ -75,29 +97,29 @@ def committed_files(lake: Lake, since: date | None = None) -> Found:
         paths.setdefault((query, batch), []).append(path)
     with ThreadPoolExecutor(_READERS) as readers:
         contents = list(readers.map(lambda key: lake.get(f"_ledger/{key[0]}/{key[1]}.json"), paths))
-    found: list[QuarantineFile] = []
-    for (query, _), content in zip(paths, contents, strict=True):
+    files: list[QuarantineFile] = []
+    for (query, batch), content in zip(paths, contents, strict=True):
         if content is None:
             continue
         entry = msgspec.json.decode(content, type=_Entry)
         rows = {file.path: file.rows for file in entry.report.files}
-        found += [
+        files += [
             QuarantineFile(entry.started_at, path, rows[path], query == BATCH_PATH)
-            for path in paths[query, _]
+            for path in paths[query, batch]
             if path in rows
         ]
-    return Found(sorted(found), sum(map(len, paths.values())) - len(found))
+    return CommittedFiles(sorted(files), sum(map(len, paths.values())) - len(files))
 
 
 def read_lines(lake: Lake, path: str) -> Iterator[QuarantinedRecord]:
-    """The lines of a file of quarantine, in order. Raises TerminalError where it is gone, or not as it was written."""
+    """The lines of a quarantine file, in order. Raises TerminalError if the file is missing or damaged."""
     content = lake.get(path)
     number = 0
     try:
         if content is None:
             raise EOFError("it is gone since it was listed")
         with gzip.open(io.BytesIO(content)) as lines:
-            for number, line in enumerate(lines, 1):  # noqa: B007 - the error names it
+            for number, line in enumerate(lines, 1):  # noqa: B007 - for the error message
                 yield _decode(line)
     except (msgspec.MsgspecError, EOFError, OSError, zlib.error) as error:
         raise TerminalError(

@@ -13,10 +13,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
+from itertools import islice
+from typing import Any
 
 from jobs.catalog.glue import GlueCatalog, lake_tables
 from jobs.common.aws import client
-from jobs.common.errors import ConfigurationError
+from jobs.common.errors import AwsAccessError, ConfigurationError
 from jobs.common.job_main import job_parser, run_job
 from jobs.lake.delta import check_format
 from jobs.lake.lease import Claim
@@ -195,6 +197,10 @@ def main(arguments: list[str] | None = None) -> int:
 # What compaction would do, from a list of files alone: many small files of a partition → few of the target size.
 
 
+# Files that one look at the table's size reads: 100 list requests.
+MAX_LISTED = 100_000
+
+
 @dataclass(frozen=True)
 class PartitionDebt:
     """One partition: its files, how many of them are small, the bytes of all and of the small ones, and about how
@@ -228,6 +234,26 @@ def compaction_debt(files: Iterable[LiveFile], target_bytes: int) -> list[Partit
         merged = -(-sum(small) // target_bytes) or len(small)
         found.append(PartitionDebt(partition, len(of), len(small), sum(of), sum(small), len(of) - len(small) + merged))
     return found
+
+
+def files_status(settings: Settings) -> dict[str, Any]:
+    """The processed table's files and what is due for compaction, for `movement status`.
+
+    `complete`: false if there are more than MAX_LISTED files; the figures are then those of the first MAX_LISTED.
+    """
+    try:
+        listed = list(islice(live_files(lake_at(settings.lake), TABLE), MAX_LISTED + 1))
+    except AwsAccessError:
+        listed = []
+    debts = compaction_debt(listed[:MAX_LISTED], settings.compact.target_bytes)
+    return {
+        "partitions": len(debts),
+        "files": sum(debt.files for debt in debts),
+        "small_files": sum(debt.small_files for debt in debts),
+        "bytes": sum(debt.bytes for debt in debts),
+        "partitions_to_compact": sum(debt.is_due(settings.compact.min_files) for debt in debts),
+        "complete": len(listed) <= MAX_LISTED,
+    }
 
 
 def compacting(rewriter: Rewriter) -> Fill:

@@ -21,7 +21,6 @@ from jobs.lake.quarantine_files import QuarantineFile, committed_files, read_lin
 from jobs.lake.store import Lake, lake_at
 from jobs.maintenance.sent_journal import Line, Run, SentLines
 from jobs.settings.settings import Settings
-from jobs.write.quarantine import record_bytes
 from producer.put_records import MAX_RECORDS, PutRequest, Puts, kinesis_client
 from producer.record_encoder import Record
 from producer.send_queue import Outbox
@@ -230,7 +229,7 @@ class _Replay:
                 if number in sent:
                     self._already[line.reason] += 1
                     continue
-                record = Record(record_bytes(line), line.partition_key or "")
+                record = Record(line.data, line.partition_key or "")
                 if not record.PartitionKey or _size(record) > self._record_bytes:
                     self._unsendable[line.reason] += 1
                     continue

@@ -31,6 +31,7 @@ from jobs.lake.delta import check_format
 from jobs.lake.lease import Claim
 from jobs.lake.ledger import LedgerEntry, amend, entries
 from jobs.lake.partition_locations import REBUILT, batch_of, copy_all
+from jobs.lake.quarantine_files import read_lines
 from jobs.lake.store import Lake, lake_at
 from jobs.lake.task_report import TaskReport, WrittenFile
 from jobs.maintenance.compact import TABLE, moving
@@ -40,7 +41,6 @@ from jobs.maintenance.rewriter import Rewriter
 from jobs.schema.record_parser import RecordParser
 from jobs.schema.table import TableContract, load_contract
 from jobs.settings.settings import Settings
-from jobs.write.quarantine import lines_of
 from jobs.write.task import WriteTask
 
 log = logging.getLogger(__name__)
@@ -186,7 +186,7 @@ class _Rebuild:
         """The batch's entry as it is after the rebuild: `found`, and the files of quarantine, kept and new."""
         counted = Counter(found.reasons)
         for file in kept:
-            counted.update(line.reason for line in lines_of(self._lake.get(file.path) or b""))
+            counted.update(line.reason for line in read_lines(self._lake, file.path))
         report = msgspec.structs.replace(
             entry.report,
             processed=found.processed,

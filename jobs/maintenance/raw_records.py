@@ -23,11 +23,11 @@ import pyarrow.parquet as pq
 
 from jobs.common.errors import TerminalError
 from jobs.lake.ledger import LedgerEntry
+from jobs.lake.quarantine_files import read_lines
 from jobs.lake.store import Lake
 from jobs.lake.table_files import files_of
 from jobs.lake.task_report import RecordRun, SequenceOrder, WrittenFile, sequence_order
 from jobs.schema.partitions import parse_partition_path
-from jobs.write.quarantine import lines_of, record_bytes
 
 _COLUMNS = ["batch", "shard_id", "sequence_number", "arrival_time"]
 _ROWS = 10_000
@@ -65,12 +65,12 @@ def places(lake: Lake, batches: Iterable[LedgerEntry], kept: frozenset[str]) -> 
             found[batch][shard].append(Place(sequence_order(sequence), sequence, arrival))
     for batch, entry in entries.items():
         for path in (file.path for file in entry.report.files if file.kind == "quarantine"):
-            for record in lines_of(lake.get(path) or b""):
+            for record in read_lines(lake, path):
                 sequence = record.sequence_number or ""
                 found[batch][record.shard_id or ""].append(
                     Place(
                         sequence_order(sequence), sequence, record.arrival_time, record.partition_key,
-                        record_bytes(record), path in kept,
+                        record.data, path in kept,
                     )
                 )  # fmt: skip
         for of_shard in found[batch].values():

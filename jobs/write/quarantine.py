@@ -3,31 +3,13 @@
 from __future__ import annotations
 
 import base64
-import gzip
-from collections.abc import Iterable, Iterator, Mapping
-from datetime import datetime
+from collections.abc import Iterable, Mapping
 
 import msgspec
 import pyarrow as pa
 
+from jobs.lake.quarantine_files import QuarantinedRecord
 from jobs.schema.rejections import Rejection
-
-
-class QuarantinedRecord(msgspec.Struct):
-    """A line of quarantine. `payload` is the record's bytes as `encoding` says: `utf-8` as they are, or `base64`."""
-
-    reason: str
-    stage: str
-    field: str | None
-    value: str | None
-    shard_id: str | None
-    sequence_number: str | None
-    partition_key: str | None
-    arrival_time: datetime
-    batch: str
-    encoding: str
-    payload: str
-
 
 _encode = msgspec.json.Encoder().encode
 
@@ -56,16 +38,6 @@ def quarantine_lines(records: pa.RecordBatch, rejections: Mapping[int, Rejection
         )
         encoded.append(_encode(line))
     return pa.array(encoded, pa.binary())
-
-
-def record_bytes(line: QuarantinedRecord) -> bytes:
-    """The record's exact bytes, out of its line."""
-    return line.payload.encode() if line.encoding == "utf-8" else base64.b64decode(line.payload, validate=True)
-
-
-def lines_of(content: bytes) -> Iterator[QuarantinedRecord]:
-    """The lines of a file of quarantine, in order."""
-    return (msgspec.json.decode(line, type=QuarantinedRecord) for line in gzip.decompress(content).split(b"\n")[:-1])
 
 
 def _as_text(data: bytes) -> tuple[str, str]:

@@ -15,7 +15,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from movement.cli.console import Config, JsonFile, Overrides, err, out, write_result
+from movement.cli.console import Config, JsonFile, Overrides, command, err, out, write_result
 
 if TYPE_CHECKING:
     from jobs.settings.settings import Settings
@@ -75,10 +75,10 @@ def status(
 
 
 def _look(settings: Settings, batches: int, files: dict[str, Any] | None = None) -> dict[str, Any]:
-    from jobs.lake.status import files_status
-    from jobs.lake.status import status as facts
+    from jobs.maintenance.compact import files_status
+    from jobs.stream.status import status
 
-    return facts(settings, batches) | {"files": files or files_status(settings)}
+    return status(settings, batches, command()) | {"files": files or files_status(settings)}
 
 
 def _watch(settings: Settings, batches: int, every: float, json_file: Path | None) -> None:
@@ -97,8 +97,8 @@ def _watch(settings: Settings, batches: int, every: float, json_file: Path | Non
 def _positions(settings: Settings, remove: bool, json_file: Path | None) -> None:
     from jobs.lake.lease import Claim
     from jobs.lake.ledger import Ledger
-    from jobs.lake.status import positions
     from jobs.lake.store import lake_at
+    from jobs.stream.status import positions
 
     found = positions(settings)
     if remove and found["leftovers"]:
@@ -108,6 +108,11 @@ def _positions(settings: Settings, remove: bool, json_file: Path | None) -> None
         err.print(f"deleted {len(removed)} files of the unfinished batch {found['query']}-{found['last_batch'] + 1}")
         found["leftovers"] = []
     write_result(json_file, found)
+    if found["query"] is None:
+        err.print(
+            f"no batch of stream {found['stream']} in {found['lake']} yet: a job reads the stream from its beginning",
+            soft_wrap=True,
+        )
     # One line of YAML for --config: JSON within, as the source's option takes it.
     out.print(Text(f"source:\n  options:\n    startingPosition: '{found['starting_position']}'"), soft_wrap=True)
     if found["leftovers"]:

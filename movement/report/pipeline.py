@@ -19,7 +19,7 @@ from typing import Any
 import msgspec
 
 from jobs.common.errors import TerminalError
-from jobs.delivery.ledger import QUERY as BATCH_QUERY
+from jobs.lake.ledger import BATCH_PATH
 from jobs.lake.store import Lake
 from jobs.lake.table_files import live_files
 from jobs.parity.job import LATEST
@@ -95,7 +95,7 @@ class PipelineReader:
             number = name.removesuffix(".json")
             if number.isdecimal():
                 paths.setdefault(query, []).append(int(number))
-        batch_runs = len(paths.pop(BATCH_QUERY, []))
+        batch_runs = len(paths.pop(BATCH_PATH, []))
         total = sum(map(len, paths.values()))
         latest = [
             f"_ledger/{query}/{number}.json"

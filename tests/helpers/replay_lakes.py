@@ -12,9 +12,9 @@ from datetime import UTC, datetime, timedelta
 import msgspec
 
 from jobs.lake.ledger import Ledger, LedgerEntry
+from jobs.lake.quarantine_files import QuarantinedRecord
 from jobs.lake.store import Lake
 from jobs.lake.task_report import TaskReport, WrittenFile
-from jobs.write.quarantine import QuarantinedRecord
 
 DAY = datetime(2026, 11, 23, 10, 30, tzinfo=UTC)
 

@@ -18,13 +18,12 @@ import pytest
 from typer.testing import CliRunner
 
 from jobs.common.aws import client
-from jobs.common.errors import AwsAccessError
 from jobs.lake.lease import Claim
 from jobs.lake.ledger import Ledger, LedgerEntry, last_read, newest_entries
-from jobs.lake.status import positions, status
 from jobs.lake.store import FolderLake, lake_at
 from jobs.lake.task_report import SequenceRange, TaskReport
 from jobs.settings.settings import Settings, load_settings
+from jobs.stream.status import positions, status
 from movement.cli.main import app
 from movement.cli.status import page
 from tests.helpers.paths import ROOT
@@ -174,8 +173,15 @@ def test_positions_reach_back_past_an_earlier_restore(lake_settings: Settings) -
 
 
 def test_positions_without_a_batch_say_where_to_start(lake_settings: Settings) -> None:
-    with pytest.raises(AwsAccessError, match="TRIM_HORIZON"):
-        positions(lake_settings)
+    found = positions(lake_settings)
+    assert (found["query"], found["starting_position"], found["leftovers"]) == (None, "TRIM_HORIZON", [])
+
+
+def test_positions_of_an_empty_lake_are_no_error(lake_settings: Settings) -> None:
+    shown = CliRunner().invoke(app, ["status", "--positions", "--remove-leftovers", *arguments(lake_settings)])
+    assert shown.exit_code == 0, shown.output
+    assert "startingPosition: 'TRIM_HORIZON'" in shown.stdout
+    assert f"no batch of stream {lake_settings.stream.name}" in shown.stderr
 
 
 @pytest.mark.spark

@@ -1,30 +1,30 @@
-"""What `movement status` shows, gathered from lake, claim and stream: bounded reading, no Spark, nothing written."""
+"""The state of the pipeline for `movement status`: the job's lease, the newest batches and each shard's lag.
+
+Reads a bounded number of ledger entries and asks Kinesis once per shard. Needs no Spark and writes nothing.
+"""
 
 from __future__ import annotations
 
 import json
 from dataclasses import asdict
 from datetime import UTC, datetime
-from itertools import islice
 from typing import Any
 
 from jobs.common.errors import AwsAccessError, MovementError
 from jobs.lake.lease import ClaimEntry, is_alive
 from jobs.lake.ledger import Ledger, LedgerEntry, claims, last_read, newest_entries, shard_ages
 from jobs.lake.store import lake_at
-from jobs.lake.table_files import live_files
 from jobs.lake.task_report import sequence_order
-from jobs.maintenance.compact import compaction_debt
 from jobs.settings.settings import Settings
 from jobs.stream.connector import standing
-from movement.cli.console import command
-
-# Files that one look at the processed table takes in: 100 requests.
-MOST_FILES = 100_000
 
 
-def status(settings: Settings, newest: int) -> dict[str, Any]:
-    """The state of the pipeline, as `--json` holds it. What cannot be asked is told in `notes`, with what to do."""
+def status(settings: Settings, newest: int, command: str = "movement") -> dict[str, Any]:
+    """The state of the pipeline, as `--json` writes it.
+
+    `newest`: how many of the newest batches to read. `notes` names what could not be read, with the remedy; `command`
+    is how these remedies call the command line.
+    """
     notes: list[str] = []
     found: dict[str, Any] = {
         "at": datetime.now(UTC),
@@ -49,7 +49,7 @@ def status(settings: Settings, newest: int) -> dict[str, Any]:
         found["job"] = _job(held[0]) if held else None
         ledgers = [each for each in newest_entries(lake, newest) if each.entries[0].stream == settings.stream.name]
     except AwsAccessError as error:
-        notes.append(f"{error}. No lake yet? `{command()} local up` makes one here; on AWS deploy the storage stack")
+        notes.append(f"{error}. No lake yet? `{command} local up` makes one here; on AWS deploy the storage stack")
         ledgers = []
     if ledgers:
         entries = ledgers[0].entries
@@ -59,11 +59,11 @@ def status(settings: Settings, newest: int) -> dict[str, Any]:
             for reason, count in entry.report.reasons.items():
                 found["reasons"][reason] = found["reasons"].get(reason, 0) + count
     elif not notes:
-        notes.append(f"no batch of stream {settings.stream.name} in this lake yet: start `{command()} stream`")
+        notes.append(f"no batch of stream {settings.stream.name} in this lake yet: start `{command} stream`")
     try:
         found["shards"] = _shards(settings, entries, whole=len(ledgers) <= 1 and len(entries) == found["batches"])
     except MovementError as error:
-        notes.append(f"{error}. No stream yet? `{command()} local up` makes one here; on AWS deploy the stream stack")
+        notes.append(f"{error}. No stream yet? `{command} local up` makes one here; on AWS deploy the stream stack")
     ages = [shard["behind_ms"] for shard in found["shards"] if shard["behind_ms"] is not None]
     found["behind_ms"] = max(ages, default=None)
     gone = [shard["shard"] for shard in found["shards"] if shard["state"] == "gone"]
@@ -72,54 +72,36 @@ def status(settings: Settings, newest: int) -> dict[str, Any]:
     return found
 
 
-def files_status(settings: Settings) -> dict[str, Any]:
-    """The processed table's files and their compaction debt, as `movement compact` sees it."""
-    try:
-        listed = list(islice(live_files(lake_at(settings.lake), "processed"), MOST_FILES + 1))
-    except AwsAccessError:
-        listed = []
-    debts = compaction_debt(listed[:MOST_FILES], settings.compact.target_bytes)
-    return {
-        "partitions": len(debts),
-        "files": sum(debt.files for debt in debts),
-        "small_files": sum(debt.small_files for debt in debts),
-        "bytes": sum(debt.bytes for debt in debts),
-        "partitions_to_compact": sum(debt.is_due(settings.compact.min_files) for debt in debts),
-        "complete": len(listed) <= MOST_FILES,
-    }
-
-
 def positions(settings: Settings) -> dict[str, Any]:
-    """Where a job with a new checkpoint takes over without loss or duplicate: `source.options.startingPosition`.
+    """Where a job with a new checkpoint starts, so that it skips and repeats no record.
 
-    From every entry of every query of the stream (an earlier restore began a query of its own). A shard that the
-    stream no longer lists is left out, one without any record read starts at its beginning.
+    `starting_position` is the value for `source.options.startingPosition`: `{"shardId-0": "495…"}` if 495… is the last
+    record read of that shard (the job goes on after it), TRIM_HORIZON if there is no batch yet. Reads every entry of
+    every query of the stream, because each restore starts a new query. Leaves out shards that the stream no longer
+    lists, and shards of which nothing was read: they start at their beginning.
     """
     lake = lake_at(settings.lake)
     ledgers = [each for each in newest_entries(lake, 1) if each.entries[0].stream == settings.stream.name]
-    if not ledgers:
-        raise AwsAccessError(
-            f"no batch of stream {settings.stream.name} in {settings.lake}: nothing was read, so a job starts with "
-            "source.starting_position=TRIM_HORIZON"
-        )
-    ledger = ledgers[0]
     last: dict[str, str] = {}
     for each in ledgers:
         for shard, number in last_read(lake, each.query, each.entries).items():
             last[shard] = max(last.get(shard, number), number, key=sequence_order)
-    listed = standing(settings, last)
-    # Not the shards without a record read: naming one would keep the source from reading what it descends from.
+    listed = standing(settings, last) if ledgers else []
+    # Only shards that were read: to name another would keep the source from reading that shard's parents.
     kept = {each.shard: str(each.position) for each in listed if each.shard in last}
+    query, last_batch = (ledgers[0].query, ledgers[0].entries[0].batch) if ledgers else (None, None)
     return {
         "stream": settings.stream.name,
         "lake": settings.lake,
         "database": settings.database,
-        "query": ledger.query,
-        "last_batch": ledger.entries[0].batch,
+        "query": query,
+        "last_batch": last_batch,
         "positions": kept,
         "starting_position": json.dumps(kept) if kept else "TRIM_HORIZON",
         "gone": [each.shard for each in listed if each.state == "gone"],
-        "leftovers": Ledger(lake, ledger.query).leftovers(ledger.entries[0].batch + 1),
+        "leftovers": Ledger(lake, query).leftovers(last_batch + 1)
+        if query is not None and last_batch is not None
+        else [],
     }
 
 
@@ -149,7 +131,10 @@ def _batch(entry: LedgerEntry) -> dict[str, Any]:
 
 
 def _shards(settings: Settings, entries: list[LedgerEntry], whole: bool) -> list[dict[str, Any]]:
-    """Each shard behind its tip, going by the newest entry that has records of it. `whole`: there are no others."""
+    """Each shard's lag behind the tip, from the newest entry that names the shard.
+
+    `whole`: `entries` are all that there are.
+    """
     last: dict[str, str] = {}
     arrived: dict[str, datetime | None] = {}
     for entry in sorted(entries, key=lambda each: -each.batch):
@@ -160,7 +145,7 @@ def _shards(settings: Settings, entries: list[LedgerEntry], whole: bool) -> list
     for each in standing(settings, last):
         row = {**asdict(each), "position": str(each.position), "last_arrival": arrived.get(each.shard)}
         if each.shard not in last and not whole:
-            # Its last record lies further back than the entries that were read.
+            # An older entry, which was not read, may name the shard's last record.
             row |= {"state": "quiet", "behind_ms": None, "position": None}
         rows.append(row)
     return rows
