@@ -60,7 +60,7 @@ BATCH = 500
 
 
 def settings(stream: str, state: Path, *more: str) -> Settings:
-    return load_settings(None, [f"stream.name={stream}", f"local.state={state}", *more])
+    return load_settings(None, [f"stream.name={stream}", f"local.state_dir={state}", *more])
 
 
 def encoded(folder: Path, rows: int) -> list[list[Record]]:
@@ -174,7 +174,7 @@ def profile(folder: Path, state: Path) -> list[str]:
     """The functions where most of the time is spent, as `cProfile` sees it."""
     profiler = cProfile.Profile()
     profiler.enable()
-    produce([folder], settings("stream", state, "producer.in_flight=1"))
+    produce([folder], settings("stream", state, "producer.max_in_flight=1"))
     profiler.disable()
     text = io.StringIO()
     pstats.Stats(profiler, stream=text).sort_stats("tottime").print_stats(12)

@@ -282,7 +282,7 @@ def measure(wanted: list[str], rows: int, result: dict[str, Any]) -> None:
 def embedded_aws() -> Iterator[None]:
     """An embedded AWS of the benchmark's own, on a free port; within, clients find it."""
     with tempfile.TemporaryDirectory() as state:
-        own = load_settings(None, [f"local.state={state}/aws", f"local.port={_free_port()}"])
+        own = load_settings(None, [f"local.state_dir={state}/aws", f"local.port={_free_port()}"])
         with server.aimed_at(server.up(own)):
             try:
                 yield

@@ -93,7 +93,7 @@ class BatchPath:
         self._script, self._job_arguments = script, job_arguments or {}
         self._names = names or Names()
         self._on_step = on_step
-        state = Path(settings.local.state)
+        state = Path(settings.local.state_dir)
         self._delivery_stream = DeliveryStream(settings.stream.name, settings.lake, options)
         self._crawler = Crawler(self._names.crawler, lambda phase: on_step(f"crawler {phase}"))
         self._runner = JobRunner(

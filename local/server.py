@@ -165,7 +165,7 @@ def aimed_at(running: Running) -> Iterator[None]:
 
 
 def _state(settings: Settings) -> Path:
-    return Path(settings.local.state).expanduser().absolute()
+    return Path(settings.local.state_dir).expanduser().absolute()
 
 
 def _locked(file: Path) -> IO[str] | None:

@@ -120,9 +120,9 @@ class Ingest:
     async def _put(
         self, records: list[tuple[int, Record]], count: int, rejected: list[dict[str, Any]]
     ) -> dict[str, Any]:
-        if len(records) > self._settings.max_waiting_records:
+        if len(records) > self._settings.max_pending_records:
             raise _refused(
-                413, f"more than {self._settings.max_waiting_records} records; send them in several requests"
+                413, f"more than {self._settings.max_pending_records} records; send them in several requests"
             )
         try:
             placed = await self._commit.put([record for _, record in records], self._settings.timeout_seconds)
@@ -233,18 +233,18 @@ def _connect(settings: Settings, puts: Puts | None, record_bytes: int | None) ->
         record_bytes = record_bytes or max_record_bytes(client, stream)
         puts = PutRequest(
             stream,
-            connections=producer.in_flight,
+            connections=producer.max_in_flight,
             timeout_seconds=producer.request_timeout_seconds,
             detailed=True,
         )
         find_shards = lambda: shard_map(client, stream)  # noqa: E731
     commit = GroupCommit(
         puts,
-        in_flight=producer.in_flight,
+        max_in_flight=producer.max_in_flight,
         linger_seconds=api.linger_ms / 1000,
-        max_records=api.max_waiting_records,
-        max_bytes=api.max_waiting_bytes,
-        request_bytes=producer.request_bytes,
+        max_records=api.max_pending_records,
+        max_bytes=api.max_pending_bytes,
+        max_request_bytes=producer.max_request_bytes,
         keep_order=producer.keep_order,
         find_shards=find_shards,
     )

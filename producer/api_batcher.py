@@ -47,18 +47,20 @@ class GroupCommit:
     """
 
     puts: Puts
-    in_flight: int = 4
+    max_in_flight: int = 4
     linger_seconds: float = 0.003
     max_records: int = 20_000
     max_bytes: int = 64 * 1024 * 1024
-    request_bytes: int = 5 * 1024 * 1024
+    max_request_bytes: int = 5 * 1024 * 1024
     keep_order: bool = True
     find_shards: Callable[[], ShardMap] | None = None
     last_error: MovementError | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
         self.outbox: Outbox[_Place] = Outbox(
-            keep_order=self.keep_order, max_bytes=self.request_bytes, wanted=lambda place: not place.waiting.given_up
+            keep_order=self.keep_order,
+            max_bytes=self.max_request_bytes,
+            wanted=lambda place: not place.waiting.given_up,
         )
         self._pending_records: list[Record] = []
         self._pending_places: list[_Place] = []
@@ -68,7 +70,7 @@ class GroupCommit:
         self._timer: asyncio.TimerHandle | None = None
         self._timer_due = 0.0
         self._tasks: set[asyncio.Task[None]] = set()
-        self._threads = ThreadPoolExecutor(self.in_flight, thread_name_prefix="put-records")
+        self._threads = ThreadPoolExecutor(self.max_in_flight, thread_name_prefix="put-records")
 
     @property
     def waiting_records(self) -> int:
@@ -137,7 +139,7 @@ class GroupCommit:
         """Sends what may be sent now, and arranges to be called when more may be."""
         self._timer = None
         loop = asyncio.get_running_loop()
-        while self._under_way < self.in_flight:
+        while self._under_way < self.max_in_flight:
             if self._pending_records and self.outbox.waiting < MAX_RECORDS:
                 self.outbox.add_each(self._pending_records, self._pending_places)
                 self._pending_records, self._pending_places = [], []
@@ -148,7 +150,7 @@ class GroupCommit:
             task = loop.create_task(self._attempt(batch))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
-        if self._under_way < self.in_flight and (due := self.outbox.next_time(loop.time())) is not None:
+        if self._under_way < self.max_in_flight and (due := self.outbox.next_time(loop.time())) is not None:
             self._wake(max(0.001, due - loop.time()))
 
     async def _attempt(self, batch: Batch[_Place]) -> None:

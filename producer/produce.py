@@ -66,8 +66,8 @@ def plan(
         raise ConfigurationError("--resume needs the journal that the run before kept")
     contract = load_contract(settings.contract)
     exports = find_exports(paths, city)
-    _check_headers(exports, contract, settings.producer.check)
-    folder = journal_folder(Path(settings.local.state), settings.stream.name, exports) if keep_journal else None
+    _check_headers(exports, contract, settings.producer.validate_records)
+    folder = journal_folder(Path(settings.local.state_dir), settings.stream.name, exports) if keep_journal else None
     skip: Mapping[str, int] = {}
     rejected_before = 0
     anew = False
@@ -99,13 +99,13 @@ def produce(
     """Sends the rows of CSV files (or of the folders' *.csv and *.csv.gz, or `-`) to `settings.stream.name`.
 
     Returns once every row was accepted, or rejected and written to `rejects`. `city` overrides what the files'
-    names say; `rate` is in records/s; `keep_journal` notes in `local.state` how far the run is, so that one that
+    names say; `rate` is in records/s; `keep_journal` notes in `local.state_dir` how far the run is, so that one that
     was cut short can be called again with `resume`. `on_progress` is called after every chunk, from this thread;
     `stop` is asked before each, and when it says true, what was read is still sent.
 
     Raises ConfigurationError for a path that is not there, AwsAccessError where the stream does not exist or AWS
     refuses, TerminalError for a file that is not readable, and TransientError where nothing was accepted for
-    `producer.give_up_seconds`.
+    `producer.delivery_timeout_seconds`.
     """
     prepared = plan(paths, settings, city=city, rate=rate, resume=resume, keep_journal=keep_journal, rejects=rejects)
     return send(prepared, on_progress=on_progress, stop=stop, puts=puts)
@@ -130,7 +130,7 @@ def send(
             plan.contract,
             plan.settings,
             puts
-            or PutRequest(stream, connections=settings.in_flight, timeout_seconds=settings.request_timeout_seconds),
+            or PutRequest(stream, connections=settings.max_in_flight, timeout_seconds=settings.request_timeout_seconds),
             record_bytes=record_bytes,
             find_shards=lambda: shard_map(client, stream),
             on_progress=on_progress,
@@ -163,7 +163,9 @@ def validate(
         result = Producing(
             plan.exports,
             plan.contract,
-            plan.settings.model_copy(update={"producer": plan.settings.producer.model_copy(update={"in_flight": 1})}),
+            plan.settings.model_copy(
+                update={"producer": plan.settings.producer.model_copy(update={"max_in_flight": 1})}
+            ),
             _Accepting(),
             record_bytes=DEFAULT_MAX_RECORD_BYTES,
             on_progress=on_progress,

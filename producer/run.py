@@ -118,7 +118,7 @@ class Producing:
         self._skip = skip or {}
         self._journal = journal
         self._outbox: Outbox[_Ticket] = Outbox(
-            keep_order=settings.producer.keep_order, max_bytes=settings.producer.request_bytes
+            keep_order=settings.producer.keep_order, max_bytes=settings.producer.max_request_bytes
         )
         self._tickets: deque[_Ticket] = deque()
         self._reader: ExportReader | None = None
@@ -136,8 +136,8 @@ class Producing:
             self._outbox,
             self._puts,
             self._accepted,
-            in_flight=settings.in_flight,
-            give_up_seconds=settings.give_up_seconds,
+            max_in_flight=settings.max_in_flight,
+            delivery_timeout_seconds=settings.delivery_timeout_seconds,
             find_shards=self._find_shards,
         )
         try:
@@ -197,7 +197,11 @@ class Producing:
             with ExportReader(export) as reader:
                 self._reader = reader
                 encoder = RowEncoder(
-                    self._contract, reader.header, export.city, self._record_bytes, self._settings.producer.check
+                    self._contract,
+                    reader.header,
+                    export.city,
+                    self._record_bytes,
+                    self._settings.producer.validate_records,
                 )
                 for chunk in reader.chunks(skip):
                     encoded = encoder.encode(chunk)

@@ -31,8 +31,8 @@ _Answer = list[Placed] | None | NotAcceptedError | OutcomeUnknownError
 class Sending(Generic[Owner]):
     """Sends what the outbox holds. `done` is told the owners of accepted records, one a record.
 
-    `in_flight` is how many requests may be under way at once; `find_shards` looks the stream's shards up, once there
-    is a throttle to pace by. A context manager; leaving it waits for requests that are under way.
+    `max_in_flight` is how many requests may be under way at once; `find_shards` looks the stream's shards up, once
+    there is a throttle to pace by. A context manager; leaving it waits for requests that are under way.
     """
 
     def __init__(
@@ -41,15 +41,15 @@ class Sending(Generic[Owner]):
         puts: Puts,
         done: Callable[[list[Owner]], None],
         *,
-        in_flight: int = 1,
-        give_up_seconds: float = 300,
+        max_in_flight: int = 1,
+        delivery_timeout_seconds: float = 300,
         find_shards: Callable[[], ShardMap] | None = None,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._outbox, self._puts, self._done = outbox, puts, done
-        self._limit = in_flight
-        self._give_up_seconds = give_up_seconds
+        self._limit = max_in_flight
+        self._delivery_timeout_seconds = delivery_timeout_seconds
         self._find_shards = find_shards
         self._clock, self._sleep = clock, sleep
         self._threads: ThreadPoolExecutor | None = None
@@ -78,7 +78,7 @@ class Sending(Generic[Owner]):
 
         With `block` it waits for an answer or for the next retry instead of returning at once. Raises
         AwsAccessError where a request is refused for good, and TransientError where nothing was accepted for
-        `give_up_seconds`.
+        `delivery_timeout_seconds`.
         """
         worked = self._settle_answered(0)
         while not self.full and (batch := self._outbox.take(self._clock())) is not None:
@@ -157,8 +157,10 @@ class Sending(Generic[Owner]):
             if owners:
                 self._last_success = now
                 self._done(owners)
-        if now - self._last_success > self._give_up_seconds:
-            raise TransientError(f"nothing was accepted for {self._give_up_seconds:g} s; last: {self._last_error}")
+        if now - self._last_success > self._delivery_timeout_seconds:
+            raise TransientError(
+                f"nothing was accepted for {self._delivery_timeout_seconds:g} s; last: {self._last_error}"
+            )
 
     def _look_up_shards(self) -> None:
         pacer = self._outbox.pacer

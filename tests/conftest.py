@@ -25,7 +25,7 @@ _numbers = itertools.count(1)
 def embedded_aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[server.Running]:
     """The embedded AWS on a free port; this process and its children talk to it alone."""
     state = tmp_path_factory.mktemp("embedded-aws")
-    settings = load_settings(None, [f"local.state={state}", f"local.port={free_port()}"])
+    settings = load_settings(None, [f"local.state_dir={state}", f"local.port={free_port()}"])
     running = server.up(settings)
     with server.aimed_at(running):
         yield running
@@ -58,7 +58,7 @@ def make_lake(folder: Path, *overrides: str) -> Settings:
             f"stream.name=test-{number}",
             f"lake=s3://test-{number}/lake",
             f"database=test_{number.replace('-', '_')}",
-            f"local.state={folder}",
+            f"local.state_dir={folder}",
             *overrides,
         ],
     )

@@ -1,4 +1,4 @@
-"""Log lines, as text or as JSON, an object each, for a log that programs search (`observe.log: json`).
+"""Log lines, as text or as JSON, an object each, for a log that programs search (`observe.log_format: json`).
 
 Messages name paths, and paths hold text of records: what could make a terminal do something is escaped in both.
 """
@@ -47,6 +47,6 @@ def log_to_stderr(settings: ObserveSettings | None = None) -> None:
     handler.setFormatter(TextLines())
     logging.basicConfig(level=logging.INFO, handlers=[handler])
     logging.getLogger("botocore").setLevel(logging.WARNING)  # it says where it found credentials, for every client
-    if settings is not None and settings.log == "json":
+    if settings is not None and settings.log_format == "json":
         for each in logging.getLogger().handlers:
             each.setFormatter(JsonLines())

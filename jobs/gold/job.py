@@ -162,7 +162,7 @@ def upkeep(spark: SparkSession, settings: Settings) -> list[Kept]:
 def catalog_tables(settings: Settings) -> Iterator[LakeTable]:
     """The gold tables as Glue has them: `gold_corridors`, and `gold_corridors_manifest` for Redshift Spectrum."""
     for table in TABLES:
-        name = settings.gold.prefix + table.name
+        name = settings.gold.table_prefix + table.name
         yield delta_table(name, table.folder, table.comment, table.columns)
         if settings.gold.manifests:
             folder = f"{table.folder}/{SYMLINKS}"

@@ -36,7 +36,7 @@ _HEADER = "-- Made by `movement gold --redshift-ddl DIR` from jobs/gold/tables.p
 def scripts(settings: Settings) -> dict[str, str]:
     """File name → SQL, for the lake and the database of the settings."""
     return {
-        "external_schema.sql": external_schema(settings.database, settings.gold.prefix),
+        "external_schema.sql": external_schema(settings.database, settings.gold.table_prefix),
         "create_tables.sql": "\n".join([_HEADER + f"CREATE SCHEMA IF NOT EXISTS {SCHEMA};\n", *map(create, TABLES)]),
         "copy.sql": _HEADER + _COPY_NOTE + "\n".join(copy(table, settings.lake) for table in TABLES),
     }

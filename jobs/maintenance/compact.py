@@ -180,7 +180,7 @@ def moving(settings: Settings) -> Iterator[Mover]:
     catalog = GlueCatalog(client("glue"), settings.database, settings.lake)
     with _claimed(settings, lake) as claim:
         catalog.ensure_tables(lake_tables(load_contract(settings.contract)))
-        yield Mover(lake, catalog, TABLE, claim.hold, wait_seconds=settings.compact.wait_seconds)
+        yield Mover(lake, catalog, TABLE, claim.hold, wait_seconds=settings.compact.batch_wait_seconds)
 
 
 def _groups(partitions: Sequence[str]) -> Iterable[Sequence[str]]:

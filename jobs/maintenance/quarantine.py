@@ -96,7 +96,7 @@ def replay_quarantine(
 
     Records of one partition key keep their order. `stop` is asked between two chunks. Raises AwsAccessError where the
     stream is not there, AlreadyRunningError where another replay of this lake runs, TransientError where nothing was
-    accepted for `producer.give_up_seconds`.
+    accepted for `producer.delivery_timeout_seconds`.
     """
     lake = lake_at(settings.lake)
     replay = _Replay(settings, lake, frozenset(reasons), since, dry_run, on_progress, stop)
@@ -129,7 +129,7 @@ class _Replay:
         self._client: Any = kinesis_client(settings.producer.request_timeout_seconds)
         self._record_bytes = max_record_bytes(self._client, settings.stream.name)
         self._run = Run(lake, settings.stream.name)
-        self._outbox: Outbox[int] = Outbox(max_bytes=settings.producer.request_bytes)
+        self._outbox: Outbox[int] = Outbox(max_bytes=settings.producer.max_request_bytes)
         self._accepted: list[int] = []
         self._result = ReplayResult(settings.stream.name, settings.lake, dry_run=dry_run)
         self._sent: Counter[str] = Counter()
@@ -145,7 +145,7 @@ class _Replay:
             self._outbox,
             puts or PutRequest(stream, connections=1, timeout_seconds=producer.request_timeout_seconds),
             self._accepted.extend,
-            give_up_seconds=producer.give_up_seconds,
+            delivery_timeout_seconds=producer.delivery_timeout_seconds,
             find_shards=lambda: shard_map(self._client, stream),
         )
 

@@ -81,7 +81,7 @@ class Observer:
         metrics = batch_metrics(figures)
         if figures.ages and self._clock() - self._shards_told >= self._settings.interval_seconds:
             self._shards_told = self._clock()
-            metrics += shard_metrics(figures, self._settings.shard_metrics)
+            metrics += shard_metrics(figures, self._settings.max_shard_metrics)
         self._publish(metrics, figures.finished_at, {"query": figures.query, "batch": figures.batch})
 
     def planned(self, seconds: float) -> None:

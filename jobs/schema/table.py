@@ -10,12 +10,12 @@ import re
 from functools import cached_property
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from jobs.common.errors import ConfigurationError
 from jobs.schema.rejections import UNPARSABLE
 from jobs.settings.config_files import find_configuration, read_yaml
-from jobs.settings.validation import explain
+from jobs.settings.validation import StrictModel, explain
 
 ColumnType = Literal["string", "int", "long", "double", "boolean", "date", "timestamp"]
 ColumnName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,127}$")]
@@ -35,11 +35,7 @@ PROVENANCE: dict[str, tuple[ColumnType, str]] = {
 RAW_PARTITIONS = ("ingest_date", "hour")
 
 
-class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class DerivedColumn(_Model):
+class DerivedColumn(StrictModel, strict=False):
     """A column that is a group of another column's pattern."""
 
     column: ColumnName
@@ -56,7 +52,7 @@ class DerivedColumn(_Model):
         return self
 
 
-class Parse(_Model):
+class Parse(StrictModel, strict=False):
     """How a text is taken apart: `pattern` matches the whole of it, group n becomes column n of `into`."""
 
     pattern: str
@@ -74,7 +70,7 @@ class Parse(_Model):
         return self
 
 
-class SourceColumn(_Model):
+class SourceColumn(StrictModel, strict=False):
     """A column that is a field of the record on the stream."""
 
     source: Annotated[str, Field(min_length=1)]
@@ -98,14 +94,14 @@ class SourceColumn(_Model):
         return self
 
 
-class Check(_Model):
+class Check(StrictModel, strict=False):
     """A check across columns. `ascending`: each is at most the next; a null one is passed over."""
 
     name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
     ascending: Annotated[tuple[str, ...], Field(min_length=2)]
 
 
-class TableContract(_Model):
+class TableContract(StrictModel, strict=False):
     """What a record holds and what becomes of it. See conf/travel_times.yaml for each key's meaning."""
 
     version: Literal[1]

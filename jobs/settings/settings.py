@@ -1,8 +1,7 @@
-"""Settings: defaults ← a YAML file (`--config`) ← `--set key=value`, checked as a whole before anything starts.
+"""Settings: the defaults, then a YAML file (`--config`), then `--set key=value`; each layer overrides the one before.
 
-Every key stands with its default and its meaning in `conf/reference.yaml`, which a test holds equal to the
-classes below. AWS itself (region, credentials, endpoints) is never named here: boto3 and S3A find it in the
-standard environment variables and profiles.
+`conf/reference.yaml` lists every key with its default and meaning. Region, credentials and endpoints of AWS are not
+settings: boto3 and S3A take them from the standard environment variables and profiles.
 """
 
 from __future__ import annotations
@@ -10,208 +9,63 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from datetime import date
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator
 
 from jobs.common.errors import ConfigurationError
-from jobs.common.times import iso_time
 from jobs.common.uris import normal
 from jobs.settings.config_files import find_configuration, read_yaml
 from jobs.settings.sections import (
     S3_FOLDER,
+    ApiSettings,
     CompactSettings,
     DeploySettings,
     GoldSettings,
+    LocalSettings,
     ObserveSettings,
+    ProducerSettings,
     ReportSettings,
     SinkSettings,
+    SourceSettings,
+    SparkSettings,
+    StreamJobSettings,
+    StreamSettings,
 )
-from jobs.settings.validation import explain
+from jobs.settings.validation import StrictModel, explain
+
+# Keys of earlier releases: an error names the new key.
+RENAMED = {
+    "producer.check": "producer.validate",
+    "producer.give_up_seconds": "producer.delivery_timeout_seconds",
+    "producer.in_flight": "producer.max_in_flight",
+    "producer.request_bytes": "producer.max_request_bytes",
+    "api.max_waiting_records": "api.max_pending_records",
+    "api.max_waiting_bytes": "api.max_pending_bytes",
+    "sink.join_below_bytes": "sink.small_file_bytes",
+    "sink.stop_when_exceeded": "sink.fail_on_max_rejected_share",
+    "observe.shard_metrics": "observe.max_shard_metrics",
+    "observe.log": "observe.log_format",
+    "compact.wait_seconds": "compact.batch_wait_seconds",
+    "gold.prefix": "gold.table_prefix",
+    "local.state": "local.state_dir",
+}
 
 
-class _Model(BaseModel):
-    # Strict: true is no 1, and "5" no 5.
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+class Settings(StrictModel):
+    """Every setting. Made by `load_settings`; `conf/reference.yaml` lists the keys."""
 
-
-class StreamSettings(_Model):
-    name: Annotated[
-        str, Field(pattern=r"^[a-zA-Z0-9_.-]{1,128}$", description="Name of the Kinesis stream, or its ARN's last part")
-    ] = "uber-movement-stream"
-    shards: Annotated[
-        int, Field(ge=1, le=1000, description="Shards that `movement local up` creates the stream with; unused on AWS")
-    ] = 4
-
-
-class ProducerSettings(_Model):
-    in_flight: Annotated[
-        int, Field(ge=1, le=64, description="PutRecords requests under way at once, for each process")
-    ] = 4
-    request_bytes: Annotated[
-        int,
-        Field(
-            ge=1024,
-            le=10 * 1024 * 1024,
-            description="A request holds at most 500 records and this many bytes; a larger record goes alone",
-        ),
-    ] = 5242880
-    keep_order: Annotated[
-        bool,
-        Field(
-            description="Keep the order of records of one partition key, through retries too. PutRecords promises "
-            "no order within a request, so a key is then in one request at a time, and once in it"
-        ),
-    ] = True
-    check: Annotated[
-        bool, Field(description="Reject what the contract rejects before it is sent; false: the stream's job decides")
-    ] = True
-    request_timeout_seconds: Annotated[
-        float, Field(gt=0, le=300, description="A request without an answer for so long is sent again")
-    ] = 10.0
-    give_up_seconds: Annotated[
-        float, Field(gt=0, description="Stop with an error once nothing was accepted for so long, retries included")
-    ] = 300.0
-
-
-class ApiSettings(_Model):
-    host: Annotated[str, Field(description="Address that `movement serve` listens on; 0.0.0.0: all")] = "127.0.0.1"
-    port: Annotated[int, Field(ge=1, le=65535, description="Port that `movement serve` listens on")] = 8000
-    linger_ms: Annotated[
-        float,
-        Field(ge=0, le=1000, description="A record waits this long for others, so that requests share a PutRecords"),
-    ] = 3.0
-    max_body_bytes: Annotated[
-        int, Field(ge=1024, le=100 * 1024 * 1024, description="A larger request body is answered with 413")
-    ] = 5242880
-    max_waiting_records: Annotated[
-        int, Field(ge=1, description="Records that wait for Kinesis at most; beyond that, answers are 429")
-    ] = 20000
-    max_waiting_bytes: Annotated[
-        int, Field(ge=1024, description="Bytes of records that wait for Kinesis at most; beyond that, 429")
-    ] = 67108864
-    timeout_seconds: Annotated[
-        float, Field(gt=0, le=300, description="A request that Kinesis has not accepted by then is answered with 503")
-    ] = 10.0
-    workers: Annotated[int, Field(ge=1, le=64, description="Processes that serve, sharing the port")] = 1
-
-
-class SourceSettings(_Model):
-    connector: Annotated[
-        Literal["native", "aws-kinesis"],
-        Field(description="native: our source, in Python; aws-kinesis: EMR's JVM connector"),
-    ] = "native"
-    starting_position: Annotated[
-        str,
-        Field(
-            description="Where a query without a checkpoint starts: TRIM_HORIZON (oldest record), LATEST, "
-            "an ISO 8601 time with offset such as 2026-11-23T00:00:00Z, or {shard: last sequence number read} "
-            "(native only)"
-        ),
-    ] = "TRIM_HORIZON"
-    fail_on_data_loss: Annotated[
-        bool, Field(description="Stop when records left the stream before they were read; false: go on and count them")
-    ] = True
-    max_records_per_batch: Annotated[
-        int,
-        Field(ge=0, le=10**12, description="About how many records a batch takes of a backlog, all shards; 0: no cap"),
-    ] = 0
-    max_bytes_per_batch: Annotated[
-        int,
-        Field(ge=0, le=10**15, description="About how many bytes a batch takes of a backlog, all shards; 0: no cap"),
-    ] = 0
-    max_seconds_per_batch: Annotated[
-        int, Field(ge=0, le=366 * 86400, description="How many seconds of stream a batch takes of a backlog; 0: no cap")
-    ] = 0
-    deaggregate: Annotated[bool, Field(description="Take KPL aggregates apart; needs the extra 'kpl'. Native only")] = (
-        False
+    contract: str = Field(
+        default="travel_times.yaml",
+        description="The table's contract: a path, s3://…, or the name of a file that ships in conf/",
     )
-    role_arn: Annotated[
-        str | None, Field(description="Role to read the stream with, of another account; null: the job's own")
-    ] = None
-    consumer_name: Annotated[
-        str | None,
-        Field(description="Enhanced fan-out consumer, only with aws-kinesis; null: shared throughput (GetRecords)"),
-    ] = None
-    options: Annotated[
-        dict[str, str | int | float | bool],
-        Field(description="Further options of the connector, by its own names (docs/kinesis-source.md)"),
-    ] = {}
-
-    @field_validator("starting_position", mode="before")
-    @classmethod
-    def _as_text(cls, value: Any) -> Any:
-        # YAML takes an unquoted time for a time, and positions of shards for a mapping.
-        if isinstance(value, date):
-            return value.isoformat()
-        return json.dumps(value) if isinstance(value, dict) else value
-
-    @field_validator("starting_position")
-    @classmethod
-    def _known_position(cls, value: str) -> str:
-        if value in ("TRIM_HORIZON", "LATEST"):
-            return value
-        if value.lstrip().startswith("{"):
-            return _positions(value)
-        try:
-            iso_time(value)
-        except ValueError as error:
-            raise ValueError(f"{error}. Or TRIM_HORIZON, LATEST, {{shard: last sequence number read}}") from error
-        return value
-
-
-def _positions(text: str) -> str:
-    """`text`, if it gives positions by shard; what a position may be, the source knows."""
-    try:
-        content = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"positions by shard are not readable as JSON: {error}") from error
-    shards = content.get("shards", content)
-    if not isinstance(shards, dict) or not shards or not all(isinstance(at, str) for at in shards.values()):
-        raise ValueError('allowed: {"<shard>": "<last sequence number read, as text>", …}')
-    return text
-
-
-class StreamJobSettings(_Model):
-    trigger_seconds: Annotated[
-        float, Field(ge=0, le=3600, description="A micro-batch starts at most this often; 0: as soon as one has ended")
-    ] = 5.0
-    checkpoint: Annotated[
-        str | None,
-        Field(description="Folder of Spark's checkpoint; null: <lake>/_checkpoints/stream. One job, one checkpoint"),
-    ] = None
-
-
-class SparkSettings(_Model):
-    master: Annotated[
-        str, Field(description="Spark master of runs on this machine; a cluster's spark-submit decides it there")
-    ] = "local[*]"
-    conf: Annotated[
-        dict[str, str | int | float | bool], Field(description="Further Spark settings, key: value, for runs here")
-    ] = {}
-
-
-class LocalSettings(_Model):
-    port: Annotated[int, Field(ge=1, le=65535, description="Port of the embedded AWS on 127.0.0.1")] = 4566
-    state: Annotated[
-        str, Field(description="Folder for what runs leave on this machine: logs, the embedded AWS's process file")
-    ] = ".movement"
-
-
-class Settings(_Model):
-    """Everything that can be set. Frozen; made by `load_settings`."""
-
-    contract: Annotated[
-        str, Field(description="The table's contract: a path, s3://…, or the name of a file that ships in conf/")
-    ] = "travel_times.yaml"
-    lake: Annotated[str, Field(description="Where the lake lies: s3://bucket/prefix, or a folder of this machine")] = (
-        "s3://movement-lake/lake"
+    lake: str = Field(
+        default="s3://movement-lake/lake", description="Root of the lake: s3://bucket/prefix, or a local folder"
     )
-    database: Annotated[str, Field(pattern=r"^[a-z0-9_]{1,255}$", description="Database in the Glue Data Catalog")] = (
-        "uber_movement"
+    database: str = Field(
+        default="uber_movement", pattern=r"^[a-z0-9_]{1,255}$", description="Database in the Glue Data Catalog"
     )
     stream: StreamSettings = StreamSettings()
     producer: ProducerSettings = ProducerSettings()
@@ -229,13 +83,13 @@ class Settings(_Model):
 
     @field_validator("lake")
     @classmethod
-    def _lake_is_a_place(cls, value: str) -> str:
+    def _lake_is_absolute(cls, value: str) -> str:
         if "://" in value:
             if not re.fullmatch(S3_FOLDER, value):
-                raise ValueError("allowed: s3://bucket/prefix, or a folder of this machine")
+                raise ValueError("allowed: s3://bucket/prefix, or a local folder")
             return value.rstrip("/")
         if not value:
-            raise ValueError("allowed: s3://bucket/prefix, or a folder of this machine")
+            raise ValueError("allowed: s3://bucket/prefix, or a local folder")
         return str(Path(value).expanduser().absolute())
 
     @property
@@ -245,48 +99,53 @@ class Settings(_Model):
 
     @property
     def checkpoint_name(self) -> str:
-        """The same folder under its one name, however it was written: what jobs know each other by.
+        """The checkpoint's folder in one spelling, to compare with other jobs' checkpoints.
 
-        Not for Spark: a folder without a scheme is one of the cluster's own file system, which only Hadoop knows.
+        Give Spark `checkpoint` instead: only Hadoop knows which file system a path without a scheme means.
         """
         return normal(self.checkpoint)
 
 
 def load_settings(config: str | None = None, overrides: Iterable[str] = ()) -> Settings:
-    """Settings from the YAML file `config` (None: defaults alone) and `key=value` overrides, which win.
+    """Loads the settings: the defaults, then the YAML file `config`, then `overrides`; a later layer wins.
 
-    A value is read as YAML: `sink.raw_compression_level=9` is a number, `source.fail_on_data_loss=false` a
-    boolean. An override may also be a JSON object of many, `{"lake": "s3://b/p", "stream.name": "s"}`: Glue, whose
-    arguments are a map, takes `--set` but once. Raises ConfigurationError naming the file or `--set`, the key, the
-    value and what is allowed.
+    `config` is a path, an s3:// address or the name of a file that ships in `conf/`; None: no file. An override is
+    `key=value` with the value in YAML, or a JSON object of several, because a Glue job's arguments are a map that can
+    hold `--set` only once.
+
+        load_settings("glue.yaml", ["stream.name=trips", "source.fail_on_data_loss=false"])
+        load_settings(None, ['{"lake": "s3://bucket/prefix", "stream.shards": 2}'])
+
+    Raises ConfigurationError with one line for each mistake: the file or `--set`, the key, the value, what is allowed.
+    AwsAccessError and TransientError come from reading a file on S3.
     """
-    layered: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     origins: dict[str, str] = {}
     if config is not None:
-        _lay_over(layered, _read(find_configuration(config)), str(config), origins)
+        _merge(values, _read(find_configuration(config)), config, origins)
     for override in each_override(overrides):
         key, separator, text = override.partition("=")
         if not separator or not key.strip():
-            raise ConfigurationError(f"--set {override}: not of the form key=value, such as stream.name=my-stream")
+            raise ConfigurationError(f"--set {override}: expected key=value, such as stream.name=my-stream")
         try:
             value = yaml.safe_load(text)
         except yaml.YAMLError as error:
             raise ConfigurationError(f"--set {override}: the value is not readable as YAML") from error
         for part in reversed(_parts(key.strip())):
             value = {part: value}
-        _lay_over(layered, value, "--set", origins)
+        _merge(values, value, "--set", origins)
 
     def origin(key: str) -> str:
-        return next((origins[known] for known in _prefixes(key) if known in origins), config or "settings")
+        return next((origins[parent] for parent in _parents(key) if parent in origins), config or "settings")
 
     try:
-        return Settings.model_validate(layered)
+        return Settings.model_validate(values)
     except ValidationError as error:
-        raise ConfigurationError(explain(error, Settings, origin)) from error
+        raise ConfigurationError(explain(error, Settings, origin, RENAMED)) from error
 
 
 def each_override(overrides: Iterable[str]) -> Iterator[str]:
-    """The overrides as `key=value` each, those of JSON objects included. Raises ConfigurationError."""
+    """The overrides as `key=value`, with JSON objects split up. Raises ConfigurationError."""
     for override in overrides:
         if not override.lstrip().startswith("{"):
             yield override
@@ -308,38 +167,37 @@ def _read(path: Path) -> Mapping[str, Any]:
     return content
 
 
-def _lay_over(
-    base: dict[str, Any], layer: Mapping[str, Any], origin: str, origins: dict[str, str], at: str = ""
-) -> None:
-    """Lays `layer` over `base` key by key; a key that is set wins whatever its value, 0 and false included."""
+def _merge(base: dict[str, Any], layer: Mapping[str, Any], origin: str, origins: dict[str, str], at: str = "") -> None:
+    """Copies `layer` into `base` key by key. A key that is set wins, whatever its value: 0 and false included."""
     for key, value in layer.items():
         path = f"{at}{key}"
         origins[path] = origin
-        if isinstance(value, Mapping) and isinstance(base.get(key), dict):
-            _lay_over(base[key], value, origin, origins, f"{path}.")
-        elif isinstance(value, Mapping):
-            base[key] = {}
-            _lay_over(base[key], value, origin, origins, f"{path}.")
+        if isinstance(value, Mapping):
+            if not isinstance(base.get(key), dict):
+                base[key] = {}
+            _merge(base[key], value, origin, origins, f"{path}.")
         else:
             base[key] = value
 
 
 def _parts(key: str) -> list[str]:
-    """A dotted key's parts; below a setting that is a mapping (spark.conf) the rest is one key, dots and all."""
+    """The parts of a dotted key. Below a setting that is a mapping, such as spark.conf, the rest is one part."""
     parts: list[str] = []
     model: Any = Settings
     rest = key
-    while isinstance(model, type) and issubclass(model, BaseModel):
+    while isinstance(model, type) and issubclass(model, StrictModel):
         part, separator, rest = rest.partition(".")
         parts.append(part)
         if not separator:
             return parts
-        if part not in model.model_fields:
+        field = model.fields_by_key().get(part)
+        if field is None:
             break
-        model = model.model_fields[part].annotation
+        model = field.annotation
     return [*parts, rest]
 
 
-def _prefixes(key: str) -> list[str]:
+def _parents(key: str) -> list[str]:
+    """`a.b.c` → `a.b.c`, `a.b`, `a`."""
     parts = key.split(".")
     return [".".join(parts[:length]) for length in range(len(parts), 0, -1)]

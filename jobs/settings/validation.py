@@ -1,56 +1,73 @@
-"""pydantic's complaints in words that name the file, the key, the value and what is allowed."""
+"""The base class of every model that users fill in, and pydantic's error messages in plain words."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, get_args
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic.fields import FieldInfo
 
 
-def explain(error: ValidationError, model: type[BaseModel], origin: Callable[[str], str]) -> str:
-    """One line for each complaint: `<where from>: <key>: <value> …`. `origin(key)` says where a key was set."""
+class StrictModel(BaseModel):
+    """A section of a YAML file. Frozen; an unknown key is an error; no conversion between bool, int and str."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, serialize_by_alias=True)
+
+    @classmethod
+    def fields_by_key(cls) -> dict[str, FieldInfo]:
+        """The fields by their YAML key, which is the alias of a field whose name pydantic itself uses."""
+        return {field.alias or name: field for name, field in cls.model_fields.items()}
+
+
+def explain(
+    error: ValidationError,
+    model: type[StrictModel],
+    origin: Callable[[str], str],
+    renamed: Mapping[str, str] | None = None,
+) -> str:
+    """One line for each mistake: `<where it was set>: <key>: <what is wrong>; got <value>`.
+
+    `origin` returns where a key was set: a file's name or `--set`. `renamed` maps keys of earlier releases to
+    today's.
+    """
     lines = []
-    for complaint in error.errors(include_url=False):
-        key = ".".join(str(part) for part in complaint["loc"])
-        lines.append(f"{origin(key)}: {key + ': ' if key else ''}{_sentence(complaint, model)}")
+    for mistake in error.errors(include_url=False):
+        key = ".".join(str(part) for part in mistake["loc"])
+        lines.append(f"{origin(key)}: {key + ': ' if key else ''}{_sentence(mistake, key, model, renamed or {})}")
     return "\n".join(lines)
 
 
-def _sentence(complaint: Any, model: type[BaseModel]) -> str:
-    location = complaint["loc"]
-    if complaint["type"] == "extra_forbidden":
+def _sentence(mistake: Any, key: str, model: type[StrictModel], renamed: Mapping[str, str]) -> str:
+    location = mistake["loc"]
+    if mistake["type"] == "extra_forbidden":
+        if key in renamed:
+            return f"renamed to {renamed[key]}"
         known = sorted(_keys_beside(model, location))
         close = difflib.get_close_matches(str(location[-1]), known, n=1)
         hint = f"did you mean '{close[0]}'? " if close else ""
         return f"unknown key; {hint}known here: {', '.join(known)}"
-    if complaint["type"] == "missing":
+    if mistake["type"] == "missing":
         return "is missing"
-    message = complaint["msg"].removeprefix("Value error, ")
+    message = mistake["msg"].removeprefix("Value error, ")
     message = message[:1].lower() + message[1:]
-    shown = repr(complaint["input"])
+    shown = repr(mistake["input"])
     return f"{message}; got {shown if len(shown) <= 80 else shown[:77] + '...'}"
 
 
-def _keys_beside(model: type[BaseModel], location: tuple[int | str, ...]) -> set[str]:
+def _keys_beside(model: type[StrictModel], location: tuple[int | str, ...]) -> set[str]:
     """The keys that the model allows at the level of the last part of `location`."""
-    current: Any = model
+    current: type[StrictModel] | None = model
     for part in location[:-1]:
         if isinstance(part, int):
             continue
-        current = _model_in(current.model_fields[part].annotation)
-        if current is None:
-            return set()
-    return set(current.model_fields)
+        current = _model_in(current.fields_by_key()[part].annotation) if current else None
+    return set(current.fields_by_key()) if current else set()
 
 
-def _model_in(annotation: Any) -> type[BaseModel] | None:
-    """The pydantic model that an annotation such as `tuple[Check, ...] | None` holds."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+def _model_in(annotation: Any) -> type[StrictModel] | None:
+    """The model that an annotation such as `tuple[Check, ...] | None` contains."""
+    if isinstance(annotation, type) and issubclass(annotation, StrictModel):
         return annotation
-    for inner in get_args(annotation):
-        found = _model_in(inner)
-        if found is not None:
-            return found
-    return None
+    return next(filter(None, map(_model_in, get_args(annotation))), None)

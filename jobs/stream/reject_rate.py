@@ -26,7 +26,7 @@ class RejectedShare:
         """The alarm that the batch's rejections raise, in words, or none; for its ledger entry and the log.
 
         Call once a batch, before its partitions are registered. Raises TooManyRejectedError with
-        `sink.stop_when_exceeded`: the batch is then not final, and is read anew by the next start.
+        `sink.fail_on_max_rejected_share`: the batch is then not final, and is read anew by the next start.
         """
         counts = TaskReport(read=report.read, quarantined=report.quarantined, reasons=report.reasons)
         since, together = self._since or batch, sum_reports([self._waiting, counts])
@@ -40,10 +40,10 @@ class RejectedShare:
         elif not self._is_exceeded(together):
             return []
         alarm = self._alarm(together, f"batch {batch}" if since == batch else f"batches {since} to {batch}")
-        if self._sink.stop_when_exceeded:
+        if self._sink.fail_on_max_rejected_share:
             raise TooManyRejectedError(
-                f"{alarm}. Stopped, as sink.stop_when_exceeded says; batch {batch} is not final and its records are "
-                "still on the stream. Correct the contract, or set a greater share, and start again"
+                f"{alarm}. Stopped, as sink.fail_on_max_rejected_share says; batch {batch} is not final and its "
+                "records are still on the stream. Correct the contract, or set a greater share, and start again"
             )
         return [alarm]
 

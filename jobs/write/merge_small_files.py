@@ -58,7 +58,7 @@ class _Heading(msgspec.Struct):
 
 def written(rows: DataFrame, task: WriteTask) -> TaskReport:
     """Writes a micro-batch; what was written, added up."""
-    tasks = rows.rdd.getNumPartitions() if task.sink.join_below_bytes else 1
+    tasks = rows.rdd.getNumPartitions() if task.sink.small_file_bytes else 1
     if tasks > 1:
         spark = rows.sparkSession
         at_once = min(tasks, spark.sparkContext.defaultParallelism)
@@ -76,7 +76,7 @@ class WriteParts:
     write: WriteTask
 
     def __call__(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        report, parts = self.write.in_spark(batches, self.write.sink.join_below_bytes)
+        report, parts = self.write.in_spark(batches, self.write.sink.small_file_bytes)
         task = task_number()
         yield _row(_REPORT, task, 0, 0, msgspec.json.encode(report))
         for part in parts:

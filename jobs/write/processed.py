@@ -67,15 +67,15 @@ class SortedParquet:
 
 
 class GrowingParquet:
-    """Encodes tables of `file_schema`: while they are few as an Arrow stream, a part; from `join_below` bytes on as
-    what `parquet` makes, a file."""
+    """Encodes tables of `file_schema`: up to `small_file_bytes` as an Arrow stream, a part; beyond that as what
+    `parquet` makes, a file."""
 
     suffix = SortedParquet.suffix
 
-    def __init__(self, file: BinaryIO, parquet: Callable[[BinaryIO], SortedParquet], join_below: int) -> None:
+    def __init__(self, file: BinaryIO, parquet: Callable[[BinaryIO], SortedParquet], small_file_bytes: int) -> None:
         self._file = file
         self._parquet = parquet
-        self._join_below = join_below
+        self._small_file_bytes = small_file_bytes
         self._grown: SortedParquet | None = None
         self._stream: pa.RecordBatchStreamWriter | None = None
 
@@ -89,7 +89,7 @@ class GrowingParquet:
         if self._stream is None:
             self._stream = pa.ipc.new_stream(self._file, rows.schema, options=_STREAM)
         self._stream.write_table(rows)
-        if self._file.tell() >= self._join_below:
+        if self._file.tell() >= self._small_file_bytes:
             self._grow()
         return int(rows.num_rows)
 

@@ -18,14 +18,14 @@ _FAST_LEVELS = 3
 
 
 class GzipLines:
-    """Encodes binary arrays as gzip, each value a line. Less than `join_below` bytes are a part: one gzip member."""
+    """Encodes binary arrays as gzip, each value a line. Less than `small_file_bytes` is a part: one gzip member."""
 
     suffix = ".json.gz"
     waiting = 0
 
-    def __init__(self, file: BinaryIO, level: int, join_below: int = 0) -> None:
+    def __init__(self, file: BinaryIO, level: int, small_file_bytes: int = 0) -> None:
         self._file = file
-        self._join_below = join_below
+        self._small_file_bytes = small_file_bytes
         maker = isal_zlib if level <= _FAST_LEVELS else zlib
         self._gzip = maker.compressobj(level, zlib.DEFLATED, _GZIP)
 
@@ -42,7 +42,7 @@ class GzipLines:
         self._file.write(self._gzip.flush())
 
     def part(self) -> bool:
-        if self._file.tell() >= self._join_below:
+        if self._file.tell() >= self._small_file_bytes:
             return False
         self.close()
         return True

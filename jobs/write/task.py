@@ -69,11 +69,11 @@ class WriteTask:
         report, _ = self.in_spark(batches, 0)
         yield report_row(msgspec.json.encode(report))
 
-    def in_spark(self, batches: Iterator[pa.RecordBatch], join_below: int) -> tuple[TaskReport, list[Part]]:
-        """What `__call__` does, but for what is smaller than `join_below` bytes: it is not put, but returned."""
+    def in_spark(self, batches: Iterator[pa.RecordBatch], small_file_bytes: int) -> tuple[TaskReport, list[Part]]:
+        """What `__call__` does, but for what is smaller than `small_file_bytes` bytes: it is not put, but returned."""
         free_memory_at_once()
         name = f"{self.batch}-{task_number():05d}"
-        return self._write(self.records(batches) if self.records else batches, name, join_below)
+        return self._write(self.records(batches) if self.records else batches, name, small_file_bytes)
 
     def write(self, batches: Iterator[pa.RecordBatch], name: str) -> TaskReport:
         """Writes all batches of records to files that start with `name`."""
@@ -89,16 +89,18 @@ class WriteTask:
             row_group_bytes=min(ROW_GROUP_BYTES, ROW_GROUP_SHARE * self.sink.target_file_bytes),
         )
 
-    def _write(self, batches: Iterator[pa.RecordBatch], name: str, join_below: int) -> tuple[TaskReport, list[Part]]:
+    def _write(
+        self, batches: Iterator[pa.RecordBatch], name: str, small_file_bytes: int
+    ) -> tuple[TaskReport, list[Part]]:
         point("task.started")
         lake, report, seconds = lake_at(self.lake), TaskReport(), defaultdict[str, float](float)
         parser = self.parser(self.contract)
         target = self.sink.target_file_bytes
-        join_below = min(join_below, target)
-        gzip = partial(GzipLines, level=self.sink.raw_compression_level, join_below=join_below)
+        small_file_bytes = min(small_file_bytes, target)
+        gzip = partial(GzipLines, level=self.sink.raw_compression_level, small_file_bytes=small_file_bytes)
         parquet: Callable[[BinaryIO], Encoder] = self.parquet()
-        if join_below:
-            parquet = partial(GrowingParquet, parquet=self.parquet(), join_below=join_below)
+        if small_file_bytes:
+            parquet = partial(GrowingParquet, parquet=self.parquet(), small_file_bytes=small_file_bytes)
         raw = RollingFiles(lake, "raw", name, gzip, target)
         processed = RollingFiles(lake, self.table, name, parquet, target, self.locations)
         quarantine = RollingFiles(lake, "quarantine", name, gzip, target)

@@ -123,7 +123,7 @@ def _settings_file(settings: Settings) -> Path:
     """The settings as the job reads them: a Glue job's arguments have each name once, so `--set` is no way."""
     import yaml
 
-    file = Path(settings.local.state).expanduser().absolute() / f"batch-{settings.database}.yaml"
+    file = Path(settings.local.state_dir).expanduser().absolute() / f"batch-{settings.database}.yaml"
     file.parent.mkdir(parents=True, exist_ok=True)
     content = settings.model_dump(mode="json")
     file.write_text(yaml.safe_dump(content, allow_unicode=True), encoding="utf-8")

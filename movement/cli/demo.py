@@ -63,7 +63,7 @@ def demo(
     require_java()
     port_override = [f"local.port={port}"] if port is not None else []
     settings = load_settings(config or "demo.yaml", [*(overrides or ()), *port_override])
-    state = Path(settings.local.state).expanduser().absolute()
+    state = Path(settings.local.state_dir).expanduser().absolute()
     running = server.up(settings, notice=lambda line: err.print(f"[yellow]note:[/] {escape(line)}", soft_wrap=True))
     _step(1, f"embedded AWS on {running.endpoint}")
     with server.aimed_at(running):

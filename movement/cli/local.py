@@ -36,7 +36,7 @@ def up(port: Port = None, config: Config = None, overrides: Overrides = None, js
     running = server.up(settings, notice=_notice)
     if port not in (None, running.port):
         raise server.EmbeddedAwsError(
-            f"the embedded AWS of {settings.local.state} already runs, on port {running.port}; "
+            f"the embedded AWS of {settings.local.state_dir} already runs, on port {running.port}; "
             "`movement local down` stops it"
         )
     with server.aimed_at(running):

@@ -69,7 +69,7 @@ def produce(
 
     chosen = list(overrides or ())
     if check is not None:
-        chosen.append(f"producer.check={'true' if check else 'false'}")
+        chosen.append(f"producer.validate={'true' if check else 'false'}")
     settings = load_settings(config, chosen)
     prepared = plan(paths, settings, city=city, rate=rate, resume=resume, keep_journal=not dry_run, rejects=rejects)
     if dry_run:

@@ -47,7 +47,7 @@ def stream(
 
 def log_path(settings: Settings, name: str) -> Path:
     """Where a command's run keeps what Spark has to say."""
-    return Path(settings.local.state).expanduser().absolute() / f"{name}.log"
+    return Path(settings.local.state_dir).expanduser().absolute() / f"{name}.log"
 
 
 def stream_result(settings: Settings, result: StreamResult) -> dict[str, object]:

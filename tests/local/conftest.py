@@ -53,7 +53,7 @@ def free_port() -> int:
 
 
 def settings_in(folder: Path, *overrides: str) -> Settings:
-    return load_settings(None, [f"local.port={free_port()}", f"local.state={folder / 'state'}", *overrides])
+    return load_settings(None, [f"local.port={free_port()}", f"local.state_dir={folder / 'state'}", *overrides])
 
 
 @pytest.fixture

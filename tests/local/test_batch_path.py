@@ -138,7 +138,7 @@ class Site:
 
 @pytest.fixture
 def site(aws_here: server.Running, named: Callable[..., Settings], tmp_path: Path) -> Iterator[Site]:
-    found = Site(named("stream.shards=2", f"local.state={tmp_path / 'state'}"), tmp_path / "job")
+    found = Site(named("stream.shards=2", f"local.state_dir={tmp_path / 'state'}"), tmp_path / "job")
     yield found
     batch_path.remove(found.names)
 

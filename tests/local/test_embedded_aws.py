@@ -33,7 +33,7 @@ def process_is_gone(pid: int) -> bool:
 
 
 def process_file(settings: Settings) -> Path:
-    return Path(settings.local.state) / server.PROCESS_NAME
+    return Path(settings.local.state_dir) / server.PROCESS_NAME
 
 
 def test_up_starts_a_server_that_answers_and_a_second_up_finds_it(settings: Settings) -> None:
@@ -66,7 +66,7 @@ def test_down_leaves_no_process_no_file_and_no_folder(settings: Settings) -> Non
     assert stopped is not None
     assert stopped.pid == running.pid
     assert process_is_gone(running.pid)
-    assert not Path(settings.local.state).exists()
+    assert not Path(settings.local.state_dir).exists()
     with socket.socket() as probe:
         assert probe.connect_ex(("127.0.0.1", running.port)) != 0
     assert server.down(settings) is None
@@ -75,10 +75,10 @@ def test_down_leaves_no_process_no_file_and_no_folder(settings: Settings) -> Non
 
 def test_down_keeps_what_others_left_in_the_state_folder(settings: Settings) -> None:
     server.up(settings)
-    other = Path(settings.local.state) / "stream.log"
+    other = Path(settings.local.state_dir) / "stream.log"
     other.write_text("a run's log")
     server.down(settings)
-    assert list(Path(settings.local.state).iterdir()) == [other]
+    assert list(Path(settings.local.state_dir).iterdir()) == [other]
 
 
 def test_the_server_is_out_of_a_terminals_reach(settings: Settings) -> None:
@@ -168,8 +168,8 @@ def test_a_port_taken_by_the_embedded_aws_of_another_folder_names_the_folder(
     settings: Settings, tmp_path: Path
 ) -> None:
     server.up(settings)
-    other = load_settings(None, [f"local.port={settings.local.port}", f"local.state={tmp_path / 'other'}"])
-    with pytest.raises(server.EmbeddedAwsError, match=re.escape(settings.local.state)):
+    other = load_settings(None, [f"local.port={settings.local.port}", f"local.state_dir={tmp_path / 'other'}"])
+    with pytest.raises(server.EmbeddedAwsError, match=re.escape(settings.local.state_dir)):
         server.up(other)
     assert server.down(other) is None
     assert server.find(settings) is not None
@@ -185,7 +185,7 @@ def test_a_crash_at_start_shows_the_last_line_of_the_log_and_its_path(
     with pytest.raises(server.EmbeddedAwsError) as caught:
         server.up(settings)
     assert "RuntimeError: moto is broken today" in str(caught.value)
-    assert str(Path(settings.local.state) / server.LOG_NAME) in str(caught.value)
+    assert str(Path(settings.local.state_dir) / server.LOG_NAME) in str(caught.value)
     assert "\n" not in str(caught.value)
     assert not process_file(settings).exists()
     monkeypatch.undo()

@@ -212,7 +212,7 @@ def test_what_is_not_accepted_in_time_is_503_and_says_what_was_accepted(kinesis)
 
 def test_under_back_pressure_the_sender_is_told_when_to_come_back(kinesis):
     kinesis.delay = 0.3
-    with client("api.max_waiting_records=5") as api, ThreadPoolExecutor(20) as pool:
+    with client("api.max_pending_records=5") as api, ThreadPoolExecutor(20) as pool:
         answers = list(pool.map(lambda n: api.post("/uber_movement", json=good(n)), range(20)))
     statuses = [answer.status_code for answer in answers]
     assert set(statuses) == {200, 429}

@@ -65,7 +65,7 @@ def wait_until(condition, seconds: float = 20) -> None:
 
 @pytest.mark.parametrize("processes", ["1", "2"])
 def test_killed_in_the_middle_and_resumed_nothing_is_missing(processes, tmp_path):
-    data, state = tmp_path / "data", f"local.state={tmp_path / 'state'}"
+    data, state = tmp_path / "data", f"local.state_dir={tmp_path / 'state'}"
     write_sample(ROWS, data, cities=4)
     arguments = [str(data), "--set", state, "--processes", processes]
     with FaultyKinesis(delay=0.02) as kinesis:
@@ -92,7 +92,7 @@ def test_killed_in_the_middle_and_resumed_nothing_is_missing(processes, tmp_path
 
 
 def test_ctrl_c_finishes_what_was_read_and_resume_doubles_nothing(tmp_path):
-    data, state = tmp_path / "data", f"local.state={tmp_path / 'state'}"
+    data, state = tmp_path / "data", f"local.state_dir={tmp_path / 'state'}"
     write_sample(ROWS, data, cities=2)
     with FaultyKinesis(delay=0.02) as kinesis:
         first = command(kinesis, str(data), "--set", state, "--rate", "600")
@@ -112,7 +112,7 @@ def test_ctrl_c_finishes_what_was_read_and_resume_doubles_nothing(tmp_path):
 
 
 def settings(tmp_path, *more: str):
-    return load_settings(None, ["stream.name=stream", f"local.state={tmp_path / 'state'}", *more])
+    return load_settings(None, ["stream.name=stream", f"local.state_dir={tmp_path / 'state'}", *more])
 
 
 def test_a_run_that_gave_up_goes_on_with_its_rejects_counted_once(tmp_path, aws_environment):
@@ -123,7 +123,9 @@ def test_a_run_that_gave_up_goes_on_with_its_rejects_counted_once(tmp_path, aws_
         aws_environment.setenv("AWS_ENDPOINT_URL_KINESIS", kinesis.url)
         with pytest.raises(TransientError):
             produce(
-                [data], settings(tmp_path, "producer.give_up_seconds=0.5", "producer.in_flight=1"), keep_journal=True
+                [data],
+                settings(tmp_path, "producer.delivery_timeout_seconds=0.5", "producer.max_in_flight=1"),
+                keep_journal=True,
             )
         assert 0 < len(kinesis.accepted) < ROWS - sample.bad
         kinesis.faults = lambda _n: None
@@ -145,7 +147,7 @@ def test_there_is_nothing_to_resume_after_a_run_that_ended_well(tmp_path, aws_en
 
 
 def test_a_run_that_does_not_resume_though_it_could_says_so(tmp_path):
-    data, state = tmp_path / "data", f"local.state={tmp_path / 'state'}"
+    data, state = tmp_path / "data", f"local.state_dir={tmp_path / 'state'}"
     write_sample(200, data, cities=1)
     with FaultyKinesis(lambda _n: Status(400, "AccessDeniedException")) as kinesis:
         _, errors = (first := command(kinesis, str(data), "--set", state)).communicate(timeout=30)

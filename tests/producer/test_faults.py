@@ -49,7 +49,7 @@ def assert_order_of_each_key(kinesis: FaultyKinesis, clean: FaultyKinesis) -> No
 def clean(tmp_path, aws_environment):
     """What the stream holds when nothing goes wrong."""
     with FaultyKinesis() as kinesis:
-        run(kinesis, tmp_path, aws_environment, "producer.in_flight=1")
+        run(kinesis, tmp_path, aws_environment, "producer.max_in_flight=1")
         assert len(times_there(kinesis)) == ROWS
         return kinesis
 
@@ -88,12 +88,12 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS.keys())
-@pytest.mark.parametrize("in_flight", [1, 4])
+@pytest.mark.parametrize("max_in_flight", [1, 4])
 def test_refused_records_are_sent_until_accepted_once_each_and_in_order(
-    fault, in_flight, tmp_path, aws_environment, clean
+    fault, max_in_flight, tmp_path, aws_environment, clean
 ):
     with FaultyKinesis(fault, delay=0.02) as kinesis:
-        result = run(kinesis, tmp_path, aws_environment, f"producer.in_flight={in_flight}")
+        result = run(kinesis, tmp_path, aws_environment, f"producer.max_in_flight={max_in_flight}")
     assert times_there(kinesis) == times_there(clean)
     assert result.produced == ROWS
     assert result.counts.retried > 0
@@ -177,7 +177,7 @@ def test_a_run_in_which_nothing_is_accepted_gives_up_and_says_why(tmp_path, aws_
     always = FaultyKinesis(lambda _n: Status(400, "ProvisionedThroughputExceededException"))
     message = r"nothing was accepted for 1 s.*ProvisionedThroughput"
     with always as kinesis, pytest.raises(TransientError, match=message):
-        run(kinesis, tmp_path, aws_environment, "producer.give_up_seconds=1")
+        run(kinesis, tmp_path, aws_environment, "producer.delivery_timeout_seconds=1")
 
 
 def test_an_endpoint_that_was_never_there_gives_up_too(tmp_path, aws_environment):
@@ -185,7 +185,7 @@ def test_an_endpoint_that_was_never_there_gives_up_too(tmp_path, aws_environment
     kinesis.start()
     kinesis.stop()
     with pytest.raises(TransientError, match="describe stream 'stream'"):
-        run(kinesis, tmp_path, aws_environment, "producer.give_up_seconds=1")
+        run(kinesis, tmp_path, aws_environment, "producer.delivery_timeout_seconds=1")
 
 
 @pytest.mark.parametrize("code", ["AccessDeniedException", "ValidationException"])

@@ -174,11 +174,11 @@ def test_a_throttle_of_the_whole_stream_makes_everything_wait():
     chunk=st.integers(1, 20),
     max_records=st.integers(1, 10),
     max_bytes=st.integers(10, 200),
-    in_flight=st.integers(1, 4),
+    max_in_flight=st.integers(1, 4),
     seed=st.integers(0, 2**32),
 )
 def test_whatever_fails_every_record_arrives_once_and_each_key_in_order(
-    keys, chunk, max_records, max_bytes, in_flight, seed
+    keys, chunk, max_records, max_bytes, max_in_flight, seed
 ):
     chance = random.Random(seed)
     box = outbox(max_records=max_records, max_bytes=max_bytes)
@@ -194,7 +194,7 @@ def test_whatever_fails_every_record_arrives_once_and_each_key_in_order(
         if box.empty:
             break
         now += chance.uniform(0, 0.5)
-        if len(under_way) < in_flight and (batch := box.take(now)) is not None:
+        if len(under_way) < max_in_flight and (batch := box.take(now)) is not None:
             assert len(batch.records) <= max_records
             assert size_of(batch.records) <= max_bytes or len(batch.records) == 1
             busy = {one.PartitionKey for other in under_way for one in other.records}

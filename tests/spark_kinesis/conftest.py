@@ -63,7 +63,7 @@ def _wait_for(port: int, process: subprocess.Popen[bytes], what: str) -> None:
 @pytest.fixture(scope="session")
 def moto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Emulator]:
     """An embedded AWS of its own, as `movement local up` starts it."""
-    settings = load_settings(None, [f"local.state={tmp_path_factory.mktemp('moto')}", f"local.port={_free_port()}"])
+    settings = load_settings(None, [f"local.state_dir={tmp_path_factory.mktemp('moto')}", f"local.port={_free_port()}"])
     running = server.up(settings)
     yield Emulator("moto", running.endpoint)
     server.down(settings)

@@ -47,7 +47,7 @@ def start_stream(settings: Settings, folder: Path, *more: str) -> subprocess.Pop
         f"lake={settings.lake}",
         f"database={settings.database}",
         f"stream.name={settings.stream.name}",
-        f"local.state={folder}",
+        f"local.state_dir={folder}",
         "stream_job.trigger_seconds=0",
         "spark.master=local[2]",
     ]
@@ -197,4 +197,4 @@ def test_wrong_settings_end_with_2_before_anything_starts(tmp_path: Path) -> Non
 def _state(folder: Path) -> Settings:
     from jobs.settings.settings import load_settings
 
-    return load_settings(None, [f"local.state={folder / '.movement'}"])
+    return load_settings(None, [f"local.state_dir={folder / '.movement'}"])

@@ -168,7 +168,7 @@ def test_who_reads_the_folder_finds_each_row_once_after_the_grace_time(small_fil
 def test_files_of_a_batch_that_died_are_left_to_its_job(small_files: Settings) -> None:
     write_batch(small_files, 6, [[good()]], final=False)
 
-    result = run(set_compact(small_files, wait_seconds=0.0))
+    result = run(set_compact(small_files, batch_wait_seconds=0.0))
 
     assert result.partitions == [BOSTON]
     assert list(result.left) == [PARIS]

@@ -206,7 +206,7 @@ def test_a_run_that_gives_up_notes_what_went_and_the_next_sends_the_rest(
     reject(quarantine, 0, numbered(CHUNK_RECORDS + 40, keys=CHUNK_RECORDS + 40))
     broken = [True]
     with FaultyKinesis(lambda n: fault if n > 0 and broken else None) as kinesis:
-        settings = settings_for(kinesis, tmp_path, aws_environment, "producer.give_up_seconds=0.2")
+        settings = settings_for(kinesis, tmp_path, aws_environment, "producer.delivery_timeout_seconds=0.2")
         with pytest.raises(TransientError, match="nothing was accepted"):
             replay_quarantine(settings)
         broken.clear()

@@ -99,7 +99,7 @@ def test_a_batch_without_records_has_no_share_and_no_age() -> None:
 
 def test_ages_by_shard_come_once_an_interval_and_only_of_few_shards() -> None:
     now, kept = [100.0], Kept()
-    settings = ObserveSettings(shard_metrics=2)
+    settings = ObserveSettings(max_shard_metrics=2)
     observer = Observer(settings, "trips", publisher=kept, clock=lambda: now[0])
     for _ in range(5):
         observer.batch(BATCH)

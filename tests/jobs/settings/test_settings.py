@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -12,28 +13,28 @@ from typing import Any
 
 import pytest
 import yaml
-from pydantic import BaseModel
 
 from jobs.common.errors import ConfigurationError
 from jobs.settings.reference import reference
-from jobs.settings.settings import Settings, load_settings
+from jobs.settings.settings import RENAMED, Settings, load_settings
+from jobs.settings.validation import StrictModel
 from tests.helpers.paths import ROOT
 
 REFERENCE = ROOT / "conf/reference.yaml"
 
 
-def keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
-    for name, field in model.model_fields.items():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            yield from keys(field.annotation, f"{prefix}{name}.")
+def keys(model: type[StrictModel], prefix: str = "") -> Iterator[str]:
+    for key, field in model.fields_by_key().items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, StrictModel):
+            yield from keys(field.annotation, f"{prefix}{key}.")
         else:
-            yield f"{prefix}{name}"
+            yield f"{prefix}{key}"
 
 
-def at(settings: Any, key: str) -> Any:
+def at(content: Any, key: str) -> Any:
     for part in key.split("."):
-        settings = getattr(settings, part)
-    return settings
+        content = content[part]
+    return content
 
 
 @pytest.fixture
@@ -77,6 +78,24 @@ def test_a_wrong_override_is_named_with_its_key_value_and_what_is_allowed(overri
         load_settings(None, [override])
     for words in told:
         assert words in str(error.value)
+
+
+@pytest.mark.parametrize(("old", "new"), RENAMED.items())
+def test_a_key_of_an_earlier_release_is_named_with_its_new_name(old: str, new: str, config: Path) -> None:
+    section, _, key = old.partition(".")
+    config.write_text(f"{section}: {{{key}: 1}}\n")
+    with pytest.raises(ConfigurationError, match=f"^{re.escape(f'{config}: {old}: renamed to {new}')}$"):
+        load_settings(str(config))
+    with pytest.raises(ConfigurationError, match=f"^--set: {old}: renamed to {new}$"):
+        load_settings(None, [f"{old}=1"])
+    assert new in keys(Settings)
+
+
+def test_settings_that_are_written_and_loaded_again_are_the_same(config: Path) -> None:
+    settings = load_settings(None, ["producer.validate=false", "local.state_dir=/tmp/x"])
+    config.write_text(json.dumps(settings.model_dump(mode="json")))
+    assert load_settings(str(config)) == settings
+    assert Settings.model_validate_json(settings.model_dump_json()) == settings
 
 
 def test_a_wrong_key_of_a_file_is_named_with_the_file(config: Path) -> None:
@@ -127,16 +146,16 @@ def test_an_empty_file_changes_nothing(config: Path) -> None:
 
 def test_a_later_layer_wins_by_being_set_whatever_its_value(config: Path) -> None:
     config.write_text(
-        "stream_job: {trigger_seconds: 30, checkpoint: /tmp/x}\nproducer: {check: true, keep_order: false}\n"
+        "stream_job: {trigger_seconds: 30, checkpoint: /tmp/x}\nproducer: {validate: true, keep_order: false}\n"
     )
     found = load_settings(
-        str(config), ["stream_job.trigger_seconds=0", "producer.check=false", "stream_job.checkpoint=null"]
+        str(config), ["stream_job.trigger_seconds=0", "producer.validate=false", "stream_job.checkpoint=null"]
     )
     assert found.stream_job.trigger_seconds == 0
-    assert found.producer.check is False
+    assert found.producer.validate_records is False
     assert found.stream_job.checkpoint is None
     assert found.producer.keep_order is False, "what the later layer does not name stays"
-    assert found.producer.in_flight == Settings().producer.in_flight
+    assert found.producer.max_in_flight == Settings().producer.max_in_flight
 
 
 def test_the_last_of_two_overrides_wins() -> None:
@@ -201,10 +220,7 @@ def test_the_reference_explains_every_key() -> None:
     lines = REFERENCE.read_text(encoding="utf-8").splitlines()
     content = yaml.safe_load(REFERENCE.read_text(encoding="utf-8"))
     for key in keys(Settings):
-        value = content
-        for part in key.split("."):
-            value = value[part]
-        assert value == at(Settings(), key)
+        assert at(content, key) == at(Settings().model_dump(), key)
         name = key.rpartition(".")[2]
         where = [number for number, line in enumerate(lines) if line.strip().startswith(f"{name}:")]
         assert any(lines[number - 1].strip().startswith("# ") for number in where), f"{key} has no comment"

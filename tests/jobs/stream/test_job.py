@@ -319,7 +319,7 @@ def test_a_batch_that_is_refused_for_its_rejected_records_leaves_nothing_to_read
     put(lake_settings, [*(record(n=number) for number in range(1, 60)), *[b"not json"] * 60])
 
     with pytest.raises(TooManyRejectedError, match="60 of 119 records rejected"):
-        drain(spark, lake_settings.model_copy(update={"sink": SinkSettings(stop_when_exceeded=True)}))
+        drain(spark, lake_settings.model_copy(update={"sink": SinkSettings(fail_on_max_rejected_share=True)}))
     assert {path for table in tables for path, _ in lake.list(table)} == before
 
     result = drain(spark, lake_settings)

@@ -102,7 +102,7 @@ def test_too_many_rejected_records_are_told_in_ledger_and_metrics_and_the_job_go
 def test_a_query_that_dies_is_a_failed_batch(
     spark: SparkSession, embedded_aws: object, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    settings = make_lake(tmp_path, "observe.metrics=emf", "sink.stop_when_exceeded=true")
+    settings = make_lake(tmp_path, "observe.metrics=emf", "sink.fail_on_max_rejected_share=true")
     put(settings, [b"bad"] * 100)
     with pytest.raises(MovementError, match="rejected"):
         run(spark, settings, until_drained=True)

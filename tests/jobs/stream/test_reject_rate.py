@@ -24,7 +24,7 @@ def alarms(found: TaskReport, **settings: object) -> list[str]:
     ("read", "rejected", "share"), [(1000, 100, 0.1), (1000, 0, 0.0), (1000, 1000, 1.0), (99, 99, 0.1), (0, 0, 0.0)]
 )
 def test_a_share_that_is_allowed_or_says_little_is_no_alarm(read: int, rejected: int, share: float) -> None:
-    assert alarms(report(read, not_json=rejected), max_rejected_share=share, stop_when_exceeded=True) == []
+    assert alarms(report(read, not_json=rejected), max_rejected_share=share, fail_on_max_rejected_share=True) == []
 
 
 @pytest.mark.parametrize(("read", "rejected", "share"), [(1000, 101, 0.1), (100, 1, 0.0), (100, 100, 0.99)])
@@ -43,7 +43,7 @@ def test_the_job_stops_only_where_it_is_told_to() -> None:
     bad = report(100, not_json=50)
     assert len(alarms(bad)) == 1, "an alarm by default"
     with pytest.raises(TooManyRejectedError, match=r"50\.0%.*not final.*Correct the contract, or set a greater share"):
-        alarms(bad, stop_when_exceeded=True)
+        alarms(bad, fail_on_max_rejected_share=True)
 
 
 def test_a_quiet_stream_that_rejects_everything_raises_an_alarm_once_a_hundred_records_came() -> None:

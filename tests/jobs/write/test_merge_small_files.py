@@ -138,7 +138,7 @@ def test_rows_that_come_in_another_order_are_the_same_bytes(tmp_path: Path, monk
 
 
 def test_what_is_large_enough_is_written_where_it_was_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write = task_at(tmp_path, join_below_bytes=2 * MB, parquet_compression="none")
+    write = task_at(tmp_path, small_file_bytes=2 * MB, parquet_compression="none")
     large, small = of_task(0, count=400, size=10_000, cities=1), of_task(1, count=40, cities=1)
     report = run(write, [large, small, small], monkeypatch)
     names = Counter((file.kind, file.path.rpartition("/")[2].split(".")[0]) for file in report.files)
@@ -150,7 +150,7 @@ def test_what_is_large_enough_is_written_where_it_was_read(tmp_path: Path, monke
 
 
 def test_joined_files_go_on_in_another_one_at_the_target(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write = task_at(tmp_path, target_file_bytes=MB, join_below_bytes=MB)
+    write = task_at(tmp_path, target_file_bytes=MB, small_file_bytes=MB)
     report = run(write, [of_task(number, count=100, size=4000, cities=1) for number in range(8)], monkeypatch)
     sizes = [file.bytes for file in report.files if file.kind == "raw"]
     assert len(sizes) > 1

@@ -38,7 +38,7 @@ def test_one_thing_at_a_time() -> None:
 @pytest.mark.aws
 def test_on_an_empty_lake_it_says_so_without_spark(lake_settings: Settings, tmp_path: Path) -> None:
     result = tmp_path / "out.json"
-    settings = [f"lake={lake_settings.lake}", f"database={lake_settings.database}", f"local.state={tmp_path}"]
+    settings = [f"lake={lake_settings.lake}", f"database={lake_settings.database}", f"local.state_dir={tmp_path}"]
     options = [part for each in settings for part in ("--set", each)]
 
     done = CliRunner().invoke(app, ["gold", *options, "--json", str(result)])

@@ -35,7 +35,7 @@ def kinesis(aws_environment):
 
 
 def produce(tmp_path, *arguments: str):
-    common = ["--set", "stream.name=stream", "--set", f"local.state={tmp_path / 'state'}"]
+    common = ["--set", "stream.name=stream", "--set", f"local.state_dir={tmp_path / 'state'}"]
     return CliRunner().invoke(app, ["produce", *common, "--json", str(tmp_path / "out.json"), *arguments])
 
 
@@ -119,7 +119,7 @@ def test_a_steady_rate_is_kept(kinesis, tmp_path):
 
 def test_standard_input_is_sent_under_the_city_that_is_named(kinesis, tmp_path):
     write_sample(20, tmp_path, cities=1)
-    common = ["--set", "stream.name=stream", "--set", f"local.state={tmp_path / 'state'}"]
+    common = ["--set", "stream.name=stream", "--set", f"local.state_dir={tmp_path / 'state'}"]
     content = (tmp_path / "Travel_Times - Paris.csv").read_bytes()
     done = CliRunner().invoke(app, ["produce", *common, "-", "--city", "Lyon"], input=content)
     assert done.exit_code == 0, done.output
@@ -172,7 +172,7 @@ def test_several_processes_send_each_file_once(kinesis, tmp_path):
     ("arguments", "message"),
     [
         (["--rate", "0"], "more than 0"),
-        (["--set", "producer.in_flight=0"], "producer.in_flight"),
+        (["--set", "producer.max_in_flight=0"], "producer.max_in_flight"),
         (["--resume"], "nothing to go on with"),
     ],
 )
