@@ -36,11 +36,11 @@ sys.path.insert(0, str(ROOT))
 
 from benchmarks.replay_server import ReplayServer  # noqa: E402
 from spark_kinesis.boto_client import BotoStreamClient  # noqa: E402
-from spark_kinesis.client import Head, Page, Record, StreamSummary  # noqa: E402
+from spark_kinesis.client import Page, Record, RecordHeader, StreamSummary  # noqa: E402
 from spark_kinesis.input_partitions import ShardRange  # noqa: E402
+from spark_kinesis.offset import SHARD_END, TRIM_HORIZON, Position  # noqa: E402
 from spark_kinesis.options import KinesisOptions  # noqa: E402
 from spark_kinesis.planner import Planner  # noqa: E402
-from spark_kinesis.position import SHARD_END, TRIM_HORIZON, Position  # noqa: E402
 from spark_kinesis.reader import RangeReader  # noqa: E402
 from spark_kinesis.shards import Shard  # noqa: E402
 
@@ -88,7 +88,7 @@ def kinesalite(log: Path = Path(os.devnull)) -> Iterator[str]:
             node,
             "--max-old-space-size=6000",
             "--require",
-            str(ROOT / "tests" / "source" / "keep_serving.cjs"),
+            str(ROOT / "tests" / "helpers" / "keep_serving.cjs"),
             str(script),
             "--port",
             str(port),
@@ -310,12 +310,12 @@ class SlowClient:
     def records(self, iterator: str, limit: int) -> Page[Record]:
         raise NotImplementedError("planning reads no payloads")
 
-    def heads(self, iterator: str, limit: int) -> Page[Head]:
+    def headers(self, iterator: str, limit: int) -> Page[RecordHeader]:
         time.sleep(self._latency)
         self.calls += 1
         if iterator == "new":
-            return Page([Head(str(2**180), self._now - 60)], "more", 60_000, self._now, full=True)
-        return Page([Head(str(2**180 + place), self._now) for place in range(1, 10)], "end", 0, self._now)
+            return Page([RecordHeader(str(2**180), self._now - 60)], "more", 60_000, self._now, full=True)
+        return Page([RecordHeader(str(2**180 + place), self._now) for place in range(1, 10)], "end", 0, self._now)
 
 
 def measure_planning() -> dict[str, float]:

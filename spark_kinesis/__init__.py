@@ -9,8 +9,7 @@ checkpoint (`offset`), and is read by the workers (`reader`). See docs/kinesis-s
 """
 
 from spark_kinesis.data_source import KinesisDataSource
-from spark_kinesis.offset import Offset
+from spark_kinesis.offset import Offset, Position
 from spark_kinesis.options import KinesisOptions
-from spark_kinesis.position import Position
 
 __all__ = ["KinesisDataSource", "KinesisOptions", "Offset", "Position"]

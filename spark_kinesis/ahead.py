@@ -15,7 +15,7 @@ from typing import Protocol
 
 from spark_kinesis.client import Page, Record, StreamClient
 from spark_kinesis.input_partitions import ShardRange
-from spark_kinesis.position import Position
+from spark_kinesis.offset import Position
 
 # AWS: the most that one answer of GetRecords holds.
 _PAGE_BYTES = 10 * 1024 * 1024

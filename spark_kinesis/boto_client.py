@@ -24,15 +24,15 @@ from jobs.common import aws
 from jobs.common.errors import ConfigurationError, TransientError
 from spark_kinesis.client import (
     ExpiredIteratorError,
-    Head,
     Page,
     PositionGoneError,
     Record,
+    RecordHeader,
     StreamSummary,
     ThrottledError,
 )
+from spark_kinesis.offset import Kind, Position
 from spark_kinesis.options import KinesisOptions
-from spark_kinesis.position import Kind, Position
 from spark_kinesis.shards import Shard
 
 _THROTTLES = {
@@ -55,14 +55,14 @@ class _Answer(msgspec.Struct, rename="pascal"):
     next_shard_iterator: str | None = None
 
 
-class _HeadsAnswer(msgspec.Struct, rename="pascal"):
-    records: list[Head]
+class _HeadersAnswer(msgspec.Struct, rename="pascal"):
+    records: list[RecordHeader]
     millis_behind_latest: int | None = None
     next_shard_iterator: str | None = None
 
 
-_decode = msgspec.json.Decoder(_Answer).decode
-_decode_heads = msgspec.json.Decoder(_HeadsAnswer).decode
+decode_records = msgspec.json.Decoder(_Answer).decode
+decode_headers = msgspec.json.Decoder(_HeadersAnswer).decode
 
 
 def _keep_the_body(response_dict: dict[str, Any], customized_response_dict: dict[str, Any], **_: Any) -> None:
@@ -122,10 +122,10 @@ class BotoStreamClient:
         return str(answer["ShardIterator"])
 
     def records(self, iterator: str, limit: int) -> Page[Record]:
-        return self._page(_decode, iterator, limit)
+        return self._page(decode_records, iterator, limit)
 
-    def heads(self, iterator: str, limit: int) -> Page[Head]:
-        return self._page(_decode_heads, iterator, limit)
+    def headers(self, iterator: str, limit: int) -> Page[RecordHeader]:
+        return self._page(decode_headers, iterator, limit)
 
     def _page(self, decode: Any, iterator: str, limit: int) -> Page[Any]:
         arn = {"StreamARN": self._target["StreamARN"]} if "StreamARN" in self._target else {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from math import floor
 
-from spark_kinesis.client import Head, Page
+from spark_kinesis.client import Page, RecordHeader
 from spark_kinesis.cursor import Cap, Density
 from spark_kinesis.shard_search import Search
 
@@ -13,7 +13,7 @@ _MEASURED_RECORDS = 100
 _USES = 24
 
 
-def within_seconds(search: Search, seconds: int) -> Page[Head] | None:
+def within_seconds(search: Search, seconds: int) -> Page[RecordHeader] | None:
     """Sets `limit`: the first record that arrived `seconds` after the batch's first one, or later. Answers with the
     page that begins with it."""
     first = search.best
@@ -29,12 +29,12 @@ def within_seconds(search: Search, seconds: int) -> Page[Head] | None:
     return None
 
 
-def estimate_seconds(search: Search, page: Page[Head]) -> None:
+def estimate_seconds(search: Search, page: Page[RecordHeader]) -> None:
     """What lies before the limit that `page` begins with was not counted: estimated by the rate behind it."""
-    heads = page.records
-    times = (heads[0].arrival - search.arrival) / max(0.1, heads[-1].arrival - heads[0].arrival)
-    search.taken = 2 + int((len(heads) - 1) * times)
-    search.bytes = search.taken * sum(head.payload_bytes for head in heads) // len(heads)
+    headers = page.records
+    times = (headers[0].arrival - search.arrival) / max(0.1, headers[-1].arrival - headers[0].arrival)
+    search.taken = 2 + int((len(headers) - 1) * times)
+    search.bytes = search.taken * sum(header.payload_bytes for header in headers) // len(headers)
 
 
 def count(search: Search, cap: Cap) -> None:
@@ -52,7 +52,7 @@ def count(search: Search, cap: Cap) -> None:
         if fitting:
             search.best = fitting[-1]
             search.taken += len(fitting)
-            search.bytes += sum(head.payload_bytes for head in fitting)
+            search.bytes += sum(header.payload_bytes for header in fitting)
         if len(fitting) < len(page.records):
             search.iterator = None
             break
@@ -116,14 +116,14 @@ def extrapolate(search: Search, cap: Cap) -> bool:
     return True
 
 
-def _fitting(search: Search, page: Page[Head], cap: Cap) -> list[Head]:
+def _fitting(search: Search, page: Page[RecordHeader], cap: Cap) -> list[RecordHeader]:
     """The page's first records, up to the cap in bytes and to `limit`."""
     size, fitting = search.bytes, []
-    for head in page.records:
-        size += head.payload_bytes
+    for header in page.records:
+        size += header.payload_bytes
         if cap.bytes and size > cap.bytes:
             break
-        if search.limit is not None and head.number > search.limit.number:
+        if search.limit is not None and header.number > search.limit.number:
             break
-        fitting.append(head)
+        fitting.append(header)
     return fitting

@@ -14,7 +14,7 @@ from typing import Generic, Protocol, TypeVar
 import msgspec
 
 from jobs.common.errors import TerminalError, TransientError
-from spark_kinesis.position import Position
+from spark_kinesis.offset import Position
 from spark_kinesis.shards import Shard
 
 
@@ -39,7 +39,7 @@ class Record(msgspec.Struct, rename="pascal", gc=False):
     data: bytes = b""
 
 
-class Head(msgspec.Struct, rename="pascal", gc=False):
+class RecordHeader(msgspec.Struct, rename="pascal", gc=False):
     """A record whose payload stays undecoded (base64 in quotes): what planning needs, at a fraction of the cost."""
 
     sequence_number: str
@@ -59,7 +59,7 @@ class Head(msgspec.Struct, rename="pascal", gc=False):
         return (len(bytes(self.data)) - 2) * 3 // 4
 
 
-R = TypeVar("R", Record, Head)
+R = TypeVar("R", Record, RecordHeader)
 
 
 @dataclass(slots=True)
@@ -118,6 +118,6 @@ class StreamClient(Protocol):
         """One page, payloads included."""
         ...
 
-    def heads(self, iterator: str, limit: int) -> Page[Head]:
+    def headers(self, iterator: str, limit: int) -> Page[RecordHeader]:
         """One page, payloads not decoded."""
         ...

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from spark_kinesis.position import Position
+from spark_kinesis.offset import Position
 
 # The low bits of AWS's 186-bit sequence numbers hold the shard and the time, the higher ones a counter.
 _KEPT_BITS = 80

@@ -13,8 +13,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 
 from jobs.common.errors import DataLossError
-from spark_kinesis.offset import Offset
-from spark_kinesis.position import TRIM_HORIZON, Position
+from spark_kinesis.offset import TRIM_HORIZON, Offset, Position
 from spark_kinesis.shards import ShardGraph
 
 _log = logging.getLogger(__name__)

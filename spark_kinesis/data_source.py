@@ -22,7 +22,7 @@ from jobs.common.call_retries import REPEATS
 from spark_kinesis.cursor import Cap
 from spark_kinesis.input_partitions import ShardRange, into_tasks
 from spark_kinesis.kpl import Deaggregator
-from spark_kinesis.offset import Offset, from_json
+from spark_kinesis.offset import Offset, parse_offset
 from spark_kinesis.options import KinesisOptions, parse_options
 from spark_kinesis.retrying_client import RetryingClient
 
@@ -93,7 +93,7 @@ class KinesisStreamReader(DataSourceStreamReader, SupportsTriggerAvailableNow): 
     def latestOffset(self, start: Any = None, limit: Any = None) -> dict[str, Any]:
         """Where the next batch ends. Spark 4.2 says from where and how much; 4.0 and 4.1 call without arguments."""
         if start is not None:
-            self._position = from_json(start, self._options.stream)
+            self._position = parse_offset(start, self._options.stream)
         if self._options.ends_at_tip:
             self.prepareForTriggerAvailableNow()
         position = self._position or self._options.initial_offset
@@ -103,8 +103,8 @@ class KinesisStreamReader(DataSourceStreamReader, SupportsTriggerAvailableNow): 
     def partitions(self, start: dict[str, Any], end: dict[str, Any]) -> Sequence[InputPartition]:
         """The tasks of the batch (start, end]. A restarted query on 4.0/4.1 first gives its last offset as both."""
         stream = self._options.stream
-        ending = from_json(end, stream)
-        found = self._plan().ranges(from_json(start, stream), ending)
+        ending = parse_offset(end, stream)
+        found = self._plan().ranges(parse_offset(start, stream), ending)
         self._position = ending
         return [ShardTask(ranges) for ranges in into_tasks(found, self._options.bytes_per_task)]
 

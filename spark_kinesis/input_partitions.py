@@ -6,8 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
-from spark_kinesis.offset import Offset
-from spark_kinesis.position import Kind, Position
+from spark_kinesis.offset import Kind, Offset, Position
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from typing import Any
 
 from jobs.common.errors import ConfigurationError
 from spark_kinesis.client import Record
-from spark_kinesis.position import Position
+from spark_kinesis.offset import Position
 
 
 class Deaggregator:

@@ -1,40 +1,153 @@
-"""The offset of a batch: a position in each shard, as the JSON that stands in Spark's own checkpoint.
+"""Positions in a shard, and the offset of a batch: one position for each shard, as JSON in Spark's checkpoint.
 
-`planner` makes it, Spark writes it before the batch runs and gives it back after a restart. There is no second
-place that knows how far a query has read, so nothing can disagree with it.
+`planner` makes an offset, Spark writes it before the batch runs and hands it back after a restart. No second store
+holds how far a query has read, so nothing can disagree with the checkpoint.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from enum import IntEnum
+from functools import total_ordering
 from types import MappingProxyType
 from typing import Any
 
 from jobs.common.errors import ConfigurationError
-from spark_kinesis.position import Position, parse, parse_time
+from jobs.common.times import iso_time
 
 VERSION = 1
 _KEYS = {"version", "stream", "initial", "planned_at", "shards", "behind", "bytes", "losses"}
+_SEQUENCE = re.compile(r"(?P<sequence>\d{1,128})(?::(?P<sub>\d{1,9}))?")
+_AT_TIMESTAMP = "AT_TIMESTAMP:"
+
+
+class Kind(IntEnum):
+    """The kinds of position, in the order in which a shard passes through them."""
+
+    TRIM_HORIZON = 0
+    AT_TIMESTAMP = 1
+    AFTER = 2
+    SHARD_END = 3
+
+
+@total_ordering
+@dataclass(frozen=True, slots=True)
+class Position:
+    """A place between two records of one shard. Only positions of the same shard compare.
+
+    - `TRIM_HORIZON`: before the oldest record that the shard still holds
+    - `AT_TIMESTAMP`: before the first record that arrived at `moment` (UTC) or later
+    - `AFTER`: after the record `sequence`, the last one read
+    - `SHARD_END`: after the last record of a closed shard
+
+    Example: if record 5 is the last one read, the position is `after("5")`, its text is `5`, and the next batch
+    starts with record 6. `after("5", sub=2)`, text `5:2`, is a position within record 5, a KPL aggregate: its user
+    records 0, 1 and 2 were read, 3 is next. `after("5")` means that all of them were read.
+
+    `sequence` stays text: AWS's numbers have 56 digits, an emulator's may have one. They compare as integers.
+    """
+
+    kind: Kind
+    sequence: str = ""
+    moment: datetime | None = None
+    sub: int | None = None
+
+    def __str__(self) -> str:
+        """The text in an offset's JSON; `parse_position` reads it."""
+        if self.kind is Kind.AFTER:
+            return self.sequence if self.sub is None else f"{self.sequence}:{self.sub}"
+        if self.kind is Kind.AT_TIMESTAMP and self.moment is not None:
+            return _AT_TIMESTAMP + self.moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
+        return self.kind.name
+
+    @property
+    def is_record(self) -> bool:
+        """Whether the position names a record."""
+        return self.kind is Kind.AFTER
+
+    @property
+    def number(self) -> int:
+        """The sequence number as an integer; 0 if the position names no record."""
+        return int(self.sequence) if self.sequence else 0
+
+    @property
+    def last_whole_record(self) -> int:
+        """The sequence number of the last record read whole: an aggregate that was read in part is read again."""
+        return self.number - (self.sub is not None)
+
+    def _rank(self) -> tuple[int, int, float]:
+        if self.kind is Kind.AFTER:
+            return self.kind, self.number, float("inf") if self.sub is None else self.sub
+        if self.kind is Kind.AT_TIMESTAMP and self.moment is not None:
+            return self.kind, 0, self.moment.timestamp()
+        return self.kind, 0, 0.0
+
+    def __lt__(self, other: Position) -> bool:
+        return self._rank() < other._rank()
+
+
+TRIM_HORIZON = Position(Kind.TRIM_HORIZON)
+SHARD_END = Position(Kind.SHARD_END)
+
+
+def after(sequence: str, sub: int | None = None) -> Position:
+    """The position after the record `sequence`: the last one read."""
+    return Position(Kind.AFTER, sequence=sequence, sub=sub)
+
+
+def at_timestamp(moment: datetime) -> Position:
+    """The position before the first record that arrived at `moment` or later."""
+    return Position(Kind.AT_TIMESTAMP, moment=moment.astimezone(UTC))
+
+
+def parse_position(text: str) -> Position:
+    """The inverse of `str(position)`. Raises ConfigurationError if the text is no position."""
+    if text == "TRIM_HORIZON":
+        return TRIM_HORIZON
+    if text == "SHARD_END":
+        return SHARD_END
+    if text.startswith(_AT_TIMESTAMP):
+        return at_timestamp(parse_time(text.removeprefix(_AT_TIMESTAMP)))
+    found = _SEQUENCE.fullmatch(text)
+    if found is None:
+        raise ConfigurationError(
+            f"'{text}' is no position in a shard; allowed: a sequence number, TRIM_HORIZON, "
+            "AT_TIMESTAMP:<ISO 8601 time>, SHARD_END"
+        )
+    sub = found["sub"]
+    return after(found["sequence"], None if sub is None else int(sub))
+
+
+def parse_time(text: str) -> datetime:
+    """An ISO 8601 time with its offset, in UTC; see `times.iso_time`. Raises ConfigurationError if it is none."""
+    try:
+        return iso_time(text)
+    except ValueError as error:
+        raise ConfigurationError(str(error)) from error
 
 
 @dataclass(frozen=True)
 class Offset:
-    """How far each shard has been read: all records up to and including a shard's position, none after it.
+    """How far each shard has been read: every record up to and including the shard's position, and none after it.
 
-    stream      the stream's name; an offset is never used for another stream
-    initial     only before the first batch: how the query starts (`TRIM_HORIZON`, `LATEST`,
-                `AT_TIMESTAMP:<time>`, `SHARDS`: from the positions in `shards`)
-    shards      position by shard; a shard is taken out when AWS no longer lists it
-    planned_at  when the batch was planned (UTC). At that moment each position was its shard's tip …
-    behind      … but for these shards: everything that arrived before this time had been read. In a child that
-                waits for its parent, nothing arrived before it. Both together say which records can have left the
-                stream unread (`loss`)
-    bytes       about how much this batch reads of a shard, where that is known: what ranges share a task by, so that a
-                batch which is read again has the same tasks
-    losses      how often planning found that records had left the stream unread (`failOnDataLoss=false`)
+    Example: `Offset("s", {"shardId-0": after("5")})` ends a batch with record 5 of shard 0; the next batch starts
+    with record 6. A batch between the offsets with 5 and 9 holds the records 6 to 9.
+
+    stream      the stream's name; an offset never applies to another stream
+    initial     set only before the first batch: how the query starts (`TRIM_HORIZON`, `LATEST`,
+                `AT_TIMESTAMP:<time>`, or `SHARDS`: from the positions in `shards`)
+    shards      position by shard; a shard leaves the offset when AWS no longer lists it
+    planned_at  when the batch was planned (UTC). At that moment each position was its shard's tip, …
+    behind      … except in these shards: every record that arrived before this time had been read. Nothing arrived
+                before this time in a child that waits for its parent. `data_loss` decides by both times whether
+                records can have expired unread
+    bytes       approximate size of the batch in each shard, if known. Ranges share Spark tasks by it, so a batch
+                that is read again has the same tasks
+    losses      how often the planner found that records had expired unread (`failOnDataLoss=false`)
     """
 
     stream: str
@@ -51,11 +164,18 @@ class Offset:
         object.__setattr__(self, "bytes", MappingProxyType(dict(self.bytes)))
 
     def complete_until(self, shard: str) -> datetime | None:
-        """Every record of the shard that arrived before this time had been read; None where unknown."""
+        """Every record of the shard that arrived before this time had been read; None if unknown."""
         return self.behind.get(shard, self.planned_at)
 
+    @property
+    def default_position(self) -> Position:
+        """Where reading starts in a shard that the offset does not name."""
+        if self.initial is not None and self.initial.startswith("AT_TIMESTAMP"):
+            return parse_position(self.initial)
+        return TRIM_HORIZON
+
     def to_json(self) -> dict[str, Any]:
-        """As Spark keeps it. Keys are in a fixed order: Spark compares offsets as text."""
+        """The form in Spark's checkpoint. The keys have a fixed order, because Spark compares offsets as text."""
         found: dict[str, Any] = {"version": VERSION, "stream": self.stream}
         if self.initial is not None:
             found["initial"] = self.initial
@@ -76,10 +196,10 @@ def _text(moment: datetime) -> str:
     return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def from_json(content: Any, stream: str, where: str = "the checkpoint") -> Offset:
-    """The offset in `content` (a dict, or JSON text). `stream` is the one that the query reads.
+def parse_offset(content: Any, stream: str, where: str = "the checkpoint") -> Offset:
+    """The offset in `content` (a dict, or JSON text); `stream` is the one that the query reads.
 
-    Raises ConfigurationError for another stream's offset, a newer version's, and what is no offset at all.
+    Raises ConfigurationError for an offset of another stream or of a newer version, and for anything else.
     """
     if isinstance(content, str):
         try:
@@ -108,7 +228,7 @@ def from_json(content: Any, stream: str, where: str = "the checkpoint") -> Offse
     planned_at = content.get("planned_at")
     return Offset(
         stream=stream,
-        shards={shard: parse(text) for shard, text in content.get("shards", {}).items()},
+        shards={shard: parse_position(text) for shard, text in content.get("shards", {}).items()},
         planned_at=None if planned_at is None else parse_time(planned_at),
         behind={shard: parse_time(text) for shard, text in content.get("behind", {}).items()},
         initial=content.get("initial"),

@@ -16,8 +16,7 @@ from typing import Any
 
 from jobs.common import aws
 from jobs.common.errors import ConfigurationError
-from spark_kinesis.offset import Offset, from_json
-from spark_kinesis.position import Kind, Position, parse, parse_time
+from spark_kinesis.offset import Kind, Offset, Position, parse_offset, parse_position, parse_time
 
 _ARN = re.compile(r"arn:[a-z-]+:kinesis:(?P<region>[a-z0-9-]+):\d{12}:stream/(?P<name>[a-zA-Z0-9_.-]{1,128})")
 _NAME = re.compile(r"[a-zA-Z0-9_.-]{1,128}")
@@ -117,7 +116,7 @@ def parse_options(given: Mapping[str, str]) -> KinesisOptions:
         starting_shards=starting_shards,
         ending=None
         if ending is None or ends_at_tip
-        else from_json(ending, stream, "option 'endingPosition' (LATEST, or an offset)"),
+        else parse_offset(ending, stream, "option 'endingPosition' (LATEST, or an offset)"),
         ends_at_tip=ends_at_tip,
         fail_on_data_loss=_flag(options, "failOnDataLoss", True),
         region=options.get("region") or region or aws.region(),
@@ -178,7 +177,7 @@ def _starting_shards(text: str) -> Mapping[str, Position]:
             "option 'startingPosition': expected {shard: position}, each position a text: a sequence number (the "
             "last one read), TRIM_HORIZON, AT_TIMESTAMP:<time> or SHARD_END"
         )
-    return {shard: parse(at) for shard, at in shards.items()}
+    return {shard: parse_position(at) for shard, at in shards.items()}
 
 
 def configured_endpoint(service: str = "KINESIS") -> str | None:
@@ -215,5 +214,5 @@ def starts_in_the_future(options: KinesisOptions, now: datetime) -> bool:
     """Whether the query is to start at a time that has not come yet, which GetShardIterator refuses."""
     if not options.initial.startswith("AT_TIMESTAMP:"):
         return False
-    moment = parse(options.initial).moment
+    moment = parse_position(options.initial).moment
     return moment is not None and moment > now

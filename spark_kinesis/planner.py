@@ -21,9 +21,8 @@ from spark_kinesis.batch_limits import search_all
 from spark_kinesis.client import StreamClient
 from spark_kinesis.cursor import Cap, Cursor, Found
 from spark_kinesis.input_partitions import ShardRange, ranges_between
-from spark_kinesis.offset import Offset
+from spark_kinesis.offset import SHARD_END, TRIM_HORIZON, Offset, Position, parse_position
 from spark_kinesis.options import KinesisOptions, starts_in_the_future
-from spark_kinesis.position import SHARD_END, TRIM_HORIZON, Position, parse
 from spark_kinesis.rate_limiter import Pace
 from spark_kinesis.reckoning import Progress, Reckoning
 from spark_kinesis.shard_discovery import Discovery
@@ -297,5 +296,5 @@ class Planner:
 def _entry(start: Offset) -> Position:
     """Where a shard that the offset does not name is begun."""
     if start.initial is not None and start.initial.startswith("AT_TIMESTAMP"):
-        return parse(start.initial)
+        return parse_position(start.initial)
     return TRIM_HORIZON

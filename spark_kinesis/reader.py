@@ -22,7 +22,7 @@ from spark_kinesis.concurrent_ranges import GROWTH, in_order
 from spark_kinesis.data_loss import report_loss, start_is_lost
 from spark_kinesis.input_partitions import ShardRange
 from spark_kinesis.kpl import Deaggregator
-from spark_kinesis.position import SHARD_END, TRIM_HORIZON, Kind, Position, after
+from spark_kinesis.offset import SHARD_END, TRIM_HORIZON, Kind, Position, after
 
 SCHEMA = pa.schema(
     [

@@ -12,9 +12,8 @@ from datetime import UTC, datetime, timedelta
 
 from spark_kinesis import data_loss as loss
 from spark_kinesis.cursor import Cursor, Found
-from spark_kinesis.offset import Offset
+from spark_kinesis.offset import SHARD_END, Offset, Position
 from spark_kinesis.options import KinesisOptions
-from spark_kinesis.position import SHARD_END, Position
 from spark_kinesis.shard_discovery import Discovery
 from spark_kinesis.shards import ShardGraph
 

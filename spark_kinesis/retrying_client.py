@@ -15,8 +15,16 @@ from typing import TypeVar
 
 from jobs.common.call_retries import Repeats
 from jobs.common.errors import TransientError
-from spark_kinesis.client import ExpiredIteratorError, Head, Page, Record, StreamClient, StreamSummary, ThrottledError
-from spark_kinesis.position import Position
+from spark_kinesis.client import (
+    ExpiredIteratorError,
+    Page,
+    Record,
+    RecordHeader,
+    StreamClient,
+    StreamSummary,
+    ThrottledError,
+)
+from spark_kinesis.offset import Position
 from spark_kinesis.shards import Shard
 
 T = TypeVar("T")
@@ -68,8 +76,8 @@ class RetryingClient:
     def records(self, iterator: str, limit: int) -> Page[Record]:
         return self._retried(lambda: self._client.records(iterator, limit))
 
-    def heads(self, iterator: str, limit: int) -> Page[Head]:
-        return self._retried(lambda: self._client.heads(iterator, limit))
+    def headers(self, iterator: str, limit: int) -> Page[RecordHeader]:
+        return self._retried(lambda: self._client.headers(iterator, limit))
 
     def _retried(self, call: Callable[[], T]) -> T:
         deadline = self._clock() + self._seconds

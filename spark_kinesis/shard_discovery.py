@@ -10,8 +10,7 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 
 from spark_kinesis.client import StreamClient, StreamSummary
-from spark_kinesis.offset import Offset
-from spark_kinesis.position import SHARD_END
+from spark_kinesis.offset import SHARD_END, Offset
 from spark_kinesis.shards import ShardGraph
 
 # A shard list younger than this is not fetched again, whatever happened.

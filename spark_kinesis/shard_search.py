@@ -10,9 +10,9 @@ from datetime import UTC, datetime
 from itertools import dropwhile
 from math import floor
 
-from spark_kinesis.client import ExpiredIteratorError, Head, Page, PositionGoneError, StreamClient
+from spark_kinesis.client import ExpiredIteratorError, Page, PositionGoneError, RecordHeader, StreamClient
 from spark_kinesis.cursor import Cursor, Found
-from spark_kinesis.position import SHARD_END, TRIM_HORIZON, after, at_timestamp
+from spark_kinesis.offset import SHARD_END, TRIM_HORIZON, after, at_timestamp
 from spark_kinesis.rate_limiter import Pace
 
 # Empty answers with data ahead that a guess follows, and a search before it tries to leap over the stretch …
@@ -47,8 +47,8 @@ class Search:
         self.page_limit = page_limit
         self.exhaustive = exhaustive
         self.leaps = leaps
-        self.best: Head | None = None
-        self.limit: Head | None = None
+        self.best: RecordHeader | None = None
+        self.limit: RecordHeader | None = None
         self.iterator: str | None = None
         self.look = 1
         self.ended = False
@@ -63,11 +63,11 @@ class Search:
         self._gone = False
         self._oldest: float | None = None
         self.verified = cursor.verified
-        self.first_new: Head | None = None
+        self.first_new: RecordHeader | None = None
         self.density = cursor.density
         self.horizon = cursor.horizon
 
-    def first(self) -> Page[Head] | None:
+    def first(self) -> Page[RecordHeader] | None:
         """The first page with something new; None where nothing is."""
         if self.cursor.position == SHARD_END:
             self.ended = True
@@ -75,7 +75,7 @@ class Search:
         iterator, limit = self._open()
         pages = 0
         while True:
-            page = self.heads(iterator, limit)
+            page = self.headers(iterator, limit)
             self.now = self.now or page.served_at
             self._check(page)
             if self.take(page):
@@ -97,7 +97,7 @@ class Search:
             if pages >= _MOST_EMPTY_PAGES and not self.exhaustive:
                 return None
 
-    def _leap(self) -> Page[Head] | None:
+    def _leap(self) -> Page[RecordHeader] | None:
         """A page of records near the tip, if a few calls find any. The stretch before it is left to the readers."""
         for back in _LEAPS_BACK:
             moment = self.now - back
@@ -140,7 +140,7 @@ class Search:
             self._gone = True
             return self._client.iterator(start.shard_id, TRIM_HORIZON), self.look
 
-    def _check(self, page: Page[Head]) -> None:
+    def _check(self, page: Page[RecordHeader]) -> None:
         """On the first records: is the position's own among them?"""
         if page.records and self._oldest is None:
             self._oldest = page.records[0].arrival
@@ -152,28 +152,28 @@ class Search:
         elif page.caught_up:
             self._gone = self.verified = True
 
-    def heads(self, iterator: str, limit: int) -> Page[Head]:
+    def headers(self, iterator: str, limit: int) -> Page[RecordHeader]:
         self._pace.wait(self.cursor.shard_id)
-        return self._client.heads(iterator, limit)
+        return self._client.headers(iterator, limit)
 
-    def read_on(self, limit: int) -> Page[Head]:
+    def read_on(self, limit: int) -> Page[RecordHeader]:
         """The page behind `best`, which there must be, at an iterator that is opened anew where there is none."""
         if self.iterator is not None:
             try:
-                return self.heads(self.iterator, limit)
+                return self.headers(self.iterator, limit)
             except ExpiredIteratorError:
                 pass
         position = after(self.best.sequence_number) if self.best is not None else self.cursor.position
-        return self.heads(self._client.iterator(self.cursor.shard_id, position), limit)
+        return self.headers(self._client.iterator(self.cursor.shard_id, position), limit)
 
-    def take(self, page: Page[Head]) -> bool:
+    def take(self, page: Page[RecordHeader]) -> bool:
         """Moves on to the page's last record; False where the page has none behind `best`."""
         floor_number = self.best.number if self.best else self._last_read
-        new = [head for head in page.records if head.number > floor_number]
+        new = [header for header in page.records if header.number > floor_number]
         if self.best is None and self.cursor.position.moment is not None:
             # Iterators start at whole seconds; what came earlier within the second is not part of the query.
             moment = self.cursor.position.moment.timestamp()
-            new = list(dropwhile(lambda head: head.arrival < moment, new))
+            new = list(dropwhile(lambda header: header.arrival < moment, new))
         if not new:
             return False
         self.first_new = self.first_new or new[0]
@@ -182,7 +182,7 @@ class Search:
         self.iterator = page.next_iterator
         self.ended = page.next_iterator is None
         self.caught_up = page.caught_up
-        self.bytes += sum(head.payload_bytes for head in new)
+        self.bytes += sum(header.payload_bytes for header in new)
         self.taken += len(new)
         return True
 
@@ -192,20 +192,20 @@ class Search:
             self.best, self.taken, self.bytes = self.first_new, 1, self.first_new.payload_bytes
             self.iterator, self.ended, self.caught_up = None, False, False
 
-    def at(self, moment: float, limit: int) -> Page[Head] | None:
+    def at(self, moment: float, limit: int) -> Page[RecordHeader] | None:
         """The first page with records that arrived at `moment` or later; None where there are none (yet)."""
         position = at_timestamp(datetime.fromtimestamp(floor(moment), UTC))
         iterator: str | None = self._client.iterator(self.cursor.shard_id, position)
         for _ in range(_EMPTY_PAGES):
             if iterator is None:
                 return None
-            page = self.heads(iterator, limit)
+            page = self.headers(iterator, limit)
             if page.records or page.caught_up:
                 return page if page.records else None
             iterator = page.next_iterator
         return None
 
-    def at_number(self, number: int) -> Page[Head] | None:
+    def at_number(self, number: int) -> Page[RecordHeader] | None:
         """The first record at or behind a made-up sequence number; None where there is none, or it is refused.
 
         Only for servers whose `MillisBehindLatest` says nothing (kinesalite): AWS does not document this.
@@ -214,7 +214,7 @@ class Search:
             iterator = self._client.iterator(self.cursor.shard_id, after(str(number)))
         except PositionGoneError:
             return None
-        page = self.heads(iterator, 1)
+        page = self.headers(iterator, 1)
         return page if page.records else None
 
     @property
@@ -229,7 +229,7 @@ class Search:
     def found(self) -> Found:
         shard_id, position = self.cursor.shard_id, self.cursor.position
         verified = self.verified
-        best: Head | None
+        best: RecordHeader | None
         if self.limit is not None:
             best, iterator = self.limit, None
         else:

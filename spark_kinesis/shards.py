@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from spark_kinesis.position import SHARD_END, Position
+from spark_kinesis.offset import SHARD_END, Position
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from math import floor
 
-from spark_kinesis.client import Head, Page
+from spark_kinesis.client import Page, RecordHeader
 from spark_kinesis.cursor import Density
 from spark_kinesis.shard_search import Search
 
@@ -18,7 +18,7 @@ _NEAR_LIMIT = 1000
 _SHORTEST_SECONDS = 0.1
 
 
-def approach(search: Search, first: Page[Head]) -> None:
+def approach(search: Search, first: Page[RecordHeader]) -> None:
     """Moves to the tip: by time, where the first page says how far it is, else by sequence numbers."""
     if search.best is None:
         return
@@ -89,7 +89,7 @@ def _gallop(search: Search) -> None:
     """More was asked for than came although nothing is said to be ahead: looks ahead in growing steps."""
     if search.iterator is None:
         return
-    page = search.heads(search.iterator, _NEAR_LIMIT)
+    page = search.headers(search.iterator, _NEAR_LIMIT)
     if not search.take(page) or search.settled or search.first_new is None or search.best is None:
         search.caught_up = search.caught_up or page.caught_up
         return
@@ -124,7 +124,7 @@ def _scan(search: Search) -> None:
             return
         if pages >= _SCAN_PAGES and not search.exhaustive:
             return
-        page = search.heads(search.iterator, search.page_limit)
+        page = search.headers(search.iterator, search.page_limit)
         pages += 1
         if not search.take(page):
             search.iterator = page.next_iterator

@@ -16,9 +16,9 @@ from dataclasses import replace
 
 from spark_kinesis import capped
 from spark_kinesis import tip_search as nearing
-from spark_kinesis.client import ExpiredIteratorError, Head, Page, PositionGoneError, StreamClient
+from spark_kinesis.client import ExpiredIteratorError, Page, PositionGoneError, RecordHeader, StreamClient
 from spark_kinesis.cursor import Cap, Cursor, Found
-from spark_kinesis.position import Position, after
+from spark_kinesis.offset import Position, after
 from spark_kinesis.rate_limiter import Pace
 from spark_kinesis.shard_search import Search
 
@@ -67,15 +67,15 @@ class Tips:
         try:
             iterator = self._client.iterator(cursor.shard_id, cursor.position)
             self._pace.wait(cursor.shard_id)
-            page = self._client.heads(iterator, _WEIGHED_RECORDS)
+            page = self._client.headers(iterator, _WEIGHED_RECORDS)
         except (ExpiredIteratorError, PositionGoneError):
             return None
-        positions = [after(head.sequence_number) for head in page.records]
+        positions = [after(header.sequence_number) for header in page.records]
         if not page.caught_up and not (positions and end <= positions[-1]):
             return None
-        within = [head for head, position in zip(page.records, positions, strict=True) if position <= end]
+        within = [header for header, position in zip(page.records, positions, strict=True) if position <= end]
         found = replace(cursor, position=end)
-        return Found(found, False, 0.0, sum(head.payload_bytes for head in within), len(within))
+        return Found(found, False, 0.0, sum(header.payload_bytes for header in within), len(within))
 
     def begin(self, cursor: Cursor, cap: Cap, *, exhaustive: bool = False) -> Turn:
         """A shard's turn in a batch whose cap in records or bytes is divided among several."""
@@ -110,7 +110,7 @@ class Turn:
         self._cursor = cursor
         self.shard_id, self.position = cursor.shard_id, cursor.position
         self._search = start(cursor)
-        self._limit: Head | None = None
+        self._limit: RecordHeader | None = None
         self.predicts = capped.predicts(self._search, cap)
         if not self.predicts:
             self._look(cap)
@@ -155,7 +155,7 @@ class Turn:
         return replace(found, cursor=replace(found.cursor, density=None)) if found.at_tip else found
 
 
-def _keep_within(search: Search, first: Page[Head], cap: Cap) -> Page[Head] | None:
+def _keep_within(search: Search, first: Page[RecordHeader], cap: Cap) -> Page[RecordHeader] | None:
     """Sets the search's limit where more seconds of stream than the cap's lie ahead, and answers with its page.
 
     By their times of arrival, where the server does not say how far it is behind (kinesalite).

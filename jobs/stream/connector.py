@@ -17,10 +17,10 @@ from jobs.common.errors import ConfigurationError
 from jobs.common.times import iso_time
 from jobs.settings.settings import Settings
 from spark_kinesis.boto_client import BotoStreamClient
+from spark_kinesis.offset import parse_position
 from spark_kinesis.options import configured_endpoint, parse_options
-from spark_kinesis.position import parse
 from spark_kinesis.retrying_client import RetryingClient
-from spark_kinesis.shard_lag import Standing, standings
+from spark_kinesis.shard_lag import ShardLag, shard_lags
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -162,7 +162,7 @@ def _text(value: str | int | float | bool) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def standing(settings: Settings, last_read: Mapping[str, str]) -> list[Standing]:
+def stream_lag(settings: Settings, last_read: Mapping[str, str]) -> list[ShardLag]:
     """Each listed shard against the last sequence number that was read of it: a small call a shard, without Spark.
 
     Raises AwsAccessError where the stream does not exist or may not be read.
@@ -170,4 +170,4 @@ def standing(settings: Settings, last_read: Mapping[str, str]) -> list[Standing]
     options = parse_options(native_options(settings))
     client = RetryingClient(BotoStreamClient(options, connections=options.planning_threads), seconds=10)
     # `<number>:<sub>`, a user record of a KPL aggregate: a batch always reads the aggregate whole.
-    return standings(client, {shard: parse(last.partition(":")[0]) for shard, last in last_read.items()})
+    return shard_lags(client, {shard: parse_position(last.partition(":")[0]) for shard, last in last_read.items()})

@@ -16,7 +16,7 @@ from jobs.lake.ledger import Ledger, LedgerEntry, claims, last_read, newest_entr
 from jobs.lake.store import lake_at
 from jobs.lake.task_report import sequence_order
 from jobs.settings.settings import Settings
-from jobs.stream.connector import standing
+from jobs.stream.connector import stream_lag
 
 
 def status(settings: Settings, newest: int, command: str = "movement") -> dict[str, Any]:
@@ -86,7 +86,7 @@ def positions(settings: Settings) -> dict[str, Any]:
     for each in ledgers:
         for shard, number in last_read(lake, each.query, each.entries).items():
             last[shard] = max(last.get(shard, number), number, key=sequence_order)
-    listed = standing(settings, last) if ledgers else []
+    listed = stream_lag(settings, last) if ledgers else []
     # Only shards that were read: to name another would keep the source from reading that shard's parents.
     kept = {each.shard: str(each.position) for each in listed if each.shard in last}
     query, last_batch = (ledgers[0].query, ledgers[0].entries[0].batch) if ledgers else (None, None)
@@ -142,7 +142,7 @@ def _shards(settings: Settings, entries: list[LedgerEntry], whole: bool) -> list
             if shard not in last:
                 last[shard], arrived[shard] = part.last, part.arrived
     rows = []
-    for each in standing(settings, last):
+    for each in stream_lag(settings, last):
         row = {**asdict(each), "position": str(each.position), "last_arrival": arrived.get(each.shard)}
         if each.shard not in last and not whole:
             # An older entry, which was not read, may name the shard's last record.

@@ -17,17 +17,17 @@ from hashlib import md5
 from typing import Any
 
 from jobs.common.errors import TransientError
-from spark_kinesis.boto_client import _decode, _decode_heads
+from spark_kinesis.boto_client import decode_headers, decode_records
 from spark_kinesis.client import (
     ExpiredIteratorError,
-    Head,
     Page,
     PositionGoneError,
     Record,
+    RecordHeader,
     StreamSummary,
     ThrottledError,
 )
-from spark_kinesis.position import Kind, Position
+from spark_kinesis.offset import Kind, Position
 from spark_kinesis.shards import Shard
 
 FIRST_SEQUENCE = 49680503127535665729593405367196750428598015925342437378
@@ -221,10 +221,10 @@ class ScriptedClient:
         return name
 
     def records(self, iterator: str, limit: int) -> Page[Record]:
-        return self._page(_decode, iterator, limit)
+        return self._page(decode_records, iterator, limit)
 
-    def heads(self, iterator: str, limit: int) -> Page[Head]:
-        return self._page(_decode_heads, iterator, limit)
+    def headers(self, iterator: str, limit: int) -> Page[RecordHeader]:
+        return self._page(decode_headers, iterator, limit)
 
     def _page(self, decode: Any, iterator: str, limit: int) -> Page[Any]:
         found, following, behind, full = self._get(iterator, limit)

@@ -21,7 +21,7 @@ from spark_kinesis.ahead import ReadAhead
 from spark_kinesis.client import Page, Record
 from spark_kinesis.input_partitions import ShardRange
 from spark_kinesis.offers import HostOffers, host_offers, private_folder
-from spark_kinesis.position import TRIM_HORIZON, after
+from spark_kinesis.offset import TRIM_HORIZON, after
 from spark_kinesis.reader import RangeReader
 from tests.helpers.fake_spark import ScriptedOffers
 from tests.helpers.scripted import ScriptedClient, ScriptedStream, as_time, throttled

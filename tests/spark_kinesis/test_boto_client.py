@@ -15,8 +15,8 @@ import pytest
 from jobs.common.errors import AwsAccessError, ConfigurationError, TransientError
 from spark_kinesis.boto_client import BotoStreamClient, worker_client
 from spark_kinesis.client import ExpiredIteratorError, PositionGoneError, ThrottledError
+from spark_kinesis.offset import TRIM_HORIZON, after, at_timestamp, parse_time
 from spark_kinesis.options import KinesisOptions
-from spark_kinesis.position import TRIM_HORIZON, after, at_timestamp, parse_time
 from spark_kinesis.retrying_client import RetryingClient
 
 
@@ -101,10 +101,10 @@ def test_records_are_decoded_with_their_bytes_and_times(server: Server, client: 
     assert server.asked == [("GetRecords", {"ShardIterator": "it", "Limit": 1})]
 
 
-def test_heads_know_their_payloads_size_without_decoding_it(server: Server, client: BotoStreamClient) -> None:
+def test_headers_know_their_payloads_size_without_decoding_it(server: Server, client: BotoStreamClient) -> None:
     data = base64.b64encode(b"x" * 300).decode()
     server.answers = [(200, {"Records": [{"SequenceNumber": "49", "Data": data, "PartitionKey": "k"}]})]
-    page = client.heads("it", 10)
+    page = client.headers("it", 10)
     assert page.records[0].payload_bytes == 300
     assert page.next_iterator is None
     assert page.caught_up

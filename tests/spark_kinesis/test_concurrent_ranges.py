@@ -13,7 +13,7 @@ import pytest
 from spark_kinesis import reader as reading
 from spark_kinesis.concurrent_ranges import Source, in_order
 from spark_kinesis.input_partitions import ShardRange
-from spark_kinesis.position import TRIM_HORIZON, after
+from spark_kinesis.offset import TRIM_HORIZON, after
 from spark_kinesis.reader import TOGETHER
 from tests.helpers.scripted import ScriptedClient, ScriptedStream
 from tests.spark_kinesis.test_reader import reader, values

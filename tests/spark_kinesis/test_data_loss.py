@@ -12,9 +12,8 @@ import pytest
 
 from jobs.common.errors import DataLossError, TransientError
 from spark_kinesis.input_partitions import ShardRange
-from spark_kinesis.offset import Offset, from_json
+from spark_kinesis.offset import SHARD_END, TRIM_HORIZON, Offset, after, at_timestamp, parse_offset
 from spark_kinesis.options import KinesisOptions
-from spark_kinesis.position import SHARD_END, TRIM_HORIZON, after, at_timestamp
 from tests.helpers.fake_spark import FakeSpark
 from tests.helpers.scripted import ScriptedClient, ScriptedStream, as_time, broken
 from tests.spark_kinesis.test_planner import DAY, having_read, put, query
@@ -24,7 +23,7 @@ HOUR = 3600
 
 
 def losses(spark: FakeSpark) -> int:
-    return from_json(spark.offsets[-1], "s").losses
+    return parse_offset(spark.offsets[-1], "s").losses
 
 
 def ends_at_tip(spark: FakeSpark) -> None:
@@ -75,7 +74,7 @@ def test_a_closed_shard_that_was_read_to_its_tip_is_no_loss() -> None:
     stream.now += DAY - HOUR
     spark.restart()
     spark.drain()
-    assert from_json(spark.offsets[-1], "s").shards[SHARD] == SHARD_END
+    assert parse_offset(spark.offsets[-1], "s").shards[SHARD] == SHARD_END
 
 
 @pytest.mark.parametrize("start", ["record", "TRIM_HORIZON"])
@@ -306,7 +305,7 @@ def test_a_loss_in_a_child_that_waits_is_counted_when_its_turn_comes() -> None:
     stream.now += HOUR
     stream.put("x", "kept", left)
     spark = query(stream, max_records=1, exact_caps=True, fail_on_data_loss=False)
-    while SHARD_END not in from_json(spark.offsets[-1], "s").shards.values() if spark.offsets else True:
+    while SHARD_END not in parse_offset(spark.offsets[-1], "s").shards.values() if spark.offsets else True:
         spark.step()
         stream.now += 0.97 * HOUR
     spark.drain()
@@ -447,7 +446,7 @@ def test_what_follows_a_run_until_drained_is_not_taken_for_read() -> None:
     stream.now += 20 * HOUR
     spark.drain()
     assert len(spark.values) == 4
-    assert from_json(spark.offsets[-1], "s").complete_until(SHARD) <= as_time(unread)  # type: ignore[operator]
+    assert parse_offset(spark.offsets[-1], "s").complete_until(SHARD) <= as_time(unread)  # type: ignore[operator]
 
 
 # What is counted

@@ -15,9 +15,9 @@ from jobs.common.errors import DataLossError, TransientError
 from spark_kinesis import boto_client, data_source
 from spark_kinesis.data_source import ShardTask, read_task
 from spark_kinesis.input_partitions import ShardRange
+from spark_kinesis.offset import TRIM_HORIZON, Position, after
 from spark_kinesis.options import KinesisOptions
 from spark_kinesis.planner import Planner
-from spark_kinesis.position import TRIM_HORIZON, Position, after
 from tests.helpers.scripted import ScriptedClient, ScriptedStream, throttled
 from tests.spark_kinesis.test_planner import DAY, put, query
 from tests.spark_kinesis.test_reader import SHARD, reader, values

@@ -19,9 +19,8 @@ from spark_kinesis import capped
 from spark_kinesis import shard_search as search
 from spark_kinesis import tip_search as nearing
 from spark_kinesis.client import ExpiredIteratorError
-from spark_kinesis.offset import from_json
+from spark_kinesis.offset import after, at_timestamp, parse_offset
 from spark_kinesis.options import KinesisOptions
-from spark_kinesis.position import after, at_timestamp
 from tests.helpers.fake_spark import FakeSpark, ScriptedOffers
 from tests.helpers.scripted import ScriptedClient, ScriptedStream, as_time, broken, throttled
 
@@ -388,7 +387,7 @@ class LossStory(RuleBasedStateMachine):
         self.stream.now += 31  # so that discovery is due
         self._try(self.spark.drain)
         if not self.over and self.spark.offsets:
-            self.proven = from_json(self.spark.offsets[-1], "scripted").planned_at
+            self.proven = parse_offset(self.spark.offsets[-1], "scripted").planned_at
 
     def _try(self, story: Callable[[], object]) -> None:
         # Nothing can have expired unread since the last offset of a drained stream, and a bit for the shards' list.

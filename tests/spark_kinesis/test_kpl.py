@@ -9,8 +9,8 @@ import pytest
 from jobs.common.errors import ConfigurationError
 from spark_kinesis.input_partitions import ShardRange
 from spark_kinesis.kpl import Deaggregator
+from spark_kinesis.offset import TRIM_HORIZON, Position, after
 from spark_kinesis.options import parse_options
-from spark_kinesis.position import TRIM_HORIZON, Position, after
 from spark_kinesis.reader import RangeReader
 from tests.helpers.fake_spark import ScriptedReader
 from tests.helpers.scripted import ScriptedClient, ScriptedStream, as_time

@@ -11,8 +11,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jobs.common.errors import ConfigurationError
-from spark_kinesis.offset import Offset, from_json
-from spark_kinesis.position import SHARD_END, TRIM_HORIZON, Position, after, at_timestamp, parse
+from spark_kinesis.offset import (
+    SHARD_END,
+    TRIM_HORIZON,
+    Offset,
+    Position,
+    after,
+    at_timestamp,
+    parse_offset,
+    parse_position,
+)
 
 GOLDEN = Path(__file__).with_name("golden")
 MOMENTS = st.datetimes(datetime(2020, 1, 1), datetime(2040, 1, 1), timezones=st.just(UTC))
@@ -40,18 +48,18 @@ OFFSETS = st.builds(
 
 @given(POSITIONS)
 def test_a_position_survives_being_text(position: Position) -> None:
-    assert parse(str(position)) == position
+    assert parse_position(str(position)) == position
 
 
 @given(OFFSETS)
 def test_an_offset_survives_being_json(offset: Offset) -> None:
-    assert from_json(json.loads(json.dumps(offset.to_json())), "s") == offset
+    assert parse_offset(json.loads(json.dumps(offset.to_json())), "s") == offset
 
 
 @given(OFFSETS)
 def test_an_offset_reads_back_to_the_same_text(offset: Offset) -> None:
     # Spark compares offsets as text: another order of keys would look like new data.
-    assert json.dumps(from_json(json.dumps(offset.to_json()), "s").to_json()) == json.dumps(offset.to_json())
+    assert json.dumps(parse_offset(json.dumps(offset.to_json()), "s").to_json()) == json.dumps(offset.to_json())
 
 
 @given(NUMBERS, NUMBERS)
@@ -68,11 +76,11 @@ def test_a_shard_passes_through_its_positions_in_order() -> None:
 @pytest.mark.parametrize("name", ["version-1-initial", "version-1-running", "version-1-sized"])
 def test_offsets_of_released_versions_can_be_read(name: str) -> None:
     text = (GOLDEN / f"offset-{name}.json").read_text().strip()
-    assert json.dumps(from_json(text, "uber-movement-stream").to_json()) == text
+    assert json.dumps(parse_offset(text, "uber-movement-stream").to_json()) == text
 
 
 def test_the_golden_offset_means_what_it_says() -> None:
-    offset = from_json((GOLDEN / "offset-version-1-running.json").read_text(), "uber-movement-stream")
+    offset = parse_offset((GOLDEN / "offset-version-1-running.json").read_text(), "uber-movement-stream")
     assert offset.shards["shardId-000000000000"] == SHARD_END
     assert offset.shards["shardId-000000000001"].number == 49680503127557966474791935990338286146870664286848417810
     assert offset.shards["shardId-000000000003"] == TRIM_HORIZON
@@ -95,5 +103,5 @@ def test_the_golden_offset_means_what_it_says() -> None:
 )
 def test_an_offset_that_cannot_be_used_is_refused_with_the_reason(content: object, said: str) -> None:
     with pytest.raises(ConfigurationError, match=r".") as error:
-        from_json(content, "s")
+        parse_offset(content, "s")
     assert said in str(error.value)

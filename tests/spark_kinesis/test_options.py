@@ -7,9 +7,8 @@ import json
 import pytest
 
 from jobs.common.errors import ConfigurationError
-from spark_kinesis.offset import from_json
+from spark_kinesis.offset import TRIM_HORIZON, after, parse_offset
 from spark_kinesis.options import parse_options
-from spark_kinesis.position import TRIM_HORIZON, after
 
 ARN = "arn:aws:kinesis:eu-west-1:123456789012:stream/uber-movement-stream"
 
@@ -58,7 +57,7 @@ def test_an_ending_is_an_offset_or_the_tip() -> None:
     given = '{"version": 1, "stream": "s", "shards": {"shardId-0": "4958"}}'
     assert parse_options({"streamName": "s"}).ending is None
     options = parse_options({"streamName": "s", "endingPosition": given})
-    assert (options.ending, options.ends_at_tip) == (from_json(json.loads(given), "s"), False)
+    assert (options.ending, options.ends_at_tip) == (parse_offset(json.loads(given), "s"), False)
     options = parse_options({"streamName": "s", "endingPosition": "latest"})
     assert (options.ending, options.ends_at_tip) == (None, True)
 

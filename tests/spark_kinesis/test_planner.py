@@ -9,9 +9,8 @@ import pytest
 
 from jobs.common.errors import ConfigurationError
 from spark_kinesis.input_partitions import ShardRange, into_tasks
-from spark_kinesis.offset import from_json
+from spark_kinesis.offset import SHARD_END, TRIM_HORIZON, after, at_timestamp, parse_offset
 from spark_kinesis.options import KinesisOptions
-from spark_kinesis.position import SHARD_END, TRIM_HORIZON, after, at_timestamp
 from spark_kinesis.shards import Shard, ShardGraph
 from tests.helpers.fake_spark import FakeSpark
 from tests.helpers.scripted import ScriptedClient, ScriptedStream, as_time
@@ -90,7 +89,7 @@ def test_planning_does_not_read_the_backlog() -> None:
     spark = query(stream)
     seen = 0
 
-    original = spark.client.heads
+    original = spark.client.headers
 
     def counted(iterator: str, limit: int) -> Any:
         nonlocal seen
@@ -98,7 +97,7 @@ def test_planning_does_not_read_the_backlog() -> None:
         seen += len(page.records)
         return page
 
-    spark.client.heads = counted  # type: ignore[method-assign]
+    spark.client.headers = counted  # type: ignore[method-assign]
     assert spark.plan()
     assert seen < 50
 
@@ -261,12 +260,12 @@ def test_a_closed_shard_leaves_the_offset_only_when_aws_no_longer_lists_it() -> 
     stream.split("shardId-000000000000")
     spark = query(stream)
     spark.drain()
-    assert from_json(spark.offsets[-1], "s").shards["shardId-000000000000"] == SHARD_END
+    assert parse_offset(spark.offsets[-1], "s").shards["shardId-000000000000"] == SHARD_END
     for turn in range(7):
         stream.now += DAY / 6
         put(stream, 1, begin=5 + turn)
         spark.drain()
-    assert "shardId-000000000000" not in from_json(spark.offsets[-1], "s").shards
+    assert "shardId-000000000000" not in parse_offset(spark.offsets[-1], "s").shards
     assert len(spark.values) == 12
 
 
@@ -420,19 +419,19 @@ def test_a_capped_backlog_is_planned_without_reading_it_twice() -> None:
     wanted = put(stream, 40_000, every=0.01)
     stream.now += 5
     spark = query(stream, max_records=1000)
-    heads = 0
-    original = spark.client.heads
+    headers = 0
+    original = spark.client.headers
 
     def counted(iterator: str, limit: int) -> Any:
-        nonlocal heads
+        nonlocal headers
         page = original(iterator, limit)
-        heads += len(page.records)
+        headers += len(page.records)
         return page
 
-    spark.client.heads = counted  # type: ignore[method-assign]
+    spark.client.headers = counted  # type: ignore[method-assign]
     spark.drain()
     assert spark.values == wanted
-    assert heads < 0.2 * 40_000
+    assert headers < 0.2 * 40_000
     sizes = [len(rows) for rows in spark.rows.values()]
     assert max(sizes) <= 1_200
     assert len(sizes) <= 45

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from spark_kinesis.client import Head, Page
+from spark_kinesis.client import Page, RecordHeader
 from spark_kinesis.cursor import Cap
 from spark_kinesis.input_partitions import ShardRange
+from spark_kinesis.offset import TRIM_HORIZON, after, at_timestamp
 from spark_kinesis.options import KinesisOptions
 from spark_kinesis.planner import Planner
-from spark_kinesis.position import TRIM_HORIZON, after, at_timestamp
 from spark_kinesis.rate_limiter import Pace
 from tests.helpers.scripted import ScriptedClient, ScriptedStream, as_time
 from tests.spark_kinesis.test_planner import put, query
@@ -45,14 +45,14 @@ def steady(
     spark.client.silent = silent
     spark.drain()
     found = Planned()
-    original = spark.client.heads
+    original = spark.client.headers
 
-    def counted(iterator: str, limit: int) -> Page[Head]:
+    def counted(iterator: str, limit: int) -> Page[RecordHeader]:
         page = original(iterator, limit)
         found.read_bytes += page.body_bytes
         return page
 
-    spark.client.heads = counted  # type: ignore[method-assign]
+    spark.client.headers = counted  # type: ignore[method-assign]
     for turn in range(triggers):
         if turn == 1:  # the first one has yet to learn what the stream is like
             found.read_bytes = found.put_bytes = found.calls = 0

@@ -15,8 +15,7 @@ from jobs.common.call_retries import Repeats
 from jobs.common.errors import AwsAccessError, DataLossError, MovementError, TransientError
 from spark_kinesis.client import ExpiredIteratorError
 from spark_kinesis.input_partitions import ShardRange
-from spark_kinesis.offset import from_json
-from spark_kinesis.position import TRIM_HORIZON, after
+from spark_kinesis.offset import TRIM_HORIZON, after, parse_offset
 from spark_kinesis.reader import SCHEMA, TOGETHER, RangeReader
 from spark_kinesis.retrying_client import RetryingClient
 from tests.helpers.scripted import ScriptedClient, ScriptedStream, as_time, broken, throttled
@@ -192,12 +191,12 @@ def test_loss_that_is_allowed_is_counted_and_the_query_goes_on(strict: bool, cap
     spark.restart()
     spark.drain()
     assert spark.values[5:] == left
-    assert from_json(spark.offsets[-1], "s").losses == 1
+    assert parse_offset(spark.offsets[-1], "s").losses == 1
     assert "Going on, because failOnDataLoss=false" in caplog.text
     put(stream, 1, begin=15)
     spark.restart()
     spark.drain()
-    assert from_json(spark.offsets[-1], "s").losses == 1
+    assert parse_offset(spark.offsets[-1], "s").losses == 1
 
 
 @pytest.mark.parametrize("strict", [False, True])
@@ -293,7 +292,7 @@ def test_a_child_whose_records_expired_while_it_waited_for_its_parent_is_a_loss(
     stream.now += DAY - 3600
     put(stream, 0)
     spark.reader._options = spark.options
-    assert from_json(spark.offsets[-1], "s").behind[left] < as_time(stream.now)
+    assert parse_offset(spark.offsets[-1], "s").behind[left] < as_time(stream.now)
     stream.now += 2 * 3600
     with pytest.raises(DataLossError):
         spark.drain()
@@ -321,7 +320,7 @@ def test_a_recreated_stream_is_read_from_its_beginning_where_loss_is_allowed() -
     spark.restart()
     spark.drain()
     assert spark.values[5:] == wanted
-    assert from_json(spark.offsets[-1], "s").losses == 1
+    assert parse_offset(spark.offsets[-1], "s").losses == 1
 
 
 def test_a_task_that_is_killed_does_not_wait_for_the_next_page() -> None:
