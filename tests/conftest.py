@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,14 +10,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from jobs.settings.settings import Settings, load_settings
-from local import resources, server
+from local import server
+from tests.helpers.lakes import make_lake
 from tests.helpers.paths import EXPORTS
+from tests.helpers.ports import free_port
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
-
-DATA = EXPORTS
-_numbers = itertools.count(1)
 
 
 @pytest.fixture(scope="session")
@@ -49,35 +47,21 @@ def lake_settings(embedded_aws: server.Running, tmp_path: Path) -> Settings:
     return make_lake(tmp_path)
 
 
-def make_lake(folder: Path, *overrides: str) -> Settings:
-    """A stream, a bucket and a database that no other test uses."""
-    number = f"{os.getpid()}-{next(_numbers)}"
-    settings = load_settings(
-        None,
-        [
-            f"stream.name=test-{number}",
-            f"lake=s3://test-{number}/lake",
-            f"database=test_{number.replace('-', '_')}",
-            f"local.state_dir={folder}",
-            *overrides,
-        ],
-    )
-    resources.ensure(settings)
-    return settings
-
-
 @pytest.fixture(scope="session")
 def exports() -> Path:
     """The folder of real exports beside the project."""
-    if not DATA.is_dir():
-        pytest.skip(f"the real exports are not here: {DATA}")
-    return DATA
+    if not EXPORTS.is_dir():
+        pytest.skip(f"the real exports are not here: {EXPORTS}")
+    return EXPORTS
 
 
-def free_port() -> int:
-    """A port of 127.0.0.1 that nothing listens on just now."""
-    import socket
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+@pytest.fixture
+def aws_environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """Credentials and a region, as on any machine; no endpoint yet."""
+    for name in list(os.environ):
+        if name.startswith("AWS_"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+    monkeypatch.setenv("AWS_REGION", "us-east-1")
+    return monkeypatch

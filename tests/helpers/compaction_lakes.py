@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import io
 from collections import Counter
-from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
 
 import pyarrow.parquet as pq
+
+from jobs.lake.partition_locations import LayoutFile
+from jobs.lake.store import lake_at
+from jobs.settings.settings import Settings
+
+if TYPE_CHECKING:
+    pass
+
+from datetime import UTC, datetime, timedelta
 
 from jobs.catalog.glue import GlueCatalog, lake_tables
 from jobs.common.aws import client
 from jobs.lake.ledger import TABLES, Ledger, LedgerEntry
-from jobs.lake.partition_locations import LayoutFile, settle
-from jobs.lake.store import lake_at
+from jobs.lake.partition_locations import settle
 from jobs.lake.task_report import sum_reports
 from jobs.schema.record_parser import RecordParser
 from jobs.schema.table import load_contract
-from jobs.settings.settings import Settings
 from jobs.write.task import WriteTask
 from tests.helpers.samples import arrived
 
@@ -91,3 +98,7 @@ def poll(settings: Settings, catalog: GlueCatalog | None = None) -> tuple[Counte
             found.update((row["shard_id"], row["sequence_number"]) for row in rows)
             files += 1
     return found, files
+
+
+def set_compact(settings: Settings, **values: float) -> Settings:
+    return settings.model_copy(update={"compact": settings.compact.model_copy(update=values)})

@@ -143,3 +143,18 @@ def wait_until(condition: object, seconds: float, what: str) -> None:
     while not condition():  # type: ignore[operator]
         assert time.monotonic() < deadline, f"waited {seconds:.0f} s for {what}"
         time.sleep(0.1)
+
+
+# A task for each shard, so that batches are joined (ADR 18).
+FAST = (
+    "stream.shards=2", "stream_job.trigger_seconds=0.2", "spark.master=local[2]",
+    "spark.conf={spark.sql.shuffle.partitions: 1}", 'source.options={"bytesPerTask": 0}',
+)  # fmt: skip
+
+
+def drain(settings: Settings, log_file: Path) -> None:
+    """Runs the job once more, to the end of the stream."""
+    job = Job(settings, log_file, until_drained=True)
+    code = job.wait(240)
+    job.lose_machine()
+    assert code == 0, job.tail()

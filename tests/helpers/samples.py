@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    pass
+
 import json
 from datetime import UTC, datetime
 from typing import Any
@@ -98,3 +103,10 @@ def arrived(
 def contract_with(**changes: Any) -> TableContract:
     """The travel times' contract with keys replaced, checked anew."""
     return TableContract.model_validate(TRAVEL_TIMES.model_dump() | changes)
+
+
+ODD_NAMES = [
+    "São Paulo", "a/b", "50%", "%41", "a=b", "a:b", "what?", "it's", 'the "city"', "{x}", "[y]", "back\\slash",
+    "tab\there", "new\nline", "star*", "#1", "^", "Київ", "東京", "🏙",
+    " leading and trailing ", ".", "..", "~", "a&b+c", "\x7f",
+]  # fmt: skip

@@ -21,9 +21,9 @@ from lambdas import crawler_trigger, gluejob_trigger, sqs_batch
 from local import batch_path
 from local.job_runner import spark_submit
 from producer.sample import write_sample
-from tests.conftest import free_port
 from tests.helpers.call_recorder import part_environment
 from tests.helpers.paths import ROOT
+from tests.helpers.ports import free_port
 from tests.helpers.samples import GOOD
 
 Handler = Callable[[dict[str, Any], object], Any]

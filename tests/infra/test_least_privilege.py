@@ -15,8 +15,8 @@ import yaml
 
 from local.batch_path import Names
 from local.server import Running
-from tests.conftest import make_lake
 from tests.helpers.call_recorder import ACCOUNT, REGION, Call, Recorder
+from tests.helpers.lakes import make_lake
 from tests.helpers.paths import ROOT
 from tests.helpers.policies import Statement, in_vain, policies, refused
 from tests.helpers.whole_run import WholeRun

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from jobs.common import aws
 from jobs.settings.settings import Settings, load_settings
 from lambdas import sqs_batch
 from local import server
+from tests.helpers.ports import free_port
 
 # Clients by service and environment, and the one reader of the services' models.
 _clients: dict[str, Any] = {}
@@ -44,12 +44,6 @@ def clients_are_made_once() -> Iterator[None]:
         patch.setattr(boto3, "client", remembered(boto3.client))
         patch.setattr(aws, "client", remembered(aws.client))
         yield
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def settings_in(folder: Path, *overrides: str) -> Settings:

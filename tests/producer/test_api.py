@@ -23,7 +23,7 @@ from jobs.common.errors import AwsAccessError
 from jobs.settings.settings import load_settings
 from producer.api import API_KEY_VARIABLE, create_app
 from tests.helpers.faulty_kinesis import Fail, FaultyKinesis, Reset, Status
-from tests.producer.conftest import free_port
+from tests.helpers.ports import free_port
 
 pytestmark = pytest.mark.aws
 

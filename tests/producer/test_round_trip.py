@@ -26,12 +26,12 @@ def rows_as_read(folder: Path) -> Counter[tuple[tuple[str, str], ...]]:
 
 
 @pytest.mark.aws
-def test_every_field_of_the_real_files_survives(any_stream, real_data):
-    result = produce([real_data], load_settings(None, [f"stream.name={any_stream.name}"]))
+def test_every_field_of_the_real_files_survives(any_stream, exports):
+    result = produce([exports], load_settings(None, [f"stream.name={any_stream.name}"]))
 
     records = any_stream.records()
     found = Counter(tuple(sorted(json.loads(record["Data"]).items())) for record in records)
-    assert found == rows_as_read(real_data)
+    assert found == rows_as_read(exports)
     assert (result.produced, result.rejected) == (3153, 0)
     assert {file.city: file.produced for file in result.files} == {
         "Paris": 2227,

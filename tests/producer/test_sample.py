@@ -44,11 +44,11 @@ def test_every_kind_of_bad_row_is_rejected_for_a_reason_of_its_own(tmp_path):
         assert CHECKS.reject(spoilt) is not None, kind
 
 
-def test_the_columns_are_those_of_the_real_exports(tmp_path, real_data):
+def test_the_columns_are_those_of_the_real_exports(tmp_path, exports):
     sample = write_sample(10, tmp_path)
     headers = {tuple(next(csv.reader(file.open(encoding="utf-8")))) for file in sample.files}
     real = set()
-    for export in find_exports([real_data]):
+    for export in find_exports([exports]):
         with ExportReader(export) as reader:
             real.add(tuple(reader.header))
     assert headers == real

@@ -9,11 +9,10 @@ import pytest
 
 from jobs.lake.store import lake_at
 from local.server import Running
-from tests.conftest import make_lake
 from tests.helpers.bad_network import KINDS, BadNetwork
-from tests.helpers.job_process import Job, Producer, wait_until
+from tests.helpers.job_process import FAST, Job, Producer, wait_until
 from tests.helpers.lake_audit import audit, ledger
-from tests.system.test_kill import FAST
+from tests.helpers.lakes import make_lake
 
 pytestmark = [pytest.mark.spark, pytest.mark.aws]
 log = logging.getLogger(__name__)

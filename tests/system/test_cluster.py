@@ -16,9 +16,8 @@ import pytest
 from jobs.lake.store import lake_at
 from jobs.settings.settings import Settings
 from movement.packaging.release import EMR_ENVIRONMENT, package
-from tests.conftest import make_lake
+from tests.helpers.lakes import catalogued, folders, make_lake, put, raw_lines, record, record_numbers
 from tests.helpers.standalone_cluster import HOME, Cluster, cluster, machine_environment, tasks_by_executor
-from tests.jobs.stream.test_job import _numbers, catalogued, folders, put, raw_lines, record
 
 pytestmark = [pytest.mark.spark, pytest.mark.aws]
 
@@ -114,6 +113,6 @@ def test_the_packaged_job_runs_on_two_workers_and_one_that_dies_changes_nothing(
 
     assert final_batches(settings) > before
     assert len(tasks_by_executor(tmp_path / "events")) == 2, "both workers have worked"
-    assert _numbers(settings) == list(range(RECORDS))
+    assert record_numbers(settings) == list(range(RECORDS))
     assert len(raw_lines(settings)) == RECORDS
     assert catalogued(settings) == folders(settings)

@@ -18,27 +18,12 @@ from jobs.common.aws import client
 from jobs.lake.store import lake_at
 from jobs.settings.settings import Settings
 from local import server
-from tests.conftest import free_port
+from tests.helpers.commands import environment, movement
+from tests.helpers.lakes import catalogued, folders, put, raw_lines, record, record_numbers
 from tests.helpers.paths import ROOT
-from tests.jobs.stream.test_job import _numbers, catalogued, folders, put, raw_lines, record
+from tests.helpers.ports import free_port
 
 pytestmark = [pytest.mark.spark, pytest.mark.aws]
-
-
-def movement(*arguments: str, cwd: Path, timeout: float = 240) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "movement", *arguments],
-        cwd=cwd,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-        check=False,
-    )
-
-
-def environment() -> dict[str, str]:
-    return os.environ | {"PYTHONPATH": str(ROOT), "PYSPARK_PYTHON": sys.executable}
 
 
 def start_stream(settings: Settings, folder: Path, *more: str) -> subprocess.Popen[str]:
@@ -93,7 +78,7 @@ def test_a_signal_ends_the_stream_cleanly_and_a_new_start_goes_on(
     again = start_stream(lake_settings, tmp_path, "--until-drained")
     output, _ = again.communicate(timeout=120)
     assert again.returncode == 0, output
-    assert _numbers(lake_settings) == list(range(60))
+    assert record_numbers(lake_settings) == list(range(60))
     assert len(raw_lines(lake_settings)) == 60
 
 
@@ -110,7 +95,7 @@ def test_a_killed_stream_started_again_has_each_record_once(lake_settings: Setti
     output, _ = again.communicate(timeout=120)
 
     assert again.returncode == 0, output
-    assert _numbers(lake_settings) == list(range(400))
+    assert record_numbers(lake_settings) == list(range(400))
     assert len(raw_lines(lake_settings)) == 400
     assert catalogued(lake_settings) == folders(lake_settings)
 

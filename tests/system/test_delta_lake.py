@@ -23,10 +23,9 @@ from jobs.settings.settings import Settings
 from jobs.stream import job as stream_job
 from local.delivery_stream import DeliveryOptions, DeliveryStream
 from movement.cli.demo import count_lake
-from tests.conftest import make_lake
 from tests.helpers.delivered import crawl, record
 from tests.helpers.job_process import Job
-from tests.jobs.stream.test_job import put
+from tests.helpers.lakes import make_lake, put
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

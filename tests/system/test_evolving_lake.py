@@ -8,17 +8,16 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.dataset as ds
 import pytest
-import yaml
 from pyarrow.fs import S3FileSystem
 
 from jobs.common.aws import client
 from jobs.common.errors import IncompatibleSchemaError
 from jobs.lake.store import lake_at
 from jobs.schema.record_parser import ARROW_TYPES
-from jobs.settings.config_files import SHIPPED
 from jobs.settings.settings import Settings
 from jobs.stream.job import StreamResult, run
 from local.server import Running
+from tests.helpers.lakes import contract_file
 from tests.helpers.samples import GOOD, LOWER, MEAN, UPPER, bytes_of
 
 if TYPE_CHECKING:
@@ -28,23 +27,6 @@ pytestmark = [pytest.mark.spark, pytest.mark.aws]
 
 CITIES = ["Paris", "São Paulo", "a/b", "50% : c=d", "it's", 'the "city"', "東京", " x  y "]
 BIG = 2**40
-
-
-def contract_file(folder: Path, **columns: dict[str, Any] | None) -> str:
-    """The travel times' contract with columns changed, removed (None) or added, in a file."""
-    content = yaml.safe_load((SHIPPED / "travel_times.yaml").read_text(encoding="utf-8"))
-    known = [column["column"] for column in content["columns"]]
-    content["columns"] = [
-        column | (columns.get(column["column"]) or {})
-        for column in content["columns"]
-        if columns.get(column["column"], {}) is not None
-    ]
-    content["columns"][:0] = [
-        {"source": name.title(), "column": name, **(keys or {})} for name, keys in columns.items() if name not in known
-    ]
-    path = folder / f"contract-{len(list(folder.glob('contract-*')))}.yaml"
-    path.write_text(yaml.safe_dump(content), encoding="utf-8")
-    return str(path)
 
 
 def drain(spark: SparkSession, settings: Settings, contract: str, records: list[dict[str, Any]]) -> StreamResult:

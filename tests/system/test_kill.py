@@ -17,9 +17,9 @@ import pytest
 
 from jobs.common.fault_points import DELTA_POINTS, POINTS
 from jobs.settings.settings import Settings
-from tests.conftest import make_lake
-from tests.helpers.job_process import Job, Producer, wait_until
+from tests.helpers.job_process import FAST, Job, Producer, drain, wait_until
 from tests.helpers.lake_audit import audit
+from tests.helpers.lakes import make_lake
 
 pytestmark = [pytest.mark.spark, pytest.mark.aws]
 
@@ -27,11 +27,6 @@ log = logging.getLogger(__name__)
 
 KILLS = int(os.environ.get("CRASH_KILLS", "0"))
 SEED = int(os.environ.get("CRASH_SEED", "1"))
-# A task for each shard, so that batches are joined (ADR 18).
-FAST = (
-    "stream.shards=2", "stream_job.trigger_seconds=0.2", "spark.master=local[2]",
-    "spark.conf={spark.sql.shuffle.partitions: 1}", 'source.options={"bytesPerTask": 0}',
-)  # fmt: skip
 # For every run of the tests: between two files, then among the leftovers of that, within a join, before the ledger.
 A_HANDFUL = ["file.put:2", "leftovers.deleted", "join.started", "ledger.committing"]
 
@@ -98,11 +93,3 @@ def end_at(settings: Settings, log_file: Path, fault: str, chance: random.Random
         return False
     assert code == -signal.SIGKILL, job.tail()
     return True
-
-
-def drain(settings: Settings, log_file: Path) -> None:
-    """Runs the job once more, to the end of the stream."""
-    job = Job(settings, log_file, until_drained=True)
-    code = job.wait(240)
-    job.lose_machine()
-    assert code == 0, job.tail()

@@ -13,10 +13,9 @@ import pytest
 from jobs.common.aws import client
 from jobs.settings.settings import Settings
 from jobs.stream.job import StreamResult, run
+from tests.helpers.commands import environment
+from tests.helpers.lakes import contract_file, processed_rows, raw_lines
 from tests.helpers.samples import LOWER, MEAN, good
-from tests.jobs.stream.test_job import processed_rows, raw_lines
-from tests.system.test_commands import environment
-from tests.system.test_evolving_lake import contract_file
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

@@ -8,10 +8,9 @@ from pathlib import Path
 import pytest
 
 from jobs.lake.store import lake_at
-from tests.conftest import make_lake
-from tests.helpers.job_process import Job, Producer, wait_until
+from tests.helpers.job_process import FAST, Job, Producer, drain, wait_until
 from tests.helpers.lake_audit import audit, ledger
-from tests.system.test_kill import FAST, drain
+from tests.helpers.lakes import make_lake
 
 pytestmark = [pytest.mark.spark, pytest.mark.aws]
 

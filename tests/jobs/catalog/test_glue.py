@@ -11,9 +11,8 @@ from jobs.catalog.glue import GlueCatalog, lake_tables
 from jobs.common.errors import AwsAccessError, TerminalError
 from jobs.common.retry import ATTEMPTS
 from jobs.schema.partitions import NULL_PARTITION, partition_path
-from tests.helpers.samples import TRAVEL_TIMES
-from tests.jobs.catalog.conftest import LAKE, TABLES, Calls, patient, table, values
-from tests.jobs.schema.test_partitions import ODD_NAMES
+from tests.helpers.glue_calls import LAKE, TABLES, Calls, patient, table, values
+from tests.helpers.samples import ODD_NAMES, TRAVEL_TIMES
 
 
 def test_the_three_tables_of_the_lake_are_made(glue: Calls, catalog: GlueCatalog) -> None:

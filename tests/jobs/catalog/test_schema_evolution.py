@@ -20,8 +20,8 @@ from jobs.common.errors import ConfigurationError, IncompatibleSchemaError, Term
 from jobs.common.retry import ATTEMPTS
 from jobs.schema.record_parser import ARROW_TYPES
 from jobs.schema.table import TableContract
+from tests.helpers.glue_calls import LAKE, Calls, patient, table
 from tests.helpers.samples import TRAVEL_TIMES, contract_with
-from tests.jobs.catalog.conftest import LAKE, Calls, patient, table
 
 KINDS = ["string", "int", "long", "double", "boolean", "date", "timestamp"]
 PARTITION = "city=Paris/start_date=2016-09-03"

@@ -23,7 +23,7 @@ from jobs.gold.tables import TABLES
 from jobs.lake.lease import Claim
 from jobs.lake.store import lake_at
 from jobs.settings.settings import Settings
-from tests.conftest import make_lake
+from tests.helpers.lakes import make_lake
 from tests.helpers.made_gold import NOON, assert_gold_is_plain, finish, gold_rows, some_records
 from tests.helpers.paths import ROOT
 from tests.helpers.samples import MEAN, READINGS_YAML, good

@@ -14,8 +14,8 @@ from jobs.lake.partition_locations import Announced, LayoutFile, Place, Retired,
 from jobs.lake.store import FolderLake
 from jobs.lake.table_files import live_files
 from jobs.lake.task_report import TaskReport, WrittenFile
-from tests.conftest import make_lake
 from tests.helpers.compaction_lakes import write_batch
+from tests.helpers.lakes import make_lake
 from tests.helpers.samples import TRAVEL_TIMES, good
 
 if TYPE_CHECKING:

@@ -29,8 +29,8 @@ from jobs.maintenance.compact import plan, run
 from jobs.settings.settings import Settings
 from jobs.write.processed import file_schema
 from movement.cli.main import app
-from tests.conftest import make_lake
-from tests.helpers.compaction_lakes import SHARD, Place, catalog_of, poll, write_batch
+from tests.helpers.compaction_lakes import SHARD, Place, catalog_of, poll, set_compact, write_batch
+from tests.helpers.lakes import make_lake
 from tests.helpers.paths import ROOT
 from tests.helpers.samples import TRAVEL_TIMES, good
 
@@ -40,10 +40,6 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.aws
 
 PARIS, BOSTON = "city=Paris/start_date=2016-09-03", "city=Bos%2Fton/start_date=2016-09-03"
-
-
-def set_compact(settings: Settings, **values: float) -> Settings:
-    return settings.model_copy(update={"compact": settings.compact.model_copy(update=values)})
 
 
 @pytest.fixture

@@ -31,11 +31,10 @@ from jobs.maintenance.raw import RebuildResult
 from jobs.settings.config_files import find_configuration
 from jobs.settings.settings import Settings
 from movement.cli import replay as replay_raw_command
-from tests.conftest import make_lake
-from tests.helpers.compaction_lakes import catalog_of, poll, write_batch
+from tests.helpers.compaction_lakes import catalog_of, poll, set_compact, write_batch
+from tests.helpers.lakes import make_lake
 from tests.helpers.paths import ROOT
 from tests.helpers.samples import GOOD, LOWER, MEAN, UPPER, bytes_of, good
-from tests.jobs.maintenance.test_compact import set_compact
 
 pytestmark = pytest.mark.aws
 

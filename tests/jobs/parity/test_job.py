@@ -22,7 +22,7 @@ from jobs.settings.settings import Settings
 from jobs.stream import job as stream_job
 from local.delivery_stream import DeliveryOptions, DeliveryStream
 from tests.helpers.delivered import CONTRACT, crawl, reasons, record
-from tests.jobs.stream.test_job import put
+from tests.helpers.lakes import put
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

@@ -10,15 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jobs.schema.partitions import NULL_PARTITION, escape, is_usable, parse_partition_path, partition_path, unescape
+from tests.helpers.samples import ODD_NAMES
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
-
-ODD_NAMES = [
-    "São Paulo", "a/b", "50%", "%41", "a=b", "a:b", "what?", "it's", 'the "city"', "{x}", "[y]", "back\\slash",
-    "tab\there", "new\nline", "star*", "#1", "^", "Київ", "東京", "🏙",
-    " leading and trailing ", ".", "..", "~", "a&b+c", "\x7f",
-]  # fmt: skip
 
 
 @given(st.text())

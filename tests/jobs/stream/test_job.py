@@ -4,95 +4,48 @@ from __future__ import annotations
 
 import base64
 import csv
-import gzip
 import io
 import json
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pyarrow.parquet as pq
 import pytest
 
-from jobs.catalog.glue import GlueCatalog, lake_tables
+from jobs.catalog.glue import GlueCatalog
 from jobs.common.aws import client
 from jobs.common.errors import AlreadyRunningError, MovementError, TerminalError, TooManyRejectedError
 from jobs.common.process_identity import signature
 from jobs.lake.lease import Claim
 from jobs.lake.ledger import Ledger, entries
 from jobs.lake.store import lake_at
-from jobs.schema.partitions import parse_partition_path, partition_path
-from jobs.schema.table import load_contract
 from jobs.settings.sections import SinkSettings
 from jobs.settings.settings import Settings, StreamJobSettings
 from jobs.stream.job import StreamResult, run
 from producer.produce import produce
-from tests.conftest import make_lake
+from tests.helpers.lakes import (
+    CONTRACT,
+    catalogued,
+    folders,
+    make_lake,
+    processed_rows,
+    put,
+    raw_lines,
+    record,
+    record_numbers,
+)
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 pytestmark = [pytest.mark.spark, pytest.mark.aws]
 
-CONTRACT = load_contract("travel_times.yaml")
-GOOD = {
-    "City": "Paris",
-    "Origin Movement ID": "9",
-    "Origin Display Name": "Quai des Orfèvres",
-    "Destination Movement ID": "1",
-    "Destination Display Name": "0 Rue du Jour, Paris",
-    "Date Range": "09/03/2016 - 10/01/2016, Every day, Daily Average",
-    "Mean Travel Time (Seconds)": 446,
-    "Range - Lower Bound Travel Time (Seconds)": 229,
-    "Range - Upper Bound Travel Time (Seconds)": 866,
-}
-
-
-def put(settings: Settings, payloads: Iterable[bytes]) -> None:
-    kinesis = client("kinesis")
-    for number, payload in enumerate(payloads):
-        kinesis.put_record(StreamName=settings.stream.name, Data=payload, PartitionKey=str(number))
-
-
-def record(**changes: Any) -> bytes:
-    return json.dumps(GOOD | changes, ensure_ascii=False).encode()
-
 
 def drain(spark: SparkSession, settings: Settings) -> StreamResult:
     return run(spark, settings, until_drained=True)
-
-
-def raw_lines(settings: Settings, table: str = "raw") -> list[bytes]:
-    lake = lake_at(settings.lake)
-    return [
-        line for path, _ in lake.list(f"{table}/") for line in gzip.decompress(lake.get(path) or b"").split(b"\n")[:-1]
-    ]
-
-
-def processed_rows(settings: Settings) -> Iterator[dict[str, Any]]:
-    """Every row of the processed table, read by pyarrow alone, with its partition's values."""
-    lake = lake_at(settings.lake)
-    for path, _ in lake.list("processed/"):
-        partition = parse_partition_path(path.removeprefix("processed/").rpartition("/")[0])
-        for row in pq.read_table(io.BytesIO(lake.get(path) or b"")).to_pylist():
-            yield row | partition
-
-
-def catalogued(settings: Settings, table: str = "processed") -> list[str]:
-    catalog = GlueCatalog(client("glue"), settings.database, settings.lake)
-    tables = lake_tables(CONTRACT)
-    catalog.ensure_tables(tables)
-    names = next([name for name, _, _ in found.partitions] for found in tables if found.name == table)
-    return sorted(partition_path(names, values) for values in catalog.partitions(table))
-
-
-def folders(settings: Settings, table: str = "processed") -> list[str]:
-    return sorted(
-        {path.removeprefix(f"{table}/").rpartition("/")[0] for path, _ in lake_at(settings.lake).list(f"{table}/")}
-    )
 
 
 def test_every_field_of_every_row_of_the_real_exports_is_in_the_lake(
@@ -198,7 +151,7 @@ def test_a_job_started_again_goes_on_where_it_ended(spark: SparkSession, lake_se
     third = drain(spark, lake_settings)
 
     assert (first.read, second.read, third.read) == (20, 30, 0)
-    assert _numbers(lake_settings) == list(range(50))
+    assert record_numbers(lake_settings) == list(range(50))
     assert len(raw_lines(lake_settings)) == 50
 
 
@@ -222,7 +175,7 @@ def test_a_new_checkpoint_on_an_old_lake_leaves_what_is_there(spark: SparkSessio
     after = contents()
     assert {path: after.get(path) for path in before} == before
     assert len(after) == 2 * len(before)
-    assert _numbers(lake_settings) == sorted([*range(10), *range(10)])
+    assert record_numbers(lake_settings) == sorted([*range(10), *range(10)])
 
 
 def test_it_drains_to_the_tip_of_its_start_although_producers_go_on(
@@ -246,7 +199,7 @@ def test_it_drains_to_the_tip_of_its_start_although_producers_go_on(
         ended.set()
         producer.join()
 
-    numbers = _numbers(lake_settings)
+    numbers = record_numbers(lake_settings)
     assert result.read == len(numbers) >= 50
     assert numbers == list(range(len(numbers)))
 
@@ -269,7 +222,7 @@ def test_the_ledger_waits_for_the_catalog(
     assert list(lake_at(lake_settings.lake).list("_ledger/")) == []
 
     assert drain(spark, lake_settings).processed == 5
-    assert _numbers(lake_settings) == list(range(5))
+    assert record_numbers(lake_settings) == list(range(5))
     assert catalogued(lake_settings) == folders(lake_settings)
     assert len(list(lake_at(lake_settings.lake).list("_ledger/"))) == 1
 
@@ -305,7 +258,7 @@ def test_a_batch_that_fails_while_the_job_is_being_stopped_is_a_failure_and_the_
     assert lake.copy(path, path.replace("-0000", "-9999"))
 
     assert drain(spark, lake_settings).processed == 5
-    assert _numbers(lake_settings) == list(range(5))
+    assert record_numbers(lake_settings) == list(range(5))
 
 
 def test_a_batch_that_is_refused_for_its_rejected_records_leaves_nothing_to_read_and_is_read_anew(
@@ -324,7 +277,7 @@ def test_a_batch_that_is_refused_for_its_rejected_records_leaves_nothing_to_read
 
     result = drain(spark, lake_settings)
     assert (result.processed, result.quarantined) == (59, 60)
-    assert _numbers(lake_settings) == list(range(60))
+    assert record_numbers(lake_settings) == list(range(60))
 
 
 def test_a_second_job_on_the_checkpoint_is_refused_before_it_touches_the_catalog(
@@ -386,7 +339,3 @@ def test_a_missing_stream_is_one_clear_error(spark: SparkSession, lake_settings:
 
     with pytest.raises(MovementError, match="no-such-stream"):
         drain(spark, settings)
-
-
-def _numbers(settings: Settings) -> list[int]:
-    return sorted(json.loads(row["rescued_data"])["n"] for row in processed_rows(settings))

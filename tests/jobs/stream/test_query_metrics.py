@@ -14,8 +14,7 @@ import pytest
 from jobs.common.errors import MovementError
 from jobs.lake.ledger import LedgerEntry
 from jobs.stream.job import run
-from tests.conftest import make_lake
-from tests.jobs.stream.test_job import put, record
+from tests.helpers.lakes import make_lake, put, record
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

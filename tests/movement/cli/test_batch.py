@@ -15,7 +15,7 @@ from jobs.settings.settings import Settings
 from jobs.stream import job as stream_job
 from movement.cli.main import app
 from tests.helpers.delivered import numbers, record
-from tests.jobs.stream.test_job import put
+from tests.helpers.lakes import put
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

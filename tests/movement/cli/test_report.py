@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from jobs.settings.settings import Settings
+from tests.helpers.commands import movement
 from tests.helpers.gold_tables import corridor, write_gold
 from tests.helpers.report_lakes import add_batch
-from tests.system.test_commands import movement
 
 pytestmark = pytest.mark.aws
 

@@ -26,8 +26,8 @@ from jobs.settings.settings import Settings, load_settings
 from jobs.stream.status import positions, status
 from movement.cli.main import app
 from movement.cli.status import page
+from tests.helpers.lakes import put, raw_lines, record
 from tests.helpers.paths import ROOT
-from tests.jobs.stream.test_job import put, raw_lines, record
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

@@ -10,7 +10,7 @@ import pytest
 
 from movement.report.geometry import Outlines, outlines
 from tests.helpers.gold_tables import square
-from tests.movement.report.test_packing import unpacked
+from tests.helpers.packed_numbers import unpacked
 
 
 def rings(found: Outlines) -> list[tuple[int, list[tuple[int, int]]]]:

@@ -10,17 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from movement.report.model import NONE, Ints
-from movement.report.packing import Header, pack, pack_columns, zigzag
-
-
-def unpacked(header: Header, content: bytes) -> list[int]:
-    """As assets/decode.js does it."""
-    count, planes, base, nullable = header
-    found = []
-    for index in range(count):
-        value = sum(content[plane * count + index] << (8 * plane) for plane in range(planes))
-        found.append(NONE if nullable and value == 0 else value + base - nullable)
-    return found
+from movement.report.packing import pack, pack_columns, zigzag
+from tests.helpers.packed_numbers import unpacked
 
 
 def ints(values: list[int]) -> Ints:
