@@ -193,7 +193,7 @@ def ensure_crawler(name: str, database: str, target: str) -> None:
     """Creates the Glue crawler of one S3 folder; one of that name with another folder or database is replaced."""
     glue = aws.client("glue")
     targets = {"S3Targets": [{"Path": target}]}
-    with aws.explained(f"create the crawler {name}"):
+    with aws.translate_aws_errors(f"create the crawler {name}"):
         with allowed("EntityNotFoundException"):
             there = glue.get_crawler(Name=name)["Crawler"]
             if (there["Targets"], there["DatabaseName"]) == (targets, database):
@@ -216,7 +216,7 @@ def remove(names: Names | None = None) -> None:
     """
     names = names or Names()
     clients = embedded_clients("delete anything", *SERVICES)
-    with aws.explained("delete the batch path"):
+    with aws.translate_aws_errors("delete the batch path"):
         with allowed("ResourceNotFoundException"):
             clients["events"].remove_targets(Rule=names.rule, Ids=["queue"])
             clients["events"].delete_rule(Name=names.rule)

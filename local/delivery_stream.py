@@ -105,7 +105,7 @@ class DeliveryStream:
         return delivered
 
     def _read(self, until: datetime) -> Iterator[Delivered]:
-        with aws.explained(f"read the stream {self._stream}"):
+        with aws.translate_aws_errors(f"read the stream {self._stream}"):
             if self._stream_created is None:
                 self._find_position()
             pages = self._kinesis.get_paginator("list_shards").paginate(StreamName=self._stream)
@@ -174,7 +174,7 @@ class DeliveryStream:
             f"{self._prefix}{oldest.strftime(options.prefix)}{options.name}-{options.version}-"
             f"{oldest:%Y-%m-%d-%H-%M-%S}-{uuid.uuid4()}{'.gz' if zipped else ''}"
         )
-        with aws.explained(f"deliver to s3://{self._bucket}/{key}"):
+        with aws.translate_aws_errors(f"deliver to s3://{self._bucket}/{key}"):
             self._s3.put_object(Bucket=self._bucket, Key=key, Body=body, ContentType="application/octet-stream")
         self._buffer = _Buffer(reached=dict(buffer.reached))
         self._keep_position()
@@ -206,5 +206,5 @@ class DeliveryStream:
             "stream_created": self._stream_created,
             "last_delivered": self._buffer.reached,
         }
-        with aws.explained(f"keep the position of {self._options.name}"):
+        with aws.translate_aws_errors(f"keep the position of {self._options.name}"):
             self._s3.put_object(Bucket=self._bucket, Key=self._position_key, Body=json.dumps(kept).encode())

@@ -45,7 +45,7 @@ def ensure_queue(name: str, visibility_seconds: int = 2, max_receives: int = 10)
     A message that was received `max_receives` times and not deleted goes to the dead-letter queue.
     """
     sqs = aws.client("sqs")
-    with aws.explained(f"create the queue {name}"):
+    with aws.translate_aws_errors(f"create the queue {name}"):
         dead_letters = sqs.create_queue(QueueName=f"{name}-dead-letters")["QueueUrl"]
         url = sqs.create_queue(QueueName=name)["QueueUrl"]
         redrive = {"deadLetterTargetArn": _queue_arn(sqs, dead_letters), "maxReceiveCount": str(max_receives)}
@@ -62,7 +62,7 @@ def notify_of_objects(bucket: str, prefix: str, queue: Queue) -> None:
     S3 then sends the queue one `s3:TestEvent`.
     """
     s3 = aws.client("s3")
-    with aws.explained(f"set the notification of the bucket {bucket}"):
+    with aws.translate_aws_errors(f"set the notification of the bucket {bucket}"):
         there = s3.get_bucket_notification_configuration(Bucket=bucket)
         there.pop("ResponseMetadata", None)
         others = [known for known in there.get("QueueConfigurations", []) if known["QueueArn"] != queue.arn]
@@ -85,7 +85,7 @@ def route_crawler_events(rule: str, crawler: str, queue: Queue) -> None:
         "detail-type": ["Glue Crawler State Change"],
         "detail": {"crawlerName": [crawler], "state": ["Succeeded"]},
     }
-    with aws.explained(f"create the event rule {rule}"):
+    with aws.translate_aws_errors(f"create the event rule {rule}"):
         events.put_rule(Name=rule, EventPattern=json.dumps(pattern), State="ENABLED")
         events.put_targets(Rule=rule, Targets=[{"Id": "queue", "Arn": queue.arn}])
 

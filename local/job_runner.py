@@ -52,7 +52,7 @@ def ensure_job(name: str, script: str, arguments: dict[str, str], max_concurrent
         "ExecutionProperty": {"MaxConcurrentRuns": max_concurrent_runs},
         "GlueVersion": "6.0",
     }
-    with aws.explained(f"create the job {name}"):
+    with aws.translate_aws_errors(f"create the job {name}"):
         if name in glue.list_jobs()["JobNames"]:
             glue.update_job(JobName=name, JobUpdate=wanted)
         else:

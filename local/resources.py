@@ -41,13 +41,13 @@ def ensure(settings: Settings) -> Resources:
     """
     created = []
     bucket, _ = lake_location(settings.lake)
-    with aws.explained(f"create the stream {settings.stream.name}"):
+    with aws.translate_aws_errors(f"create the stream {settings.stream.name}"):
         shards, is_new = _ensure_stream(aws.client("kinesis"), settings.stream.name, settings.stream.shards)
         created += ["stream"] * is_new
     if bucket is not None:
-        with aws.explained(f"create the bucket {bucket}"):
+        with aws.translate_aws_errors(f"create the bucket {bucket}"):
             created += ["bucket"] * _ensure_bucket(aws.client("s3"), bucket)
-    with aws.explained(f"create the database {settings.database}"), allowed("AlreadyExistsException"):
+    with aws.translate_aws_errors(f"create the database {settings.database}"), allowed("AlreadyExistsException"):
         aws.client("glue").create_database(DatabaseInput={"Name": settings.database})
         created.append("database")
     return Resources(settings.stream.name, shards, bucket, settings.database, tuple(created))
@@ -60,17 +60,17 @@ def remove(settings: Settings) -> None:
     deleted, unless Kinesis, S3 and Glue are all found on this machine.
     """
     clients = embedded_clients("delete anything", "kinesis", "s3", "glue")
-    with aws.explained(f"delete the stream {settings.stream.name}"), allowed("ResourceNotFoundException"):
+    with aws.translate_aws_errors(f"delete the stream {settings.stream.name}"), allowed("ResourceNotFoundException"):
         clients["kinesis"].delete_stream(StreamName=settings.stream.name, EnforceConsumerDeletion=True)
         _wait_for_stream(clients["kinesis"], settings.stream.name, wanted=None)
     bucket, prefix = lake_location(settings.lake)
     if bucket is not None:
-        with aws.explained(f"empty the lake {settings.lake}"), allowed("NoSuchBucket"):
+        with aws.translate_aws_errors(f"empty the lake {settings.lake}"), allowed("NoSuchBucket"):
             _remove_objects(clients["s3"], bucket, prefix)
             with allowed("BucketNotEmpty"):
                 clients["s3"].delete_bucket(Bucket=bucket)
     # Glue deletes a database's tables with it.
-    with aws.explained(f"delete the database {settings.database}"), allowed("EntityNotFoundException"):
+    with aws.translate_aws_errors(f"delete the database {settings.database}"), allowed("EntityNotFoundException"):
         clients["glue"].delete_database(Name=settings.database)
 
 

@@ -154,7 +154,7 @@ class PutRequest:
         try:
             status, answer = self._post(_encode(_Body(self.stream, records)))
         except NoCredentialsError as error:
-            with aws.explained(what):
+            with aws.translate_aws_errors(what):
                 raise error
         except ConnectionError as error:
             # botocore's, for a connection that was never made.

@@ -21,7 +21,7 @@ def max_record_bytes(client: Any, stream: str) -> int:
     no fault: it gets AWS's default of 1 MiB.
     """
     try:
-        with aws.explained(f"describe stream '{stream}'"):
+        with aws.translate_aws_errors(f"describe stream '{stream}'"):
             try:
                 summary = client.describe_stream_summary(StreamName=stream)["StreamDescriptionSummary"]
             except ClientError as error:
@@ -56,7 +56,7 @@ def shard_map(client: Any, stream: str) -> ShardMap:
     """The stream's open shards now; call again after a reshard. Raises AwsAccessError or TransientError."""
     found: list[tuple[int, str]] = []
     arguments: dict[str, Any] = {"StreamName": stream}
-    with aws.explained(f"list the shards of stream '{stream}'"):
+    with aws.translate_aws_errors(f"list the shards of stream '{stream}'"):
         while True:
             page = client.list_shards(**arguments)
             for shard in page["Shards"]:

@@ -154,7 +154,7 @@ class BotoStreamClient:
         """botocore's errors in our words: Kinesis's own codes here, the rest in `jobs.common.aws`."""
         where = f"stream {self._stream}: {what}"
         try:
-            with aws.explained(where):
+            with aws.translate_aws_errors(where):
                 yield
         except Exception as error:
             cause = error.__cause__

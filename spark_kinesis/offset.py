@@ -16,8 +16,8 @@ from functools import total_ordering
 from types import MappingProxyType
 from typing import Any
 
+from jobs.common import times
 from jobs.common.errors import ConfigurationError
-from jobs.common.times import iso_time
 
 VERSION = 1
 _KEYS = {"version", "stream", "initial", "planned_at", "shards", "behind", "bytes", "losses"}
@@ -123,9 +123,9 @@ def parse_position(text: str) -> Position:
 
 
 def parse_time(text: str) -> datetime:
-    """An ISO 8601 time with its offset, in UTC; see `times.iso_time`. Raises ConfigurationError if it is none."""
+    """An ISO 8601 time with its offset, in UTC; see `times.parse_time`. Raises ConfigurationError if it is none."""
     try:
-        return iso_time(text)
+        return times.parse_time(text)
     except ValueError as error:
         raise ConfigurationError(str(error)) from error
 

@@ -18,7 +18,7 @@ from botocore.exceptions import ClientError
 from jobs.catalog.schema_evolution import BEHIND, evolved, evolved_partition, mismatch, refusal, table_input
 from jobs.common.aws import error_code
 from jobs.common.errors import TerminalError, TransientError
-from jobs.common.fault_points import point
+from jobs.common.fault_points import fault_point
 from jobs.common.retry import Patience, pauses
 from jobs.schema.partitions import NULL_PARTITION, parse_partition_path, partition_path
 from jobs.schema.table import ColumnType, TableContract
@@ -157,7 +157,7 @@ class GlueCatalog:
         new = [folder for folder in dict.fromkeys(partitions) if (table, folder) not in self._known]
         where = {"DatabaseName": self._database, "TableName": table}
         for chunk in chunks(new, BATCH):
-            point("catalog.registering")
+            fault_point("catalog.registering")
             inputs = [
                 self._partition_input(self._tables[table], folder, (locations or {}).get(folder)) for folder in chunk
             ]
@@ -172,7 +172,7 @@ class GlueCatalog:
                 found = self._glue_tables.partitions(table, there)
                 self._glue_tables.bring_partitions_up(self._shapes[table], found)
             self._known.update((table, folder) for folder in chunk)
-            point("catalog.registered")
+            fault_point("catalog.registered")
         return len(new)
 
     def relocate(self, table: str, partition: str, location: str) -> None:

@@ -100,11 +100,11 @@ def error_code(error: ClientError) -> str:
 
 
 @contextmanager
-def explained(what: str) -> Iterator[None]:
-    """Turns botocore's errors within into ours, with `what` was being done: `with explained("list stream x"):`.
+def translate_aws_errors(what: str) -> Iterator[None]:
+    """Translates botocore's errors into ours. `what` is the operation: `with translate_aws_errors("list stream x"):`.
 
-    Raises AwsAccessError where permission, credentials or the thing itself is missing, else TransientError
-    (botocore has already retried what can be retried).
+    Raises AwsAccessError if the permission, the credentials or the resource is missing, otherwise TransientError;
+    botocore has already done its retries.
     """
     from botocore.exceptions import BotoCoreError, ClientError, EndpointConnectionError, NoCredentialsError
 
@@ -144,7 +144,7 @@ def read_object(s3: Any, *, most: int | None = None, **place: str) -> tuple[byte
     """The bytes of the object at `Bucket` and `Key`, or the first `most` of them, and its ETag, from one answer.
 
     A get that breaks within the body is begun anew, a few times. Raises TransientError after that; what botocore
-    raises of the request itself goes through, for `explained`.
+    raises of the request itself goes through, for `translate_aws_errors`.
     """
     # Here, for Spark's tasks write alone and start sooner without.
     from botocore.exceptions import IncompleteReadError, ReadTimeoutError, ResponseStreamingError

@@ -61,7 +61,7 @@ if _ARMED:
     os.environ.setdefault("MOVEMENT_FAULT_DRIVER", str(os.getpid()))
 
 
-def point(name: str) -> None:
+def fault_point(name: str) -> None:
     """A gap between two steps, called `name` in POINTS or GOLD_POINTS."""
     if name == _ARMED:
         _passed[name] += 1

@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
-from jobs.common.aws import explained
+from jobs.common.aws import translate_aws_errors
 from jobs.common.errors import TerminalError, TransientError
 
 T = TypeVar("T")
@@ -34,7 +34,7 @@ class Patience:
         """What the call returns, once it does. `what` is being done, for the error."""
 
         def attempt() -> T:
-            with explained(what):
+            with translate_aws_errors(what):
                 return call(**arguments)
 
         return self._until_done(attempt)
@@ -56,7 +56,7 @@ class Patience:
         left, told = dict(entries), list[Values]()
 
         def attempt() -> None:
-            with explained(what):
+            with translate_aws_errors(what):
                 errors = send(list(left.values())).get("Errors", [])
             failed = {}
             for error in errors:

@@ -6,7 +6,7 @@ import os
 import re
 
 
-def normal(address: str) -> str:
+def normalize_uri(address: str) -> str:
     """The address as it can be compared: `s3://` for all of Hadoop's names for S3, a local folder by its real path,
     no slash too many. One that is `s3://bucket/a/b` already stays as it is."""
     scheme, separator, rest = address.partition("://")

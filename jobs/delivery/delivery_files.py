@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
-from jobs.common.aws import explained
+from jobs.common.aws import translate_aws_errors
 
 # Firehose: <stream>-<version>-YYYY-MM-DD-HH-MM-SS-<uuid>, the arrival of the file's oldest record, UTC.
 # https://docs.aws.amazon.com/firehose/latest/dev/s3-object-name.html
@@ -91,13 +91,13 @@ def delivery_files(glue: Any, database: str, table: str, open_store: OpenStore) 
 
     Raises AwsAccessError where there is no such table: the crawler has not run yet.
     """
-    with explained(f"look up the delivery table {database}.{table} (the crawler makes it)"):
+    with translate_aws_errors(f"look up the delivery table {database}.{table} (the crawler makes it)"):
         found = glue.get_table(DatabaseName=database, Name=table)["Table"]
     root = _folder(found["StorageDescriptor"]["Location"])
     if not found.get("PartitionKeys"):
         yield from _listed(root, open_store)
         return
-    with explained(f"list partitions of {database}.{table}"):
+    with translate_aws_errors(f"list partitions of {database}.{table}"):
         pages = glue.get_paginator("get_partitions").paginate(
             DatabaseName=database, TableName=table, ExcludeColumnSchema=True
         )

@@ -15,7 +15,7 @@ from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError, TableNotFoundError
 
 from jobs.common.errors import TransientError
-from jobs.common.fault_points import point
+from jobs.common.fault_points import fault_point
 from jobs.gold.increments import NOTHING
 from jobs.gold.tables import GoldTable
 from jobs.lake.delta import delta_options
@@ -110,12 +110,12 @@ def write(
     them are not read; None: any. A table that does not exist is created by this very commit.
     """
     uri = f"{lake}/{table.folder}"
-    point("gold.writing")
+    fault_point("gold.writing")
     if not exists or not table.key:
         _append(rows, uri, retention_hours)
     else:
         _merge(rows, uri, table, order, source_order, add, cities)
-    point("gold.written")
+    fault_point("gold.written")
 
 
 def _append(rows: DataFrame, uri: str, retention_hours: int) -> None:

@@ -14,7 +14,7 @@ from datetime import datetime
 import msgspec
 
 from jobs.common.errors import AlreadyRunningError, BatchMismatchError, TerminalError
-from jobs.common.fault_points import point
+from jobs.common.fault_points import fault_point
 from jobs.lake.lease import ClaimEntry
 from jobs.lake.partition_locations import ASIDE
 from jobs.lake.store import Lake
@@ -131,7 +131,7 @@ class Ledger:
     def entry(self, batch: int) -> LedgerEntry | None:
         """The batch's entry, or None where the batch is not final."""
         content = self._lake.get(self._path(batch))
-        point("ledger.looked_up")
+        fault_point("ledger.looked_up")
         return None if content is None else msgspec.json.decode(content, type=LedgerEntry)
 
     def following(self, batch: int) -> Iterator[LedgerEntry]:
@@ -153,13 +153,13 @@ class Ledger:
         """Makes a batch final. Raises BatchMismatchError where its counts do not add up, AlreadyRunningError
         where another process has made the same batch final meanwhile."""
         check_counts(entry)
-        point("ledger.committing")
+        fault_point("ledger.committing")
         if not self._lake.put_if_absent(self._path(entry.batch), _encoded(entry)):
             raise AlreadyRunningError(
                 f"batch {entry.batch} of query {self.query} in {self._lake.uri} was written by another process "
                 "meanwhile: two jobs share one checkpoint; stop one of them"
             )
-        point("ledger.committed")
+        fault_point("ledger.committed")
 
     def leftovers(self, batch: int) -> list[str]:
         """The batch's files in the tables, found by their names: lists every table."""
@@ -178,9 +178,9 @@ class Ledger:
         """
         found = self.leftovers(batch)
         self._lake.clear_drafts()
-        point("leftovers.listed")
+        fault_point("leftovers.listed")
         self._lake.delete(found)
-        point("leftovers.deleted")
+        fault_point("leftovers.deleted")
         return found
 
 

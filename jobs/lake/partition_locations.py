@@ -16,7 +16,7 @@ from datetime import datetime
 import msgspec
 
 from jobs.common.errors import TerminalError, TransientError
-from jobs.common.fault_points import point
+from jobs.common.fault_points import fault_point
 from jobs.lake.store import Lake
 from jobs.lake.task_report import TableName, TaskReport
 
@@ -171,7 +171,7 @@ def settle(lake: Lake, layouts: LayoutFile, report: TaskReport, table: TableName
         hold()
         copy_all(lake, lacking)
         there.update(target for _, target in lacking)
-        point("settle.copied")
+        fault_point("settle.copied")
     report.files = sorted(
         (
             msgspec.structs.replace(file, path=layout.place(file.partition).current + _name(file.path))

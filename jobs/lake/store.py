@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 
 from botocore.exceptions import ClientError
 
-from jobs.common.aws import client, error_code, explained, read_object
+from jobs.common.aws import client, error_code, read_object, translate_aws_errors
 from jobs.common.errors import TransientError
 from jobs.common.process_identity import is_gone, signature
 
@@ -87,14 +87,14 @@ class S3Lake:
         self._s3: Any = client("s3")
 
     def put(self, path: str, content: BinaryIO) -> None:
-        with explained(f"write {self.uri}/{path}"):
+        with translate_aws_errors(f"write {self.uri}/{path}"):
             self._s3.put_object(Bucket=self._bucket, Key=self._prefix + path, Body=content)
 
     def put_if_absent(self, path: str, content: bytes) -> bool:
         return self._put_if(path, content, IfNoneMatch="*")
 
     def replace(self, path: str, expected: bytes, content: bytes) -> bool:
-        with explained(f"read {self.uri}/{path}"):
+        with translate_aws_errors(f"read {self.uri}/{path}"):
             try:
                 standing, etag = read_object(self._s3, Bucket=self._bucket, Key=self._prefix + path)
             except ClientError as error:
@@ -107,7 +107,7 @@ class S3Lake:
 
     def _put_if(self, path: str, content: bytes, **condition: str) -> bool:
         for _ in range(_CONFLICTS):
-            with explained(f"write {self.uri}/{path}"):
+            with translate_aws_errors(f"write {self.uri}/{path}"):
                 try:
                     self._s3.put_object(Bucket=self._bucket, Key=self._prefix + path, Body=content, **condition)
                     return True
@@ -120,7 +120,7 @@ class S3Lake:
         raise TransientError(f"write {self.uri}/{path}: other writers of the same file kept being under way")
 
     def get(self, path: str) -> bytes | None:
-        with explained(f"read {self.uri}/{path}"):
+        with translate_aws_errors(f"read {self.uri}/{path}"):
             try:
                 return read_object(self._s3, Bucket=self._bucket, Key=self._prefix + path)[0]
             except ClientError as error:
@@ -129,7 +129,7 @@ class S3Lake:
                 raise
 
     def list(self, prefix: str) -> Iterator[tuple[str, int]]:
-        with explained(f"list {self.uri}/{prefix}"):
+        with translate_aws_errors(f"list {self.uri}/{prefix}"):
             pages = self._s3.get_paginator("list_objects_v2").paginate(
                 Bucket=self._bucket, Prefix=self._prefix + prefix
             )
@@ -138,7 +138,7 @@ class S3Lake:
                     yield found["Key"].removeprefix(self._prefix), found["Size"]
 
     def copy(self, source: str, target: str) -> bool:
-        with explained(f"copy {self.uri}/{source} to {self.uri}/{target}"):
+        with translate_aws_errors(f"copy {self.uri}/{source} to {self.uri}/{target}"):
             try:
                 # Within S3, in one request: it takes files of up to 5 GiB.
                 self._s3.copy_object(
@@ -153,7 +153,7 @@ class S3Lake:
         return True
 
     def folders(self, prefix: str) -> Iterator[str]:
-        with explained(f"list {self.uri}/{prefix}"):
+        with translate_aws_errors(f"list {self.uri}/{prefix}"):
             pages = self._s3.get_paginator("list_objects_v2").paginate(
                 Bucket=self._bucket, Prefix=self._prefix + prefix, Delimiter="/"
             )
@@ -164,7 +164,7 @@ class S3Lake:
     def delete(self, paths: Iterable[str]) -> None:
         keys = [{"Key": self._prefix + path} for path in paths]
         for start in range(0, len(keys), _DELETE_LIMIT):
-            with explained(f"delete files of {self.uri}"):
+            with translate_aws_errors(f"delete files of {self.uri}"):
                 answer = self._s3.delete_objects(
                     Bucket=self._bucket, Delete={"Objects": keys[start : start + _DELETE_LIMIT], "Quiet": True}
                 )

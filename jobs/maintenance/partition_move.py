@@ -19,7 +19,7 @@ from typing import NamedTuple, Protocol
 import msgspec
 
 from jobs.common.errors import AlreadyRunningError
-from jobs.common.fault_points import point
+from jobs.common.fault_points import fault_point
 from jobs.lake.ledger import final_batches, is_final
 from jobs.lake.partition_locations import (
     ASIDE,
@@ -117,7 +117,7 @@ class Mover:
         # Which batches are final is asked before the announcement: their writers look at the layout no more.
         final = final_batches(self._lake, queries)
         self._change(chosen)
-        point("move.announced")
+        fault_point("move.announced")
         under_way: dict[str, list[StoredFile]] = {}
         for partition, place in chosen.items():
             assert place.next is not None  # noqa: S101 - announced above
@@ -127,7 +127,7 @@ class Mover:
             under_way[partition] = [file for file in files if file not in settled]
             moved.before[partition] = _size(files)
             fill(partition, settled, place.next.location)
-            point("move.filled")
+            fault_point("move.filled")
         self._await(under_way, moved)
         self._drop([partition for partition in chosen if partition in moved.left])
         complete = [partition for partition in chosen if partition not in moved.left]
@@ -136,7 +136,7 @@ class Mover:
         for partition in complete:
             moved.after[partition] = _size(self._files(self.layout.place(partition).live[-1]))
         self._change({partition: _switching(self.layout.place(partition)) for partition in complete})
-        point("move.complete")
+        fault_point("move.complete")
         self._switch(complete)
         return moved
 
@@ -164,7 +164,7 @@ class Mover:
         if deleted or places:
             self._hold()
             self._lake.delete(file.path for file in deleted)
-            point("sweep.deleted")
+            fault_point("sweep.deleted")
             self._change(places)
         return _size(deleted)
 
@@ -209,7 +209,7 @@ class Mover:
                     break
                 if waiting:
                     self._sleep(_LOOK_SECONDS)
-        point("move.awaited")
+        fault_point("move.awaited")
 
     def _switch(self, partitions: Iterable[str]) -> None:
         places = {}
@@ -217,11 +217,11 @@ class Mover:
             place = self.layout.place(partition)
             self._hold()
             self._catalog.relocate(self._table, partition, place.live[-1])
-            point("move.relocated")
+            fault_point("move.relocated")
             left = Retired(place.current, self._now())
             places[partition] = Place(place.live[-1], None, (*place.retired, left))
         self._change(places)
-        point("move.switched")
+        fault_point("move.switched")
 
     def _drop(self, partitions: Iterable[str]) -> None:
         """Gives up moves that are not complete: what was written for them is deleted as old files are."""

@@ -15,7 +15,7 @@ from datetime import datetime
 from typing import Any
 
 from jobs.common.errors import MovementError
-from jobs.common.fault_points import point
+from jobs.common.fault_points import fault_point
 from jobs.lake.lease import Claim
 from jobs.lake.quarantine_files import QuarantineFile, committed_files, read_lines
 from jobs.lake.store import Lake, lake_at
@@ -177,9 +177,9 @@ class _Replay:
         """Sends a chunk, every record of it accepted, and keeps the journal about it."""
         claim.hold()
         entry = self._run.chunk(waiting.line for waiting in chunk)
-        point("replay.opening")
+        fault_point("replay.opening")
         entry.open()
-        point("replay.opened")
+        fault_point("replay.opened")
         self._accepted.clear()
         unanswered = self._outbox.counts.possible_duplicates
         self._outbox.add_each([waiting.record for waiting in chunk], range(len(chunk)))
@@ -196,9 +196,9 @@ class _Replay:
                 (waiting.line for waiting in left if lost or waiting.in_doubt),
             )
             raise
-        point("replay.sent")
+        fault_point("replay.sent")
         entry.close(waiting.line for waiting in chunk)
-        point("replay.closed")
+        fault_point("replay.closed")
 
     def _chunks(self, files: list[QuarantineFile], journal: SentLines) -> Iterator[list[_Waiting]]:
         """The lines to be sent, in order, as many at a time as fit into a request."""

@@ -24,9 +24,9 @@ import msgspec
 from jobs.catalog.glue import GlueCatalog, lake_tables
 from jobs.common.aws import client
 from jobs.common.errors import BatchMismatchError, ConfigurationError, TerminalError, TransientError
-from jobs.common.fault_points import point
+from jobs.common.fault_points import fault_point
 from jobs.common.job_main import job_parser, run_job
-from jobs.common.times import moment
+from jobs.common.times import time_option
 from jobs.lake.delta import check_format
 from jobs.lake.lease import Claim
 from jobs.lake.ledger import LedgerEntry, amend, entries
@@ -247,7 +247,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _work(settings: Settings, options: argparse.Namespace) -> RebuildResult:
-    return run(settings, moment(options.start, "--from"), moment(options.end, "--to"))
+    return run(settings, time_option(options.start, "--from"), time_option(options.end, "--to"))
 
 
 # Batches written anew from raw: what `movement replay --raw` does in the lake, and takes up again after a kill.
@@ -292,9 +292,9 @@ def unfinished(lake: Lake) -> list[RebuildPlan]:
 
 def decide(lake: Lake, plan: RebuildPlan) -> None:
     """Makes a plan final: from here on it is carried out, by this run or by the next."""
-    point("rebuild.staged")
+    fault_point("rebuild.staged")
     lake.put(f"{stage_of(plan.run)}plan.json", io.BytesIO(msgspec.json.encode(plan)))
-    point("rebuild.planned")
+    fault_point("rebuild.planned")
 
 
 def carry_out(lake: Lake, plan: RebuildPlan, mover: Mover, rewriter: Rewriter) -> Iterator[int]:
@@ -312,15 +312,15 @@ def carry_out(lake: Lake, plan: RebuildPlan, mover: Mover, rewriter: Rewriter) -
                 "are; run this again, and it goes on from here"
             )
         yield min(start + _GROUP, len(partitions))
-    point("rebuild.moved")
+    fault_point("rebuild.moved")
     copy_all(lake, plan.add)
     for entry in plan.entries:
         amend(lake, entry)
-    point("rebuild.amended")
+    fault_point("rebuild.amended")
     lake.delete(plan.remove)
     # The plan goes first: what is staged without one is swept up by the next run.
     lake.delete([f"{stage_of(plan.run)}plan.json"])
-    point("rebuild.cleared")
+    fault_point("rebuild.cleared")
     lake.delete([path for path, _ in lake.list(stage_of(plan.run))])
 
 

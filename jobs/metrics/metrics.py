@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
 
+from jobs.common.times import format_time
+
 Unit = Literal["Count", "Bytes", "Seconds", "Milliseconds", "Percent"]
 
 AGE = "IteratorAgeMilliseconds"
@@ -129,7 +131,7 @@ class BatchFigures:
             "stream": self.stream,
             "query": self.query,
             "batch": self.batch,
-            "finished_at": self.finished_at.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            "finished_at": format_time(self.finished_at, "milliseconds"),
             "read": self.read,
             "written": self.written,
             "quarantined": self.quarantined,

@@ -25,7 +25,7 @@ from pyspark.sql import types as T
 from jobs.common.errors import ConfigurationError, MovementError, TerminalError
 from jobs.common.job_main import job_parser, run_job
 from jobs.common.spark_session import spark_session
-from jobs.common.times import moment
+from jobs.common.times import time_option
 from jobs.lake.delta import is_delta
 from jobs.lake.partition_locations import ASIDE, LayoutFile
 from jobs.lake.store import Lake, lake_at
@@ -194,7 +194,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _work(settings: Settings, options: argparse.Namespace) -> ParityResult:
     bounds = [
-        moment(text, option) if text else None
+        time_option(text, option) if text else None
         for option, text in (("--since", options.since), ("--until", options.until))
     ]
     spark = spark_session(settings, "movement-parity", delta=settings.sink.format == "delta")

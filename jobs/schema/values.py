@@ -15,6 +15,7 @@ from typing import Any
 
 import msgspec
 
+from jobs.common.times import parse_time
 from jobs.schema import rejections as rejects
 from jobs.schema.rejections import Rejection
 from jobs.schema.table import ColumnType, DerivedColumn, Parse
@@ -150,14 +151,10 @@ def _date(value: Any) -> date:
 
 
 def _timestamp(value: Any) -> datetime:
-    """UTC, which a time without an offset is taken for."""
+    """A time in UTC; a time without an offset is in UTC."""
     if not isinstance(value, str):
         raise ValueError
-    moment = datetime.fromisoformat(value.strip())
-    try:
-        return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
-    except OverflowError as error:
-        raise ValueError from error
+    return parse_time(value, default_zone=UTC)
 
 
 _READERS: dict[str, Callable[[Any], Any]] = {

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 import yaml
 
-from jobs.common.aws import client, explained, read_object
+from jobs.common.aws import client, read_object, translate_aws_errors
 from jobs.common.errors import ConfigurationError
 
 # The project's own configuration files: beside `jobs/`, in a checkout as in an installed package.
@@ -55,7 +55,7 @@ def fetched(uri: str) -> Path:
     key = parts.path.lstrip("/")
     if not parts.netloc or not key or key.endswith("/"):
         raise ConfigurationError(f"'{uri}': allowed: s3://bucket/key")
-    with explained(f"read {uri}"):
+    with translate_aws_errors(f"read {uri}"):
         content, _ = read_object(client("s3"), most=LARGEST + 1, Bucket=parts.netloc, Key=key)
     if len(content) > LARGEST:
         raise ConfigurationError(f"{uri}: larger than {LARGEST:,} bytes: not a configuration file")

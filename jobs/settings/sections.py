@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
-from jobs.common.times import iso_time
+from jobs.common.times import parse_time
 from jobs.settings.validation import StrictModel
 
 S3_FOLDER = r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9!_.*'()=/-]+)?/?"
@@ -150,7 +150,7 @@ class SourceSettings(StrictModel):
         if value.lstrip().startswith("{"):
             return _positions(value)
         try:
-            iso_time(value)
+            parse_time(value)
         except ValueError as error:
             raise ValueError(f"{error}. Or TRIM_HORIZON, LATEST, {{shard: last sequence number read}}") from error
         return value

@@ -16,7 +16,7 @@ import yaml
 from pydantic import Field, ValidationError, field_validator
 
 from jobs.common.errors import ConfigurationError
-from jobs.common.uris import normal
+from jobs.common.uris import normalize_uri
 from jobs.settings.config_files import find_configuration, read_yaml
 from jobs.settings.sections import (
     S3_FOLDER,
@@ -103,7 +103,7 @@ class Settings(StrictModel):
 
         Give Spark `checkpoint` instead: only Hadoop knows which file system a path without a scheme means.
         """
-        return normal(self.checkpoint)
+        return normalize_uri(self.checkpoint)
 
 
 def load_settings(config: str | None = None, overrides: Iterable[str] = ()) -> Settings:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from jobs.common import aws
 from jobs.common.call_retries import REPEATS
 from jobs.common.errors import ConfigurationError
-from jobs.common.times import iso_time
+from jobs.common.times import format_time, parse_time
 from jobs.settings.settings import Settings
 from spark_kinesis.boto_client import BotoStreamClient
 from spark_kinesis.offset import parse_position
@@ -149,7 +149,7 @@ def jvm_options(settings: Settings) -> dict[str, str]:
 
 
 def _utc(time: str) -> str:
-    return iso_time(time).isoformat().replace("+00:00", "Z")
+    return format_time(parse_time(time))
 
 
 def _public_endpoint(region: str) -> str:

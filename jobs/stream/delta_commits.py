@@ -17,7 +17,7 @@ from deltalake.exceptions import DeltaError
 from deltalake.transaction import AddAction
 
 from jobs.common.errors import IncompatibleSchemaError, TerminalError, TransientError
-from jobs.common.fault_points import point
+from jobs.common.fault_points import fault_point
 from jobs.lake.delta import NOTHING, PROCESSED, check_format, open_delta, progress_of, storage_options
 from jobs.lake.ledger import Ledger, LedgerEntry, queries
 from jobs.lake.store import Lake
@@ -107,7 +107,7 @@ class DeltaLog:
                 opened = self._fresh()
                 done = progress_of(opened, entry.query)
                 if done < entry.batch:
-                    point("delta.committing")
+                    fault_point("delta.committing")
                     opened.create_write_transaction(
                         [_add(file, entry) for file in entry.report.files if file.kind == PROCESSED],
                         "append",
@@ -118,7 +118,7 @@ class DeltaLog:
                             app_transactions=[Transaction(entry.query, entry.batch)],
                         ),
                     )
-                    point("delta.committed")
+                    fault_point("delta.committed")
                 self._done[entry.query] = max(done, entry.batch)
                 return
             except (DeltaError, OSError, TransientError) as error:

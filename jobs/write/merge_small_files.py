@@ -17,7 +17,7 @@ import msgspec
 import pyarrow as pa
 from pyspark.sql import DataFrame
 
-from jobs.common.fault_points import point
+from jobs.common.fault_points import fault_point
 from jobs.lake.store import lake_at
 from jobs.lake.task_report import RecordRun, TableName, TaskReport
 from jobs.write.processed import rows_of_part
@@ -124,7 +124,7 @@ class JoinTask:
                 yield report_row(msgspec.json.encode(report))
 
     def _join(self, parts: _Spool, name: str) -> TaskReport:
-        point("join.started")
+        fault_point("join.started")
         begun, lake, target = time.perf_counter(), lake_at(self.write.lake), self.write.sink.target_file_bytes
         raw, quarantine = (RollingFiles(lake, kind, name, GzipMembers, target) for kind in ("raw", "quarantine"))
         processed = RollingFiles(lake, self.write.table, name, self.write.parquet(), target, self.write.locations)
@@ -138,7 +138,7 @@ class JoinTask:
                     members.write(heading.partition, (heading.rows, body), heading.runs)
             for files in (raw, processed, quarantine):
                 files.close()
-        point("join.files_put")
+        fault_point("join.files_put")
         report = TaskReport(seconds={"join": round(time.perf_counter() - begun, 4)})
         count_files(report, raw, processed, quarantine)
         return report

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, BinaryIO, Protocol
 
-from jobs.common.fault_points import point
+from jobs.common.fault_points import fault_point
 from jobs.lake.store import Lake
 from jobs.lake.task_report import RecordRun, TableName, WrittenFile
 
@@ -130,9 +130,9 @@ class RollingFiles:
         path = f"{folder}{self._name}-{self._number(partition):03d}{encoder.suffix}"
         size = file.tell()
         file.seek(0)
-        point("file.encoded")
+        fault_point("file.encoded")
         self._lake.put(path, file)
-        point("file.put")
+        fault_point("file.put")
         file.close()
         self.written.append(WrittenFile(self._kind, path, partition, count, size, runs))
 

@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 from pyspark import TaskContext
 
 from jobs.common.call_retries import REPEATS, Repeats
-from jobs.common.fault_points import point
+from jobs.common.fault_points import fault_point
 from jobs.lake.store import lake_at
 from jobs.lake.task_report import SequenceRange, TableName, TaskReport, sum_reports
 from jobs.schema.record_parser import Parser
@@ -92,7 +92,7 @@ class WriteTask:
     def _write(
         self, batches: Iterator[pa.RecordBatch], name: str, small_file_bytes: int
     ) -> tuple[TaskReport, list[Part]]:
-        point("task.started")
+        fault_point("task.started")
         lake, report, seconds = lake_at(self.lake), TaskReport(), defaultdict[str, float](float)
         parser = self.parser(self.contract)
         target = self.sink.target_file_bytes
@@ -131,11 +131,11 @@ class WriteTask:
             report.read_bytes += pc.sum(pc.binary_length(records["data"])).as_py()
             report.rescued += parsed.rescued
             _count(report, records, parsed.rejections)
-            point("task.batch_written")
+            fault_point("task.batch_written")
         clock = time.perf_counter()
         for files in (raw, processed, quarantine):
             files.close()
-        point("task.files_put")
+        fault_point("task.files_put")
         _lap(seconds, "finish", clock)
         count_files(report, raw, processed, quarantine)
         report.seconds = {stage: round(spent, 4) for stage, spent in seconds.items()}

@@ -174,10 +174,12 @@ def run_parity(settings: Settings, log: Path, since: str | None = None, until: s
     ):
         line = progress.add_task("starting Spark")
         from jobs.common.spark_session import spark_session
-        from jobs.common.times import moment
+        from jobs.common.times import time_option
         from jobs.parity.job import keep, run
 
-        bounds = [moment(text, option) if text else None for option, text in (("--since", since), ("--until", until))]
+        bounds = [
+            time_option(text, option) if text else None for option, text in (("--since", since), ("--until", until))
+        ]
         spark = spark_session(settings, "movement-parity", str(log))
         progress.update(line, description="comparing")
         result = run(spark, settings, *bounds)

@@ -73,7 +73,7 @@ def replay(
     Restart the streaming job with the mended contract before either.
     """
     from jobs.common.errors import ConfigurationError
-    from jobs.common.times import moment
+    from jobs.common.times import time_option
     from jobs.settings.settings import load_settings
     from movement.cli.replay import rebuild
 
@@ -87,7 +87,7 @@ def replay(
             raise ConfigurationError(
                 "`movement replay --raw` takes --from T and --to T, both, and none of --reason, --since, --dry-run"
             )
-        window = moment(start, "--from"), moment(end, "--to")
+        window = time_option(start, "--from"), time_option(end, "--to")
         settings = load_settings(config, overrides or ())
         result = dataclasses.asdict(rebuild(settings, *window))
         touched = {"stream": settings.stream.name, "lake": settings.lake, "database": settings.database}
@@ -103,10 +103,10 @@ def _quarantine(
     settings: Settings, reasons: list[str], since: str | None, dry_run: bool, json_file: Path | None
 ) -> None:
     from jobs.common.errors import TransientError
-    from jobs.common.times import moment
+    from jobs.common.times import time_option
     from jobs.maintenance.quarantine import replay_quarantine
 
-    start = moment(since, "--since") if since is not None else None
+    start = time_option(since, "--since") if since is not None else None
     try:
         with _screen() as show, stop_on_signals() as stop:
             result = replay_quarantine(

@@ -12,7 +12,7 @@ import botocore.session
 from botocore import xform_name
 from botocore.validate import ParamValidator
 
-from jobs.common.aws import client, explained
+from jobs.common.aws import client, translate_aws_errors
 from jobs.common.errors import ConfigurationError
 
 
@@ -49,7 +49,7 @@ class Call:
         """Sends the request; AWS's answer. Raises ConfigurationError, AwsAccessError or TransientError."""
         self.check()
         method = getattr(client(self.service), xform_name(self.operation))
-        with explained(f"{self.service} {self.operation}"):
+        with translate_aws_errors(f"{self.service} {self.operation}"):
             if self.body is None:
                 return method(**self.parameters)
             with self.body.open("rb") as content:

@@ -11,7 +11,7 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from jobs.common.aws import client, error_code, explained
+from jobs.common.aws import client, error_code, translate_aws_errors
 from jobs.common.errors import ConfigurationError
 from movement.deploy.calls import Call
 from movement.deploy.job import Job
@@ -44,7 +44,7 @@ class Glue:
 
     def found(self, job: Job) -> Run | None:
         name = job.settings.deploy.glue.job_name
-        with explained(f"look at the runs of {name}"):
+        with translate_aws_errors(f"look at the runs of {name}"):
             pages = client("glue").get_paginator("get_job_runs")
             try:
                 for page in pages.paginate(JobName=name, PaginationConfig={"MaxItems": RUNS_SEARCHED}):
@@ -140,7 +140,7 @@ def batch_stop(job: Job, run: str) -> Call:
 
 def _exists(job: Job) -> bool:
     name = job.settings.deploy.glue.job_name
-    with explained(f"look for the job {name}"):
+    with translate_aws_errors(f"look for the job {name}"):
         try:
             client("glue").get_job(JobName=name)
         except ClientError as error:

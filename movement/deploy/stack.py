@@ -11,7 +11,7 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from jobs.common.aws import client, error_code, explained, region
+from jobs.common.aws import client, error_code, region, translate_aws_errors
 from jobs.common.errors import AwsAccessError, ConfigurationError, TerminalError
 
 TEMPLATES = Path(__file__).parents[2] / "infra" / "cloudformation"
@@ -81,7 +81,7 @@ class Deployment:
         """Puts the templates beside the release, in a folder named by their content: nothing is overwritten."""
         s3 = client("s3")
         for file, request in self._uploads():
-            with explained(f"upload {file}.yaml to s3://{self._bucket}/{self._templates}"):
+            with translate_aws_errors(f"upload {file}.yaml to s3://{self._bucket}/{self._templates}"):
                 s3.put_object(**request, Body=self._files[file])
 
     def plan(self) -> list[str]:
@@ -93,7 +93,7 @@ class Deployment:
         there = find_stack(cloudformation, self._name)
         update = there is not None and there["StackStatus"] not in UNMADE
         known = {each["ParameterKey"] for each in (there or {}).get("Parameters", [])} if update else set()
-        with explained(f"make a change set of the stack {self._name}"):
+        with translate_aws_errors(f"make a change set of the stack {self._name}"):
             cloudformation.create_change_set(**self._create_change_set(update, known))
         described = self._wait_for_change_set(cloudformation)
         self._exists = update
@@ -107,13 +107,13 @@ class Deployment:
 
     def discard(self) -> None:
         """Deletes the change set: nothing is changed."""
-        with explained(f"delete the change set {self._change_set}"):
+        with translate_aws_errors(f"delete the change set {self._change_set}"):
             client("cloudformation").delete_change_set(StackName=self._name, ChangeSetName=self._change_set)
 
     def execute(self, notice: Notice = lambda _text: None) -> None:
         """Makes the changes and waits for their end. Raises TerminalError with the first reason where they failed."""
         cloudformation = client("cloudformation")
-        with explained(f"change the stack {self._name}"):
+        with translate_aws_errors(f"change the stack {self._name}"):
             cloudformation.execute_change_set(StackName=self._name, ChangeSetName=self._change_set)
         while True:
             there = find_stack(cloudformation, self._name)
@@ -155,7 +155,7 @@ class Deployment:
     def _wait_for_change_set(self, cloudformation: Any) -> Any:
         """The change set once it is made or refused, with all pages of its changes."""
         while True:
-            with explained(f"look at the change set {self._change_set}"):
+            with translate_aws_errors(f"look at the change set {self._change_set}"):
                 described = cloudformation.describe_change_set(StackName=self._name, ChangeSetName=self._change_set)
                 if described["Status"] in ("CREATE_COMPLETE", "FAILED"):
                     token = described.get("NextToken")
@@ -169,7 +169,7 @@ class Deployment:
             time.sleep(POLL_SECONDS)
 
     def _reason(self, cloudformation: Any) -> str:
-        with explained(f"look at the events of the stack {self._name}"):
+        with translate_aws_errors(f"look at the events of the stack {self._name}"):
             events = cloudformation.describe_stack_events(StackName=self._name)["StackEvents"]
         failed = [event for event in events if event["ResourceStatus"].endswith("_FAILED")]
         if not failed:
@@ -211,7 +211,7 @@ def _change(change: Mapping[str, Any]) -> str:
 
 def find_stack(cloudformation: Any, name: str) -> Any:
     """A stack's description, None where there is none."""
-    with explained(f"look at the stack {name}"):
+    with translate_aws_errors(f"look at the stack {name}"):
         try:
             return cloudformation.describe_stacks(StackName=name)["Stacks"][0]
         except ClientError as error:

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from botocore.exceptions import ClientError
 
-from jobs.common.aws import client, error_code, explained
+from jobs.common.aws import client, error_code, translate_aws_errors
 from jobs.common.errors import AwsAccessError, ConfigurationError, TerminalError
 from movement.deploy.calls import Call
 from movement.packaging.release import MANIFEST, Manifest
@@ -72,7 +72,7 @@ def send(calls: Iterable[Call], on_file: Callable[[str, bool], None] = lambda _k
 def _stands(call: Call) -> bool:
     """Whether the same file is there already. Raises TerminalError where another is."""
     bucket, key = call.parameters["Bucket"], call.parameters["Key"]
-    with explained(f"look for s3://{bucket}/{key}"):
+    with translate_aws_errors(f"look for s3://{bucket}/{key}"):
         try:
             found = client("s3").head_object(Bucket=bucket, Key=key)
         except ClientError as error:

@@ -63,7 +63,7 @@ def test_an_answer_of_aws_becomes_our_error_with_what_was_done_its_code_and_the_
 ) -> None:
     client, stub = glue
     stub.add_client_error("get_database", code, "the words of AWS")
-    with pytest.raises(kind) as error, aws.explained("look at database d"):
+    with pytest.raises(kind) as error, aws.translate_aws_errors("look at database d"):
         client.get_database(Name="d")
     assert str(error.value).startswith("look at database d: ")
     assert code in str(error.value)
@@ -81,25 +81,25 @@ def test_an_answer_of_aws_becomes_our_error_with_what_was_done_its_code_and_the_
     ],
 )
 def test_a_network_that_fails_is_transient(raised: Exception) -> None:
-    with pytest.raises(TransientError, match=r"read it: .*http://nowhere"), aws.explained("read it"):
+    with pytest.raises(TransientError, match=r"read it: .*http://nowhere"), aws.translate_aws_errors("read it"):
         raise raised
 
 
 def test_missing_credentials_come_with_what_to_set() -> None:
     with (
         pytest.raises(AwsAccessError, match=r"AWS_PROFILE or AWS_ACCESS_KEY_ID.*movement local env"),
-        aws.explained("x"),
+        aws.translate_aws_errors("x"),
     ):
         raise NoCredentialsError
 
 
 def test_an_error_that_is_not_awss_passes_unchanged() -> None:
-    with pytest.raises(ZeroDivisionError), aws.explained("divide"):
+    with pytest.raises(ZeroDivisionError), aws.translate_aws_errors("divide"):
         _ = 1 / 0
 
 
 def test_an_answer_without_a_code_still_becomes_our_error() -> None:
-    with pytest.raises(TransientError, match="odd"), aws.explained("odd"):
+    with pytest.raises(TransientError, match="odd"), aws.translate_aws_errors("odd"):
         raise ClientError({}, "Odd")
 
 

@@ -14,10 +14,10 @@ from jobs.common.fault_points import DELTA_POINTS, GOLD_POINTS, MOVE_POINTS, POI
 from tests.helpers.paths import ROOT
 
 PASS = """
-from jobs.common.fault_points import point
+from jobs.common.fault_points import fault_point
 for _ in range(3):
     print("passing", flush=True)
-    point("file.put")
+    fault_point("file.put")
 """
 
 
@@ -29,13 +29,13 @@ def run(code: str, fault: str | None) -> subprocess.CompletedProcess[bytes]:
 
 
 def points_in_the_code() -> list[str]:
-    """The argument of every call of `point` in the jobs and commands."""
+    """The argument of every call of `fault_point` in the jobs and commands."""
     return [
         node.args[0].value
         for package in ("jobs", "movement")
         for file in (ROOT / package).rglob("*.py")
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "point"
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "fault_point"
         if isinstance(node.args[0], ast.Constant) and isinstance(node.args[0].value, str)
     ]
 

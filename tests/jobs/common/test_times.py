@@ -1,13 +1,13 @@
-"""Times of the command line."""
+"""ISO 8601 times of settings and options."""
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
 from jobs.common.errors import ConfigurationError
-from jobs.common.times import iso_time, moment
+from jobs.common.times import format_time, parse_time, time_option
 
 
 @pytest.mark.parametrize(
@@ -18,13 +18,13 @@ from jobs.common.times import iso_time, moment
         ("2026-11-23T10:30+02:00", datetime(2026, 11, 23, 8, 30, tzinfo=UTC)),
     ],
 )
-def test_since_is_a_day_or_a_time(text: str, found: datetime) -> None:
-    assert moment(text, "--since") == found
+def test_an_option_is_a_day_or_a_time(text: str, found: datetime) -> None:
+    assert time_option(text, "--since") == found
 
 
-def test_a_since_that_is_no_time_is_refused() -> None:
-    with pytest.raises(ConfigurationError, match=r"--since 'yesterday'.*ISO 8601"):
-        moment("yesterday", "--since")
+def test_a_wrong_time_is_refused_with_its_option() -> None:
+    with pytest.raises(ConfigurationError, match=r"--since: 'yesterday'.*ISO 8601"):
+        time_option("yesterday", "--since")
 
 
 @pytest.mark.parametrize(
@@ -39,12 +39,23 @@ def test_a_since_that_is_no_time_is_refused() -> None:
         "2026-W48-1T10:30:00,0Z",
     ],
 )
-def test_a_position_in_time_is_taken_in_every_form_that_means_one_thing(text: str) -> None:
-    assert iso_time(text) == datetime(2026, 11, 23, 10, 30, tzinfo=UTC)
+def test_every_unambiguous_form_is_read(text: str) -> None:
+    assert parse_time(text) == datetime(2026, 11, 23, 10, 30, tzinfo=UTC)
+
+
+def test_a_default_zone_is_for_times_without_an_offset() -> None:
+    assert parse_time("2026-11-23T10:30", default_zone=UTC) == datetime(2026, 11, 23, 10, 30, tzinfo=UTC)
+    assert parse_time("2026-11-23T10:30+02:00", default_zone=UTC) == datetime(2026, 11, 23, 8, 30, tzinfo=UTC)
+
+
+def test_a_time_is_formatted_in_utc() -> None:
+    time = datetime(2026, 11, 23, 12, 30, 1, 500, tzinfo=timezone(timedelta(hours=2)))
+    assert format_time(time) == "2026-11-23T10:30:01.000500Z"
+    assert format_time(time, "milliseconds") == "2026-11-23T10:30:01.000Z"
 
 
 def test_a_date_alone_is_its_midnight_in_utc() -> None:
-    assert iso_time("2026-11-23") == datetime(2026, 11, 23, tzinfo=UTC)
+    assert parse_time("2026-11-23") == datetime(2026, 11, 23, tzinfo=UTC)
 
 
 @pytest.mark.parametrize(
@@ -57,15 +68,16 @@ def test_a_date_alone_is_its_midnight_in_utc() -> None:
         "2026-327T10:00:00Z",
         "2026-13-01T00:00:00Z",
         "2026-11-23Z",
+        "0001-01-01T00:00:00+01:00",
         "yesterday",
     ],
 )
-def test_a_time_that_might_be_taken_for_another_is_refused_with_one_that_is_not(text: str) -> None:
+def test_an_ambiguous_time_is_refused_with_an_allowed_one(text: str) -> None:
     with pytest.raises(ValueError, match=r"such as 2026-11-23T00:00:00Z"):
-        iso_time(text)
+        parse_time(text)
 
 
 def test_the_advice_for_a_time_without_an_offset_can_be_followed() -> None:
     with pytest.raises(ValueError, match="write 2026-11-23T10:30:00Z") as error:
-        iso_time("2026-11-23T10:30:00")
-    assert iso_time(str(error.value).split("write ")[1].split(" ")[0]) == datetime(2026, 11, 23, 10, 30, tzinfo=UTC)
+        parse_time("2026-11-23T10:30:00")
+    assert parse_time(str(error.value).split("write ")[1].split(" ")[0]) == datetime(2026, 11, 23, 10, 30, tzinfo=UTC)

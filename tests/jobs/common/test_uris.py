@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.common.uris import normal
+from jobs.common.uris import normalize_uri
 from jobs.settings.settings import load_settings
 
 
@@ -20,8 +20,8 @@ def test_an_s3_folder_has_one_name_and_a_normal_one_keeps_its_own() -> None:
         "s3n" + plain[2:] + "/",
         "s3://bucket/lake//_checkpoints/stream",
     ]
-    assert {normal(each) for each in ways} == {plain}
-    assert normal("hdfs://host:8020/a/b/") == "hdfs://host:8020/a/b"
+    assert {normalize_uri(each) for each in ways} == {plain}
+    assert normalize_uri("hdfs://host:8020/a/b/") == "hdfs://host:8020/a/b"
 
 
 def test_a_local_folder_has_one_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -29,7 +29,7 @@ def test_a_local_folder_has_one_name(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.chdir(tmp_path)
     folder = f"{tmp_path}/here/ck"
     ways = [folder, folder + "/", "here/ck", "./here//ck", "other/ck", f"file:{folder}", f"file://{folder}/"]
-    assert {normal(each) for each in ways} == {str((tmp_path / "here/ck").resolve())}
+    assert {normalize_uri(each) for each in ways} == {str((tmp_path / "here/ck").resolve())}
 
 
 def test_a_job_is_known_by_its_checkpoints_one_name_and_spark_gets_it_as_it_was_written() -> None:

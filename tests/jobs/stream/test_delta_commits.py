@@ -167,7 +167,7 @@ def test_two_jobs_that_commit_the_same_batch_put_it_there_once(
             met.append(name)
             fast.add(entry)
 
-    monkeypatch.setattr(delta_log, "point", overtake)
+    monkeypatch.setattr(delta_log, "fault_point", overtake)
     slow.add(entry)
 
     assert met == [moment]
@@ -186,7 +186,7 @@ def test_a_commit_whose_answer_was_lost_is_not_made_again(settings: Settings, mo
             lost.append(name)
             raise OSError("connection reset")
 
-    monkeypatch.setattr(delta_log, "point", lose)
+    monkeypatch.setattr(delta_log, "fault_point", lose)
     log.add(final(settings, "q", 0, [good()]))
 
     assert lost
