@@ -13,7 +13,7 @@ from tests.helpers.paths import ROOT
 _COMMON = ("jobs.common",)
 _SETTINGS = (*_COMMON, "jobs.settings")
 _SCHEMA = (*_SETTINGS, "jobs.schema")
-_LAKE = (*_SCHEMA, "jobs.metrics", "jobs.lake", "jobs.catalog")
+_LAKE = (*_SCHEMA, "jobs.lake", "jobs.catalog")
 _WRITE = (*_LAKE, "jobs.write")
 _STAGES = tuple(f"jobs.{stage}" for stage in ("stream", "delivery", "gold", "parity", "maintenance"))
 _JOBS = tuple(f"jobs.{job}_job" for job in ("stream", "batch", "gold", "parity", "compact", "replay_raw"))
@@ -23,11 +23,11 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "jobs.common": (),
     "jobs.settings": _COMMON,
     "jobs.schema": _SETTINGS,
-    "jobs.metrics": _SETTINGS,
     "jobs.catalog": _LAKE,
     "jobs.lake": _LAKE,
     "jobs.write": _LAKE,
-    "jobs.stream": (*_WRITE, "spark_kinesis"),
+    "jobs.metrics": (*_SCHEMA, "jobs.lake"),
+    "jobs.stream": (*_WRITE, "jobs.metrics", "spark_kinesis"),
     "jobs.delivery": _WRITE,
     "jobs.gold": _WRITE,
     "jobs.parity": _WRITE,

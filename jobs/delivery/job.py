@@ -56,7 +56,7 @@ class BatchResult(RunTotals):
         """Takes in one run."""
         self.runs += 1
         self.files += len(entry.files)
-        self.count(entry.report, entry.partitions["processed_batch"])
+        self.add_report(entry.report, "processed_batch")
 
 
 @dataclass(frozen=True)

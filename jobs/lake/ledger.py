@@ -48,6 +48,34 @@ class LedgerEntry(msgspec.Struct):
     rebuilt_at: datetime | None = None
     version: int = 1
 
+    @property
+    def name(self) -> str:
+        """`<query>-<batch>`: the start of its files' names, and the column `batch` of its rows."""
+        return f"{self.query}-{self.batch}"
+
+    @property
+    def duration(self) -> float:
+        """Seconds from the batch's start until it became final."""
+        return (self.finished_at - self.started_at).total_seconds()
+
+    @property
+    def shard_ages(self) -> dict[str, int]:
+        """By shard: how long its last record of the batch had been on the stream when the batch became final, in ms.
+
+        No unread record of the shard can be older. Omits shards whose arrival time is unknown (older releases, the
+        JVM connector).
+        """
+        return {
+            shard: max(0, int((self.finished_at - range_.arrived).total_seconds() * 1000))
+            for shard, range_ in self.report.shards.items()
+            if range_.arrived is not None
+        }
+
+    @property
+    def age(self) -> int | None:
+        """The greatest age of a shard, in ms. None for a batch without records, or if no shard's age is known."""
+        return max(self.shard_ages.values(), default=None)
+
 
 def is_final(lake: Lake, batch: str) -> bool:
     """Whether the batch `<query>-<batch>` has an entry."""
@@ -198,21 +226,6 @@ def check_counts(entry: LedgerEntry) -> None:
             f"{report.processed} processed rows, {report.quarantined} quarantined: these must add up. "
             "Nothing was committed; please report this with the job's log"
         )
-
-
-# How far behind a batch was when it became final: from its ledger entry, for metrics and `movement status`.
-
-
-def shard_ages(entry: LedgerEntry) -> dict[str, int]:
-    """By shard: how long the batch's last record of it had been on the stream when the batch became final, in ms.
-
-    No record that the batch left unread can be older. A shard is missing where its entry does not say (older releases).
-    """
-    return {
-        shard: max(0, int((entry.finished_at - found.arrived).total_seconds() * 1000))
-        for shard, found in entry.report.shards.items()
-        if found.arrived is not None
-    }
 
 
 # Reads ledgers from outside of a job: which queries there are, and the newest entries, without reading all.

@@ -1,4 +1,7 @@
-"""What one Spark task wrote, as it travels from the worker to the driver and into the ledger."""
+"""What a Spark task wrote: counters, files and sequence ranges.
+
+A task sends its report to the driver as JSON. The sum of a batch's reports is stored in the batch's ledger entry.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +14,13 @@ import msgspec
 
 SequenceOrder = tuple[int, int]
 TableName = Literal["raw", "processed", "processed_batch", "quarantine"]
-_COUNTS = ("read", "read_bytes", "raw", "processed", "quarantined", "rescued", "retries", "throttles")
 
 
 class RecordRun(msgspec.Struct, frozen=True):
-    """Records of one shard that stand one after the other in a file: first and last sequence number, and how many."""
+    """Consecutive lines of a raw file that are consecutive records of one shard.
+
+    `first` and `last` are sequence numbers, both included; `records` is the number of lines.
+    """
 
     shard: str
     first: str
@@ -24,9 +29,10 @@ class RecordRun(msgspec.Struct, frozen=True):
 
 
 class WrittenFile(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A file of the lake: `path` relative to the lake, `partition` relative to its table.
+    """A file of the lake. `path` is relative to the lake, `partition` is relative to its table.
 
-    `runs`, of a raw file: which records its lines are, in their order. What `movement replay --raw` knows a line by.
+    Example: `raw/ingest_date=2026-11-23/hour=10/q-7-00000-000.json.gz` is in `ingest_date=2026-11-23/hour=10`.
+    `runs`, for raw files only: the records that the lines hold, in order; `movement replay --raw` finds lines by it.
     """
 
     kind: TableName
@@ -38,9 +44,10 @@ class WrittenFile(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class SequenceRange(msgspec.Struct, omit_defaults=True):
-    """The records of one shard in a batch: first and last sequence number, both included.
+    """A batch's records of one shard: first and last sequence number, both included.
 
-    `arrived`: when Kinesis accepted the last one (UTC); None in entries of releases that did not note it.
+    If the last record read is 5, `last` is "5" and the next batch starts after it.
+    `arrived`: when Kinesis accepted the last record (UTC). None in entries of releases that did not store it.
     """
 
     first: str
@@ -49,7 +56,7 @@ class SequenceRange(msgspec.Struct, omit_defaults=True):
     arrived: datetime | None = None
 
     def extend(self, other: SequenceRange) -> None:
-        """Takes in another range of the same shard."""
+        """Adds another range of the same shard."""
         self.first = min(self.first, other.first, key=sequence_order)
         if sequence_order(other.last) > sequence_order(self.last):
             self.last, self.arrived = other.last, other.arrived
@@ -57,18 +64,20 @@ class SequenceRange(msgspec.Struct, omit_defaults=True):
 
 
 def sequence_order(sequence_number: str) -> SequenceOrder:
-    """Where a record stands in its shard: `<number>`, or `<number>:<sub>` for one out of a KPL aggregate; before all
-    others where it has none."""
+    """The sort key of a record within its shard.
+
+    "12" is (12, 0); "12:3", the fourth user record of a KPL aggregate, is (12, 3); "" (no number) sorts first.
+    """
     number, _, sub = sequence_number.partition(":")
     return int(number or -1), int(sub or 0)
 
 
-class TaskReport(msgspec.Struct):
-    """Counts, files and sequence ranges of a task, or of a batch once they are added up.
+class TaskCounts(msgspec.Struct):
+    """Counters of a task, or of a batch once its tasks are summed.
 
-    `read` = `raw` = `processed` + `quarantined` holds for every batch. `reasons`: rejections by code; `rescued`:
-    rows with fields that the contract does not name; `seconds`: time by stage, summed over tasks; `retries`: calls to
-    Kinesis that had to be repeated, and `throttles` those of them that it refused as too many.
+    `read` = `raw` = `processed` + `quarantined` holds for every batch.
+    `rescued`: rows with fields that the contract does not name. `retries`: calls to Kinesis that were repeated;
+    `throttles`: those of them that Kinesis had rejected because of its limits. `reasons`: rejections by reason.
     """
 
     read: int = 0
@@ -80,43 +89,59 @@ class TaskReport(msgspec.Struct):
     retries: int = 0
     throttles: int = 0
     reasons: dict[str, int] = msgspec.field(default_factory=dict)
+
+    def add_counts(self, other: TaskCounts) -> None:
+        """Adds the counters of another task."""
+        self.read += other.read
+        self.read_bytes += other.read_bytes
+        self.raw += other.raw
+        self.processed += other.processed
+        self.quarantined += other.quarantined
+        self.rescued += other.rescued
+        self.retries += other.retries
+        self.throttles += other.throttles
+        for reason, count in other.reasons.items():
+            self.reasons[reason] = self.reasons.get(reason, 0) + count
+
+
+class TaskReport(TaskCounts):
+    """Counters, files and sequence ranges of a task, or of a batch once its tasks are summed.
+
+    `shards`: the range read of each shard. `seconds`: time by stage, summed over tasks.
+    """
+
     shards: dict[str, SequenceRange] = msgspec.field(default_factory=dict)
     files: list[WrittenFile] = msgspec.field(default_factory=list)
     seconds: dict[str, float] = msgspec.field(default_factory=dict)
 
-    def partitions(self, kind: TableName) -> list[str]:
-        """The partitions of one table that were written to, each once, sorted."""
-        return sorted({file.partition for file in self.files if file.kind == kind})
+    def partitions(self, table: TableName) -> list[str]:
+        """The partitions of one table that have new files: distinct, sorted."""
+        return sorted({file.partition for file in self.files if file.kind == table})
 
 
 def sum_reports(reports: Iterable[TaskReport]) -> TaskReport:
-    """The report of a whole batch."""
+    """The report of a whole batch. Its files are sorted by path, so the order of the tasks does not matter."""
     total = TaskReport()
     for report in reports:
-        for name in _COUNTS:
-            setattr(total, name, getattr(total, name) + getattr(report, name))
-        for code, count in report.reasons.items():
-            total.reasons[code] = total.reasons.get(code, 0) + count
+        total.add_counts(report)
         for stage, seconds in report.seconds.items():
             total.seconds[stage] = total.seconds.get(stage, 0.0) + seconds
-        for shard, found in report.shards.items():
+        for shard, range_ in report.shards.items():
             if shard in total.shards:
-                total.shards[shard].extend(found)
+                total.shards[shard].extend(range_)
             else:
-                total.shards[shard] = msgspec.structs.replace(found)
+                total.shards[shard] = msgspec.structs.replace(range_)
         total.files += report.files
     total.files.sort(key=lambda file: file.path)
     return total
 
 
-# What a run of a job did, over all its batches or runs: the counters that the streaming and the batch job share.
-
-
 @dataclass
 class RunTotals:
-    """Records by fate, partitions written to, rejections by reason, seconds of the whole run.
+    """Counters of one run of a job, over all its batches. A job's result extends it.
 
-    `rescued`: those of `processed` with fields that the contract does not name.
+    It keeps no files or sequence ranges, so a job that runs for months stays small.
+    `partitions`: the distinct partitions written to. `seconds`: duration of the whole run.
     """
 
     read: int = 0
@@ -127,12 +152,12 @@ class RunTotals:
     reasons: dict[str, int] = field(default_factory=dict)
     seconds: float = 0.0
 
-    def count(self, report: TaskReport, partitions: Iterable[str]) -> None:
-        """Takes in what one batch or run wrote."""
+    def add_report(self, report: TaskReport, table: TableName) -> None:
+        """Adds a batch. `table`: the table whose partitions are listed."""
         self.read += report.read
         self.processed += report.processed
         self.quarantined += report.quarantined
         self.rescued += report.rescued
-        self.partitions = sorted({*self.partitions, *partitions})
+        self.partitions = sorted({*self.partitions, *report.partitions(table)})
         for reason, count in report.reasons.items():
             self.reasons[reason] = self.reasons.get(reason, 0) + count

@@ -1,1 +1,1 @@
-"""What a job reports about itself: a ledger entry becomes CloudWatch metrics, EMF lines or log lines."""
+"""The streaming job's metrics: a ledger entry becomes CloudWatch metrics, EMF lines or log fields."""

@@ -1,7 +1,7 @@
-"""Metrics to CloudWatch by PutMetricData: gathered, merged by minute, sent by a thread of its own.
+"""Sends metrics to CloudWatch with PutMetricData, merged by minute, on a background thread.
 
-The job only ever appends to a list in memory. A CloudWatch that fails, throttles or hangs costs metrics, which are
-counted, and one line in the log; never a second of a batch.
+The job only appends to a list in memory. If CloudWatch fails, throttles or hangs, metrics are dropped and counted, and
+one line is logged; batches are not delayed.
 """
 
 from __future__ import annotations
@@ -18,25 +18,25 @@ from jobs.metrics.metrics import Metric
 
 log = logging.getLogger(__name__)
 
-# PutMetricData takes 1,000 metrics and 1 MB a call, and of each metric 150 values. A datum with one value is some
-# 300 bytes, a further value with its count some 60: so a call of 500 and 10,000 stays within.
+# The limits of PutMetricData: 1,000 metrics and 1 MB a call, 150 values a metric. A metric with one value takes about
+# 300 bytes and each further value with its count about 60, so these limits keep a call below 1 MB.
 CALL_METRICS = 500
 CALL_VALUES = 10_000
 METRIC_VALUES = 150
-# Values that wait at most: an hour of batches every few seconds.
-MOST_WAITING = 50_000
+# Maximum number of queued values: about an hour of batches every few seconds.
+MAX_QUEUED = 50_000
 _CLOSE_SECONDS = 10.0
 
 _Key = tuple[str, str, tuple[tuple[str, str], ...], datetime]
 
 
 def _client() -> Any:
-    # Short: what a slow CloudWatch holds up is the end of the job.
+    # Short timeouts, because a slow CloudWatch delays the end of the job.
     return client("cloudwatch", connections=1, connect_timeout=3, read_timeout=5, retries={"max_attempts": 3})
 
 
 class CloudWatchPublisher:
-    """Sends every `interval` seconds what has been published since, and the rest when it is closed."""
+    """Sends the queued metrics every `interval` seconds, and the remaining ones when it is closed."""
 
     def __init__(
         self,
@@ -45,48 +45,53 @@ class CloudWatchPublisher:
         interval: float,
         *,
         make_client: Callable[[], Any] = _client,
-        most_waiting: int = MOST_WAITING,
+        max_queued: int = MAX_QUEUED,
         close_seconds: float = _CLOSE_SECONDS,
     ) -> None:
         self._namespace = namespace
         self._stream = stream
         self._interval = interval
         self._make_client = make_client
-        self._most_waiting = most_waiting
+        self._max_queued = max_queued
         self._close_seconds = close_seconds
         self._client: Any = None
-        self._waiting: list[tuple[Metric, datetime]] = []
+        self._queue: list[tuple[Metric, datetime]] = []
         self._lock = threading.Lock()
-        self._ending = threading.Event()
+        self._closing = threading.Event()
         self._failing = False
         self.dropped = 0
         self.sent = 0
         self._thread = threading.Thread(target=self._run, name="cloudwatch", daemon=True)
         self._thread.start()
 
-    def publish(self, metrics: Sequence[Metric], moment: datetime, properties: Mapping[str, Any]) -> None:
-        """Returns at once. What there is no room for is dropped and counted. CloudWatch takes no `properties`."""
-        minute = moment.astimezone(UTC).replace(second=0, microsecond=0)
+    def publish(self, metrics: Sequence[Metric], at: datetime, properties: Mapping[str, Any]) -> None:
+        """Returns at once. Metrics beyond the limit of the queue are dropped and counted. `properties` are not sent."""
+        minute = at.astimezone(UTC).replace(second=0, microsecond=0)
         with self._lock:
-            room = max(0, self._most_waiting - len(self._waiting))
-            self._waiting += [(metric, minute) for metric in metrics[:room]]
+            room = max(0, self._max_queued - len(self._queue))
+            self._queue += [(metric, minute) for metric in metrics[:room]]
             self.dropped += max(0, len(metrics) - room)
 
+    @property
+    def queued(self) -> int:
+        """Number of values that wait to be sent."""
+        return len(self._queue)
+
     def close(self) -> None:
-        """Sends what waits, for some seconds at most."""
-        self._ending.set()
+        """Sends the queued metrics; waits a few seconds at most."""
+        self._closing.set()
         self._thread.join(self._close_seconds)
         with self._lock:
-            left = self.dropped + len(self._waiting)
-        if left or self._thread.is_alive():
-            log.warning("CloudWatch: %d values sent, %d given up", self.sent, left)
+            lost = self.dropped + len(self._queue)
+        if lost or self._thread.is_alive():
+            log.warning("CloudWatch: %d values sent, %d lost", self.sent, lost)
 
     def _run(self) -> None:
         ended = False
         while not ended:
-            ended = self._ending.wait(self._interval)
+            ended = self._closing.wait(self._interval)
             with self._lock:
-                taken, self._waiting = self._waiting, []
+                taken, self._queue = self._queue, []
             if taken:
                 self._send(taken)
 
@@ -96,22 +101,22 @@ class CloudWatchPublisher:
                 if self._client is None:
                     self._client = self._make_client()
                 self._client.put_metric_data(Namespace=self._namespace, MetricData=data)
-            except Exception as error:  # noqa: BLE001 - whatever CloudWatch does, the job goes on
-                # Not sent again: a call whose answer was lost would count twice. boto3 has retried what it safely can.
+            except Exception as error:  # noqa: BLE001 - the job continues whatever CloudWatch does
+                # Not sent again: if only the answer was lost, the values would count twice. boto3 retries what is safe.
                 with self._lock:
                     self.dropped += number
                 if not self._failing:
-                    log.warning("metrics do not reach CloudWatch, the job goes on: %s", error)
+                    log.warning("metrics do not reach CloudWatch, the job continues: %s", error)
                 self._failing = True
             else:
                 self.sent += number
                 if self._failing:
-                    log.warning("metrics reach CloudWatch again; %d values were given up", self.dropped)
+                    log.warning("metrics reach CloudWatch again; %d values were lost", self.dropped)
                 self._failing = False
 
 
 def requests(stream: str, taken: Sequence[tuple[Metric, datetime]]) -> Iterator[tuple[int, list[dict[str, Any]]]]:
-    """The `MetricData` of each call, with the number of values in it."""
+    """For each call: the number of values and the `MetricData`. Values of one metric and minute are merged."""
     merged: dict[_Key, Counter[float]] = {}
     for metric, minute in taken:
         key = (metric.name, metric.unit, tuple(metric.dimensions.items()), minute)

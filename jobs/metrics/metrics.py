@@ -1,16 +1,17 @@
-"""Which metrics a batch, an idle stream and a failure give; the list with units and meaning is docs/metrics.md.
+"""The metrics of a batch, an idle stream and a failure. docs/metrics.md lists them with units and meaning.
 
-Pure: `observer` says when, `emf` and `cloudwatch` carry them away.
+Input: ledger entries. Output: `Metric` values and the fields of a log line. `publisher` decides when to publish them;
+`emf` and `cloudwatch` send them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Any, Literal
 
 from jobs.common.times import format_time
+from jobs.lake.ledger import LedgerEntry
 
 Unit = Literal["Count", "Bytes", "Seconds", "Milliseconds", "Percent"]
 
@@ -21,7 +22,7 @@ _STAGES = {"clear": "ClearSeconds", "write": "WriteSeconds", "register": "Regist
 
 @dataclass(frozen=True)
 class Metric:
-    """One value. `dimensions`: those beside `Stream`, at most one, with few values."""
+    """One value. `dimensions`: at most one in addition to `Stream`, with few distinct values."""
 
     name: str
     unit: Unit
@@ -29,122 +30,88 @@ class Metric:
     dimensions: Mapping[str, str] = field(default_factory=dict)
 
 
-def batch_metrics(batch: BatchFigures) -> list[Metric]:
-    """The metrics of a batch, but for the ages of single shards."""
-    found = [
-        Metric("RecordsRead", "Count", batch.read),
-        Metric("RecordsWritten", "Count", batch.written),
-        Metric("RecordsQuarantined", "Count", batch.quarantined),
-        Metric("RecordsRescued", "Count", batch.rescued),
-        Metric("RejectedShareExceeded", "Count", int(batch.share_exceeded)),
-        Metric("BytesRead", "Bytes", batch.bytes_read),
-        Metric("BytesWritten", "Bytes", batch.bytes_written),
-        Metric("FilesWritten", "Count", batch.files),
-        Metric("PartitionsRegistered", "Count", batch.registered),
-        Metric("Retries", "Count", batch.retries),
-        Metric("Throttles", "Count", batch.throttles),
+def batch_metrics(entry: LedgerEntry) -> list[Metric]:
+    """The metrics of a final batch, without the ages of single shards."""
+    report, age = entry.report, entry.age
+    metrics = [
+        Metric("RecordsRead", "Count", report.read),
+        Metric("RecordsWritten", "Count", report.processed),
+        Metric("RecordsQuarantined", "Count", report.quarantined),
+        Metric("RecordsRescued", "Count", report.rescued),
+        Metric("RejectedShareExceeded", "Count", int(bool(entry.alarms))),
+        Metric("BytesRead", "Bytes", report.read_bytes),
+        Metric("BytesWritten", "Bytes", _bytes_written(entry)),
+        Metric("FilesWritten", "Count", len(report.files)),
+        Metric("PartitionsRegistered", "Count", entry.registered),
+        Metric("Retries", "Count", report.retries),
+        Metric("Throttles", "Count", report.throttles),
         Metric("BatchesCommitted", "Count", 1),
         Metric(PROGRESS, "Count", 1),
-        Metric("BatchSeconds", "Seconds", round(batch.seconds, 4)),
+        Metric("BatchSeconds", "Seconds", round(entry.duration, 4)),
     ]
-    found += [Metric(name, "Seconds", batch.stages[stage]) for stage, name in _STAGES.items() if stage in batch.stages]
-    if batch.read:
-        found.append(Metric("QuarantinedShare", "Percent", round(100 * batch.quarantined / batch.read, 4)))
-    if batch.age is not None:
-        found.append(Metric(AGE, "Milliseconds", batch.age))
-    found += [
+    metrics += [
+        Metric(name, "Seconds", entry.seconds[stage]) for stage, name in _STAGES.items() if stage in entry.seconds
+    ]
+    if report.read:
+        metrics.append(Metric("QuarantinedShare", "Percent", round(100 * report.quarantined / report.read, 4)))
+    if age is not None:
+        metrics.append(Metric(AGE, "Milliseconds", age))
+    metrics += [
         Metric("RecordsQuarantined", "Count", count, {"Reason": reason})
-        for reason, count in sorted(batch.reasons.items())
+        for reason, count in sorted(report.reasons.items())
     ]
-    return found
+    return metrics
 
 
-def shard_metrics(batch: BatchFigures, most: int) -> list[Metric]:
-    """The age of each shard; none where the batch has more than `most` of them."""
-    if len(batch.ages) > most:
+def shard_metrics(entry: LedgerEntry, max_shards: int) -> list[Metric]:
+    """The age of each shard; empty if the batch read more than `max_shards` shards."""
+    ages = entry.shard_ages
+    if len(ages) > max_shards:
         return []
-    return [Metric(AGE, "Milliseconds", age, {"Shard": shard}) for shard, age in sorted(batch.ages.items())]
+    return [Metric(AGE, "Milliseconds", age, {"Shard": shard}) for shard, age in sorted(ages.items())]
 
 
 def plan_metrics(seconds: float) -> list[Metric]:
-    """How long Spark took to learn where the next batch ends."""
+    """How long Spark took to find the end offset of the next batch."""
     return [Metric("PlanSeconds", "Seconds", seconds)]
 
 
 def idle_metrics() -> list[Metric]:
-    """There was nothing to read: all is well, and nothing is behind."""
+    """There are no new records, so the job makes progress and its age is 0."""
     return [Metric(PROGRESS, "Count", 1), Metric(AGE, "Milliseconds", 0)]
 
 
 def failure_metrics() -> list[Metric]:
-    """The query died."""
+    """The query failed."""
     return [Metric("BatchesFailed", "Count", 1)]
 
 
-# What a batch did, in figures: made by the job from its ledger entry, turned into metrics and a log line.
+def log_fields(entry: LedgerEntry) -> dict[str, Any]:
+    """The fields of a batch's log line: numbers and names only, never the content of a record."""
+    report = entry.report
+    return {
+        "event": "batch",
+        "stream": entry.stream,
+        "query": entry.query,
+        "batch": entry.batch,
+        "finished_at": format_time(entry.finished_at, "milliseconds"),
+        "read": report.read,
+        "written": report.processed,
+        "quarantined": report.quarantined,
+        "reasons": report.reasons,
+        "rescued": report.rescued,
+        "bytes_read": report.read_bytes,
+        "bytes_written": _bytes_written(entry),
+        "files": len(report.files),
+        "registered": entry.registered,
+        "shards": len(entry.shard_ages),
+        "age_ms": entry.age,
+        "retries": report.retries,
+        "throttles": report.throttles,
+        "seconds": round(entry.duration, 3),
+        "stages": entry.seconds,
+    }
 
 
-@dataclass(frozen=True)
-class BatchFigures:
-    """One batch that is final.
-
-    finished_at       when it became final (UTC)
-    seconds           from its start until then
-    stages            seconds by stage: clear, write, register
-    ages              by shard: how long before `finished_at` its last record had arrived, in milliseconds
-    registered        partitions sent to the catalog, new to this run
-    rescued           rows with fields that the contract does not name, kept in `rescued_data`
-    share_exceeded    whether too many of its records were rejected (`sink.max_rejected_share`)
-    retries           calls to Kinesis that were repeated; `throttles` those of them refused as too many
-    """
-
-    stream: str
-    query: str
-    batch: int
-    finished_at: datetime
-    seconds: float
-    read: int
-    written: int
-    quarantined: int
-    bytes_read: int
-    bytes_written: int
-    files: int
-    registered: int
-    rescued: int = 0
-    share_exceeded: bool = False
-    retries: int = 0
-    throttles: int = 0
-    stages: Mapping[str, float] = field(default_factory=dict)
-    reasons: Mapping[str, int] = field(default_factory=dict)
-    ages: Mapping[str, int] = field(default_factory=dict)
-
-    @property
-    def age(self) -> int | None:
-        """The greatest age of a shard, in milliseconds; None for a batch without records, or whose shards are not
-        known (the JVM connector)."""
-        return max(self.ages.values(), default=None)
-
-    def as_line(self) -> dict[str, Any]:
-        """The fields of the batch's log line: figures alone, never a record."""
-        return {
-            "event": "batch",
-            "stream": self.stream,
-            "query": self.query,
-            "batch": self.batch,
-            "finished_at": format_time(self.finished_at, "milliseconds"),
-            "read": self.read,
-            "written": self.written,
-            "quarantined": self.quarantined,
-            "reasons": dict(self.reasons),
-            "rescued": self.rescued,
-            "bytes_read": self.bytes_read,
-            "bytes_written": self.bytes_written,
-            "files": self.files,
-            "registered": self.registered,
-            "shards": len(self.ages),
-            "age_ms": self.age,
-            "retries": self.retries,
-            "throttles": self.throttles,
-            "seconds": round(self.seconds, 3),
-            "stages": dict(self.stages),
-        }
+def _bytes_written(entry: LedgerEntry) -> int:
+    return sum(file.bytes for file in entry.report.files)

@@ -1,6 +1,6 @@
-"""The job's reporter: told of each batch, of idleness and of failure, it writes the log line and publishes metrics.
+"""The job's metrics: writes a log line and publishes metrics for each batch, idle period and failure.
 
-Nothing that it does can fail or hold up the job.
+An error or a delay in publishing never affects the job.
 """
 
 from __future__ import annotations
@@ -12,14 +12,15 @@ from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Protocol
 
+from jobs.lake.ledger import LedgerEntry
 from jobs.metrics.cloudwatch import CloudWatchPublisher
 from jobs.metrics.emf import EmfPublisher
 from jobs.metrics.metrics import (
-    BatchFigures,
     Metric,
     batch_metrics,
     failure_metrics,
     idle_metrics,
+    log_fields,
     plan_metrics,
     shard_metrics,
 )
@@ -29,15 +30,15 @@ log = logging.getLogger(__name__)
 
 
 class Publisher(Protocol):
-    """Where metrics go. Neither call raises."""
+    """A destination of metrics. Its methods do not raise."""
 
-    def publish(self, metrics: Sequence[Metric], moment: datetime, properties: Mapping[str, Any]) -> None: ...
+    def publish(self, metrics: Sequence[Metric], at: datetime, properties: Mapping[str, Any]) -> None: ...
 
     def close(self) -> None: ...
 
 
-class Observer:
-    """`with Observer(settings.observe, stream) as observer:` around the query's life."""
+class JobMetrics:
+    """The metrics of one run of the job: `with JobMetrics(settings.observe, stream) as metrics:`."""
 
     def __init__(
         self,
@@ -50,50 +51,50 @@ class Observer:
         self._settings = settings
         self._publisher = publisher or _publisher(settings, stream)
         self._clock = clock
-        self._shards_told = float("-inf")
+        self._shards_published_at = float("-inf")
 
-    def __enter__(self) -> Observer:
+    def __enter__(self) -> JobMetrics:
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Metrics that wait are sent."""
+        """Sends the metrics that are still queued."""
         if self._publisher is not None:
             self._publisher.close()
 
     @property
-    def publishes(self) -> bool:
+    def is_published(self) -> bool:
+        """Whether the settings name a destination; if not, only log lines are written."""
         return self._publisher is not None
 
-    def batch(self, figures: BatchFigures) -> None:
-        """A batch is final."""
+    def batch_committed(self, entry: LedgerEntry) -> None:
+        """A batch became final."""
         log.info(
-            "batch %s-%d: %d records, %d rejected, %d with unknown fields, %.2f s",
-            figures.query,
-            figures.batch,
-            figures.read,
-            figures.quarantined,
-            figures.rescued,
-            figures.seconds,
-            extra={"fields": figures.as_line()},
+            "batch %s: %d records, %d rejected, %d with unknown fields, %.2f s",
+            entry.name,
+            entry.report.read,
+            entry.report.quarantined,
+            entry.report.rescued,
+            entry.duration,
+            extra={"fields": log_fields(entry)},
         )
-        metrics = batch_metrics(figures)
-        if figures.ages and self._clock() - self._shards_told >= self._settings.interval_seconds:
-            self._shards_told = self._clock()
-            metrics += shard_metrics(figures, self._settings.max_shard_metrics)
-        self._publish(metrics, figures.finished_at, {"query": figures.query, "batch": figures.batch})
+        metrics = batch_metrics(entry)
+        if entry.shard_ages and self._clock() - self._shards_published_at >= self._settings.interval_seconds:
+            self._shards_published_at = self._clock()
+            metrics += shard_metrics(entry, self._settings.max_shard_metrics)
+        self._publish(metrics, entry.finished_at, {"query": entry.query, "batch": entry.batch})
 
     def planned(self, seconds: float) -> None:
-        """Spark has asked the source where the next batch ends, which took so long."""
+        """Spark asked the source for the end of the next batch; the source took `seconds` to answer."""
         self._publish(plan_metrics(seconds))
 
     def idle(self) -> None:
-        """There is nothing to read; said about every 10 seconds while it is so."""
+        """There are no new records. Spark reports this about every 10 seconds."""
         self._publish(idle_metrics())
 
     def failed(self, error: Exception) -> None:
-        """The query has died."""
+        """The query failed."""
         log.error(
             "the query failed: %s",
             type(error).__name__,
@@ -102,10 +103,10 @@ class Observer:
         self._publish(failure_metrics())
 
     def _publish(
-        self, metrics: Sequence[Metric], moment: datetime | None = None, properties: Mapping[str, Any] | None = None
+        self, metrics: Sequence[Metric], at: datetime | None = None, properties: Mapping[str, Any] | None = None
     ) -> None:
         if self._publisher is not None:
-            self._publisher.publish(metrics, moment or datetime.now(UTC), properties or {})
+            self._publisher.publish(metrics, at or datetime.now(UTC), properties or {})
 
 
 def _publisher(settings: ObserveSettings, stream: str) -> Publisher | None:

@@ -1,8 +1,8 @@
-"""The Delta log of the processed table, a projection of the ledger: each final batch is one commit, once.
+"""Commits final batches to the Delta log of the processed table: each batch once, in order, from its ledger entry.
 
-The commit that adds a batch's files carries `txn` (app id = query, version = batch), so how far the log is stands in
-the log alone. A crash between ledger and log leaves the log behind, and `catch_up` brings it up from the ledger. Of two
-who commit the same batch delta-rs lets one through: the other finds the app id in a commit that it had not read.
+The commit that adds a batch's files carries `txn` (app id = query, version = batch), so the log itself says which
+batches it has. A crash between ledger entry and commit leaves the log behind; `catch_up` commits the missing batches.
+If two processes commit the same batch, delta-rs accepts one: the other finds the app id in a commit it had not read.
 """
 
 from __future__ import annotations
@@ -28,117 +28,118 @@ from jobs.schema.table import TableContract
 
 log = logging.getLogger(__name__)
 
-# delta-rs itself tries a commit again where another one came first; this is for what it does not.
-_PAUSES = (0.1, 0.5, 2.0, 5.0)
-# delta-rs is given credentials, not where they come from: they last longer than this.
+# Seconds before each retry. delta-rs itself retries a commit that another one preceded; these retry other errors.
+RETRY_PAUSES = (0.1, 0.5, 2.0, 5.0)
+# The table is reopened after this time, because delta-rs keeps the credentials that it was opened with.
 _REOPEN_SECONDS = 300.0
-# Reader version 1, writer version 2: what every reader of Delta knows.
+# Without deletion vectors: reader version 1 and writer version 2, which every Delta reader supports.
 _CONFIGURATION = {"delta.enableDeletionVectors": "false"}
 
 
 def table_schema(contract: TableContract) -> Schema:
-    """The Delta table's columns: the partition's, then those that stand in the files."""
+    """The Delta table's columns: the partition columns, then the columns of the files."""
     columns = (*contract.partition_columns, *contract.table_columns)
     return Schema.from_arrow(pa.schema([pa.field(name, ARROW_TYPES[kind]) for name, kind, _ in columns]))
 
 
-class DeltaLog:
-    """Writes the log of one lake's processed table: `check`, `ensure`, `catch_up_all`, then `add` for each batch."""
+class DeltaCommitter:
+    """Commits to a lake's processed table: `check_table`, `ensure_table`, `catch_up_all`, then `commit` each batch."""
 
     def __init__(self, lake: Lake, contract: TableContract) -> None:
         self._lake = lake
         self._contract = contract
         self._uri = f"{lake.uri}/{PROCESSED}"
         self._table: DeltaTable | None = None
-        self._opened = 0.0
-        self._done: dict[str, int] = {}
+        self._opened_at = 0.0
+        self._committed: dict[str, int] = {}  # by query: number of the last batch in the log
 
-    def check(self) -> None:
-        """Raises ConfigurationError, and changes nothing, where the lake holds plain Parquet, or where its table
-        cannot follow the contract."""
+    def check_table(self) -> None:
+        """Raises ConfigurationError if the lake holds plain Parquet, or if its table cannot follow the contract.
+
+        Changes nothing.
+        """
         check_format(self._lake, "delta")
-        opened = open_delta(self._lake)
-        if opened is not None:
-            self._new_columns(opened)
+        table = open_delta(self._lake)
+        if table is not None:
+            self._new_columns(table)
 
-    def ensure(self) -> None:
-        """Makes the table where there is none, and adds the columns that are new in the contract."""
-        for pause in (*_PAUSES, None):
-            opened = open_delta(self._lake)
+    def ensure_table(self) -> None:
+        """Creates the table if it does not exist, and adds the contract's new columns."""
+        for pause in (*RETRY_PAUSES, None):
+            table = open_delta(self._lake)
             try:
-                if opened is None:
+                if table is None:
                     self._create()
                     return
-                new = self._new_columns(opened)
+                new = self._new_columns(table)
                 if new:
-                    opened.alter.add_columns(new)
+                    table.alter.add_columns(new)
                     log.info("%s has new columns: %s", self._uri, ", ".join(field.name for field in new))
                 return
-            except (DeltaError, OSError) as error:  # another job makes or changes it as well
-                self._again(pause, "make the table", error)
+            except (DeltaError, OSError) as error:  # another job may create or change it at the same time
+                self._wait_or_raise(pause, "create or change the table", error)
 
     def catch_up_all(self) -> int:
-        """Commits every final batch, of all queries, that a job which died did not; how many."""
+        """Commits the final batches of all queries that are missing in the log; returns their number."""
         return sum(self.catch_up(query) for query in queries(self._lake))
 
     def catch_up(self, query: str) -> int:
-        """Commits the query's final batches that are not in the log, in order; how many there were."""
-        self._done[query] = progress_of(self._fresh(), query)
+        """Commits the query's final batches that are missing in the log, in order; returns their number."""
+        self._committed[query] = progress_of(self._latest(), query)
         count = 0
-        for entry in Ledger(self._lake, query).following(self._done[query]):
+        for entry in Ledger(self._lake, query).following(self._committed[query]):
             self._commit(entry)
             count += 1
         return count
 
-    def add(self, entry: LedgerEntry) -> None:
-        """Commits a batch that has just become final, and those before it that are not in the log.
+    def commit(self, entry: LedgerEntry) -> None:
+        """Commits a batch that has just become final, and any earlier batches that are missing in the log.
 
-        Raises TransientError where the log cannot be written: the batch is final, and the next start catches it up.
+        Raises TransientError if the log cannot be written. The batch is final; the next start commits it.
         """
-        if self._done.get(entry.query, NOTHING) == entry.batch - 1:
+        if self._committed.get(entry.query, NOTHING) == entry.batch - 1:
             self._commit(entry)
         else:
             self.catch_up(entry.query)
 
     def _commit(self, entry: LedgerEntry) -> None:
-        name = f"{entry.query}-{entry.batch}"
-        for pause in (*_PAUSES, None):
+        for pause in (*RETRY_PAUSES, None):
             try:
-                opened = self._fresh()
-                done = progress_of(opened, entry.query)
-                if done < entry.batch:
+                table = self._latest()
+                committed = progress_of(table, entry.query)
+                if committed < entry.batch:
                     fault_point("delta.committing")
-                    opened.create_write_transaction(
-                        [_add(file, entry) for file in entry.report.files if file.kind == PROCESSED],
+                    table.create_write_transaction(
+                        [_add_action(file, entry) for file in entry.report.files if file.kind == PROCESSED],
                         "append",
-                        opened.schema(),
+                        table.schema(),
                         partition_by=list(self._contract.partition_by),
                         commit_properties=CommitProperties(
-                            custom_metadata={"batch": name},
+                            custom_metadata={"batch": entry.name},
                             app_transactions=[Transaction(entry.query, entry.batch)],
                         ),
                     )
                     fault_point("delta.committed")
-                self._done[entry.query] = max(done, entry.batch)
+                self._committed[entry.query] = max(committed, entry.batch)
                 return
             except (DeltaError, OSError, TransientError) as error:
-                # It may have been written all the same, or by another job: the log is read anew, and says so.
+                # The commit may have succeeded, or another job may have made it: the retry reads the log again.
                 self._table = None
-                self._again(pause, f"commit batch {name}", error)
+                self._wait_or_raise(pause, f"commit batch {entry.name}", error)
 
-    def _fresh(self) -> DeltaTable:
+    def _latest(self) -> DeltaTable:
         """The table at its latest version."""
-        if self._table is not None and time.monotonic() - self._opened < _REOPEN_SECONDS:
+        if self._table is not None and time.monotonic() - self._opened_at < _REOPEN_SECONDS:
             try:
                 self._table.update_incremental()
                 return self._table
             except (DeltaError, OSError) as error:
-                log.info("%s is opened anew: %s", self._uri, error)
-        self._table, self._opened = open_delta(self._lake), time.monotonic()
+                log.info("%s is opened again: %s", self._uri, error)
+        self._table, self._opened_at = open_delta(self._lake), time.monotonic()
         if self._table is None:
             raise TerminalError(
-                f"{self._uri}/_delta_log is gone: somebody has deleted it. Put it back (a version of the bucket), or "
-                "begin another lake"
+                f"{self._uri}/_delta_log is gone: it has been deleted. Restore it from the bucket's older object "
+                "versions, or start a new lake"
             )
         return self._table
 
@@ -153,11 +154,11 @@ class DeltaLog:
             configuration=_CONFIGURATION,
             storage_options=storage_options(self._lake),
         )
-        log.info("%s is made, a Delta table", self._uri)
+        log.info("created the Delta table %s", self._uri)
 
-    def _new_columns(self, opened: DeltaTable) -> list[Field]:
+    def _new_columns(self, table: DeltaTable) -> list[Field]:
         """The contract's columns that the table lacks. Raises IncompatibleSchemaError for any other difference."""
-        found = {field.name: field for field in opened.schema().fields}
+        found = {field.name: field for field in table.schema().fields}
         wanted = {field.name: field for field in table_schema(self._contract).fields}
         why = [
             f"column {name} is no longer in the contract"
@@ -166,30 +167,31 @@ class DeltaLog:
             for name, field in found.items()
             if name not in wanted or wanted[name].type != field.type
         ]
-        partitions = opened.metadata().partition_columns
+        partitions = table.metadata().partition_columns
         if partitions != list(self._contract.partition_by):
             why.append(f"it is partitioned by {', '.join(partitions)}, not by {', '.join(self._contract.partition_by)}")
         if why:
             raise IncompatibleSchemaError(
-                f"{self._uri}, a Delta table, cannot follow the contract: {'; '.join(why)}. Nothing was started or "
-                "changed. It can take new columns and nothing else, int made long included. Keep what is there, or "
-                "give the new contract a lake of its own: `lake` and `database`"
+                f"the Delta table {self._uri} cannot follow the contract: {'; '.join(why)}. Nothing was started or "
+                "changed. A Delta table can only get new columns; no column can change, not even from int to long. "
+                "Keep the columns as they are, or give the new contract a lake of its own: `lake` and `database`"
             )
         return [field for name, field in wanted.items() if name not in found]
 
-    def _again(self, pause: float | None, what: str, error: Exception) -> None:
+    def _wait_or_raise(self, pause: float | None, what: str, error: Exception) -> None:
+        """Sleeps before the next attempt, or raises TransientError if there is none (`pause` None)."""
         if pause is None:
             raise TransientError(
-                f"{what} in the Delta log of {self._uri}: {error}. What is in the ledger is not lost: the next start "
-                "of the job brings the log up to it"
+                f"{what} in the Delta log of {self._uri}: {error}. No record is lost: the next start of the job "
+                "commits the batches that are in the ledger"
             ) from error
-        log.info("%s: tried again in %g s: %s", what, pause, error)
+        log.info("%s: next attempt in %g s: %s", what, pause, error)
         time.sleep(pause)
 
 
-def _add(file: WrittenFile, entry: LedgerEntry) -> AddAction:
+def _add_action(file: WrittenFile, entry: LedgerEntry) -> AddAction:
     return AddAction(
-        file.path.removeprefix(f"{PROCESSED}/"),  # as it is: delta-rs percent-encodes it into the log
+        file.path.removeprefix(f"{PROCESSED}/"),  # unescaped: delta-rs percent-encodes it
         file.bytes,
         parse_partition_path(file.partition),
         int(entry.finished_at.timestamp() * 1000),

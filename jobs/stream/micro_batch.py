@@ -1,6 +1,15 @@
-"""What the streaming job does with a micro-batch: write the files, register their partitions, write the ledger entry.
+"""The exactly-once protocol: what the streaming job does with one micro-batch (docs/adr/0003).
 
-`stream_job` gives it to Spark's `foreachBatch`. The order of its steps is the exactly-once protocol (docs/adr/0003).
+1. A batch in the ledger is final: skip it.
+2. Delete the files that a crashed run of the batch left behind.
+3. Write raw, processed and quarantine files.
+4. Check the share of rejected records; a rejected batch is withdrawn.
+5. Register the new partitions in Glue.
+6. Write the ledger entry. From here on the batch is final.
+7. With `sink.format: delta`, commit the batch to the Delta log.
+
+A crash before step 6 leaves a batch without an entry: Spark repeats it with the same records. A crash after step 6
+leaves a final batch: Spark repeats it and step 1 skips it. A missing Delta commit is made up for at the next start.
 """
 
 from __future__ import annotations
@@ -9,6 +18,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 
 import pyarrow as pa
@@ -24,16 +34,22 @@ from jobs.lake.task_report import TaskReport
 from jobs.schema.record_parser import RecordParser
 from jobs.schema.table import TableContract
 from jobs.settings.settings import Settings
-from jobs.stream.delta_commits import DeltaLog
-from jobs.stream.reject_rate import RejectedShare
-from jobs.write.merge_small_files import written
+from jobs.stream.delta_commits import DeltaCommitter
+from jobs.stream.reject_rate import RejectRateMonitor
+from jobs.write.merge_small_files import write_batch
 from jobs.write.task import WriteTask
 
 log = logging.getLogger(__name__)
 
 
-class BatchWriter:
-    """The function that Spark calls for each micro-batch. Its steps are the exactly-once protocol (docs/adr/0003)."""
+class MicroBatchWriter:
+    """The function that Spark's `foreachBatch` calls with each micro-batch.
+
+    busy         held while a batch is written; whoever holds it stops the query between two batches
+    closed       refuse further batches, because the query is being stopped
+    last_batch   number of the last batch that was written or skipped; -1 before the first
+    error        the error that a batch failed with
+    """
 
     def __init__(
         self,
@@ -41,34 +57,33 @@ class BatchWriter:
         contract: TableContract,
         lake: Lake,
         catalog: GlueCatalog,
-        claim: Claim,
+        lease: Claim,
         on_batch: Callable[[LedgerEntry], None],
         records: Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]],
-        delta: DeltaLog | None = None,
+        delta: DeltaCommitter | None = None,
     ) -> None:
-        """`records`: as `jobs.stream.connector.Incoming` has it. `delta`: the processed table's log, where it is a
-        Delta table; the ledger stays the one truth."""
+        """`records` reads a task's records, see `jobs.stream.connector`. `delta`: None for plain Parquet."""
         self._settings = settings
         self._contract = contract
         self._lake = lake
         self._catalog = catalog
-        self._claim = claim
+        self._lease = lease
         self._on_batch = on_batch
         self._records = records
         self._delta = delta
-        self._rejected = RejectedShare(settings.sink)
+        self._reject_rate = RejectRateMonitor(settings.sink)
         self._layouts = LayoutFile(lake, "processed")
-        self._layout: Layout | None = None  # as the batch before this one found it
-        self.in_hand = threading.Lock()
-        self.ended = False
+        self._layout: Layout | None = None  # as of the previous batch
+        self.busy = threading.Lock()
+        self.closed = False
         self.last_batch = -1
         self.error: Exception | None = None
 
     def __call__(self, rows: DataFrame, batch: int) -> None:
-        with self.in_hand:
-            if self.ended:
-                # The query was stopped while this batch waited for the lock: it belongs to the next start.
-                raise TransientError(f"batch {batch} was not begun: the query has been stopped")
+        with self.busy:
+            if self.closed:
+                # The query was stopped while this batch waited for the lock. The next start writes it.
+                raise TransientError(f"batch {batch} was not started: the query has been stopped")
             try:
                 self._write(rows, batch)
             except Exception as error:
@@ -77,49 +92,21 @@ class BatchWriter:
             self.last_batch = batch
 
     def _write(self, rows: DataFrame, batch: int) -> None:
+        """The steps of the protocol, in order."""
         query = query_name(rows.sparkSession)
+        name = f"{query}-{batch}"
         ledger = Ledger(self._lake, query)
         if ledger.entry(batch) is not None:
-            log.info("batch %s-%d is in the ledger: skipped", query, batch)
+            log.info("batch %s is in the ledger: skipped", name)
             return
-        started, clock = datetime.now(UTC), time.perf_counter()
-        self._claim.hold()
-        if self._claim.after_crash:
-            leftovers = ledger.remove_leftovers(batch)
-            if leftovers:
-                log.warning("batch %s-%d: deleted %d files of a run that died", query, batch, len(leftovers))
-            self._claim.cleared()
-        seconds = {"clear": time.perf_counter() - clock}
-        clock = time.perf_counter()
-        layout = self._layout or (self._layouts.read() if self._delta is None else Layout("processed"))
-        task = WriteTask(
-            self._settings.lake,
-            f"{query}-{batch}",
-            self._contract,
-            self._settings.sink,
-            RecordParser,
-            locations=layout.elsewhere,
-            records=self._records,
-        )
-        report = written(rows, task)
-        seconds["write"], clock = time.perf_counter() - clock, time.perf_counter()
-        try:
-            alarms = self._rejected.alarms(report, f"{query}-{batch}")
-        except TooManyRejectedError:
-            self._withdraw(report, f"{query}-{batch}")
-            raise
-        for alarm in alarms:
-            log.warning("%s", alarm)
-        partitions = {table: report.partitions(table) for table in TABLES}
-        self._claim.hold()
-        if self._delta is None:  # no partition of a Delta table ever moves
-            self._layout = layout = settle(self._lake, self._layouts, report, "processed", self._claim.hold)
-        registered = sum(
-            self._catalog.register(table, folders, layout.elsewhere if table == layout.table else None)
-            for table, folders in partitions.items()
-            if self._delta is None or table != layout.table  # Delta's partitions stand in its log
-        )
-        seconds["register"] = time.perf_counter() - clock
+        started, seconds = datetime.now(UTC), dict[str, float]()
+        with _measured(seconds, "clear"):
+            self._delete_leftovers(ledger, batch)
+        with _measured(seconds, "write"):
+            report = self._write_files(rows, name)
+        alarms = self._check_reject_rate(report, name)
+        with _measured(seconds, "register"):
+            registered = self._register_partitions(report)
         entry = LedgerEntry(
             query=query,
             batch=batch,
@@ -127,33 +114,90 @@ class BatchWriter:
             started_at=started,
             finished_at=datetime.now(UTC),
             report=report,
-            partitions=partitions,
-            seconds={stage: round(spent, 4) for stage, spent in seconds.items()},
+            partitions={table: report.partitions(table) for table in TABLES},
+            seconds=seconds,
             alarms=alarms,
             registered=registered,
         )
-        self._claim.hold()
+        self._lease.hold()
         ledger.commit(entry)
         if self._delta is not None:
-            self._delta.add(entry)
+            self._delta.commit(entry)
         self._on_batch(entry)
 
-    def _withdraw(self, report: TaskReport, batch: str) -> None:
-        """Deletes the files of a batch that is refused: its partitions may be registered, and who reads them would
-        count rows that are not final until the next start, which may be days away."""
-        self._claim.hold()
+    def _delete_leftovers(self, ledger: Ledger, batch: int) -> None:
+        """Deletes the files of a crashed run. Only the first batch after a crash can have any."""
+        self._lease.hold()
+        if self._lease.after_crash:
+            deleted = ledger.remove_leftovers(batch)
+            if deleted:
+                log.warning("batch %s-%d: deleted %d files of a run that died", ledger.query, batch, len(deleted))
+            self._lease.cleared()
+
+    def _write_files(self, rows: DataFrame, name: str) -> TaskReport:
+        # A partition of a Delta table never moves.
+        layout = self._layout or (self._layouts.read() if self._delta is None else Layout("processed"))
+        task = WriteTask(
+            self._settings.lake,
+            name,
+            self._contract,
+            self._settings.sink,
+            RecordParser,
+            locations=layout.elsewhere,
+            records=self._records,
+        )
+        return write_batch(rows, task)
+
+    def _check_reject_rate(self, report: TaskReport, name: str) -> list[str]:
+        """The batch's alarms. If the job has to stop, deletes the batch's files first and raises TooManyRejectedError.
+
+        The partitions may be registered already, and the next start may be days away: until then readers would see rows
+        that are not final.
+        """
         try:
-            self._lake.delete(file.path for file in report.files)
-        except MovementError as error:
-            log.warning("batch %s: its files stay until the next start deletes them: %s", batch, error)
+            alarms = self._reject_rate.check(report, name)
+        except TooManyRejectedError:
+            self._lease.hold()
+            try:
+                self._lake.delete(file.path for file in report.files)
+            except MovementError as error:
+                log.warning("batch %s: its files remain until the next start deletes them: %s", name, error)
+            raise
+        for alarm in alarms:
+            log.warning("%s", alarm)
+        return alarms
+
+    def _register_partitions(self, report: TaskReport) -> int:
+        """Registers the batch's partitions in Glue; returns how many of them were new to this run.
+
+        If partitions have moved since the files were written, moves the files first.
+        """
+        self._lease.hold()
+        if self._delta is not None:
+            # The Delta log holds the partitions of `processed`.
+            return sum(self._catalog.register(table, report.partitions(table)) for table in ("raw", "quarantine"))
+        self._layout = layout = settle(self._lake, self._layouts, report, "processed", self._lease.hold)
+        return sum(
+            self._catalog.register(table, report.partitions(table), layout.elsewhere if table == layout.table else None)
+            for table in TABLES
+        )
+
+
+@contextmanager
+def _measured(seconds: dict[str, float], stage: str) -> Iterator[None]:
+    """Adds the duration of the `with` block to `seconds`."""
+    started = time.perf_counter()
+    yield
+    seconds[stage] = round(time.perf_counter() - started, 4)
 
 
 def query_name(spark: SparkSession) -> str:
-    """`<query>` of files and ledger: the start of the query's id, which lives in its checkpoint.
+    """`<query>` of file names and ledger: the first 12 hexadecimal digits of the query's id.
 
-    A new checkpoint has a new id, so its batch 0 is never taken for the batch 0 of an older one.
+    The id is stored in the checkpoint. A new checkpoint has a new id, so its batch 0 is never confused with the batch 0
+    of an older checkpoint.
     """
-    identity: str | None = spark.sparkContext.getLocalProperty("sql.streaming.queryId")
-    if not identity:
+    query_id: str | None = spark.sparkContext.getLocalProperty("sql.streaming.queryId")
+    if not query_id:
         raise TerminalError("no streaming query is running on this thread: the query's id is unknown")
-    return identity.replace("-", "")[:12]
+    return query_id.replace("-", "")[:12]

@@ -12,7 +12,7 @@ from typing import Any
 
 from jobs.common.errors import AwsAccessError, MovementError
 from jobs.lake.lease import ClaimEntry, is_alive
-from jobs.lake.ledger import Ledger, LedgerEntry, claims, last_read, newest_entries, shard_ages
+from jobs.lake.ledger import Ledger, LedgerEntry, claims, last_read, newest_entries
 from jobs.lake.store import lake_at
 from jobs.lake.task_report import sequence_order
 from jobs.settings.settings import Settings
@@ -121,9 +121,9 @@ def _batch(entry: LedgerEntry) -> dict[str, Any]:
         "quarantined": report.quarantined,
         "bytes": report.read_bytes,
         "files": len(report.files),
-        "seconds": round((entry.finished_at - entry.started_at).total_seconds(), 3),
+        "seconds": round(entry.duration, 3),
         "stages": entry.seconds,
-        "age_ms": max(shard_ages(entry).values(), default=None),
+        "age_ms": entry.age,
         "retries": report.retries,
         "throttles": report.throttles,
         "alarms": entry.alarms,

@@ -1,6 +1,6 @@
 """One file a partition, where each of a batch's tasks has too little for a file of its own (docs/adr/0018).
 
-`written` runs a batch. With one task, that writes its files and all is done. With several, each puts what is large
+`write_batch` runs a batch. With one task, that writes its files and all is done. With several, each puts what is large
 enough and hands on the rest as rows of PARTS, through Spark's shuffle; `JoinTask` gets all that there is for some of
 the partitions, and writes it.
 """
@@ -56,7 +56,7 @@ class _Heading(msgspec.Struct):
     runs: tuple[RecordRun, ...]
 
 
-def written(rows: DataFrame, task: WriteTask) -> TaskReport:
+def write_batch(rows: DataFrame, task: WriteTask) -> TaskReport:
     """Writes a micro-batch; what was written, added up."""
     tasks = rows.rdd.getNumPartitions() if task.sink.small_file_bytes else 1
     if tasks > 1:

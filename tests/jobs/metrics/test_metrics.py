@@ -1,4 +1,4 @@
-"""Figures become metrics, EMF lines and calls; CloudWatch's failures stay CloudWatch's."""
+"""A ledger entry becomes metrics, EMF lines and calls to CloudWatch; CloudWatch's failures do not affect the job."""
 
 from __future__ import annotations
 
@@ -10,49 +10,58 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from jobs.common.aws import client
 from jobs.common.errors import ConfigurationError
 from jobs.common.logging import JsonLines
+from jobs.lake.ledger import LedgerEntry
+from jobs.lake.task_report import SequenceRange, TaskReport, WrittenFile
 from jobs.metrics.cloudwatch import CALL_METRICS, CALL_VALUES, METRIC_VALUES, CloudWatchPublisher, requests
 from jobs.metrics.emf import EmfPublisher, emf_lines
 from jobs.metrics.metrics import (
-    BatchFigures,
     Metric,
     batch_metrics,
     failure_metrics,
     idle_metrics,
+    log_fields,
     plan_metrics,
     shard_metrics,
 )
-from jobs.metrics.publisher import Observer
+from jobs.metrics.publisher import JobMetrics
 from jobs.settings.sections import ObserveSettings
 from jobs.settings.settings import load_settings
 from local import server
 from tests.helpers.paths import ROOT
 
 MOMENT = datetime(2026, 11, 24, 1, 2, 3, 456000, tzinfo=UTC)
-BATCH = BatchFigures(
-    stream="trips", query="abc", batch=7, finished_at=MOMENT, seconds=4.25, read=1000, written=970, quarantined=30,
-    bytes_read=415_000, bytes_written=90_000, files=12, registered=3, rescued=40, share_exceeded=False, retries=2,
-    throttles=1, stages={"clear": 0.01, "write": 4.0, "register": 0.2}, reasons={"not_json": 10, "missing_field": 20},
-    ages={"shardId-0": 5200, "shardId-1": 7100},
+BATCH = LedgerEntry(
+    query="abc", batch=7, stream="trips", started_at=MOMENT - timedelta(seconds=4.25), finished_at=MOMENT,
+    report=TaskReport(
+        read=1000, raw=1000, processed=970, quarantined=30, read_bytes=415_000, rescued=40, retries=2, throttles=1,
+        reasons={"not_json": 10, "missing_field": 20},
+        shards={
+            "shardId-0": SequenceRange("1", "500", 500, MOMENT - timedelta(milliseconds=5200)),
+            "shardId-1": SequenceRange("1", "500", 500, MOMENT - timedelta(milliseconds=7100)),
+        },
+        files=[WrittenFile("raw", f"raw/x/{number}.json.gz", "x", 1, 7500) for number in range(12)],
+    ),
+    partitions={}, seconds={"clear": 0.01, "write": 4.0, "register": 0.2}, registered=3,
 )  # fmt: skip
 
 
-class Kept:
-    """A publisher that keeps what it is given."""
+class RecordingPublisher:
+    """A publisher that keeps the metrics in a list."""
 
     def __init__(self) -> None:
         self.metrics: list[Metric] = []
 
-    def publish(self, metrics: Any, moment: datetime, properties: Any) -> None:
+    def publish(self, metrics: Any, at: datetime, properties: Any) -> None:
         self.metrics += metrics
 
     def close(self) -> None: ...
@@ -91,18 +100,18 @@ def test_the_documented_metrics_are_those_that_are_published() -> None:
 
 
 def test_a_batch_without_records_has_no_share_and_no_age() -> None:
-    empty = replace(BATCH, read=0, written=0, quarantined=0, reasons={}, ages={})
+    empty = replace(BATCH, report=TaskReport())
     names = {metric.name for metric in batch_metrics(empty)}
     assert names & {"QuarantinedShare", "IteratorAgeMilliseconds"} == set()
     assert "Progress" in names
 
 
 def test_ages_by_shard_come_once_an_interval_and_only_of_few_shards() -> None:
-    now, kept = [100.0], Kept()
+    now, kept = [100.0], RecordingPublisher()
     settings = ObserveSettings(max_shard_metrics=2)
-    observer = Observer(settings, "trips", publisher=kept, clock=lambda: now[0])
+    job_metrics = JobMetrics(settings, "trips", publisher=kept, clock=lambda: now[0])
     for _ in range(5):
-        observer.batch(BATCH)
+        job_metrics.batch_committed(BATCH)
         now[0] += 20
     by_shard = [dimensions for dimensions, _ in kept.values("IteratorAgeMilliseconds") if dimensions]
     assert by_shard == [{"Shard": "shardId-0"}, {"Shard": "shardId-1"}] * 2
@@ -111,10 +120,10 @@ def test_ages_by_shard_come_once_an_interval_and_only_of_few_shards() -> None:
 
 
 def test_an_idle_stream_makes_progress_and_a_dead_query_a_failed_batch() -> None:
-    kept = Kept()
-    observer = Observer(ObserveSettings(), "trips", publisher=kept)
-    observer.idle()
-    observer.failed(ValueError("secret payload"))
+    kept = RecordingPublisher()
+    job_metrics = JobMetrics(ObserveSettings(), "trips", publisher=kept)
+    job_metrics.idle()
+    job_metrics.failed(ValueError("secret payload"))
     assert kept.values("Progress") == [({}, 1)]
     assert kept.values("BatchesFailed") == [({}, 1)]
 
@@ -131,7 +140,7 @@ def test_a_closed_standard_output_costs_the_metrics_alone(caplog: pytest.LogCapt
 
 def test_a_log_line_is_one_object_with_the_batchs_figures_and_nothing_of_its_records() -> None:
     record = logging.LogRecord("jobs", logging.INFO, "f", 1, "batch %s", ("abc-7",), None)
-    record.fields = BATCH.as_line()
+    record.fields = log_fields(BATCH)
     text = JsonLines().format(record)
     assert "\n" not in text
     found = json.loads(text)
@@ -206,14 +215,14 @@ def test_a_cloudwatch_that_hangs_holds_up_nobody_and_memory_stays_bounded() -> N
     free = threading.Event()
     hanging = Failing(free)
     publisher = CloudWatchPublisher(
-        "MovementLake", "trips", 0.001, make_client=lambda: hanging, most_waiting=100, close_seconds=0.05
+        "MovementLake", "trips", 0.001, make_client=lambda: hanging, max_queued=100, close_seconds=0.05
     )
     publisher.publish(idle_metrics(), MOMENT, {})
     while not hanging.calls:
         time.sleep(0.001)
     for _ in range(500):
         publisher.publish(idle_metrics(), MOMENT, {})
-    assert len(publisher._waiting) == 100
+    assert publisher.queued == 100
     assert publisher.dropped == 900
     publisher.close()  # returns although the call hangs
     free.set()
@@ -234,9 +243,9 @@ def test_a_client_that_cannot_be_made_is_harmless_too(caplog: pytest.LogCaptureF
 def test_metrics_arrive_in_cloudwatch(embedded_aws: server.Running) -> None:
     now = datetime.now(UTC)
     settings = load_settings(None, ["observe.metrics=cloudwatch", "observe.namespace=Test/Metrics"]).observe
-    with Observer(settings, "trips") as observer:
-        observer.batch(replace(BATCH, finished_at=now))
-        observer.batch(replace(BATCH, finished_at=now, read=500))
+    with JobMetrics(settings, "trips") as job_metrics:
+        job_metrics.batch_committed(replace(BATCH, finished_at=now))
+        job_metrics.batch_committed(replace(BATCH, finished_at=now, report=replace(BATCH.report, read=500)))
     found = client("cloudwatch").get_metric_statistics(
         Namespace="Test/Metrics",
         MetricName="RecordsRead",

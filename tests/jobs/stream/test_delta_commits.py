@@ -24,8 +24,8 @@ from jobs.maintenance import raw as replay_raw_job
 from jobs.schema.record_parser import RecordParser
 from jobs.schema.table import TableContract, load_contract
 from jobs.settings.settings import Settings, load_settings
-from jobs.stream import delta_commits as delta_log
-from jobs.stream.delta_commits import DeltaLog
+from jobs.stream import delta_commits
+from jobs.stream.delta_commits import DeltaCommitter
 from jobs.write.task import WriteTask
 from tests.helpers.samples import GOOD, READING, READINGS_YAML, TRAVEL_TIMES, arrived, bytes_of, good
 
@@ -38,11 +38,11 @@ def settings(tmp_path: Path) -> Settings:
     return load_settings(None, [f"lake={tmp_path / 'lake'}", "sink.format=delta", "stream.name=s", "database=d"])
 
 
-def started(settings: Settings, contract: TableContract = TRAVEL_TIMES) -> DeltaLog:
+def started(settings: Settings, contract: TableContract = TRAVEL_TIMES) -> DeltaCommitter:
     """The log as a job has it after its start."""
-    found = DeltaLog(lake_at(settings.lake), contract)
-    found.check()
-    found.ensure()
+    found = DeltaCommitter(lake_at(settings.lake), contract)
+    found.check_table()
+    found.ensure_table()
     found.catch_up_all()
     return found
 
@@ -77,7 +77,7 @@ def batches(settings: Settings) -> dict[str, int]:
 
 def test_the_table_has_the_contracts_columns_and_is_readable_by_every_reader(settings: Settings) -> None:
     log = started(settings)
-    log.add(final(settings, "q", 0, [good(City=city) for city in CITIES]))
+    log.commit(final(settings, "q", 0, [good(City=city) for city in CITIES]))
 
     table, found = table_of(settings), rows(settings)
     columns = (*TRAVEL_TIMES.partition_columns, *TRAVEL_TIMES.table_columns)
@@ -96,7 +96,7 @@ def test_null_and_typed_partitions(settings: Settings, tmp_path: Path) -> None:
     contract = load_contract(str(tmp_path / "readings.yaml"))
     log = started(settings, contract)
     records = [READING | {"ok": True, "place": "a/1"}, READING | {"ok": False}, READING | {"ok": None, "day": None}]
-    log.add(final(settings, "q", 0, [bytes_of(record) for record in records], contract))
+    log.commit(final(settings, "q", 0, [bytes_of(record) for record in records], contract))
 
     assert {(row["day"], row["ok"], row["site"]) for row in rows(settings)} == {
         (date(2026, 11, 23), True, "a"),
@@ -110,33 +110,33 @@ def test_null_and_typed_partitions(settings: Settings, tmp_path: Path) -> None:
 
 
 def test_what_a_crash_left_out_of_the_log_comes_in_once_at_the_next_start(settings: Settings) -> None:
-    started(settings).add(final(settings, "q", 0, [good()]))
+    started(settings).commit(final(settings, "q", 0, [good()]))
     final(settings, "q", 1, [good(), good()])
     final(settings, "q", 2, [good()])
     assert batches(settings) == {"q-0": 1}
 
-    again = DeltaLog(lake_at(settings.lake), TRAVEL_TIMES)
+    again = DeltaCommitter(lake_at(settings.lake), TRAVEL_TIMES)
 
     assert again.catch_up_all() == 2
     assert again.catch_up_all() == 0
     assert started(settings).catch_up_all() == 0
     assert batches(settings) == {"q-0": 1, "q-1": 2, "q-2": 1}
-    again.add(final(settings, "q", 3, [good()]))
+    again.commit(final(settings, "q", 3, [good()]))
     assert batches(settings)["q-3"] == 1
 
 
 def test_a_batch_never_overtakes_one_that_is_missing(settings: Settings) -> None:
     log = started(settings)
     final(settings, "q", 0, [good()])
-    log.add(final(settings, "q", 1, [good(), good()]))
+    log.commit(final(settings, "q", 1, [good(), good()]))
 
     assert batches(settings) == {"q-0": 1, "q-1": 2}
 
 
 def test_a_batch_of_rejected_records_alone_is_passed_too(settings: Settings) -> None:
     log = started(settings)
-    log.add(final(settings, "q", 0, [b"no record"]))
-    log.add(final(settings, "q", 1, [good()]))
+    log.commit(final(settings, "q", 0, [b"no record"]))
+    log.commit(final(settings, "q", 1, [good()]))
 
     assert progress_of(table_of(settings), "q") == 1
     assert batches(settings) == {"q-1": 1}
@@ -145,8 +145,8 @@ def test_a_batch_of_rejected_records_alone_is_passed_too(settings: Settings) -> 
 def test_each_query_has_a_progress_of_its_own(settings: Settings) -> None:
     first, second = started(settings), started(settings)
     for number in range(2):
-        first.add(final(settings, "one", number, [good()]))
-        second.add(final(settings, "two", number, [good(), good()]))
+        first.commit(final(settings, "one", number, [good()]))
+        second.commit(final(settings, "two", number, [good(), good()]))
 
     assert batches(settings) == {"one-0": 1, "one-1": 1, "two-0": 2, "two-1": 2}
     table = table_of(settings)
@@ -157,7 +157,7 @@ def test_each_query_has_a_progress_of_its_own(settings: Settings) -> None:
 def test_two_jobs_that_commit_the_same_batch_put_it_there_once(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
-    monkeypatch.setattr(delta_log, "_PAUSES", (0.0, 0.0))
+    monkeypatch.setattr(delta_commits, "RETRY_PAUSES", (0.0, 0.0))
     slow, fast = started(settings), started(settings)
     entry = final(settings, "q", 0, [good()])
     met = []
@@ -165,19 +165,19 @@ def test_two_jobs_that_commit_the_same_batch_put_it_there_once(
     def overtake(name: str) -> None:
         if name == moment and not met:
             met.append(name)
-            fast.add(entry)
+            fast.commit(entry)
 
-    monkeypatch.setattr(delta_log, "fault_point", overtake)
-    slow.add(entry)
+    monkeypatch.setattr(delta_commits, "fault_point", overtake)
+    slow.commit(entry)
 
     assert met == [moment]
     assert batches(settings) == {"q-0": 1}
-    slow.add(final(settings, "q", 1, [good()]))
+    slow.commit(final(settings, "q", 1, [good()]))
     assert batches(settings) == {"q-0": 1, "q-1": 1}
 
 
 def test_a_commit_whose_answer_was_lost_is_not_made_again(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(delta_log, "_PAUSES", (0.0,))
+    monkeypatch.setattr(delta_commits, "RETRY_PAUSES", (0.0,))
     log = started(settings)
     lost = []
 
@@ -186,8 +186,8 @@ def test_a_commit_whose_answer_was_lost_is_not_made_again(settings: Settings, mo
             lost.append(name)
             raise OSError("connection reset")
 
-    monkeypatch.setattr(delta_log, "fault_point", lose)
-    log.add(final(settings, "q", 0, [good()]))
+    monkeypatch.setattr(delta_commits, "fault_point", lose)
+    log.commit(final(settings, "q", 0, [good()]))
 
     assert lost
     assert batches(settings) == {"q-0": 1}
@@ -197,7 +197,7 @@ def test_a_commit_whose_answer_was_lost_is_not_made_again(settings: Settings, mo
 def test_progress_outlives_a_checkpoint_of_the_log(settings: Settings) -> None:
     log = started(settings)
     for number in range(3):
-        log.add(final(settings, "q", number, [good()]))
+        log.commit(final(settings, "q", number, [good()]))
     table_of(settings).create_checkpoint()
     for path, _ in list(lake_at(settings.lake).list(f"{PROCESSED}/_delta_log/")):
         if path.endswith(".json"):
@@ -209,12 +209,12 @@ def test_progress_outlives_a_checkpoint_of_the_log(settings: Settings) -> None:
 
 def test_a_deleted_log_is_an_error_and_no_new_table(settings: Settings) -> None:
     log = started(settings)
-    log.add(final(settings, "q", 0, [good()]))
+    log.commit(final(settings, "q", 0, [good()]))
     lake = lake_at(settings.lake)
     lake.delete([path for path, _ in lake.list(f"{PROCESSED}/_delta_log/")])
 
     with pytest.raises(TerminalError, match="_delta_log is gone"):
-        DeltaLog(lake, TRAVEL_TIMES).add(final(settings, "q", 1, [good()]))
+        DeltaCommitter(lake, TRAVEL_TIMES).commit(final(settings, "q", 1, [good()]))
     with pytest.raises(ConfigurationError, match="holds plain Parquet"):
         started(settings)
 
@@ -227,10 +227,10 @@ def with_columns(*more: dict[str, Any], **changed: dict[str, Any]) -> TableContr
 
 
 def test_a_new_column_is_added_and_null_in_older_rows(settings: Settings) -> None:
-    started(settings).add(final(settings, "q", 0, [good()]))
+    started(settings).commit(final(settings, "q", 0, [good()]))
     wider = with_columns({"source": "Weather", "column": "weather", "type": "string"})
 
-    started(settings, wider).add(final(settings, "q", 1, [good(Weather="rain")], wider))
+    started(settings, wider).commit(final(settings, "q", 1, [good(Weather="rain")], wider))
 
     assert {(row["batch"], row["weather"]) for row in rows(settings)} == {("q-0", None), ("q-1", "rain")}
     assert table_of(settings).protocol().min_reader_version == 1
@@ -255,7 +255,7 @@ def test_any_other_change_is_refused_before_anything_is_changed(
     changed = TableContract.model_validate(contract.model_dump(mode="json"))
 
     with pytest.raises(IncompatibleSchemaError, match=why):
-        DeltaLog(lake_at(settings.lake), changed).check()
+        DeltaCommitter(lake_at(settings.lake), changed).check_table()
     assert table_of(settings).version() == 0
 
 
@@ -293,7 +293,7 @@ def test_a_delta_table_is_refused_by_what_moves_partitions(settings: Settings) -
 def test_live_files_are_the_logs_and_not_the_folders(settings: Settings) -> None:
     log = started(settings)
     entry = final(settings, "q", 0, [good(City=city) for city in CITIES])
-    log.add(entry)
+    log.commit(entry)
     final(settings, "q", 1, [good(City="Lima")])  # not in the log yet
     lake = lake_at(settings.lake)
 
@@ -320,8 +320,8 @@ def test_gold_waits_for_a_batch_that_is_not_in_the_log(settings: Settings) -> No
 def test_compaction_keeps_every_row_and_what_is_under_way(settings: Settings) -> None:
     log = started(settings)
     for number in range(4):
-        log.add(final(settings, "q", number, [good(City=city, n=number) for city in (*CITIES, None)]))
-    log.add(final(settings, "q", 4, [good()]))
+        log.commit(final(settings, "q", number, [good(City=city, n=number) for city in (*CITIES, None)]))
+    log.commit(final(settings, "q", 4, [good()]))
     waiting = final(settings, "q", 5, [good(City="Paris"), good(City="Lima")])
     before = sorted(map(str, rows(settings)))
     now = settings.model_copy(update={"compact": settings.compact.model_copy(update={"grace_seconds": 0.0})})
@@ -341,7 +341,7 @@ def test_compaction_keeps_every_row_and_what_is_under_way(settings: Settings) ->
     assert all(lake.get(file.path) for file in live)
     assert {file.bytes for file in live} == {len(lake.get(file.path) or b"") for file in live}
 
-    log.add(waiting)
+    log.commit(waiting)
     assert len(rows(settings)) == len(before) + 2
     again = compact_job.run(now)
     assert (again.partitions, again.removed) == ([], 0)
@@ -350,7 +350,7 @@ def test_compaction_keeps_every_row_and_what_is_under_way(settings: Settings) ->
 def test_replaced_files_stay_for_the_grace_time(settings: Settings) -> None:
     log = started(settings)
     for number in range(4):
-        log.add(final(settings, "q", number, [good()]))
+        log.commit(final(settings, "q", number, [good()]))
     replaced = list(live_files(lake_at(settings.lake), PROCESSED))
 
     done = compact_job.run(settings)
