@@ -39,7 +39,7 @@ MOVE_POINTS = (
     "move.relocated",
     "move.switched",
     "sweep.deleted",
-    "settle.copied",
+    "locations.copied",
 )
 # Of `movement replay --raw`, around those.
 REBUILD_POINTS = ("rebuild.staged", "rebuild.planned", "rebuild.moved", "rebuild.amended", "rebuild.cleared")

@@ -8,18 +8,16 @@ does the very same run, whose tasks write the same records to the same names.
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 
 import msgspec
 
 from jobs.common.errors import BatchMismatchError
 from jobs.lake.ledger import BATCH_PATH
-from jobs.lake.store import Lake
+from jobs.lake.store import Lake, parallel_map
 from jobs.lake.task_report import TableName, TaskReport
 
 TABLES: tuple[TableName, ...] = ("processed_batch", "quarantine")
-_READERS = 16
 
 
 class Plan(msgspec.Struct):
@@ -64,8 +62,7 @@ class BatchLedger:
     def final_runs(self) -> dict[int, list[str]]:
         """The files of every run that is final."""
         paths = [path for path, _ in self._lake.list(f"_ledger/{BATCH_PATH}/")]
-        with ThreadPoolExecutor(_READERS) as readers:
-            contents = list(readers.map(self._lake.get, paths))
+        contents = parallel_map(self._lake.get, paths)
         return {
             _run_of(path): msgspec.json.decode(content or b"", type=_Files).files
             for path, content in zip(paths, contents, strict=True)

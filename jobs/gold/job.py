@@ -35,7 +35,7 @@ from jobs.gold.tables import TABLES, check_contract
 from jobs.gold.writer import IncrementWriter
 from jobs.lake.delta import open_delta
 from jobs.lake.delta import progress_of as shown_of
-from jobs.lake.lease import Claim
+from jobs.lake.lease import Lease
 from jobs.lake.ledger import Ledger, LedgerEntry, queries
 from jobs.lake.store import Lake, lake_at
 from jobs.lake.table_files import files_holding
@@ -88,15 +88,15 @@ def run(
     opened = open_tables(settings.lake)
     before = table_rows(opened)
     if _pending(lake, settings, opened) is not None or _outdated(lake, settings, opened):
-        with _claimed(lake) as claim:
+        with _exclusive(lake) as lease:
             GlueCatalog(client("glue"), settings.database, settings.lake).ensure_tables(catalog_tables(settings))
             writer: IncrementWriter | None = None
             while not (stop and stop.is_set()):
-                # Looked up anew for each: under the claim the tables are only changed by us.
+                # Looked up anew for each: under the lease the tables are only changed by us.
                 increment = _pending(lake, settings, open_tables(settings.lake))
                 if increment is None:
                     break
-                writer = writer or _writer(start_spark(), settings, claim)
+                writer = writer or _writer(start_spark(), settings, lease)
                 with _explained(f"{increment.query}-{increment.last}"):
                     writer.write(increment, resolve(lake, increment.batches))
                 result.increments += 1
@@ -153,7 +153,7 @@ def follow(
 def upkeep(spark: SparkSession, settings: Settings) -> list[Kept]:
     """OPTIMIZE and VACUUM of the gold tables, while no gold job writes; then their manifests."""
     lake = lake_at(settings.lake)
-    with _claimed(lake), _explained("upkeep"):
+    with _exclusive(lake), _explained("upkeep"):
         kept = keep_up(gold_session(spark, settings.spark.conf), settings.lake, settings.gold.retention_hours)
         publish_manifests(lake, settings)
     return kept
@@ -180,7 +180,7 @@ def table_rows(opened: Mapping[str, DeltaTable | None]) -> dict[str, int]:
 
 
 def publish_manifests(lake: Lake, settings: Settings) -> None:
-    """Makes every table's manifests say what its Delta log says. The caller holds the claim."""
+    """Makes every table's manifests say what its Delta log says. The caller holds the lease."""
     if settings.gold.manifests:
         for table in TABLES:
             opened = open_table(lake.uri, table)
@@ -194,13 +194,13 @@ def _outdated(lake: Lake, settings: Settings, opened: Mapping[str, DeltaTable | 
     return any(outdated(lake, table, found) for table, found in tables if found is not None)
 
 
-def _writer(spark: SparkSession, settings: Settings, claim: Claim) -> IncrementWriter:
+def _writer(spark: SparkSession, settings: Settings, lease: Lease) -> IncrementWriter:
     return IncrementWriter(
         gold_session(spark, settings.spark.conf),
         settings.lake,
         lake_at,
         settings.gold.retention_hours,
-        claim.hold,
+        lease.check,
         settings.spark.conf,
     )
 
@@ -210,7 +210,7 @@ def _pending(lake: Lake, settings: Settings, opened: Mapping[str, DeltaTable | N
     processed = open_delta(lake)
     for query in queries(lake):
         progress = {name: progress_of(found, query) for name, found in opened.items()}
-        entries = Ledger(lake, query).following(min(progress.values()))
+        entries = Ledger(lake, query).entries_after(min(progress.values()))
         following = map(_batch, entries if processed is None else _up_to(shown_of(processed, query), entries))
         increment = next_increment(query, progress, following, *limits)
         if increment is not None:
@@ -229,16 +229,16 @@ def _batch(entry: LedgerEntry) -> Batch:
 
 
 @contextmanager
-def _claimed(lake: Lake) -> Iterator[Claim]:
+def _exclusive(lake: Lake) -> Iterator[Lease]:
     """One gold job a lake: Delta's way to S3 has no conditional put, so two writers could overwrite a commit."""
     with ExitStack() as stack:
         try:
-            claim = stack.enter_context(Claim(lake, f"{lake.uri}/gold"))
+            lease = stack.enter_context(Lease(lake, f"{lake.uri}/gold"))
         except AlreadyRunningError as error:
             raise AlreadyRunningError(
                 f"another gold job, or its upkeep, is at work on {lake.uri}/gold: let it end, or stop it ({error})"
             ) from error
-        yield claim
+        yield lease
 
 
 @contextmanager

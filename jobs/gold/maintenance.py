@@ -1,7 +1,7 @@
 """Upkeep of Delta tables: OPTIMIZE makes few files of many and sorts them, VACUUM deletes what left the table long ago.
 
 `movement gold --upkeep` runs it. Neither changes a row, both are safe to repeat, and both leave the tables' progress.
-The caller holds the gold tables' claim: Delta's own way to S3 knows one writer at a time.
+The caller holds the gold tables' lease: Delta's own way to S3 knows one writer at a time.
 Source: https://docs.delta.io/latest/optimizations-oss.html, https://docs.delta.io/latest/delta-utility.html.
 """
 

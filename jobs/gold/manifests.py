@@ -68,6 +68,6 @@ def outdated(store: Store, table: GoldTable, opened: DeltaTable) -> dict[str, by
 
 
 def publish(store: Store, table: GoldTable, opened: DeltaTable) -> None:
-    """Makes both manifests say what the table is. Two at once could leave the older one: hold the claim."""
+    """Makes both manifests say what the table is. Two at once could leave the older one: hold the lease."""
     for path, content in outdated(store, table, opened).items():
         store.put(path, io.BytesIO(content))

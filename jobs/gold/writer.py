@@ -32,15 +32,16 @@ _MAX_CITIES = 500
 class IncrementWriter:
     """Writes increments to the gold tables of the lake at `lake`. `spark` is a `delta.gold_session`.
 
-    `open_lake` opens the lake on a worker. `hold` raises where another job has taken over; it is called before each
-    table. `retention_hours`: of files that leave a table. `conf`: the user's Spark settings, which win over ours.
+    `open_lake` opens the lake on a worker. `check_lease` raises if another job has taken over; it is called
+    before each table. `retention_hours`: of files that leave a table. `conf`: the user's Spark settings,
+    which win over ours.
     """
 
     spark: SparkSession
     lake: str
     open_lake: Callable[[str], Store]
     retention_hours: int
-    hold: Callable[[], None]
+    check_lease: Callable[[], None]
     conf: Mapping[str, object]
 
     def write(self, increment: Increment, files: Sequence[SourceFile]) -> None:
@@ -81,7 +82,7 @@ class IncrementWriter:
         return self.spark.range(0, tasks, 1, max(tasks, 1)).mapInArrow(read, ddl)
 
     def _put(self, rows: DataFrame, table: GoldTable, **merge: Any) -> None:
-        self.hold()
+        self.check_lease()
         begun = time.perf_counter()
         exists = open_table(self.lake, table) is not None
         write(rows, self.lake, table, exists=exists, retention_hours=self.retention_hours, **merge)

@@ -84,7 +84,7 @@ def check_format(lake: Lake, wanted: str) -> None:
             )
     elif wanted == "delta":
         parquet = next((path for path, _ in lake.list(f"{PROCESSED}/") if path.endswith(".parquet")), None)
-        moved = next(iter(LayoutFile(lake, PROCESSED).read().elsewhere.values()), None)
+        moved = next(iter(LayoutFile(lake, PROCESSED).read().relocated.values()), None)
         if parquet or moved:
             raise ConfigurationError(
                 f"sink.format: delta, but {lake.uri}/{PROCESSED} holds plain Parquet ({parquet or moved}) and no Delta "

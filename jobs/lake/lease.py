@@ -1,12 +1,12 @@
-"""The claim: one job at a time writes through a checkpoint. Taken before the query starts, kept up while it runs.
+"""The lease: only one job at a time writes through a checkpoint. Taken before the query starts, renewed while it runs.
 
-A second job on the same checkpoint would delete the first one's files as leftovers and write offsets into its
-checkpoint, long before the ledger's conditional put could stop it. `<lake>/_claims/<checkpoint's hash>.json` says who
-runs; it changes by compare-and-swap alone, so of two who start at once one wins.
+A second job on the same checkpoint would delete the first job's files as leftovers and write offsets into its
+checkpoint, long before the ledger's conditional put could stop it. `<lake>/_claims/<hash of the checkpoint>.json` names
+the owner. It changes only by compare-and-swap, so of two jobs that start at once one wins.
 
-A job that was killed leaves its claim behind. On the machine where it ran, the next start sees that the process is
-gone and goes on at once; elsewhere it watches the claim's beat for LEASE_SECONDS, by its own clock, before it takes
-over. A job that finds its claim taken over stops before its next step.
+A job that was killed leaves its lease behind. On the same machine the next start sees that the process is gone and
+goes on at once. On another machine it watches the owner's heartbeat for LEASE_SECONDS, by its own clock, before it
+takes over. A job that has lost its lease stops before its next step.
 """
 
 from __future__ import annotations
@@ -27,13 +27,19 @@ from jobs.lake.store import Lake
 
 log = logging.getLogger(__name__)
 
-BEAT_SECONDS = 10.0
+HEARTBEAT_SECONDS = 10.0
 LEASE_SECONDS = 60.0
+_FOLDER = "_claims/"
 
 
-class ClaimEntry(msgspec.Struct, frozen=True):
-    """Who holds a checkpoint. `machine` is where `pid` means something; `released`: None while the job runs, then
-    `clean` after an end between two batches, or `failed` after an error, and until what that left is cleared."""
+class LeaseRecord(msgspec.Struct, frozen=True):
+    """The stored lease: who owns a checkpoint.
+
+    machine     the machine on which `pid` and `process_start` name the owner
+    beat        the heartbeat: a counter that grows while the owner runs
+    released    None while the job runs; `clean` after it ended between two batches; `failed` after an error, or if
+                it ended before it had deleted the leftovers of the job before it
+    """
 
     checkpoint: str
     owner: str
@@ -45,10 +51,10 @@ class ClaimEntry(msgspec.Struct, frozen=True):
     version: int = 1
 
 
-class Claim:
-    """This process's claim on a checkpoint: `with Claim(lake, checkpoint) as claim:` around the query's life.
+class Lease:
+    """This process's lease on a checkpoint: `with Lease(lake, checkpoint) as lease:` around the query's life.
 
-    Entering raises AlreadyRunningError where another job runs on the checkpoint.
+    Entering raises AlreadyRunningError if another job runs on the checkpoint.
     """
 
     def __init__(
@@ -56,31 +62,31 @@ class Claim:
         lake: Lake,
         checkpoint: str,
         *,
-        beat_seconds: float = BEAT_SECONDS,
+        heartbeat_seconds: float = HEARTBEAT_SECONDS,
         lease_seconds: float = LEASE_SECONDS,
         holder: str = "job on the checkpoint",
         remedy: str = "stop the other, or give this one a checkpoint of its own (stream_job.checkpoint)",
     ) -> None:
-        """`holder` and `remedy` are how errors call who holds a claim, and what they advise."""
+        """`holder`: the lease owner's label in error messages. `remedy`: the advice appended to them."""
         self._holder, self._remedy = holder, remedy
         self._lake = lake
         self._checkpoint = checkpoint
-        self._path = f"_claims/{hashlib.sha256(checkpoint.encode()).hexdigest()[:16]}.json"
-        self._beat_seconds = beat_seconds
+        self._path = f"{_FOLDER}{hashlib.sha256(checkpoint.encode()).hexdigest()[:16]}.json"
+        self._heartbeat_seconds = heartbeat_seconds
         self._lease_seconds = lease_seconds
-        self._entry = ClaimEntry(checkpoint, uuid.uuid4().hex, machine(), os.getpid(), process_start(os.getpid()), 0)
-        self._written = b""
-        self._beaten = 0.0
+        self._record = LeaseRecord(checkpoint, uuid.uuid4().hex, machine(), os.getpid(), process_start(os.getpid()), 0)
+        self._stored = b""
+        self._renewed = 0.0
         self._lock = threading.Lock()
         self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._keep, name="claim", daemon=True)
-        # Whether the job before this one may have died within a batch, and left files of it behind. True too where
-        # no claim tells of one before.
+        self._thread = threading.Thread(target=self._renew_until_end, name="lease", daemon=True)
+        # Whether the job before this one may have died within a batch and left files of it. Also true if there is no
+        # record of an earlier job.
         self.after_crash = True
-        self._found_crash = False
+        self._leftovers_possible = False
 
-    def __enter__(self) -> Claim:
-        self._take()
+    def __enter__(self) -> Lease:
+        self.acquire()
         self._thread.start()
         return self
 
@@ -90,73 +96,78 @@ class Claim:
         self._ended.set()
         self._thread.join()
         try:
-            self._swap(released="failed" if error or self._found_crash else "clean")
+            self._update(released="failed" if error or self._leftovers_possible else "clean")
         except MovementError as failure:
-            # The job's own end is what matters; the next start finds this process gone, or waits for the lease.
-            log.warning("the claim on %s could not be released: %s", self._checkpoint, failure)
+            # Not fatal: the next start finds this process gone, or waits until the lease expires.
+            log.warning("the lease on %s could not be released: %s", self._checkpoint, failure)
 
-    def cleared(self) -> None:
-        """What the job before this one may have left is gone. A job that ends before that hands its claim on as it
-        found it, so that the next one clears."""
-        self.after_crash = self._found_crash = False
+    def mark_clean(self) -> None:
+        """Notes that the leftovers of the job before this one are deleted.
 
-    def hold(self) -> None:
-        """Raises AlreadyRunningError where another job has taken over. Call before each step that others would see.
-
-        Asks S3 only where the last beat is old: after a pause longer than usual, or while S3 fails.
+        A job that ends before this call releases its lease as `failed`, so that the next job deletes them.
         """
-        if time.monotonic() - self._beaten > self._lease_seconds / 2:
-            self._swap(released=None)
+        self.after_crash = self._leftovers_possible = False
 
-    def _take(self) -> None:
-        mine = msgspec.json.encode(self._entry)
+    def check(self) -> None:
+        """Raises AlreadyRunningError if another job has taken over. Call it before each step that others can see.
+
+        Sends a request only if the last renewal is old: after a long pause, or while S3 fails.
+        """
+        if time.monotonic() - self._renewed > self._lease_seconds / 2:
+            self._update(released=None)
+
+    def acquire(self) -> None:
+        """Takes the lease without the thread that renews it. Raises AlreadyRunningError if another job holds it."""
+        mine = msgspec.json.encode(self._record)
         found = self._lake.get(self._path)
         if found is None:
             if self._lake.put_if_absent(self._path, mine):
-                return self._taken(mine)
+                return self._acquired(mine)
             found = self._lake.get(self._path)
         if found is not None:
-            entry = msgspec.json.decode(found, type=ClaimEntry)
-            if entry.released is None:
-                self._wait_until_dead(found, entry)
-            self.after_crash = self._found_crash = entry.released != "clean"
+            record = msgspec.json.decode(found, type=LeaseRecord)
+            if record.released is None:
+                self._wait_until_dead(found, record)
+            self.after_crash = self._leftovers_possible = record.released != "clean"
             if self._lake.replace(self._path, found, mine):
-                return self._taken(mine)
+                return self._acquired(mine)
         raise self._lost("has just been started")
 
-    def _taken(self, mine: bytes) -> None:
-        self._written, self._beaten = mine, time.monotonic()
+    def _acquired(self, mine: bytes) -> None:
+        self._stored, self._renewed = mine, time.monotonic()
 
-    def _wait_until_dead(self, found: bytes, entry: ClaimEntry) -> None:
-        """Returns once the claim's holder is surely gone."""
-        if entry.machine == machine() and entry.machine:
-            if process_start(entry.pid) == entry.process_start:
-                raise self._lost(f"runs as process {entry.pid} of this machine")
+    def _wait_until_dead(self, found: bytes, record: LeaseRecord) -> None:
+        """Returns once the owner is certainly gone. Raises AlreadyRunningError if it runs."""
+        if record.machine == machine() and record.machine:
+            if process_start(record.pid) == record.process_start:
+                raise self._lost(f"runs as process {record.pid} of this machine")
             return
-        log.warning("the claim on %s is another machine's: watching it for %d s", self._checkpoint, self._lease_seconds)
+        log.warning(
+            "the lease on %s belongs to another machine: watching it for %d s", self._checkpoint, self._lease_seconds
+        )
         deadline = time.monotonic() + self._lease_seconds
         while time.monotonic() < deadline:
-            time.sleep(self._beat_seconds)
+            time.sleep(self._heartbeat_seconds)
             if self._lake.get(self._path) != found:
-                raise self._lost(f"runs as process {entry.pid} of {entry.machine.partition('/')[0]}")
+                raise self._lost(f"runs as process {record.pid} of {record.machine.partition('/')[0]}")
 
-    def _keep(self) -> None:
-        while not self._ended.wait(self._beat_seconds):
+    def _renew_until_end(self) -> None:
+        while not self._ended.wait(self._heartbeat_seconds):
             try:
-                self._swap(released=None)
+                self._update(released=None)
             except AlreadyRunningError:
-                return  # `hold` says so where the job can stop
+                return  # `check` raises it where the job can stop
             except MovementError as error:
-                log.warning("the claim on %s could not be kept up: %s", self._checkpoint, error)
+                log.warning("the lease on %s could not be renewed: %s", self._checkpoint, error)
 
-    def _swap(self, released: str | None) -> None:
+    def _update(self, released: str | None) -> None:
         with self._lock:
-            entry = msgspec.structs.replace(self._entry, beat=self._entry.beat + 1, released=released)
-            content = msgspec.json.encode(entry)
-            if not self._lake.replace(self._path, self._written, content):
-                self._beaten = float("-inf")
+            record = msgspec.structs.replace(self._record, beat=self._record.beat + 1, released=released)
+            content = msgspec.json.encode(record)
+            if not self._lake.replace(self._path, self._stored, content):
+                self._renewed = float("-inf")
                 raise self._lost("has taken over, as this one did not answer for a while")
-            self._entry, self._written, self._beaten = entry, content, time.monotonic()
+            self._record, self._stored, self._renewed = record, content, time.monotonic()
 
     def _lost(self, why: str) -> AlreadyRunningError:
         return AlreadyRunningError(
@@ -164,10 +175,16 @@ class Claim:
         )
 
 
-def is_alive(entry: ClaimEntry) -> bool | None:
-    """Whether the claim's holder runs; None where that cannot be told from here: it is another machine's."""
-    if entry.released is not None:
+def leases(lake: Lake) -> list[LeaseRecord]:
+    """The lease of every checkpoint, held or released."""
+    contents = (lake.get(path) for path, _ in lake.list(_FOLDER))
+    return [msgspec.json.decode(content, type=LeaseRecord) for content in contents if content]
+
+
+def is_alive(record: LeaseRecord) -> bool | None:
+    """Whether the lease's owner runs; None if it is on another machine, where this process cannot look."""
+    if record.released is not None:
         return False
-    if not entry.machine or entry.machine != machine():
+    if not record.machine or record.machine != machine():
         return None
-    return process_start(entry.pid) == entry.process_start
+    return process_start(record.pid) == record.process_start

@@ -11,7 +11,6 @@ import gzip
 import io
 import zlib
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import date, datetime
 
@@ -19,10 +18,8 @@ import msgspec
 
 from jobs.common.errors import TerminalError
 from jobs.lake.ledger import BATCH_PATH
-from jobs.lake.store import Lake
+from jobs.lake.store import Lake, parallel_map
 from jobs.schema.partitions import parse_partition_path
-
-_READERS = 16
 
 
 class QuarantinedRecord(msgspec.Struct):
@@ -95,8 +92,7 @@ def committed_files(lake: Lake, since: date | None = None) -> CommittedFiles:
             continue
         query, batch = [*name.split("-"), ""][:2]
         paths.setdefault((query, batch), []).append(path)
-    with ThreadPoolExecutor(_READERS) as readers:
-        contents = list(readers.map(lambda key: lake.get(f"_ledger/{key[0]}/{key[1]}.json"), paths))
+    contents = parallel_map(lambda key: lake.get(f"_ledger/{key[0]}/{key[1]}.json"), paths)
     files: list[QuarantineFile] = []
     for (query, batch), content in zip(paths, contents, strict=True):
         if content is None:

@@ -1,7 +1,7 @@
-"""The lake as a store of objects, on S3 or in a folder of this machine: put whole files, list, delete.
+"""The lake's object store, on S3 or in a local folder: read, write, list, copy and delete whole files.
 
-A file appears whole or not at all, on S3 because one PUT is atomic, in a folder by a rename. Nothing here
-leaves parts behind, so no committer is needed (ADR 0003).
+A file appears whole or not at all: a PUT to S3 is atomic, and a folder's file is renamed into place. So no output
+committer is needed (docs/adr/0003).
 """
 
 from __future__ import annotations
@@ -12,11 +12,12 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import Any, BinaryIO, Protocol, TypeVar
 from urllib.parse import urlsplit
 
 from botocore.exceptions import ClientError
@@ -25,55 +26,60 @@ from jobs.common.aws import client, error_code, read_object, translate_aws_error
 from jobs.common.errors import TransientError
 from jobs.common.process_identity import is_gone, signature
 
+AT_ONCE = 16  # parallel requests
 _DELETE_LIMIT = 1000  # keys in one DeleteObjects
 _CONFLICTS = 50
+_DRAFTS = "_drafts"
 _LOCK = "replace.lock"
 _DRAFT_SECONDS = 3600.0
 
+T = TypeVar("T")
+R = TypeVar("R")
+
 
 class Lake(Protocol):
-    """A lake; every path is relative to it, with `/` between folders."""
+    """A lake. Every path is relative to `uri`, with `/` between folders."""
 
     uri: str
 
     def put(self, path: str, content: BinaryIO) -> None:
-        """Writes a file whole, over what may stand there."""
+        """Writes a file, replacing an existing one."""
 
     def put_if_absent(self, path: str, content: bytes) -> bool:
-        """Writes a file unless another stands there already; False, and nothing written, if so.
+        """Writes a file unless the path exists. Returns False if it exists with other content; nothing is written then.
 
-        One of exactly this content is taken for our own: a request that was sent again after its answer was lost.
+        Returns True for an existing file with the same content: it is from a retried request whose answer was lost.
         """
         ...
 
     def replace(self, path: str, expected: bytes, content: bytes) -> bool:
-        """Writes a file over one that holds exactly `expected`; False, and nothing written, where it does not.
+        """Compare-and-swap: replaces a file whose content is `expected`. Returns False, and writes nothing, otherwise.
 
-        One that holds `content` already is taken for our own, as by `put_if_absent`.
+        Returns True if the file already has `content`, as `put_if_absent` does.
         """
         ...
 
     def get(self, path: str) -> bytes | None:
-        """A file's bytes, or None where there is none."""
+        """A file's bytes, or None if there is no file."""
         ...
 
     def list(self, prefix: str) -> Iterator[tuple[str, int]]:
-        """(path, bytes) of every file whose path starts with `prefix`."""
+        """(path, size in bytes) of every file whose path starts with `prefix`."""
         ...
 
     def copy(self, source: str, target: str) -> bool:
-        """Copies a file whole, over what may stand there; False, and nothing written, where there is no source."""
+        """Copies a file, replacing an existing target. Returns False, and writes nothing, if there is no source."""
         ...
 
     def folders(self, prefix: str) -> Iterator[str]:
-        """The names of the folders directly below `prefix`, which ends with `/`; what they hold is not listed."""
+        """The names of the folders directly below `prefix`, which ends with `/`. Does not list their files."""
         ...
 
     def delete(self, paths: Iterable[str]) -> None:
-        """Deletes files; one that is gone already is no error."""
+        """Deletes files. A missing file is no error."""
 
     def clear_drafts(self) -> None:
-        """Deletes what writers that were killed left half written, outside of every table."""
+        """Deletes the temporary files of writers that were killed. They are outside of every table."""
 
 
 class S3Lake:
@@ -96,13 +102,13 @@ class S3Lake:
     def replace(self, path: str, expected: bytes, content: bytes) -> bool:
         with translate_aws_errors(f"read {self.uri}/{path}"):
             try:
-                standing, etag = read_object(self._s3, Bucket=self._bucket, Key=self._prefix + path)
+                current, etag = read_object(self._s3, Bucket=self._bucket, Key=self._prefix + path)
             except ClientError as error:
                 if error_code(error) in ("NoSuchKey", "404"):
                     return False
                 raise
-        if standing != expected:
-            return standing == content
+        if current != expected:
+            return current == content
         return self._put_if(path, content, IfMatch=etag)
 
     def _put_if(self, path: str, content: bytes, **condition: str) -> bool:
@@ -116,8 +122,8 @@ class S3Lake:
                         return self.get(path) == content
                     if error_code(error) != "ConditionalRequestConflict":
                         raise
-            time.sleep(0.1)  # another writer's request for the same key is under way
-        raise TransientError(f"write {self.uri}/{path}: other writers of the same file kept being under way")
+            time.sleep(0.1)  # another writer's request for the same key is in progress
+        raise TransientError(f"write {self.uri}/{path}: other writers kept writing the same file; try again")
 
     def get(self, path: str) -> bytes | None:
         with translate_aws_errors(f"read {self.uri}/{path}"):
@@ -134,13 +140,13 @@ class S3Lake:
                 Bucket=self._bucket, Prefix=self._prefix + prefix
             )
             for page in pages:
-                for found in page.get("Contents", []):
-                    yield found["Key"].removeprefix(self._prefix), found["Size"]
+                for item in page.get("Contents", []):
+                    yield item["Key"].removeprefix(self._prefix), item["Size"]
 
     def copy(self, source: str, target: str) -> bool:
         with translate_aws_errors(f"copy {self.uri}/{source} to {self.uri}/{target}"):
             try:
-                # Within S3, in one request: it takes files of up to 5 GiB.
+                # One request within S3, for files of up to 5 GiB.
                 self._s3.copy_object(
                     Bucket=self._bucket,
                     Key=self._prefix + target,
@@ -158,8 +164,8 @@ class S3Lake:
                 Bucket=self._bucket, Prefix=self._prefix + prefix, Delimiter="/"
             )
             for page in pages:
-                for found in page.get("CommonPrefixes", []):
-                    yield found["Prefix"].removesuffix("/").rpartition("/")[2]
+                for item in page.get("CommonPrefixes", []):
+                    yield item["Prefix"].removesuffix("/").rpartition("/")[2]
 
     def delete(self, paths: Iterable[str]) -> None:
         keys = [{"Key": self._prefix + path} for path in paths]
@@ -172,11 +178,11 @@ class S3Lake:
                     raise ClientError({"Error": refused}, f"DeleteObjects of {refused['Key']}")
 
     def clear_drafts(self) -> None:
-        """Nothing to do: a PUT that was cut off leaves nothing, and no multipart upload is ever begun."""
+        """Nothing to do: a PUT that breaks off leaves nothing, and there are no multipart uploads."""
 
 
 class FolderLake:
-    """A lake in a folder of this machine."""
+    """A lake in a local folder, used by one machine."""
 
     def __init__(self, uri: str) -> None:
         self.uri = uri
@@ -193,7 +199,7 @@ class FolderLake:
         target.parent.mkdir(parents=True, exist_ok=True)
         draft = self._draft(io.BytesIO(content))
         try:
-            os.link(draft, target)  # unlike a rename, fails where the target exists
+            os.link(draft, target)  # unlike a rename, fails if the target exists
         except FileExistsError:
             return target.read_bytes() == content
         finally:
@@ -201,14 +207,14 @@ class FolderLake:
         return True
 
     def replace(self, path: str, expected: bytes, content: bytes) -> bool:
-        drafts = self._root / "_drafts"
+        drafts = self._root / _DRAFTS
         drafts.mkdir(parents=True, exist_ok=True)
         with (drafts / _LOCK).open("wb") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)  # of this machine's processes; a folder is one machine's lake
-            standing = self.get(path)
-            if standing == expected:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # among this machine's processes
+            current = self.get(path)
+            if current == expected:
                 self.put(path, io.BytesIO(content))
-            return standing in (expected, content)
+            return current in (expected, content)
 
     def get(self, path: str) -> bytes | None:
         try:
@@ -241,17 +247,17 @@ class FolderLake:
             (self._root / path).unlink(missing_ok=True)
 
     def clear_drafts(self) -> None:
-        for draft in (self._root / "_drafts").glob("*"):
+        for draft in (self._root / _DRAFTS).glob("*"):
             if draft.name == _LOCK:
                 continue
-            # Another job may write to the same lake. Where its process cannot be looked for: what it holds is young.
-            with suppress(FileNotFoundError):  # moved to its place meanwhile
+            # Another job may be writing its draft: delete only old drafts and those of processes that are gone.
+            with suppress(FileNotFoundError):  # renamed into place meanwhile
                 if is_gone(draft.name.rpartition("-")[0]) or time.time() - draft.stat().st_mtime > _DRAFT_SECONDS:
                     draft.unlink()
 
     def _draft(self, content: BinaryIO) -> Path:
-        """The content in a file beside the tables, synced, to be moved to its place in one step."""
-        drafts = self._root / "_drafts"
+        """Writes the content to a temporary file, synced to disk, that can be renamed into place."""
+        drafts = self._root / _DRAFTS
         drafts.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=drafts, prefix=f"{signature()}-", delete=False) as file:
             try:
@@ -266,5 +272,19 @@ class FolderLake:
 
 @lru_cache(maxsize=8)
 def lake_at(uri: str) -> Lake:
-    """The lake at `s3://bucket/prefix` or in a folder; one client a process and lake."""
+    """The lake at `s3://bucket/prefix` or in a local folder. One client per process and lake."""
     return S3Lake(uri) if uri.startswith("s3://") else FolderLake(uri)
+
+
+def parallel_map(function: Callable[[T], R], items: Iterable[T], at_once: int = AT_ONCE) -> Iterator[R]:
+    """`map` with up to `at_once` calls in parallel threads; results in the order of `items`.
+
+    For requests to the lake. The calls start with the first `next()`.
+    """
+    with ThreadPoolExecutor(at_once) as pool:
+        yield from pool.map(function, items)
+
+
+def file_name(path: str) -> str:
+    """The last part of a path."""
+    return path.rpartition("/")[2]

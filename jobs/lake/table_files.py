@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from jobs.lake.delta import active_files, open_delta
 from jobs.lake.ledger import LedgerEntry
-from jobs.lake.partition_locations import Layout, LayoutFile, batch_of, plain
+from jobs.lake.partition_locations import Layout, LayoutFile, batch_of, default_folder
 from jobs.lake.store import Lake
 
 
@@ -36,12 +36,12 @@ def live_files(lake: Lake, table: str, partitions: Iterable[str] | None = None) 
     layout = LayoutFile(lake, table).read()
     if partitions is not None:
         for partition in dict.fromkeys(partitions):
-            yield from _in(lake, partition, layout.place(partition).current)
+            yield from _in(lake, partition, layout.location(partition).current)
         return
     yield from _at_home(lake, layout)
-    for partition, place in layout.partitions.items():
-        if place.current != plain(table, partition):
-            yield from _in(lake, partition, place.current)
+    for partition, location in layout.partitions.items():
+        if location.current != default_folder(table, partition):
+            yield from _in(lake, partition, location.current)
 
 
 def files_holding(
@@ -57,12 +57,12 @@ def files_holding(
             yield file
 
 
-def files_of(lake: Lake, *entries: LedgerEntry) -> Iterator[LiveFile]:
+def files_of_entries(lake: Lake, *entries: LedgerEntry) -> Iterator[LiveFile]:
     """`files_holding` of the processed rows of ledger entries.
 
     An entry's own list of files says what the batch wrote; compaction may have put those rows elsewhere since.
     """
-    batches = {f"{entry.query}-{entry.batch}" for entry in entries}
+    batches = {entry.name for entry in entries}
     partitions = sorted({name for entry in entries for name in entry.partitions.get("processed", ())})
     return files_holding(lake, batches, partitions)
 
@@ -70,7 +70,7 @@ def files_of(lake: Lake, *entries: LedgerEntry) -> Iterator[LiveFile]:
 def _at_home(lake: Lake, layout: Layout) -> Iterator[LiveFile]:
     for path, size in lake.list(f"{layout.table}/"):
         partition = path.removeprefix(f"{layout.table}/").rpartition("/")[0]
-        if layout.place(partition).current == plain(layout.table, partition):
+        if layout.location(partition).current == default_folder(layout.table, partition):
             yield LiveFile(partition, path, size)
 
 

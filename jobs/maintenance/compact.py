@@ -21,13 +21,13 @@ from jobs.common.aws import client
 from jobs.common.errors import AwsAccessError, ConfigurationError
 from jobs.common.job_main import job_parser, run_job
 from jobs.lake.delta import check_format
-from jobs.lake.lease import Claim
+from jobs.lake.lease import Lease
 from jobs.lake.partition_locations import COMPACTED, copy_all
 from jobs.lake.store import Lake, lake_at
 from jobs.lake.table_files import LiveFile, live_files
 from jobs.lake.task_report import TableName
 from jobs.maintenance.delta import optimize, vacuum
-from jobs.maintenance.partition_move import Fill, Moved, Mover, StoredFile
+from jobs.maintenance.partition_move import Fill, Mover, MoveResult, StoredFile
 from jobs.maintenance.rewriter import Rewriter
 from jobs.schema.table import load_contract
 from jobs.settings.settings import Settings
@@ -63,7 +63,7 @@ class CompactResult:
     recovered: list[str] = field(default_factory=list)
     seconds: float = 0.0
 
-    def add(self, moved: Moved) -> None:
+    def add(self, moved: MoveResult) -> None:
         """Takes in partitions that were compacted."""
         self.partitions = sorted({*self.partitions, *moved.after})
         self.files_before += sum(files for files, _ in moved.before.values())
@@ -110,7 +110,7 @@ def run(
         return result
     chosen = {debt.partition for debt in due}
 
-    with moving(settings) as mover:
+    with partition_mover(settings) as mover:
         result.recovered = mover.recover()
 
         def sweep() -> None:
@@ -123,13 +123,13 @@ def run(
         sweep()
         for group in _groups(sorted(chosen)):
             on_step(len(result.partitions), len(chosen), group[0])
-            result.add(mover.move(group, compacting(rewriter)))
+            result.add(mover.move(group, compaction_fill(rewriter)))
         sweep()
         wanted = set(partitions) if partitions is not None else set(mover.layout.partitions)
-        home = [name for name in sorted(wanted) if name not in result.left and mover.can_go_home(name)]
+        home = [name for name in sorted(wanted) if name not in result.left and mover.can_restore_default(name)]
         for group in _groups(home):
             on_step(len(result.partitions), len(chosen), f"{group[0]} back to its plain folder")
-            moved = mover.move(group, copying(lake))
+            moved = mover.move(group, copy_fill(lake))
             result.home += sorted(moved.after)
             result.left |= moved.left
         if home:
@@ -146,10 +146,10 @@ def _run_delta(
 ) -> None:
     """The same for a Delta table, whose log does what moving partitions does for plain Parquet."""
     compact = settings.compact
-    with _claimed(settings, lake) as claim:
+    with _exclusive(settings, lake) as lease:
         for done, debt in enumerate(due):
             on_step(done, len(due), debt.partition)
-            claim.hold()
+            lease.check()
             new = optimize(lake, debt.partition, compact.target_bytes, settings.sink.parquet_compression)
             if not new.added:
                 result.left[debt.partition] = "nothing in it can be put together"
@@ -160,12 +160,12 @@ def _run_delta(
             result.files_after += debt.files - new.removed + new.added
             result.bytes_after += debt.bytes - new.removed_bytes + new.added_bytes
         on_step(len(due), len(due), "deleting what was replaced")
-        claim.hold()
+        lease.check()
         result.removed, result.removed_bytes = vacuum(lake, compact.grace_seconds)
 
 
-def _claimed(settings: Settings, lake: Lake) -> Claim:
-    return Claim(
+def _exclusive(settings: Settings, lake: Lake) -> Lease:
+    return Lease(
         lake,
         f"{settings.lake}/{TABLE}",
         holder="run that moves partitions of",
@@ -174,13 +174,13 @@ def _claimed(settings: Settings, lake: Lake) -> Claim:
 
 
 @contextmanager
-def moving(settings: Settings) -> Iterator[Mover]:
-    """A mover of the processed table, with the claim that only one run at a time has."""
+def partition_mover(settings: Settings) -> Iterator[Mover]:
+    """A mover of the processed table, with the lease that only one run at a time has."""
     lake = lake_at(settings.lake)
     catalog = GlueCatalog(client("glue"), settings.database, settings.lake)
-    with _claimed(settings, lake) as claim:
+    with _exclusive(settings, lake) as lease:
         catalog.ensure_tables(lake_tables(load_contract(settings.contract)))
-        yield Mover(lake, catalog, TABLE, claim.hold, wait_seconds=settings.compact.batch_wait_seconds)
+        yield Mover(lake, catalog, TABLE, lease.check, wait_seconds=settings.compact.batch_wait_seconds)
 
 
 def _groups(partitions: Sequence[str]) -> Iterable[Sequence[str]]:
@@ -256,7 +256,7 @@ def files_status(settings: Settings) -> dict[str, Any]:
     }
 
 
-def compacting(rewriter: Rewriter) -> Fill:
+def compaction_fill(rewriter: Rewriter) -> Fill:
     """How compaction fills a partition's next location: small files as few, the others as they are."""
 
     def fill(partition: str, files: list[StoredFile], location: str) -> None:
@@ -265,12 +265,12 @@ def compacting(rewriter: Rewriter) -> Fill:
         if len(small) == 1:
             as_they_are, small = files, []
         rewriter.write(partition, rewriter.read(small, as_they_are), location)
-        copying(rewriter.lake)(partition, as_they_are, location)
+        copy_fill(rewriter.lake)(partition, as_they_are, location)
 
     return fill
 
 
-def copying(lake: Lake) -> Fill:
+def copy_fill(lake: Lake) -> Fill:
     """How a partition moves without a change."""
 
     def fill(_partition: str, files: list[StoredFile], location: str) -> None:

@@ -22,16 +22,16 @@ from jobs.common.errors import AlreadyRunningError
 from jobs.common.fault_points import fault_point
 from jobs.lake.ledger import final_batches, is_final
 from jobs.lake.partition_locations import (
-    ASIDE,
-    OUTPUTS,
-    Announced,
+    OUTPUT_PREFIXES,
+    RELOCATED,
     Layout,
     LayoutFile,
-    Place,
-    Retired,
-    aside,
+    NextLocation,
+    OldLocation,
+    PartitionLocation,
     batch_of,
-    plain,
+    default_folder,
+    relocated_folder,
 )
 from jobs.lake.store import Lake
 
@@ -64,7 +64,7 @@ Fill = Callable[[str, list[StoredFile], str], None]
 
 
 @dataclass
-class Moved:
+class MoveResult:
     """What a call of `move` did: partition → files and bytes before and after; and why others stay as they are."""
 
     before: dict[str, tuple[int, int]] = field(default_factory=dict)
@@ -73,20 +73,20 @@ class Moved:
 
 
 class Mover:
-    """Moves partitions of one table. One at a time: hold a claim around its life; `hold` raises where it is lost."""
+    """Moves partitions of one table. The caller holds the table's lease; `check_lease` raises if it is lost."""
 
     def __init__(
         self,
         lake: Lake,
         catalog: Catalog,
         table: str,
-        hold: Callable[[], None],
+        check_lease: Callable[[], None],
         *,
         wait_seconds: float,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        self._lake, self._catalog, self._table, self._hold = lake, catalog, table, hold
+        self._lake, self._catalog, self._table, self._check_lease = lake, catalog, table, check_lease
         self._wait_seconds, self._now, self._sleep = wait_seconds, now, sleep
         self._layouts = LayoutFile(lake, table)
         self.layout = self._layouts.read()
@@ -99,21 +99,21 @@ class Mover:
         self._switch(complete)
         return sorted({*begun, *self.repair()})
 
-    def move(self, partitions: Iterable[str], fill: Fill) -> Moved:
+    def move(self, partitions: Iterable[str], fill: Fill) -> MoveResult:
         """Moves partitions, all at once; those that hold what cannot be judged stay where they are."""
-        moved = Moved()
-        chosen: dict[str, Place] = {}
+        moved = MoveResult()
+        chosen: dict[str, PartitionLocation] = {}
         queries: set[str] = set()
         for partition in partitions:
-            place = self.layout.place(partition)
+            place = self.layout.location(partition)
             target = self._next_location(partition, place)
             files = [*self._files(place.current), *self._files(target)]
-            stranger = next((file for file in files if _is_strange(file)), None)
+            stranger = next((file for file in files if _is_unknown(file)), None)
             if stranger:
                 moved.left[partition] = f"{stranger.path} is no batch's file"
                 continue
             queries.update(batch.rpartition("-")[0] for file in files if (batch := batch_of(file.path)))
-            chosen[partition] = msgspec.structs.replace(place, next=Announced(target))
+            chosen[partition] = msgspec.structs.replace(place, next=NextLocation(target))
         # Which batches are final is asked before the announcement: their writers look at the layout no more.
         final = final_batches(self._lake, queries)
         self._change(chosen)
@@ -134,8 +134,8 @@ class Mover:
         for partition in moved.left:
             moved.before.pop(partition, None)
         for partition in complete:
-            moved.after[partition] = _size(self._files(self.layout.place(partition).live[-1]))
-        self._change({partition: _switching(self.layout.place(partition)) for partition in complete})
+            moved.after[partition] = _size(self._files(self.layout.location(partition).live[-1]))
+        self._change({partition: _switching(self.layout.location(partition)) for partition in complete})
         fault_point("move.complete")
         self._switch(complete)
         return moved
@@ -145,54 +145,54 @@ class Mover:
 
         Files of a batch that is not final stay: its writer copies from them, or its next run deletes them.
         """
-        places: dict[str, Place] = {}
+        places: dict[str, PartitionLocation] = {}
         left: list[StoredFile] = []
         named: set[str] = set()
         for partition, place in self.layout.partitions.items():
             kept = tuple(retired for retired in place.retired if self._now() - retired.since < grace)
             named.update((*place.live, *(retired.location for retired in kept)))
             for retired in place.retired:
-                if retired not in kept and not retired.location.startswith(f"{ASIDE}/"):
+                if retired not in kept and not retired.location.startswith(f"{RELOCATED}/"):
                     left += self._files(retired.location)
             if kept != place.retired:
                 places[partition] = msgspec.structs.replace(place, retired=kept)
         # A batch that takes longer than the grace time may write to a location that is not even named any more.
-        left += [file for file in self._files(f"{ASIDE}/{self._table}/") if _folder(file.path) not in named]
+        left += [file for file in self._files(f"{RELOCATED}/{self._table}/") if _folder(file.path) not in named]
         queries = {batch.rpartition("-")[0] for file in left if (batch := batch_of(file.path))}
         final = final_batches(self._lake, queries)
         deleted = [file for file in left if _is_output(file) or batch_of(file.path) in final]
         if deleted or places:
-            self._hold()
+            self._check_lease()
             self._lake.delete(file.path for file in deleted)
             fault_point("sweep.deleted")
             self._change(places)
         return _size(deleted)
 
-    def can_go_home(self, partition: str) -> bool:
+    def can_restore_default(self, partition: str) -> bool:
         """Whether the partition lies elsewhere and its plain folder is free for it."""
-        place, home = self.layout.place(partition), plain(self._table, partition)
+        place, home = self.layout.location(partition), default_folder(self._table, partition)
         return place.current != home and self._next_location(partition, place) == home
 
-    def _next_location(self, partition: str, place: Place) -> str:
-        home = plain(self._table, partition)
+    def _next_location(self, partition: str, place: PartitionLocation) -> str:
+        home = default_folder(self._table, partition)
         taken = {place.current, *(retired.location for retired in place.retired)}
-        if home not in taken and not any(_is_strange(file) for file in self._files(home)):
+        if home not in taken and not any(_is_unknown(file) for file in self._files(home)):
             return home
-        return aside(self._table, partition, uuid.uuid4().hex[:12])
+        return relocated_folder(self._table, partition, uuid.uuid4().hex[:12])
 
     def _clear(self, location: str, final: set[str]) -> None:
         """Deletes what lies in a location from an earlier time: files of batches that were final before it was
         announced. What a batch under way has written stays, for that batch will count on it."""
         stale = [f.path for f in self._files(location) if _is_output(f) or batch_of(f.path) in final]
         if stale:
-            self._hold()
+            self._check_lease()
             self._lake.delete(stale)
 
-    def _await(self, under_way: Mapping[str, list[StoredFile]], moved: Moved) -> None:
+    def _await(self, under_way: Mapping[str, list[StoredFile]], moved: MoveResult) -> None:
         """Waits until each file of a batch under way is final, and then in the next location too, or gone."""
         deadline = time.monotonic() + self._wait_seconds
         for partition, files in under_way.items():
-            place, waiting = self.layout.place(partition), files
+            place, waiting = self.layout.location(partition), files
             while waiting:
                 there = {file.path for file in self._files(place.current)}
                 still = []
@@ -214,12 +214,12 @@ class Mover:
     def _switch(self, partitions: Iterable[str]) -> None:
         places = {}
         for partition in partitions:
-            place = self.layout.place(partition)
-            self._hold()
+            place = self.layout.location(partition)
+            self._check_lease()
             self._catalog.relocate(self._table, partition, place.live[-1])
             fault_point("move.relocated")
-            left = Retired(place.current, self._now())
-            places[partition] = Place(place.live[-1], None, (*place.retired, left))
+            left = OldLocation(place.current, self._now())
+            places[partition] = PartitionLocation(place.live[-1], None, (*place.retired, left))
         self._change(places)
         fault_point("move.switched")
 
@@ -227,29 +227,29 @@ class Mover:
         """Gives up moves that are not complete: what was written for them is deleted as old files are."""
         places = {}
         for partition in partitions:
-            place = self.layout.place(partition)
-            left = Retired(place.live[-1], self._now())
-            places[partition] = Place(place.current, None, (*place.retired, left))
+            place = self.layout.location(partition)
+            left = OldLocation(place.live[-1], self._now())
+            places[partition] = PartitionLocation(place.current, None, (*place.retired, left))
         self._change(places)
 
     def repair(self) -> list[str]:
         """Points the catalog to the current locations where it says otherwise: after a run that slept through its
-        claim, or a writer of the catalog that put back what it had read before. Partitions set right."""
+        lease, or a writer of the catalog that put back what it had read before. Partitions set right."""
         wrong = []
         for partition, location in self._catalog.locations(self._table).items():
-            current = f"{self._catalog.root}/{self.layout.place(partition).current}"
+            current = f"{self._catalog.root}/{self.layout.location(partition).current}"
             ours = location.startswith(f"{self._catalog.root}/")
             if ours and location.rstrip("/") != current.rstrip("/"):
                 log.warning("partition %s: the catalog says %s, its files lie in %s", partition, location, current)
-                self._hold()
-                self._catalog.relocate(self._table, partition, self.layout.place(partition).current)
+                self._check_lease()
+                self._catalog.relocate(self._table, partition, self.layout.location(partition).current)
                 wrong.append(partition)
         return wrong
 
-    def _change(self, places: Mapping[str, Place]) -> None:
+    def _change(self, places: Mapping[str, PartitionLocation]) -> None:
         if not places:
             return
-        self._hold()
+        self._check_lease()
         changed: Layout | None = self._layouts.change(self.layout, places)
         if changed is None:
             raise AlreadyRunningError(
@@ -262,9 +262,9 @@ class Mover:
         return [StoredFile(path, size) for path, size in self._lake.list(location)]
 
 
-def _switching(place: Place) -> Place:
+def _switching(place: PartitionLocation) -> PartitionLocation:
     assert place.next is not None  # noqa: S101 - it was announced
-    return msgspec.structs.replace(place, next=Announced(place.next.location, switching=True))
+    return msgspec.structs.replace(place, next=NextLocation(place.next.location, switching=True))
 
 
 def _folder(path: str) -> str:
@@ -272,10 +272,10 @@ def _folder(path: str) -> str:
 
 
 def _is_output(file: StoredFile) -> bool:
-    return file.path.rpartition("/")[2].startswith(OUTPUTS)
+    return file.path.rpartition("/")[2].startswith(OUTPUT_PREFIXES)
 
 
-def _is_strange(file: StoredFile) -> bool:
+def _is_unknown(file: StoredFile) -> bool:
     return not _is_output(file) and batch_of(file.path) is None
 
 

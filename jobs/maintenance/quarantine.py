@@ -16,7 +16,7 @@ from typing import Any
 
 from jobs.common.errors import MovementError
 from jobs.common.fault_points import fault_point
-from jobs.lake.lease import Claim
+from jobs.lake.lease import Lease
 from jobs.lake.quarantine_files import QuarantineFile, committed_files, read_lines
 from jobs.lake.store import Lake, lake_at
 from jobs.maintenance.sent_journal import Line, Run, SentLines
@@ -102,14 +102,14 @@ def replay_quarantine(
     replay = _Replay(settings, lake, frozenset(reasons), since, dry_run, on_progress, stop)
     if dry_run:
         return replay.run(lambda chunk: None)
-    claim = Claim(
+    lease = Lease(
         lake,
         f"quarantine of {settings.lake}",
         holder="replay of the",
         remedy="wait for its end, then see what is left (--dry-run)",
     )
-    with claim, replay.sending(puts) as sending:
-        return replay.run(lambda chunk: replay.send(chunk, sending, claim))
+    with lease, replay.sending(puts) as sending:
+        return replay.run(lambda chunk: replay.send(chunk, sending, lease))
 
 
 class _Replay:
@@ -173,9 +173,9 @@ class _Replay:
         result.seconds = round(time.monotonic() - started, 3)
         return result
 
-    def send(self, chunk: list[_Waiting], sending: Sending[int], claim: Claim) -> None:
+    def send(self, chunk: list[_Waiting], sending: Sending[int], lease: Lease) -> None:
         """Sends a chunk, every record of it accepted, and keeps the journal about it."""
-        claim.hold()
+        lease.check()
         entry = self._run.chunk(waiting.line for waiting in chunk)
         fault_point("replay.opening")
         entry.open()

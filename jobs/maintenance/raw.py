@@ -28,15 +28,15 @@ from jobs.common.fault_points import fault_point
 from jobs.common.job_main import job_parser, run_job
 from jobs.common.times import time_option
 from jobs.lake.delta import check_format
-from jobs.lake.lease import Claim
-from jobs.lake.ledger import LedgerEntry, amend, entries
+from jobs.lake.lease import Lease
+from jobs.lake.ledger import LedgerEntry, entries, replace_entry
 from jobs.lake.partition_locations import REBUILT, batch_of, copy_all
 from jobs.lake.quarantine_files import read_lines
 from jobs.lake.store import Lake, lake_at
 from jobs.lake.task_report import TaskReport, WrittenFile
-from jobs.maintenance.compact import TABLE, moving
+from jobs.maintenance.compact import TABLE, partition_mover
 from jobs.maintenance.partition_move import Fill, Mover, StoredFile
-from jobs.maintenance.raw_records import places, records
+from jobs.maintenance.raw_records import read_records, record_origins
 from jobs.maintenance.rewriter import Rewriter
 from jobs.schema.record_parser import RecordParser
 from jobs.schema.table import TableContract, load_contract
@@ -102,23 +102,23 @@ def run(
             "(source.starting_position: TRIM_HORIZON). Nothing was changed"
         )
     check_format(lake, settings.sink.format)
-    quarantine = Claim(
+    quarantine = Lease(
         lake,
         f"quarantine of {settings.lake}",
         holder="replay of the",
         remedy="run it again once the other has ended",
     )
-    with quarantine, moving(settings) as mover:
+    with quarantine, partition_mover(settings) as mover:
         mover.recover()
         job = _Rebuild(settings, lake, mover, on_step)
-        for plan in unfinished(lake):
+        for plan in unfinished_plans(lake):
             log.warning("rebuild %s was decided on and not ended: it goes on", plan.run)
             job.do(plan)
             result.continued += len(plan.entries)
         chosen = entries(lake, start, end)
         if chosen:
             plan = job.plan(chosen, result)
-            decide(lake, plan)
+            commit_plan(lake, plan)
             job.do(plan)
             result.partitions = sorted(plan.rows)
     result.seconds = round(time.perf_counter() - begun, 3)
@@ -133,15 +133,15 @@ class _Rebuild:
     def plan(self, chosen: list[LedgerEntry], result: RebuildResult) -> RebuildPlan:
         """Reads the batches anew and stages what comes of them; nothing that readers see is changed."""
         run = uuid.uuid4().hex[:12]
-        stage, sent = stage_of(run), self._sent_back()
+        stage, sent = staging_folder(run), self._sent_back()
         staged: dict[str, list[StoredFile]] = {}
         plan = RebuildPlan(run, [], staged, [], [])
         done = 0
         for group in _groups(chosen):
-            of_batches = places(self._lake, group, sent)
+            of_batches = record_origins(self._lake, group, sent)
             for entry in group:
                 self._on_step(done, len(chosen), "batches read anew")
-                name = f"{entry.query}-{entry.batch}"
+                name = entry.name
                 task = WriteTask(
                     f"{self._settings.lake}/{stage.rstrip('/')}",
                     name,
@@ -150,7 +150,7 @@ class _Rebuild:
                     RecordParser,
                     keeps_raw=False,
                 )
-                report = task.write(records(self._lake, entry, of_batches[name]), f"{name}-00000")
+                report = task.write(read_records(self._lake, entry, of_batches[name]), f"{name}-00000")
                 old = [file for file in entry.report.files if file.kind == "quarantine"]
                 kept = [file for file in old if file.path in sent]
                 plan.remove += [file.path for file in old if file not in kept]
@@ -177,7 +177,7 @@ class _Rebuild:
         catalog = GlueCatalog(client("glue"), self._settings.database, self._settings.lake)
         catalog.ensure_tables(lake_tables(self._contract))
         catalog.register("quarantine", days)
-        for done in carry_out(self._lake, plan, self._mover, rewriter):
+        for done in execute_plan(self._lake, plan, self._mover, rewriter):
             self._on_step(done, len(plan.rows), "partitions rebuilt")
 
     def _amended(
@@ -197,7 +197,7 @@ class _Rebuild:
         )
         if report.read != report.processed + report.quarantined:
             raise BatchMismatchError(
-                f"batch {entry.query}-{entry.batch}: {report.read} records, but {report.processed} rows and "
+                f"batch {entry.name}: {report.read} records, but {report.processed} rows and "
                 f"{report.quarantined} in quarantine after reading it anew. Nothing was changed; please report this"
             )
         partitions = entry.partitions | {
@@ -273,15 +273,15 @@ class RebuildPlan(msgspec.Struct):
 
     @property
     def batches(self) -> frozenset[str]:
-        return frozenset(f"{entry.query}-{entry.batch}" for entry in self.entries)
+        return frozenset(entry.name for entry in self.entries)
 
 
-def stage_of(run: str) -> str:
+def staging_folder(run: str) -> str:
     """Where a run stages its files."""
     return f"{FOLDER}{run}/"
 
 
-def unfinished(lake: Lake) -> list[RebuildPlan]:
+def unfinished_plans(lake: Lake) -> list[RebuildPlan]:
     """Plans that a dead run left; what one left that had not come as far as a plan is deleted."""
     paths = [path for path, _ in lake.list(FOLDER)]
     plans = [path for path in paths if path.endswith("/plan.json")]
@@ -290,14 +290,14 @@ def unfinished(lake: Lake) -> list[RebuildPlan]:
     return [msgspec.json.decode(lake.get(path) or b"", type=RebuildPlan) for path in plans]
 
 
-def decide(lake: Lake, plan: RebuildPlan) -> None:
+def commit_plan(lake: Lake, plan: RebuildPlan) -> None:
     """Makes a plan final: from here on it is carried out, by this run or by the next."""
     fault_point("rebuild.staged")
-    lake.put(f"{stage_of(plan.run)}plan.json", io.BytesIO(msgspec.json.encode(plan)))
+    lake.put(f"{staging_folder(plan.run)}plan.json", io.BytesIO(msgspec.json.encode(plan)))
     fault_point("rebuild.planned")
 
 
-def carry_out(lake: Lake, plan: RebuildPlan, mover: Mover, rewriter: Rewriter) -> Iterator[int]:
+def execute_plan(lake: Lake, plan: RebuildPlan, mover: Mover, rewriter: Rewriter) -> Iterator[int]:
     """Does what a plan says; yields how many of its partitions are done, as they are.
 
     Raises TransientError where a partition could not be moved now: what is done stays, and the next run goes on.
@@ -315,13 +315,13 @@ def carry_out(lake: Lake, plan: RebuildPlan, mover: Mover, rewriter: Rewriter) -
     fault_point("rebuild.moved")
     copy_all(lake, plan.add)
     for entry in plan.entries:
-        amend(lake, entry)
+        replace_entry(lake, entry)
     fault_point("rebuild.amended")
     lake.delete(plan.remove)
     # The plan goes first: what is staged without one is swept up by the next run.
-    lake.delete([f"{stage_of(plan.run)}plan.json"])
+    lake.delete([f"{staging_folder(plan.run)}plan.json"])
     fault_point("rebuild.cleared")
-    lake.delete([path for path, _ in lake.list(stage_of(plan.run))])
+    lake.delete([path for path, _ in lake.list(staging_folder(plan.run))])
 
 
 def _filling(rewriter: Rewriter, plan: RebuildPlan) -> Fill:

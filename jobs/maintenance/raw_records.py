@@ -25,7 +25,7 @@ from jobs.common.errors import TerminalError
 from jobs.lake.ledger import LedgerEntry
 from jobs.lake.quarantine_files import read_lines
 from jobs.lake.store import Lake
-from jobs.lake.table_files import files_of
+from jobs.lake.table_files import files_of_entries
 from jobs.lake.task_report import RecordRun, SequenceOrder, WrittenFile, sequence_order
 from jobs.schema.partitions import parse_partition_path
 
@@ -33,7 +33,7 @@ _COLUMNS = ["batch", "shard_id", "sequence_number", "arrival_time"]
 _ROWS = 10_000
 
 
-class Place(NamedTuple):
+class RecordOrigin(NamedTuple):
     """Where a record came from. `payload`: its exact bytes, where quarantine has them; `stays`: it is not read anew,
     for its line of quarantine is not to be touched."""
 
@@ -46,29 +46,29 @@ class Place(NamedTuple):
 
 
 # Batch `<query>-<batch>` → shard → its records, in order.
-Places = dict[str, dict[str, list[Place]]]
+Origins = dict[str, dict[str, list[RecordOrigin]]]
 
 
-def places(lake: Lake, batches: Iterable[LedgerEntry], kept: frozenset[str]) -> Places:
+def record_origins(lake: Lake, batches: Iterable[LedgerEntry], kept: frozenset[str]) -> Origins:
     """The origins of all records of some batches, from their rows and their lines of quarantine.
 
     `kept`: files of quarantine whose records stay as they are. Memory: about half a kilobyte a record.
     """
-    entries = {f"{entry.query}-{entry.batch}": entry for entry in batches}
-    found: Places = {batch: defaultdict(list) for batch in entries}
+    entries = {entry.name: entry for entry in batches}
+    found: Origins = {batch: defaultdict(list) for batch in entries}
     wanted = pa.array(sorted(entries), pa.string())
-    for file in files_of(lake, *entries.values()):
+    for file in files_of_entries(lake, *entries.values()):
         rows = pq.read_table(io.BytesIO(lake.get(file.path) or b""), columns=_COLUMNS)
         rows = rows.filter(pc.is_in(rows["batch"], value_set=wanted))
         columns = [rows[name].to_pylist() for name in _COLUMNS]
         for batch, shard, sequence, arrival in zip(*columns, strict=True):
-            found[batch][shard].append(Place(sequence_order(sequence), sequence, arrival))
+            found[batch][shard].append(RecordOrigin(sequence_order(sequence), sequence, arrival))
     for batch, entry in entries.items():
         for path in (file.path for file in entry.report.files if file.kind == "quarantine"):
             for record in read_lines(lake, path):
                 sequence = record.sequence_number or ""
                 found[batch][record.shard_id or ""].append(
-                    Place(
+                    RecordOrigin(
                         sequence_order(sequence), sequence, record.arrival_time, record.partition_key,
                         record.data, path in kept,
                     )
@@ -78,7 +78,7 @@ def places(lake: Lake, batches: Iterable[LedgerEntry], kept: frozenset[str]) -> 
     return found
 
 
-def records(lake: Lake, entry: LedgerEntry, of_batch: dict[str, list[Place]]) -> Iterator[pa.RecordBatch]:
+def read_records(lake: Lake, entry: LedgerEntry, of_batch: dict[str, list[RecordOrigin]]) -> Iterator[pa.RecordBatch]:
     """The batch's records as a source hands them to the sink, without those that stay.
 
     Raises TerminalError where a raw file is gone, or its lines and the places do not match one to one.
@@ -105,7 +105,7 @@ def records(lake: Lake, entry: LedgerEntry, of_batch: dict[str, list[Place]]) ->
             raise _unmatched(lake, entry, file, "it has fewer lines")
 
 
-def _as_records(chosen: list[tuple[bytes, str, Place]]) -> pa.RecordBatch:
+def _as_records(chosen: list[tuple[bytes, str, RecordOrigin]]) -> pa.RecordBatch:
     data = [line.removesuffix(b"\n") if place.payload is None else place.payload for line, _, place in chosen]
     return pa.record_batch(
         {
@@ -122,11 +122,11 @@ def _unmatched(lake: Lake, entry: LedgerEntry, file: WrittenFile, why: str) -> T
     return TerminalError(
         f"{lake.uri}/{file.path}: the ledger says {file.rows} lines, but {why}. movement replay --raw needs each "
         f"line's sequence number, which processed and quarantine have, and a ledger entry of this release or a later. "
-        f"Nothing was changed; choose a window without batch {entry.query}-{entry.batch}"
+        f"Nothing was changed; choose a window without batch {entry.name}"
     )
 
 
-def _within(run: RecordRun, of_shard: list[Place], file: WrittenFile) -> list[Place]:
+def _within(run: RecordRun, of_shard: list[RecordOrigin], file: WrittenFile) -> list[RecordOrigin]:
     """The places of a run's records: of its shard, between its bounds, in the file's hour."""
     hour = parse_partition_path(file.partition)
     first = bisect_left(of_shard, sequence_order(run.first), key=lambda place: place.order)
@@ -138,7 +138,7 @@ def _within(run: RecordRun, of_shard: list[Place], file: WrittenFile) -> list[Pl
     ]
 
 
-def _counts(file: WrittenFile, matched: list[tuple[str, Place]]) -> bool:
+def _counts(file: WrittenFile, matched: list[tuple[str, RecordOrigin]]) -> bool:
     """Whether a shard of the file has another number of records than its runs say."""
     said: dict[str, int] = defaultdict(int)
     for run in file.runs:

@@ -9,17 +9,15 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from itertools import groupby
 
 import msgspec
 
 from jobs.common.errors import AlreadyRunningError
-from jobs.lake.store import Lake
+from jobs.lake.store import Lake, parallel_map
 
 FOLDER = "_replay/quarantine/"
-_READERS = 16
 
 # A line: its file's path in the lake, and its number in it from 0.
 Line = tuple[str, int]
@@ -44,12 +42,11 @@ class SentLines:
         self._sent: Ranges = {}
         self._open: Ranges = {}
         paths = [path for path, _ in lake.list(FOLDER)]
-        with ThreadPoolExecutor(_READERS) as readers:
-            for content in readers.map(lake.get, paths):
-                entry = msgspec.json.decode(content or b"", type=ChunkEntry)
-                for ranges, found in ((self._sent, entry.sent), (self._open, entry.open)):
-                    for path, lines in found.items():
-                        ranges.setdefault(path, []).extend(lines)
+        for content in parallel_map(lake.get, paths):
+            entry = msgspec.json.decode(content or b"", type=ChunkEntry)
+            for ranges, found in ((self._sent, entry.sent), (self._open, entry.open)):
+                for path, lines in found.items():
+                    ranges.setdefault(path, []).extend(lines)
 
     def of(self, path: str) -> tuple[set[int], set[int]]:
         """The lines of a file that are on the stream, and those that may be: a run died while it sent them."""

@@ -27,7 +27,7 @@ from jobs.common.job_main import job_parser, run_job
 from jobs.common.spark_session import spark_session
 from jobs.common.times import time_option
 from jobs.lake.delta import is_delta
-from jobs.lake.partition_locations import ASIDE, LayoutFile
+from jobs.lake.partition_locations import RELOCATED, LayoutFile
 from jobs.lake.store import Lake, lake_at
 from jobs.lake.table_files import live_files
 from jobs.parity.comparison import ARRIVAL, Comparison, Window, compare
@@ -147,11 +147,11 @@ def _delta_rows(spark: SparkSession, uri: str, schema: T.StructType) -> DataFram
 
 def _places(lake: Lake, table: str) -> dict[str, list[str]]:
     """Root folder → the folders below it to read: the table's own, but for partitions that lie elsewhere."""
-    if not LayoutFile(lake, table).read().elsewhere:
+    if not LayoutFile(lake, table).read().relocated:
         return {} if next(lake.list(f"{table}/"), None) is None else {table: [table]}
     found: dict[str, set[str]] = {}
     for file in live_files(lake, table):
-        root = table if file.path.startswith(f"{table}/") else f"{ASIDE}/{table}"
+        root = table if file.path.startswith(f"{table}/") else f"{RELOCATED}/{table}"
         found.setdefault(root, set()).add(file.path.rpartition("/")[0])
     return {root: sorted(folders) for root, folders in found.items()}
 

@@ -87,7 +87,7 @@ class DeltaCommitter:
         """Commits the query's final batches that are missing in the log, in order; returns their number."""
         self._committed[query] = progress_of(self._latest(), query)
         count = 0
-        for entry in Ledger(self._lake, query).following(self._committed[query]):
+        for entry in Ledger(self._lake, query).entries_after(self._committed[query]):
             self._commit(entry)
             count += 1
         return count

@@ -21,7 +21,7 @@ from jobs.common.aws import client
 from jobs.common.job_main import job_parser, run_job, stop_on_signals
 from jobs.common.spark_session import spark_session
 from jobs.lake.delta import check_format
-from jobs.lake.lease import Claim
+from jobs.lake.lease import Lease
 from jobs.lake.ledger import LedgerEntry
 from jobs.lake.store import lake_at
 from jobs.lake.task_report import RunTotals
@@ -77,7 +77,7 @@ def run(
     source = read_stream(spark, settings, until_drained=until_drained)
     catalog = GlueCatalog(client("glue"), settings.database, settings.lake)
 
-    with JobMetrics(settings.observe, settings.stream.name) as metrics, Claim(lake, settings.checkpoint_name) as lease:
+    with JobMetrics(settings.observe, settings.stream.name) as metrics, Lease(lake, settings.checkpoint_name) as lease:
 
         def batch_committed(entry: LedgerEntry) -> None:
             result.add(entry)

@@ -26,9 +26,9 @@ from pyspark.sql import DataFrame, SparkSession
 
 from jobs.catalog.glue import GlueCatalog
 from jobs.common.errors import MovementError, TerminalError, TooManyRejectedError, TransientError
-from jobs.lake.lease import Claim
+from jobs.lake.lease import Lease
 from jobs.lake.ledger import TABLES, Ledger, LedgerEntry
-from jobs.lake.partition_locations import Layout, LayoutFile, settle
+from jobs.lake.partition_locations import Layout, LayoutFile, copy_to_live_locations
 from jobs.lake.store import Lake
 from jobs.lake.task_report import TaskReport
 from jobs.schema.record_parser import RecordParser
@@ -57,7 +57,7 @@ class MicroBatchWriter:
         contract: TableContract,
         lake: Lake,
         catalog: GlueCatalog,
-        lease: Claim,
+        lease: Lease,
         on_batch: Callable[[LedgerEntry], None],
         records: Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]],
         delta: DeltaCommitter | None = None,
@@ -119,7 +119,7 @@ class MicroBatchWriter:
             alarms=alarms,
             registered=registered,
         )
-        self._lease.hold()
+        self._lease.check()
         ledger.commit(entry)
         if self._delta is not None:
             self._delta.commit(entry)
@@ -127,12 +127,12 @@ class MicroBatchWriter:
 
     def _delete_leftovers(self, ledger: Ledger, batch: int) -> None:
         """Deletes the files of a crashed run. Only the first batch after a crash can have any."""
-        self._lease.hold()
+        self._lease.check()
         if self._lease.after_crash:
             deleted = ledger.remove_leftovers(batch)
             if deleted:
                 log.warning("batch %s-%d: deleted %d files of a run that died", ledger.query, batch, len(deleted))
-            self._lease.cleared()
+            self._lease.mark_clean()
 
     def _write_files(self, rows: DataFrame, name: str) -> TaskReport:
         # A partition of a Delta table never moves.
@@ -143,7 +143,7 @@ class MicroBatchWriter:
             self._contract,
             self._settings.sink,
             RecordParser,
-            locations=layout.elsewhere,
+            locations=layout.relocated,
             records=self._records,
         )
         return write_batch(rows, task)
@@ -157,7 +157,7 @@ class MicroBatchWriter:
         try:
             alarms = self._reject_rate.check(report, name)
         except TooManyRejectedError:
-            self._lease.hold()
+            self._lease.check()
             try:
                 self._lake.delete(file.path for file in report.files)
             except MovementError as error:
@@ -172,13 +172,15 @@ class MicroBatchWriter:
 
         If partitions have moved since the files were written, moves the files first.
         """
-        self._lease.hold()
+        self._lease.check()
         if self._delta is not None:
             # The Delta log holds the partitions of `processed`.
             return sum(self._catalog.register(table, report.partitions(table)) for table in ("raw", "quarantine"))
-        self._layout = layout = settle(self._lake, self._layouts, report, "processed", self._lease.hold)
+        self._layout = layout = copy_to_live_locations(
+            self._lake, self._layouts, report, "processed", self._lease.check
+        )
         return sum(
-            self._catalog.register(table, report.partitions(table), layout.elsewhere if table == layout.table else None)
+            self._catalog.register(table, report.partitions(table), layout.relocated if table == layout.table else None)
             for table in TABLES
         )
 

@@ -11,8 +11,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from jobs.common.errors import AwsAccessError, MovementError
-from jobs.lake.lease import ClaimEntry, is_alive
-from jobs.lake.ledger import Ledger, LedgerEntry, claims, last_read, newest_entries
+from jobs.lake.lease import LeaseRecord, is_alive, leases
+from jobs.lake.ledger import Ledger, LedgerEntry, last_sequence_numbers, newest_entries
 from jobs.lake.store import lake_at
 from jobs.lake.task_report import sequence_order
 from jobs.settings.settings import Settings
@@ -45,7 +45,7 @@ def status(settings: Settings, newest: int, command: str = "movement") -> dict[s
     lake = lake_at(settings.lake)
     entries: list[LedgerEntry] = []
     try:
-        held = [claim for claim in claims(lake) if claim.checkpoint == settings.checkpoint_name]
+        held = [lease for lease in leases(lake) if lease.checkpoint == settings.checkpoint_name]
         found["job"] = _job(held[0]) if held else None
         ledgers = [each for each in newest_entries(lake, newest) if each.entries[0].stream == settings.stream.name]
     except AwsAccessError as error:
@@ -84,7 +84,7 @@ def positions(settings: Settings) -> dict[str, Any]:
     ledgers = [each for each in newest_entries(lake, 1) if each.entries[0].stream == settings.stream.name]
     last: dict[str, str] = {}
     for each in ledgers:
-        for shard, number in last_read(lake, each.query, each.entries).items():
+        for shard, number in last_sequence_numbers(lake, each.query, each.entries).items():
             last[shard] = max(last.get(shard, number), number, key=sequence_order)
     listed = stream_lag(settings, last) if ledgers else []
     # Only shards that were read: to name another would keep the source from reading that shard's parents.
@@ -105,10 +105,10 @@ def positions(settings: Settings) -> dict[str, Any]:
     }
 
 
-def _job(claim: ClaimEntry) -> dict[str, Any]:
-    alive = is_alive(claim)
-    state = claim.released or {True: "running", False: "died", None: "running or died"}[alive]
-    return {"state": state, "machine": claim.machine.partition("/")[0], "pid": claim.pid, "beat": claim.beat}
+def _job(lease: LeaseRecord) -> dict[str, Any]:
+    alive = is_alive(lease)
+    state = lease.released or {True: "running", False: "died", None: "running or died"}[alive]
+    return {"state": state, "machine": lease.machine.partition("/")[0], "pid": lease.pid, "beat": lease.beat}
 
 
 def _batch(entry: LedgerEntry) -> dict[str, Any]:

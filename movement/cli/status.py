@@ -95,7 +95,7 @@ def _watch(settings: Settings, batches: int, every: float, json_file: Path | Non
 
 
 def _positions(settings: Settings, remove: bool, json_file: Path | None) -> None:
-    from jobs.lake.lease import Claim
+    from jobs.lake.lease import Lease
     from jobs.lake.ledger import Ledger
     from jobs.lake.store import lake_at
     from jobs.stream.status import positions
@@ -103,7 +103,7 @@ def _positions(settings: Settings, remove: bool, json_file: Path | None) -> None
     found = positions(settings)
     if remove and found["leftovers"]:
         lake = lake_at(settings.lake)
-        with Claim(lake, settings.checkpoint_name):  # so that no running job's batch is taken for leftovers
+        with Lease(lake, settings.checkpoint_name):  # so that no running job's batch is taken for leftovers
             removed = Ledger(lake, found["query"]).remove_leftovers(found["last_batch"] + 1)
         err.print(f"deleted {len(removed)} files of the unfinished batch {found['query']}-{found['last_batch'] + 1}")
         found["leftovers"] = []

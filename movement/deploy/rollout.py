@@ -1,7 +1,7 @@
 """One way to bring a job out, whatever the platform: check, upload, leave or replace what runs, start, wait.
 
 Safe to repeat: uploads that are there are skipped, and a job that runs under the name is found. Should two run all
-the same, the claim on the checkpoint stops the second (docs/adr/0006).
+the same, the lease on the checkpoint stops the second (docs/adr/0006).
 """
 
 from __future__ import annotations

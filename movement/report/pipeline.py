@@ -11,7 +11,6 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -20,7 +19,7 @@ import msgspec
 
 from jobs.common.errors import TerminalError
 from jobs.lake.ledger import BATCH_PATH
-from jobs.lake.store import Lake
+from jobs.lake.store import Lake, parallel_map
 from jobs.lake.table_files import live_files
 from jobs.parity.job import LATEST
 from movement.report.model import Batch, Partition, Pipeline
@@ -28,7 +27,6 @@ from movement.report.model import Batch, Partition, Pipeline
 MAX_LISTED = 200_000
 LISTING_SECONDS = 60.0
 _LAYERS = ("raw", "processed", "quarantine", "processed_batch", "gold")
-_READERS = 16
 
 
 class _File(msgspec.Struct):
@@ -124,9 +122,8 @@ class PipelineReader:
 
     def _fetch(self, paths: list[str]) -> list[_Entry]:
         missing = [path for path in paths if path not in self._entries]
-        with ThreadPoolExecutor(_READERS) as readers:
-            contents = readers.map(self._lake.get, missing)
-            fetched = {path: _entry(path, content) for path, content in zip(missing, contents, strict=True) if content}
+        contents = parallel_map(self._lake.get, missing)
+        fetched = {path: _entry(path, content) for path, content in zip(missing, contents, strict=True) if content}
         # What has gone out of sight is forgotten, so that a page left open for months does not grow.
         self._entries = {path: self._entries[path] for path in paths if path in self._entries} | fetched
         return list(self._entries.values())

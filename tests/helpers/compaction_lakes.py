@@ -4,32 +4,25 @@ from __future__ import annotations
 
 import io
 from collections import Counter
-from typing import TYPE_CHECKING
+from datetime import UTC, datetime, timedelta
 
 import pyarrow.parquet as pq
-
-from jobs.lake.partition_locations import LayoutFile
-from jobs.lake.store import lake_at
-from jobs.settings.settings import Settings
-
-if TYPE_CHECKING:
-    pass
-
-from datetime import UTC, datetime, timedelta
 
 from jobs.catalog.glue import GlueCatalog, lake_tables
 from jobs.common.aws import client
 from jobs.lake.ledger import TABLES, Ledger, LedgerEntry
-from jobs.lake.partition_locations import settle
+from jobs.lake.partition_locations import LayoutFile, copy_to_live_locations
+from jobs.lake.store import lake_at
 from jobs.lake.task_report import sum_reports
 from jobs.schema.record_parser import RecordParser
 from jobs.schema.table import load_contract
+from jobs.settings.settings import Settings
 from jobs.write.task import WriteTask
 from tests.helpers.samples import arrived
 
 AT = datetime(2026, 11, 23, 10, 30, tzinfo=UTC)
 SHARD = "shardId-00000000000{}"
-Place = tuple[str, str]  # shard, sequence number
+RecordKey = tuple[str, str]  # shard, sequence number
 
 
 _catalogs: dict[str, GlueCatalog] = {}
@@ -67,7 +60,7 @@ def write_batch(
     reports = []
     for number, records in enumerate(tasks):
         task = WriteTask(
-            settings.lake, f"{query}-{batch}", contract, settings.sink, RecordParser, locations=layouts.read().elsewhere
+            settings.lake, f"{query}-{batch}", contract, settings.sink, RecordParser, locations=layouts.read().relocated
         )
         moments = [(at or AT) + place * apart for place in range(len(records))]
         rows = arrived(records, shard=SHARD.format(number), first=1000 * batch + 1, at=moments)
@@ -77,18 +70,18 @@ def write_batch(
     partitions = {table: report.partitions(table) for table in TABLES}
     entry = LedgerEntry(query, batch, settings.stream.name, now, now, report, partitions, {})
     if final:
-        layout = settle(lake, layouts, report, "processed", lambda: None)
+        layout = copy_to_live_locations(lake, layouts, report, "processed", lambda: None)
         catalog = catalog_of(settings)
         for table, folders in partitions.items():
-            catalog.register(table, folders, layout.elsewhere if table == "processed" else None)
+            catalog.register(table, folders, layout.relocated if table == "processed" else None)
         Ledger(lake, query).commit(entry)
     return entry
 
 
-def poll(settings: Settings, catalog: GlueCatalog | None = None) -> tuple[Counter[Place], int]:
+def poll(settings: Settings, catalog: GlueCatalog | None = None) -> tuple[Counter[RecordKey], int]:
     """What a reader through the catalog finds: each row's origin, and the number of files."""
     catalog, lake = catalog or catalog_of(settings), lake_at(settings.lake)
-    found: Counter[Place] = Counter()
+    found: Counter[RecordKey] = Counter()
     files = 0
     for location in catalog.locations("processed").values():
         for path, _ in lake.list(location.removeprefix(f"{catalog.root}/")):

@@ -68,7 +68,7 @@ def test_the_whole_way(embedded_aws: object, spark: SparkSession, tmp_path: Path
     found = rows_of(settings)
     assert Counter((row["shard_id"], row["sequence_number"]) for row in found).most_common(1)[0][1] == 1
     assert len(found) == 2 * len(CITIES) == sum(entry.report.processed for entry in entries(lake))
-    by_batch = {f"{entry.query}-{entry.batch}": entry.report.processed for entry in entries(lake)}
+    by_batch = {entry.name: entry.report.processed for entry in entries(lake)}
     assert Counter(row["batch"] for row in found) == Counter(by_batch)
     assert_catalog(settings)
 

@@ -20,7 +20,7 @@ from jobs.gold import job as gold_job
 from jobs.gold.delta_writes import open_table
 from jobs.gold.job import GoldResult
 from jobs.gold.tables import TABLES
-from jobs.lake.lease import Claim
+from jobs.lake.lease import Lease
 from jobs.lake.store import lake_at
 from jobs.settings.settings import Settings
 from tests.helpers.lakes import make_lake
@@ -175,7 +175,7 @@ def test_a_second_gold_job_ends_with_one_clear_error(folder: Settings) -> None:
     lake = lake_at(folder.lake)
 
     with (
-        Claim(lake, f"{lake.uri}/gold"),
+        Lease(lake, f"{lake.uri}/gold"),
         pytest.raises(AlreadyRunningError, match="another gold job, or its upkeep, is at work"),
     ):
         gold_job.run(no_spark, folder)

@@ -1,4 +1,4 @@
-"""The claim: of two jobs on one checkpoint the second stops; a dead job's claim is taken over."""
+"""The lease: of two jobs on one checkpoint the second stops; a dead job's lease is taken over."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from typing import Any
 import pytest
 
 from jobs.common.errors import AlreadyRunningError, TransientError
-from jobs.lake import lease as claims
-from jobs.lake.lease import Claim
+from jobs.lake import lease as leases
+from jobs.lake.lease import Lease
 from jobs.lake.store import FolderLake, Lake
 from tests.helpers.paths import ROOT
 
 CHECKPOINT = "s3://bucket/lake/_checkpoints/stream"
 HOLDS = """
 import sys, time
-from jobs.lake.lease import Claim
+from jobs.lake.lease import Lease
 from jobs.lake.store import FolderLake
-with Claim(FolderLake(sys.argv[1]), sys.argv[2]):
+with Lease(FolderLake(sys.argv[1]), sys.argv[2]):
     print("held", flush=True)
     time.sleep(60)
 """
 
 
-def claim(lake: Lake, **seconds: Any) -> Claim:
-    return Claim(lake, CHECKPOINT, **({"beat_seconds": 0.02, "lease_seconds": 0.2} | seconds))
+def lease(lake: Lake, **seconds: Any) -> Lease:
+    return Lease(lake, CHECKPOINT, **({"heartbeat_seconds": 0.02, "lease_seconds": 0.2} | seconds))
 
 
 def standing(lake: Lake) -> dict[str, Any]:
@@ -42,50 +42,50 @@ def standing(lake: Lake) -> dict[str, Any]:
 
 
 def of_another_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(claims, "machine", lambda: "elsewhere/boot/pid")
+    monkeypatch.setattr(leases, "machine", lambda: "elsewhere/boot/pid")
 
 
 def test_a_second_job_is_told_of_the_first_and_changes_nothing(lake: Lake) -> None:
-    with claim(lake, beat_seconds=100):
+    with lease(lake, heartbeat_seconds=100):
         before = standing(lake)
-        with pytest.raises(AlreadyRunningError) as error, claim(lake):
+        with pytest.raises(AlreadyRunningError) as error, lease(lake):
             pass
         assert standing(lake) == before
     for words in (CHECKPOINT, f"process {os.getpid()} of this machine", "stream_job.checkpoint"):
         assert words in str(error.value)
 
 
-def test_another_checkpoint_is_another_claim(lake: Lake) -> None:
-    with claim(lake), Claim(lake, "s3://bucket/lake/_checkpoints/other"):
+def test_another_checkpoint_is_another_lease(lake: Lake) -> None:
+    with lease(lake), Lease(lake, "s3://bucket/lake/_checkpoints/other"):
         assert len(list(lake.list("_claims/"))) == 2
 
 
 def test_after_a_clean_end_the_next_job_starts_at_once_and_has_nothing_to_clear(lake: Lake) -> None:
-    with claim(lake) as first:
+    with lease(lake) as first:
         assert first.after_crash, "nothing tells how the one before it ended"
     assert standing(lake)["released"] == "clean"
-    with claim(lake) as second:
+    with lease(lake) as second:
         assert not second.after_crash
         assert standing(lake)["released"] is None
 
 
 def test_after_an_error_the_next_job_starts_at_once_and_looks_for_leftovers(lake: Lake) -> None:
-    with pytest.raises(ZeroDivisionError), claim(lake):
+    with pytest.raises(ZeroDivisionError), lease(lake):
         _ = 1 / 0
     assert standing(lake)["released"] == "failed"
-    with claim(lake) as second:
+    with lease(lake) as second:
         assert second.after_crash
 
 
 def test_a_job_that_ends_before_it_has_cleared_leaves_that_to_the_next(lake: Lake) -> None:
-    with pytest.raises(ZeroDivisionError), claim(lake):
+    with pytest.raises(ZeroDivisionError), lease(lake):
         _ = 1 / 0
-    with claim(lake):
+    with lease(lake):
         pass
-    with claim(lake) as third:
+    with lease(lake) as third:
         assert third.after_crash
-        third.cleared()
-    with claim(lake) as last:
+        third.mark_clean()
+    with lease(lake) as last:
         assert not last.after_crash
 
 
@@ -96,11 +96,11 @@ def test_a_killed_job_of_this_machine_is_taken_over_at_once(folder_lake: FolderL
     assert process.stdout is not None
     assert process.stdout.readline() == b"held\n"
     with pytest.raises(AlreadyRunningError, match=f"process {process.pid} of this machine"):
-        claim(folder_lake).__enter__()
+        lease(folder_lake).__enter__()
     process.send_signal(signal.SIGKILL)
     process.wait()
     process.stdout.close()
-    with claim(folder_lake, lease_seconds=1000) as mine:
+    with lease(folder_lake, lease_seconds=1000) as mine:
         assert mine.after_crash
 
 
@@ -108,27 +108,27 @@ def test_a_process_id_that_was_given_anew_is_not_taken_for_the_dead_job(
     lake: Lake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patched:
-        patched.setattr(claims, "process_start", lambda _pid: "1")
-        dead = claim(lake)
-        dead._take()
-    with claim(lake, lease_seconds=1000) as mine:
+        patched.setattr(leases, "process_start", lambda _pid: "1")
+        dead = lease(lake)
+        dead.acquire()
+    with lease(lake, lease_seconds=1000) as mine:
         assert mine.after_crash
 
 
 def test_a_job_of_another_machine_that_beats_is_left_alone(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
-    with claim(lake):
+    with lease(lake):
         of_another_machine(monkeypatch)
-        with pytest.raises(AlreadyRunningError, match=f"process {os.getpid()} of "), claim(lake, lease_seconds=100):
+        with pytest.raises(AlreadyRunningError, match=f"process {os.getpid()} of "), lease(lake, lease_seconds=100):
             pass
 
 
 def test_a_job_of_another_machine_that_is_silent_for_its_lease_is_taken_over(
     lake: Lake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    claim(lake)._take()
+    lease(lake).acquire()
     of_another_machine(monkeypatch)
     begun = time.monotonic()
-    with claim(lake) as mine:
+    with lease(lake) as mine:
         assert mine.after_crash
         assert time.monotonic() - begun >= 0.2, "not before its lease had passed"
 
@@ -136,41 +136,41 @@ def test_a_job_of_another_machine_that_is_silent_for_its_lease_is_taken_over(
 def test_a_job_that_was_taken_over_while_it_slept_stops_before_its_next_step(
     lake: Lake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    slept = claim(lake, beat_seconds=1000, lease_seconds=0)
+    slept = lease(lake, heartbeat_seconds=1000, lease_seconds=0)
     with slept:
-        slept.hold()
+        slept.check()
         of_another_machine(monkeypatch)
-        with claim(lake, beat_seconds=0.01, lease_seconds=0.02):
+        with lease(lake, heartbeat_seconds=0.01, lease_seconds=0.02):
             with pytest.raises(AlreadyRunningError, match="has taken over"):
-                slept.hold()
+                slept.check()
             with pytest.raises(AlreadyRunningError, match="has taken over"):
-                slept.hold()
+                slept.check()
         theirs = standing(lake)
-    assert standing(lake) == theirs, "the one that lost its claim does not release the other's"
+    assert standing(lake) == theirs, "the one that lost its lease does not release the other's"
 
 
 def test_the_beat_goes_on_while_the_job_runs(lake: Lake) -> None:
-    with claim(lake, beat_seconds=0.01) as mine:
+    with lease(lake, heartbeat_seconds=0.01) as mine:
         deadline, seen = time.monotonic() + 30, set[int]()
         while len(seen) < 4 and time.monotonic() < deadline:
             seen.add(standing(lake)["beat"])
             time.sleep(0.005)
         assert len(seen) == 4, "it beats no more"
-        mine.hold()
+        mine.check()
 
 
-def test_a_failing_store_is_no_reason_to_stop_until_the_claim_could_be_lost(
+def test_a_failing_store_is_no_reason_to_stop_until_the_lease_could_be_lost(
     folder_lake: FolderLake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fails(*_: Any) -> bool:
         raise TransientError("S3 is away")
 
-    with claim(folder_lake, beat_seconds=1000, lease_seconds=1000) as mine:
+    with lease(folder_lake, heartbeat_seconds=1000, lease_seconds=1000) as mine:
         monkeypatch.setattr(folder_lake, "replace", fails)
-        mine.hold()
+        mine.check()
         mine._lease_seconds = 0
         with pytest.raises(TransientError, match="S3 is away"):
-            mine.hold()
+            mine.check()
 
 
 def test_of_many_who_start_at_once_one_runs(folder_lake: FolderLake) -> None:
@@ -180,7 +180,7 @@ def test_of_many_who_start_at_once_one_runs(folder_lake: FolderLake) -> None:
     def run() -> None:
         start.wait()
         try:
-            with claim(folder_lake, beat_seconds=100):
+            with lease(folder_lake, heartbeat_seconds=100):
                 outcomes.append("runs")
                 done.wait()
         except AlreadyRunningError:

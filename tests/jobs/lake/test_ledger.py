@@ -123,13 +123,13 @@ def test_batch_0_of_a_new_checkpoint_touches_nothing_of_an_older_ones_batch_0(la
 
 def test_what_follows_a_batch_comes_in_order_and_ends_where_a_batch_is_not_final(lake: Lake) -> None:
     ledger = Ledger(lake, "abc")
-    assert list(ledger.following(-1)) == []
+    assert list(ledger.entries_after(-1)) == []
     for number in range(40):
         ledger.commit(entry(number))
 
-    assert [found.batch for found in ledger.following(-1)] == list(range(40))
-    assert [found.batch for found in ledger.following(36)] == [37, 38, 39]
-    assert list(ledger.following(39)) == []
+    assert [found.batch for found in ledger.entries_after(-1)] == list(range(40))
+    assert [found.batch for found in ledger.entries_after(36)] == [37, 38, 39]
+    assert list(ledger.entries_after(39)) == []
 
 
 def test_what_follows_is_asked_for_not_listed(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -139,7 +139,7 @@ def test_what_follows_is_asked_for_not_listed(lake: Lake, monkeypatch: pytest.Mo
     monkeypatch.setattr(lake, "get", lambda path: (asked.append(path), get(path))[1])
     monkeypatch.setattr(lake, "list", lambda _: pytest.fail("listed"))
 
-    assert len(list(Ledger(lake, "abc").following(-1))) == 1
+    assert len(list(Ledger(lake, "abc").entries_after(-1))) == 1
     assert sorted(asked) == [f"_ledger/abc/{number}.json" for number in range(3)]
 
 

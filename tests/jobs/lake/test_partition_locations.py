@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING
 import pytest
 
 from jobs.common.errors import TransientError
-from jobs.lake.partition_locations import Announced, LayoutFile, Place, Retired, aside, batch_of, plain, settle
+from jobs.lake.partition_locations import (
+    LayoutFile,
+    NextLocation,
+    OldLocation,
+    PartitionLocation,
+    batch_of,
+    copy_to_live_locations,
+    default_folder,
+    relocated_folder,
+)
 from jobs.lake.store import FolderLake
 from jobs.lake.table_files import live_files
 from jobs.lake.task_report import TaskReport, WrittenFile
@@ -41,18 +50,18 @@ def paths(lake: FolderLake, prefix: str = "") -> list[str]:
 
 def test_a_table_that_never_moved_has_no_layout_and_lies_in_its_folders(lake: FolderLake) -> None:
     layout = LayoutFile(lake, "processed").read()
-    assert layout.place(A) == Place(f"processed/{A}/")
-    assert (layout.elsewhere, layout.revision) == ({}, 0)
+    assert layout.location(A) == PartitionLocation(f"processed/{A}/")
+    assert (layout.relocated, layout.revision) == ({}, 0)
 
 
 def test_of_two_who_change_the_layout_at_once_one_does(lake: FolderLake) -> None:
     layouts = LayoutFile(lake, "processed")
     seen = layouts.read()
-    changed = layouts.change(seen, {A: Place("elsewhere/")})
+    changed = layouts.change(seen, {A: PartitionLocation("elsewhere/")})
     assert changed is not None
     assert layouts.read() == changed
-    assert layouts.change(seen, {B: Place("nowhere/")}) is None
-    again = layouts.change(changed, {A: Place(plain("processed", A))})
+    assert layouts.change(seen, {B: PartitionLocation("nowhere/")}) is None
+    again = layouts.change(changed, {A: PartitionLocation(default_folder("processed", A))})
     assert again is not None
     assert (again.partitions, again.revision) == ({}, 2), "at home with nothing pending: not named any more"
 
@@ -66,14 +75,14 @@ def test_a_file_says_which_batch_wrote_it() -> None:
 
 
 def test_live_files_are_those_of_the_current_locations_alone(lake: FolderLake) -> None:
-    new = aside("processed", A, "run")
+    new = relocated_folder("processed", A, "run")
     put(lake, f"processed/{A}/q-0-00000-000.parquet", f"processed/{B}/q-0-00000-000.parquet", f"{new}compacted-x-000")
     layouts = LayoutFile(lake, "processed")
     assert [file.partition for file in live_files(lake, "processed")] == [A, B]
-    first = layouts.change(layouts.read(), {A: Place(f"processed/{A}/", Announced(new))})
+    first = layouts.change(layouts.read(), {A: PartitionLocation(f"processed/{A}/", NextLocation(new))})
     assert first is not None
     assert [file.path for file in live_files(lake, "processed")] == paths(lake, "processed/"), "announced is not yet"
-    layouts.change(first, {A: Place(new, None, (Retired(f"processed/{A}/", NOW),))})
+    layouts.change(first, {A: PartitionLocation(new, None, (OldLocation(f"processed/{A}/", NOW),))})
     assert sorted(file.path for file in live_files(lake, "processed")) == [
         f"processed/{B}/q-0-00000-000.parquet", f"{new}compacted-x-000",
     ]  # fmt: skip
@@ -94,7 +103,7 @@ def test_a_batch_that_found_no_move_copies_nothing_and_asks_once(
     batch = report(A, B)
     put(lake, *(file.path for file in batch.files))
     before = list(batch.files)
-    settle(lake, LayoutFile(lake, "processed"), batch, "processed", lambda: None)
+    copy_to_live_locations(lake, LayoutFile(lake, "processed"), batch, "processed", lambda: None)
     assert asked == ["_layout/processed.json"]
     assert sorted(batch.files, key=repr) == sorted(before, key=repr)
 
@@ -103,9 +112,9 @@ def test_a_batch_puts_its_files_where_its_partition_is_and_where_it_goes(lake: F
     batch, held = report(A, B), []
     put(lake, *(file.path for file in batch.files))
     layouts = LayoutFile(lake, "processed")
-    layouts.change(layouts.read(), {A: Place("here/", Announced("there/"))})
+    layouts.change(layouts.read(), {A: PartitionLocation("here/", NextLocation("there/"))})
 
-    settle(lake, layouts, batch, "processed", lambda: held.append(1))
+    copy_to_live_locations(lake, layouts, batch, "processed", lambda: held.append(1))
 
     assert paths(lake, "here/") + paths(lake, "there/") == ["here/q-0-00000-000.parquet", "there/q-0-00000-000.parquet"]
     assert [file.path for file in batch.files] == [
@@ -116,11 +125,11 @@ def test_a_batch_puts_its_files_where_its_partition_is_and_where_it_goes(lake: F
 
 def test_a_file_that_another_job_has_deleted_stops_the_batch(lake: FolderLake) -> None:
     layouts = LayoutFile(lake, "processed")
-    layouts.change(layouts.read(), {A: Place("here/")})
+    layouts.change(layouts.read(), {A: PartitionLocation("here/")})
     with pytest.raises(
         TransientError, match=f"copy .*/processed/{A}/q-0-00000-000.parquet to here/.*: the file is gone"
     ):
-        settle(lake, layouts, report(A), "processed", lambda: None)
+        copy_to_live_locations(lake, layouts, report(A), "processed", lambda: None)
 
 
 @pytest.mark.spark

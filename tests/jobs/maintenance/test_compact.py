@@ -21,15 +21,15 @@ from typer.testing import CliRunner
 
 from jobs.common.errors import AlreadyRunningError, ConfigurationError
 from jobs.common.fault_points import MOVE_POINTS
-from jobs.lake.lease import Claim
+from jobs.lake.lease import Lease
 from jobs.lake.partition_locations import LayoutFile
 from jobs.lake.store import lake_at
-from jobs.lake.table_files import files_of, live_files
+from jobs.lake.table_files import files_of_entries, live_files
 from jobs.maintenance.compact import plan, run
 from jobs.settings.settings import Settings
 from jobs.write.processed import file_schema
 from movement.cli.main import app
-from tests.helpers.compaction_lakes import SHARD, Place, catalog_of, poll, set_compact, write_batch
+from tests.helpers.compaction_lakes import SHARD, RecordKey, catalog_of, poll, set_compact, write_batch
 from tests.helpers.lakes import make_lake
 from tests.helpers.paths import ROOT
 from tests.helpers.samples import TRAVEL_TIMES, good
@@ -56,7 +56,7 @@ def fill(lake_settings: Settings) -> Settings:
     return set_compact(lake_settings, grace_seconds=0.0)
 
 
-def expected(batches: int = 6) -> Counter[Place]:
+def expected(batches: int = 6) -> Counter[RecordKey]:
     """The origins of the fixture's rows."""
     sizes = {0: 11, 1: 10}
     return Counter(
@@ -132,8 +132,8 @@ def test_a_batch_that_comes_after_is_written_to_where_its_partition_lies(small_f
 def test_the_rows_of_a_final_batch_are_found_wherever_they_are(small_files: Settings) -> None:
     lake = lake_at(small_files.lake)
     entry = write_batch(small_files, 6, [[good(), good(City="Lima")]])
-    assert len(list(files_of(lake, entry))) == 2
-    both = list(files_of(lake, entry, write_batch(small_files, 8, [[good()]])))
+    assert len(list(files_of_entries(lake, entry))) == 2
+    both = list(files_of_entries(lake, entry, write_batch(small_files, 8, [[good()]])))
     assert len(both) == len(set(both)) == 3
 
     run(small_files, [PARIS])
@@ -141,9 +141,9 @@ def test_the_rows_of_a_final_batch_are_found_wherever_they_are(small_files: Sett
     for batch in (entry, write_batch(small_files, 7, [[good()]])):
         rows = [
             row
-            for file in files_of(lake, batch)
+            for file in files_of_entries(lake, batch)
             for row in pq.read_table(io.BytesIO(lake.get(file.path) or b"")).to_pylist()
-            if row["batch"] == f"{batch.query}-{batch.batch}"
+            if row["batch"] == batch.name
         ]
         assert len(rows) == batch.report.processed
         assert {row["sequence_number"] for row in rows} == {
@@ -208,7 +208,7 @@ def test_files_of_an_older_contract_are_merged_and_those_that_would_lose_a_colum
 
 def test_only_one_run_at_a_time(small_files: Settings) -> None:
     with (
-        Claim(lake_at(small_files.lake), f"{small_files.lake}/processed"),
+        Lease(lake_at(small_files.lake), f"{small_files.lake}/processed"),
         pytest.raises(AlreadyRunningError, match=r"another run that moves partitions of .*/lake/processed runs as"),
     ):
         run(small_files)
@@ -254,7 +254,7 @@ def test_a_partition_that_is_not_there_is_named(small_files: Settings) -> None:
 
 
 # Each point of a run, and within one the gaps between two files.
-KILLS = [name for name in MOVE_POINTS if name != "settle.copied"] + ["file.put"]
+KILLS = [name for name in MOVE_POINTS if name != "locations.copied"] + ["file.put"]
 
 
 def test_kill_9_between_any_two_steps_and_the_next_run_ends_it(lake_settings: Settings, tmp_path: Path) -> None:

@@ -20,15 +20,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from jobs.common.errors import TransientError
-from jobs.lake import ledger as ledger_module
-from jobs.lake import partition_locations as settle
+from jobs.lake import store
 from jobs.lake.ledger import Ledger, LedgerEntry, entries
-from jobs.lake.partition_locations import COMPACTED, REBUILT, LayoutFile, batch_of
+from jobs.lake.partition_locations import COMPACTED, REBUILT, LayoutFile, batch_of, copy_to_live_locations
 from jobs.lake.task_report import TaskReport, WrittenFile
-from jobs.maintenance import rewriter as rewriting
-from jobs.maintenance.compact import compacting, copying
+from jobs.maintenance import rewriter
+from jobs.maintenance.compact import compaction_fill, copy_fill
 from jobs.maintenance.partition_move import Mover, StoredFile
-from jobs.maintenance.raw import RebuildPlan, carry_out, decide, stage_of, unfinished
+from jobs.maintenance.raw import RebuildPlan, commit_plan, execute_plan, staging_folder, unfinished_plans
 from jobs.maintenance.rewriter import Rewriter
 from jobs.write.processed import file_schema
 from tests.helpers.interleaving_stage import Actor, AtOnce, SteppedCatalog, SteppedLake, Store, as_file
@@ -45,9 +44,8 @@ Row = tuple[str, str]  # batch, sequence number
 @pytest.fixture(autouse=True, scope="module")
 def one_request_at_a_time() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(settle, "ThreadPoolExecutor", AtOnce)
-        patch.setattr(rewriting, "ThreadPoolExecutor", AtOnce)
-        patch.setattr(ledger_module, "ThreadPoolExecutor", AtOnce)
+        patch.setattr(store, "ThreadPoolExecutor", AtOnce)
+        patch.setattr(rewriter, "ThreadPoolExecutor", AtOnce)
         yield
 
 
@@ -101,12 +99,12 @@ class World:
                 sequences = rows_of(f"{query}-{batch}", partition)
                 for task in range(tasks):
                     content = parquet(f"{query}-{batch}", sequences[task::tasks])
-                    path = f"{layout.place(partition).current}{query}-{batch}-{task:05d}-000.parquet"
+                    path = f"{layout.location(partition).current}{query}-{batch}-{task:05d}-000.parquet"
                     lake.put(path, as_file(content))
                     report.files.append(WrittenFile("processed", path, partition, 1, len(content)))
-            layout = settle.settle(lake, layouts, report, "processed", lambda: None)
+            layout = copy_to_live_locations(lake, layouts, report, "processed", lambda: None)
             folders = report.partitions("processed")
-            catalog.register("processed", folders, layout.elsewhere)
+            catalog.register("processed", folders, layout.relocated)
             ledger.commit(LedgerEntry(query, batch, "s", NOW, NOW, report, {"processed": folders}, {}))
 
     # Compaction, as jobs.compact_job does it.
@@ -121,34 +119,34 @@ class World:
             with contextlib.suppress(TransientError):  # a batch under way: the rebuild goes on with a later run
                 self.rebuild(lake, mover, dataclasses.replace(rewriter, prefix=REBUILT))
             return
-        mover.move([name for name in PARTITIONS if name in self.store.locations], compacting(rewriter))
+        mover.move([name for name in PARTITIONS if name in self.store.locations], compaction_fill(rewriter))
         mover.sweep(GRACE)
-        mover.move([name for name in PARTITIONS if mover.can_go_home(name)], copying(lake))
+        mover.move([name for name in PARTITIONS if mover.can_restore_default(name)], copy_fill(lake))
 
     # movement replay --raw, as jobs.replay_raw_job does it, under a contract that makes the same rows.
     def rebuild(self, lake: SteppedLake, mover: Mover, rewriter: Rewriter) -> None:
-        for plan in unfinished(lake):
-            list(carry_out(lake, plan, mover, rewriter))
+        for plan in unfinished_plans(lake):
+            list(execute_plan(lake, plan, mover, rewriter))
         chosen = [entry for entry in entries(lake) if self.chance.random() < 0.5]
         run, staged = f"r{self.moves}", dict[str, list[StoredFile]]()
         for entry in chosen:
-            batch = f"{entry.query}-{entry.batch}"
+            batch = entry.name
             for partition in entry.partitions["processed"]:
                 content = parquet(batch, rows_of(batch, partition))
-                path = f"{stage_of(run)}processed/{partition}/{batch}-00000-000.parquet"
+                path = f"{staging_folder(run)}processed/{partition}/{batch}-00000-000.parquet"
                 lake.put(path, as_file(content))
                 staged.setdefault(partition, []).append(StoredFile(path, len(content)))
         if chosen:
             plan = RebuildPlan(run, chosen, staged, [], [])
-            decide(lake, plan)
-            list(carry_out(lake, plan, mover, rewriter))
+            commit_plan(lake, plan)
+            list(execute_plan(lake, plan, mover, rewriter))
 
     # One move of everything, and what a dead one left.
     def move_all(self, actor: Actor) -> None:
         lake, catalog = SteppedLake(self.store, actor.step), SteppedCatalog(self.store, actor.step)
         mover = self.mover(lake, catalog, 0.0, actor)
         mover.recover()
-        mover.move(PARTITIONS, compacting(Rewriter(lake, TRAVEL_TIMES, "processed", COMPACTED, "none", 1 << 30)))
+        mover.move(PARTITIONS, compaction_fill(Rewriter(lake, TRAVEL_TIMES, "processed", COMPACTED, "none", 1 << 30)))
 
     # A run that finds nothing to compact.
     def tidy(self, actor: Actor) -> None:
@@ -157,10 +155,10 @@ class World:
         self.moves += 1
         mover.recover()
         mover.sweep(GRACE)
-        for plan in unfinished(lake):
+        for plan in unfinished_plans(lake):
             rewriter = Rewriter(lake, TRAVEL_TIMES, "processed", REBUILT, "none", 1 << 30)
-            list(carry_out(lake, plan, mover, rewriter))
-        mover.move([name for name in PARTITIONS if mover.can_go_home(name)], copying(lake))
+            list(execute_plan(lake, plan, mover, rewriter))
+        mover.move([name for name in PARTITIONS if mover.can_restore_default(name)], copy_fill(lake))
 
     def mover(self, lake: SteppedLake, catalog: SteppedCatalog, patience: float, actor: Actor) -> Mover:
         return Mover(

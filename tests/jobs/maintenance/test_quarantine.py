@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from jobs.common.errors import AlreadyRunningError, TransientError
-from jobs.lake.lease import Claim
+from jobs.lake.lease import Lease
 from jobs.lake.store import FolderLake
 from jobs.maintenance.quarantine import CHUNK_RECORDS, ReplayProgress, replay_quarantine
 from jobs.maintenance.sent_journal import FOLDER
@@ -256,7 +256,7 @@ def test_two_replays_at_once_do_not_double(
     with FaultyKinesis() as kinesis:
         settings = settings_for(kinesis, tmp_path, aws_environment)
         with (
-            Claim(quarantine, f"quarantine of {settings.lake}"),
+            Lease(quarantine, f"quarantine of {settings.lake}"),
             pytest.raises(AlreadyRunningError, match=r"another replay of the quarantine of .* wait for its end"),
         ):
             replay_quarantine(settings)

@@ -16,9 +16,9 @@ from jobs.common.errors import ConfigurationError, IncompatibleSchemaError, Term
 from jobs.gold import job as gold_job
 from jobs.lake.delta import NOTHING, PROCESSED, check_format, open_delta, progress_of
 from jobs.lake.ledger import TABLES, Ledger, LedgerEntry
-from jobs.lake.partition_locations import LayoutFile, Place
+from jobs.lake.partition_locations import LayoutFile, PartitionLocation
 from jobs.lake.store import lake_at
-from jobs.lake.table_files import files_of, live_files
+from jobs.lake.table_files import files_of_entries, live_files
 from jobs.maintenance import compact as compact_job
 from jobs.maintenance import raw as replay_raw_job
 from jobs.schema.record_parser import RecordParser
@@ -271,7 +271,7 @@ def test_a_lake_stays_what_it_was_begun_as(settings: Settings) -> None:
 
 def test_a_lake_whose_partitions_have_all_moved_is_plain_parquet_too(settings: Settings) -> None:
     layouts = LayoutFile(lake_at(settings.lake), PROCESSED)
-    layouts.change(layouts.read(), {"city=Paris": Place("relocated/processed/city=Paris/1/")})
+    layouts.change(layouts.read(), {"city=Paris": PartitionLocation("relocated/processed/city=Paris/1/")})
 
     with pytest.raises(ConfigurationError, match="relocated/processed/city=Paris/1/"):
         started(settings)
@@ -301,7 +301,7 @@ def test_live_files_are_the_logs_and_not_the_folders(settings: Settings) -> None
     assert {tuple(file) for file in live_files(lake, PROCESSED)} == written
     partition = "city=a%2Fb/start_date=2016-09-03"
     assert [file.partition for file in live_files(lake, PROCESSED, [partition, "city=Lima"])] == [partition]
-    assert len(list(files_of(lake, entry))) == len(CITIES)
+    assert len(list(files_of_entries(lake, entry))) == len(CITIES)
 
 
 def test_gold_waits_for_a_batch_that_is_not_in_the_log(settings: Settings) -> None:

@@ -19,7 +19,7 @@ from jobs.catalog.glue import GlueCatalog
 from jobs.common.aws import client
 from jobs.common.errors import AlreadyRunningError, MovementError, TerminalError, TooManyRejectedError
 from jobs.common.process_identity import signature
-from jobs.lake.lease import Claim
+from jobs.lake.lease import Lease
 from jobs.lake.ledger import Ledger, entries
 from jobs.lake.store import lake_at
 from jobs.settings.sections import SinkSettings
@@ -287,7 +287,7 @@ def test_a_second_job_on_the_checkpoint_is_refused_before_it_touches_the_catalog
         update={"stream_job": StreamJobSettings(checkpoint=f"s3a{lake_settings.lake[2:]}/_ck/")}
     )
     with (
-        Claim(lake_at(lake_settings.lake), f"{lake_settings.lake}/_ck"),
+        Lease(lake_at(lake_settings.lake), f"{lake_settings.lake}/_ck"),
         pytest.raises(AlreadyRunningError, match="another job on the checkpoint"),
     ):
         drain(spark, mine)

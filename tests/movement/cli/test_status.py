@@ -18,8 +18,8 @@ import pytest
 from typer.testing import CliRunner
 
 from jobs.common.aws import client
-from jobs.lake.lease import Claim
-from jobs.lake.ledger import Ledger, LedgerEntry, last_read, newest_entries
+from jobs.lake.lease import Lease
+from jobs.lake.ledger import Ledger, LedgerEntry, last_sequence_numbers, newest_entries
 from jobs.lake.store import FolderLake, lake_at
 from jobs.lake.task_report import SequenceRange, TaskReport
 from jobs.settings.settings import Settings, load_settings
@@ -90,7 +90,7 @@ def test_a_lag_is_seen_shard_by_shard(lake_settings: Settings, tmp_path: Path) -
     Ledger(lake_at(lake_settings.lake), "abc").commit(written)
     time.sleep(1.1)  # the server's clock, in its Date header, has whole seconds
 
-    with Claim(lake_at(lake_settings.lake), lake_settings.checkpoint):
+    with Lease(lake_at(lake_settings.lake), lake_settings.checkpoint):
         done = CliRunner().invoke(app, ["status", *arguments(lake_settings), "--json", str(tmp_path / "s.json")])
 
     assert done.exit_code == 0, done.output
@@ -154,7 +154,7 @@ def test_positions_come_from_old_entries_too(tmp_path: Path) -> None:
     ledger.commit(entry(settings, 0, {"quiet": SequenceRange("1", "9", 9), "busy": SequenceRange("1", "1", 1)}))
     ledger.commit(entry(settings, 1, {"busy": SequenceRange("2", "10", 9)}))
     (found,) = newest_entries(lake, 1)
-    assert last_read(lake, "abc", found.entries) == {"quiet": "9", "busy": "10"}
+    assert last_sequence_numbers(lake, "abc", found.entries) == {"quiet": "9", "busy": "10"}
 
 
 def test_positions_reach_back_past_an_earlier_restore(lake_settings: Settings) -> None:
