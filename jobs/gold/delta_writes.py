@@ -11,14 +11,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from deltalake import DeltaTable
-from deltalake.exceptions import DeltaError, TableNotFoundError
-
-from jobs.common.errors import TransientError
 from jobs.common.fault_points import fault_point
-from jobs.gold.increments import NOTHING
 from jobs.gold.tables import GoldTable
-from jobs.lake.delta import delta_options
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, SparkSession
@@ -70,25 +64,6 @@ def no_increment(spark: SparkSession) -> None:
     """Undoes `increment_session`: what follows (OPTIMIZE) would be skipped as done before."""
     spark.conf.unset(_APP)
     spark.conf.unset(_VERSION)
-
-
-def open_table(lake: str, table: GoldTable) -> DeltaTable | None:
-    """The table as it stands, without Spark; None where it does not exist."""
-    uri = f"{lake}/{table.folder}"
-    try:
-        return DeltaTable(uri, storage_options=delta_options() if "://" in lake else None)
-    except TableNotFoundError:
-        return None
-    except (DeltaError, OSError) as error:
-        raise TransientError(f"read the Delta log of {uri}: {error}") from error
-
-
-def progress_of(opened: DeltaTable | None, query: str) -> int:
-    """The last batch of `query` that is in the table."""
-    if opened is None:
-        return NOTHING
-    version: int | None = opened.transaction_version(query)
-    return NOTHING if version is None else version
 
 
 def write(

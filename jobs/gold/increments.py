@@ -12,8 +12,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-NOTHING = -1  # the progress of a table that has no batch of a query: batches count from 0
-
 
 class SourceFile(NamedTuple):
     """A Parquet file of the processed layer: its partition `city=…/start_date=…`, its path in the lake, its bytes."""

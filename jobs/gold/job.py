@@ -27,14 +27,13 @@ from jobs.common.aws import client
 from jobs.common.errors import AlreadyRunningError, TerminalError, TransientError
 from jobs.common.job_main import job_parser, run_job, stop_on_signals
 from jobs.common.spark_session import spark_session
-from jobs.gold.delta_writes import gold_session, open_table, progress_of
+from jobs.gold.delta_writes import gold_session
 from jobs.gold.increments import Batch, Increment, SourceFile, next_increment
 from jobs.gold.maintenance import Kept, keep_up
 from jobs.gold.manifests import SYMLINKS, outdated, publish, rows_of
 from jobs.gold.tables import TABLES, check_contract
 from jobs.gold.writer import IncrementWriter
-from jobs.lake.delta import open_delta
-from jobs.lake.delta import progress_of as shown_of
+from jobs.lake.delta import PROCESSED, last_committed_batch, open_delta
 from jobs.lake.lease import Lease
 from jobs.lake.ledger import Ledger, LedgerEntry, queries
 from jobs.lake.store import Lake, lake_at
@@ -171,7 +170,7 @@ def catalog_tables(settings: Settings) -> Iterator[LakeTable]:
 
 def open_tables(lake: str) -> dict[str, DeltaTable | None]:
     """Each gold table as it stands, by name; None for one that does not exist."""
-    return {table.name: open_table(lake, table) for table in TABLES}
+    return {table.name: open_delta(f"{lake}/{table.folder}") for table in TABLES}
 
 
 def table_rows(opened: Mapping[str, DeltaTable | None]) -> dict[str, int]:
@@ -183,7 +182,7 @@ def publish_manifests(lake: Lake, settings: Settings) -> None:
     """Makes every table's manifests say what its Delta log says. The caller holds the lease."""
     if settings.gold.manifests:
         for table in TABLES:
-            opened = open_table(lake.uri, table)
+            opened = open_delta(f"{lake.uri}/{table.folder}")
             if opened is not None:
                 publish(lake, table, opened)
 
@@ -207,11 +206,13 @@ def _writer(spark: SparkSession, settings: Settings, lease: Lease) -> IncrementW
 
 def _pending(lake: Lake, settings: Settings, opened: Mapping[str, DeltaTable | None]) -> Increment | None:
     limits = settings.gold.increment_batches, settings.gold.increment_rows
-    processed = open_delta(lake)
+    processed = open_delta(f"{lake.uri}/{PROCESSED}")
     for query in queries(lake):
-        progress = {name: progress_of(found, query) for name, found in opened.items()}
+        progress = {name: last_committed_batch(found, query) for name, found in opened.items()}
         entries = Ledger(lake, query).entries_after(min(progress.values()))
-        following = map(_batch, entries if processed is None else _up_to(shown_of(processed, query), entries))
+        following = map(
+            _batch, entries if processed is None else _up_to(last_committed_batch(processed, query), entries)
+        )
         increment = next_increment(query, progress, following, *limits)
         if increment is not None:
             return increment

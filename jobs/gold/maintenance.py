@@ -10,9 +10,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from jobs.gold.delta_writes import no_increment, open_table
+from jobs.gold.delta_writes import no_increment
 from jobs.gold.manifests import files_of
 from jobs.gold.tables import TABLES, GoldTable
+from jobs.lake.delta import open_delta
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -34,12 +35,12 @@ def keep_up(spark: SparkSession, lake: str, retention_hours: int) -> list[Kept]:
     """
     kept = []
     for table in TABLES:
-        before = open_table(lake, table)
+        before = open_delta(f"{lake}/{table.folder}")
         if before is None:
             continue
         optimize(spark, lake, table)
         vacuum(spark, lake, table, retention_hours)
-        after = open_table(lake, table) or before
+        after = open_delta(f"{lake}/{table.folder}") or before
         kept.append(Kept(table.name, len(files_of(before)), len(files_of(after))))
     return kept
 

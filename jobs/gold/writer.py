@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from jobs.common.errors import BatchMismatchError
 from jobs.gold import transforms as frames
-from jobs.gold.delta_writes import increment_session, open_table, tune, write
+from jobs.gold.delta_writes import increment_session, tune, write
 from jobs.gold.increments import Increment, SourceFile
 from jobs.gold.manifests import rows_of
 from jobs.gold.reader import ReadRows, ReadZones, Store, tasks_of
 from jobs.gold.tables import CITY_SUMMARY, CORRIDORS, HISTORY, ZONES, GoldTable
+from jobs.lake.delta import open_delta
 from jobs.schema.partitions import parse_partition_path
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ class IncrementWriter:
         Raises BatchMismatchError, before anything is written, where files and ledger disagree.
         """
         # A MERGE may write the table's own rows again beside the increment's.
-        there = open_table(self.lake, CORRIDORS)
+        there = open_delta(f"{self.lake}/{CORRIDORS.folder}")
         tune(self.spark, self.conf, increment.rows + (rows_of(there) if there else 0))
         names = frozenset(batch.name for batch in increment.batches)
         tasks = tasks_of(files, self.spark.sparkContext.defaultParallelism)
@@ -84,7 +85,7 @@ class IncrementWriter:
     def _put(self, rows: DataFrame, table: GoldTable, **merge: Any) -> None:
         self.check_lease()
         begun = time.perf_counter()
-        exists = open_table(self.lake, table) is not None
+        exists = open_delta(f"{self.lake}/{table.folder}") is not None
         write(rows, self.lake, table, exists=exists, retention_hours=self.retention_hours, **merge)
         log.info("%s written in %.2f s", table.folder, time.perf_counter() - begun)
 

@@ -1,6 +1,6 @@
-"""The processed table where it is one Delta table (`sink.format: delta`): opening it, and what its log says.
+"""Delta tables of the lake, opened with delta-rs (no Spark): processed if `sink.format: delta`, and the gold tables.
 
-Read and written by delta-rs, without Spark. Nothing but this project writes to it: see docs/adr/0017.
+Only this project writes them (docs/adr/0017).
 Source: https://github.com/delta-io/delta/blob/master/PROTOCOL.md (add file, transaction identifiers).
 """
 
@@ -21,7 +21,7 @@ from jobs.lake.store import Lake
 from jobs.schema.partitions import partition_path
 
 PROCESSED = "processed"
-NOTHING = -1  # the progress in a query of which the table has no batch: batches count from 0
+NO_BATCH = -1  # batches count from 0
 _PARTITION = "partition."
 
 
@@ -30,77 +30,26 @@ def is_delta(lake: Lake, table: str = PROCESSED) -> bool:
     return next(lake.list(f"{table}/_delta_log/"), None) is not None
 
 
-def open_delta(lake: Lake, table: str = PROCESSED) -> DeltaTable | None:
-    """The table as it stands; None where it has no Delta log. Raises TransientError where the log cannot be read."""
-    if not is_delta(lake, table):
-        return None
-    uri = f"{lake.uri}/{table}"
+def open_delta(uri: str) -> DeltaTable | None:
+    """The Delta table at `uri` at its latest version; None if there is none.
+
+    `uri` is such as `s3://bucket/lake/processed`, or a local folder. Raises TransientError if it cannot be read.
+    """
     try:
-        return DeltaTable(uri, storage_options=storage_options(lake))
+        return DeltaTable(uri, storage_options=storage_options(uri))
     except TableNotFoundError:
         return None
     except (DeltaError, OSError) as error:
         raise TransientError(f"read the Delta log of {uri}: {error}") from error
 
 
-def storage_options(lake: Lake) -> dict[str, str] | None:
-    """How delta-rs reaches the lake; None for a folder."""
-    return delta_options() if "://" in lake.uri else None
+def storage_options(uri: str) -> dict[str, str] | None:
+    """How delta-rs reaches the table: with boto3's current credentials, region and endpoint. None for a local folder.
 
-
-def progress_of(opened: DeltaTable, query: str) -> int:
-    """The last batch of `query` that is in the table, and with it all before it; NOTHING where none is."""
-    try:
-        version: int | None = opened.transaction_version(query)
-    except (DeltaError, OSError) as error:
-        raise TransientError(f"read the Delta log of {opened.table_uri}: {error}") from error
-    return NOTHING if version is None else version
-
-
-def active_files(opened: DeltaTable, table: str = PROCESSED) -> Iterator[tuple[str, str, int]]:
-    """(partition `city=…/start_date=…`, path in the lake, bytes) of every file of the version that is open."""
-    try:
-        files = pa.table(opened.get_add_actions(flatten=True))
-    except (DeltaError, OSError) as error:
-        raise TransientError(f"read the Delta log of {opened.table_uri}: {error}") from error
-    names = opened.metadata().partition_columns
-    values = [files[_PARTITION + name].to_pylist() for name in names]
-    for path, size, *of in zip(files["path"].to_pylist(), files["size_bytes"].to_pylist(), *values, strict=True):
-        # From the values, not from the path: delta-rs' own compaction escapes folders in another way than Hive.
-        yield partition_path(names, dict(zip(names, of, strict=True))), f"{table}/{unquote(path)}", size
-
-
-def check_format(lake: Lake, wanted: str) -> None:
-    """Raises ConfigurationError where the lake's processed table is of another format than `sink.format`.
-
-    Two requests at most, three for a Delta table that is to be made.
+    Allows plain HTTP only if the endpoint says `http://`. Raises ConfigurationError if no region is configured.
     """
-    if is_delta(lake):
-        if wanted != "delta":
-            raise ConfigurationError(
-                f"sink.format: {wanted}, but {lake.uri}/{PROCESSED} is a Delta table: files that its log does not "
-                "name would be seen by nobody. Set sink.format: delta, or give this job another lake (`lake`, "
-                "`database`) and checkpoint. Nothing was started"
-            )
-    elif wanted == "delta":
-        parquet = next((path for path, _ in lake.list(f"{PROCESSED}/") if path.endswith(".parquet")), None)
-        moved = next(iter(LayoutFile(lake, PROCESSED).read().relocated.values()), None)
-        if parquet or moved:
-            raise ConfigurationError(
-                f"sink.format: delta, but {lake.uri}/{PROCESSED} holds plain Parquet ({parquet or moved}) and no Delta "
-                "log. Set sink.format: parquet, or give this job another lake (`lake`, `database`) and checkpoint, and "
-                "read the stream again (source.starting_position: TRIM_HORIZON). Nothing was started"
-            )
-
-
-# How the `deltalake` library (delta-rs) finds S3: exactly as boto3 does, its profiles and endpoints included.
-
-
-def delta_options() -> dict[str, str]:
-    """`storage_options` for `deltalake.DeltaTable`: boto3's credentials, region and endpoint as they are now.
-
-    Plain HTTP is allowed only for an endpoint that says `http://`. Raises ConfigurationError where no region is found.
-    """
+    if "://" not in uri:
+        return None
     endpoint = urlsplit(client("s3").meta.endpoint_url)
     options = {"AWS_REGION": str(region()), "connect_timeout": "5s", "timeout": "60s", "max_retries": "4"}
     if ".amazonaws.com" not in endpoint.netloc:
@@ -113,3 +62,53 @@ def delta_options() -> dict[str, str]:
         if frozen.token:
             options["AWS_SESSION_TOKEN"] = frozen.token
     return options
+
+
+def last_committed_batch(table: DeltaTable | None, query: str) -> int:
+    """The number of the query's last batch in the table, which then has all earlier ones too; NO_BATCH if none."""
+    if table is None:
+        return NO_BATCH
+    try:
+        version: int | None = table.transaction_version(query)
+    except (DeltaError, OSError) as error:
+        raise TransientError(f"read the Delta log of {table.table_uri}: {error}") from error
+    return NO_BATCH if version is None else version
+
+
+def active_files(table: DeltaTable, name: str = PROCESSED) -> Iterator[tuple[str, str, int]]:
+    """(partition `city=…/start_date=…`, path in the lake, size in bytes) of each file in the opened version.
+
+    `name`: the table's folder in the lake.
+    """
+    try:
+        files = pa.table(table.get_add_actions(flatten=True))
+    except (DeltaError, OSError) as error:
+        raise TransientError(f"read the Delta log of {table.table_uri}: {error}") from error
+    columns = table.metadata().partition_columns
+    values = [files[_PARTITION + column].to_pylist() for column in columns]
+    for path, size, *row in zip(files["path"].to_pylist(), files["size_bytes"].to_pylist(), *values, strict=True):
+        # From the values, not the path: delta-rs' compaction escapes folder names differently from Hive.
+        yield partition_path(columns, dict(zip(columns, row, strict=True))), f"{name}/{unquote(path)}", size
+
+
+def check_format(lake: Lake, wanted: str) -> None:
+    """Raises ConfigurationError if the lake's processed table has another format than `wanted` (`sink.format`).
+
+    Takes two requests, or three if a Delta table is to be created.
+    """
+    if is_delta(lake):
+        if wanted != "delta":
+            raise ConfigurationError(
+                f"sink.format: {wanted}, but {lake.uri}/{PROCESSED} is a Delta table, whose readers would not see "
+                "files that its log does not name. Set sink.format: delta, or give this job another lake (`lake`, "
+                "`database`) and checkpoint. Nothing was started"
+            )
+    elif wanted == "delta":
+        parquet = next((path for path, _ in lake.list(f"{PROCESSED}/") if path.endswith(".parquet")), None)
+        moved = next(iter(LayoutFile(lake, PROCESSED).read().relocated.values()), None)
+        if parquet or moved:
+            raise ConfigurationError(
+                f"sink.format: delta, but {lake.uri}/{PROCESSED} holds plain Parquet ({parquet or moved}) and no Delta "
+                "log. Set sink.format: parquet, or give this job another lake (`lake`, `database`) and checkpoint, and "
+                "read the stream again (source.starting_position: TRIM_HORIZON). Nothing was started"
+            )

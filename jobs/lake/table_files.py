@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator
 from typing import NamedTuple
 
-from jobs.lake.delta import active_files, open_delta
+from jobs.lake.delta import active_files, is_delta, open_delta
 from jobs.lake.ledger import LedgerEntry
 from jobs.lake.partition_locations import Layout, LayoutFile, batch_of, default_folder
 from jobs.lake.store import Lake
@@ -27,7 +27,7 @@ def live_files(lake: Lake, table: str, partitions: Iterable[str] | None = None) 
     that compaction replaces meanwhile stays for the grace time (`compact.grace_seconds`): read it within that.
     A table that has a Delta log has the files that the log's last version names, and those alone.
     """
-    delta = open_delta(lake, table)
+    delta = open_delta(f"{lake.uri}/{table}") if is_delta(lake, table) else None
     if delta is not None:
         wanted = None if partitions is None else set(partitions)
         found = (LiveFile(*file) for file in active_files(delta, table))

@@ -35,7 +35,7 @@ class Rewritten:
 
 def optimize(lake: Lake, partition: str, target_bytes: int, compression: str) -> Rewritten:
     """Makes few files of a partition's small ones, in one commit."""
-    opened = open_delta(lake)
+    opened = open_delta(f"{lake.uri}/{PROCESSED}")
     if opened is None:
         raise TransientError(f"{lake.uri}/{PROCESSED} has no Delta log any more: somebody has deleted it")
     # delta-rs calls null an empty text.
@@ -53,7 +53,7 @@ def optimize(lake: Lake, partition: str, target_bytes: int, compression: str) ->
 
 def vacuum(lake: Lake, grace_seconds: float) -> tuple[int, int]:
     """Deletes files that were replaced so long ago, rounded up to hours, as Delta counts; how many, and their bytes."""
-    opened, hours = open_delta(lake), math.ceil(grace_seconds / 3600)
+    opened, hours = open_delta(f"{lake.uri}/{PROCESSED}"), math.ceil(grace_seconds / 3600)
     if opened is None:
         return 0, 0
     try:

@@ -18,7 +18,7 @@ from deltalake.transaction import AddAction
 
 from jobs.common.errors import IncompatibleSchemaError, TerminalError, TransientError
 from jobs.common.fault_points import fault_point
-from jobs.lake.delta import NOTHING, PROCESSED, check_format, open_delta, progress_of, storage_options
+from jobs.lake.delta import NO_BATCH, PROCESSED, check_format, last_committed_batch, open_delta, storage_options
 from jobs.lake.ledger import Ledger, LedgerEntry, queries
 from jobs.lake.store import Lake
 from jobs.lake.task_report import WrittenFile
@@ -59,14 +59,14 @@ class DeltaCommitter:
         Changes nothing.
         """
         check_format(self._lake, "delta")
-        table = open_delta(self._lake)
+        table = open_delta(self._uri)
         if table is not None:
             self._new_columns(table)
 
     def ensure_table(self) -> None:
         """Creates the table if it does not exist, and adds the contract's new columns."""
         for pause in (*RETRY_PAUSES, None):
-            table = open_delta(self._lake)
+            table = open_delta(self._uri)
             try:
                 if table is None:
                     self._create()
@@ -85,7 +85,7 @@ class DeltaCommitter:
 
     def catch_up(self, query: str) -> int:
         """Commits the query's final batches that are missing in the log, in order; returns their number."""
-        self._committed[query] = progress_of(self._latest(), query)
+        self._committed[query] = last_committed_batch(self._latest(), query)
         count = 0
         for entry in Ledger(self._lake, query).entries_after(self._committed[query]):
             self._commit(entry)
@@ -97,7 +97,7 @@ class DeltaCommitter:
 
         Raises TransientError if the log cannot be written. The batch is final; the next start commits it.
         """
-        if self._committed.get(entry.query, NOTHING) == entry.batch - 1:
+        if self._committed.get(entry.query, NO_BATCH) == entry.batch - 1:
             self._commit(entry)
         else:
             self.catch_up(entry.query)
@@ -106,7 +106,7 @@ class DeltaCommitter:
         for pause in (*RETRY_PAUSES, None):
             try:
                 table = self._latest()
-                committed = progress_of(table, entry.query)
+                committed = last_committed_batch(table, entry.query)
                 if committed < entry.batch:
                     fault_point("delta.committing")
                     table.create_write_transaction(
@@ -135,7 +135,7 @@ class DeltaCommitter:
                 return self._table
             except (DeltaError, OSError) as error:
                 log.info("%s is opened again: %s", self._uri, error)
-        self._table, self._opened_at = open_delta(self._lake), time.monotonic()
+        self._table, self._opened_at = open_delta(self._uri), time.monotonic()
         if self._table is None:
             raise TerminalError(
                 f"{self._uri}/_delta_log is gone: it has been deleted. Restore it from the bucket's older object "
@@ -152,7 +152,7 @@ class DeltaCommitter:
             name=PROCESSED,
             description=self._contract.comment or None,
             configuration=_CONFIGURATION,
-            storage_options=storage_options(self._lake),
+            storage_options=storage_options(self._uri),
         )
         log.info("created the Delta table %s", self._uri)
 

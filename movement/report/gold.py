@@ -15,10 +15,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from deltalake import DeltaTable, QueryBuilder
-from deltalake.exceptions import DeltaError, TableNotFoundError
+from deltalake.exceptions import DeltaError
 
-from jobs.common.errors import TerminalError
-from jobs.lake.delta import delta_options
+from jobs.common.errors import TerminalError, TransientError
+from jobs.lake.delta import open_delta
 from movement.report.model import NONE, City, Gold, Ints, Slice, Summary, Zones
 
 _TIMES = ("mean_travel_time_seconds", "lower_bound_travel_time_seconds", "upper_bound_travel_time_seconds")
@@ -47,7 +47,6 @@ class GoldTables:
 
     def __init__(self, lake: str) -> None:
         self._root = f"{lake}/gold"
-        self._options = delta_options() if lake.startswith("s3://") else {}
 
     def version(self) -> str | None:
         """Names the present state of the tables; None where there is no `corridors` yet."""
@@ -81,11 +80,9 @@ class GoldTables:
 
     def _open(self, name: str) -> DeltaTable | None:
         try:
-            return DeltaTable(f"{self._root}/{name}", storage_options=self._options)
-        except TableNotFoundError:
-            return None
-        except (DeltaError, OSError) as error:
-            raise TerminalError(f"{self._root}/{name}: not readable as a Delta table: {error}") from error
+            return open_delta(f"{self._root}/{name}")
+        except TransientError as error:
+            raise TerminalError(f"{error}: not readable as a Delta table") from error
 
     def _summaries(self) -> dict[tuple[str, str], Summary]:
         table = self._open("city_summary")

@@ -38,7 +38,7 @@ def audit(settings: Settings, accepted: Mapping[Place, bytes]) -> list[LedgerEnt
     _ledger_is_complete(entries, contents, accepted)
     _catalog_is_the_folders(settings, contents)
     if settings.sink.format == "delta":
-        opened = open_delta(lake)
+        opened = open_delta(f"{lake.uri}/processed")
         assert opened is not None
         in_log = {path: size for _, path, size in active_files(opened)}
         assert in_log == {path: len(data) for path, data in contents["processed"].items()}

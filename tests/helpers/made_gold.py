@@ -11,8 +11,8 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from jobs.gold.delta_writes import open_table
 from jobs.gold.tables import TABLES
+from jobs.lake.delta import open_delta
 from jobs.lake.ledger import TABLES as LAKE_TABLES
 from jobs.lake.ledger import Ledger, LedgerEntry
 from jobs.lake.store import lake_at
@@ -67,7 +67,7 @@ def some_records(chance: random.Random, count: int) -> tuple[list[bytes], list[d
 def gold_rows(settings: Settings, table: str) -> list[dict[str, Any]]:
     """A gold table's rows, read by delta-rs: without Spark, as the report reads them."""
     found = next(each for each in TABLES if each.name == table)
-    opened = open_table(settings.lake, found)
+    opened = open_delta(f"{settings.lake}/{found.folder}")
     assert opened is not None, table
     rows = pa.table(opened.to_pyarrow_table())
     assert rows.column_names == [name for name, _, _ in found.columns]

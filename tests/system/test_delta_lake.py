@@ -36,7 +36,7 @@ CITIES = ("Paris", "São Paulo", "a/b", "null", "007")
 
 
 def rows_of(settings: Settings) -> list[dict[str, Any]]:
-    opened = open_delta(lake_at(settings.lake))
+    opened = open_delta(f"{settings.lake}/processed")
     assert opened is not None
     return list(pa.table(opened.to_pyarrow_table()).to_pylist())
 

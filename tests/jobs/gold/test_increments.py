@@ -5,9 +5,10 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs.gold.increments import NOTHING, Batch, next_increment
+from jobs.gold.increments import Batch, next_increment
+from jobs.lake.delta import NO_BATCH
 
-EVEN = {"corridors": NOTHING, "zones": NOTHING}
+EVEN = {"corridors": NO_BATCH, "zones": NO_BATCH}
 
 
 def batches(*rows: int, first: int = 0) -> list[Batch]:
@@ -64,7 +65,7 @@ def test_whatever_is_lost_between_tables_each_takes_each_batch_with_rows_once_an
     rows: list[int], max_batches: int, max_rows: int, crashes: list[int]
 ) -> None:
     ledger = batches(*rows)
-    progress = dict.fromkeys(("a", "b", "c"), NOTHING)
+    progress = dict.fromkeys(("a", "b", "c"), NO_BATCH)
     taken: dict[str, list[int]] = {name: [] for name in progress}
     crash = iter(crashes)
     while True:

@@ -17,9 +17,9 @@ import pytest
 from jobs.common.aws import client
 from jobs.common.errors import AlreadyRunningError, BatchMismatchError, ConfigurationError
 from jobs.gold import job as gold_job
-from jobs.gold.delta_writes import open_table
 from jobs.gold.job import GoldResult
 from jobs.gold.tables import TABLES
+from jobs.lake.delta import open_delta
 from jobs.lake.lease import Lease
 from jobs.lake.store import lake_at
 from jobs.settings.settings import Settings
@@ -121,7 +121,7 @@ def test_on_s3_with_glue_tables_manifests_and_upkeep(spark: SparkSession, lake_s
     assert progress(lake_settings, "q", "corridor_history") == 2, "upkeep leaves the progress"
     lake = lake_at(lake_settings.lake)
     for table in TABLES:
-        opened = open_table(lake_settings.lake, table)
+        opened = open_delta(f"{lake_settings.lake}/{table.folder}")
         assert opened is not None
         assert (opened.protocol().min_reader_version, opened.protocol().reader_features) == (1, None)
         listed = (lake.get(f"{table.folder}/_symlink_format_manifest/manifest") or b"").decode().splitlines()
@@ -143,14 +143,14 @@ def test_a_deleted_table_is_made_anew_from_the_ledger_and_the_others_stay(
     for number in range(2):
         finish(folder, "q", number, *some_records(chance, 30))
     run(spark, folder)
-    history = open_table(folder.lake, TABLES[1])
+    history = open_delta(f"{folder.lake}/{TABLES[1].folder}")
     lake = lake_at(folder.lake)
     lake.delete([path for path, _ in lake.list("gold/city_summary/")])
 
     run(spark, folder)
 
     assert_gold_is_plain(folder)
-    after = open_table(folder.lake, TABLES[1])
+    after = open_delta(f"{folder.lake}/{TABLES[1].folder}")
     assert history is not None
     assert after is not None
     assert history.version() == after.version()
@@ -214,6 +214,6 @@ def test_follow_takes_what_comes_and_ends_when_told(spark: SparkSession, folder:
 
 
 def progress(settings: Settings, query: str, table: str) -> int:
-    opened = open_table(settings.lake, next(each for each in TABLES if each.name == table))
+    opened = open_delta(f"{settings.lake}/gold/{table}")
     version = opened.transaction_version(query) if opened else None
     return -1 if version is None else version

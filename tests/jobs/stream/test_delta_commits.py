@@ -14,7 +14,7 @@ from deltalake import DeltaTable
 
 from jobs.common.errors import ConfigurationError, IncompatibleSchemaError, TerminalError
 from jobs.gold import job as gold_job
-from jobs.lake.delta import NOTHING, PROCESSED, check_format, open_delta, progress_of
+from jobs.lake.delta import NO_BATCH, PROCESSED, check_format, last_committed_batch, open_delta
 from jobs.lake.ledger import TABLES, Ledger, LedgerEntry
 from jobs.lake.partition_locations import LayoutFile, PartitionLocation
 from jobs.lake.store import lake_at
@@ -61,7 +61,7 @@ def final(
 
 
 def table_of(settings: Settings) -> DeltaTable:
-    found = open_delta(lake_at(settings.lake))
+    found = open_delta(f"{settings.lake}/{PROCESSED}")
     assert found is not None
     return found
 
@@ -138,7 +138,7 @@ def test_a_batch_of_rejected_records_alone_is_passed_too(settings: Settings) -> 
     log.commit(final(settings, "q", 0, [b"no record"]))
     log.commit(final(settings, "q", 1, [good()]))
 
-    assert progress_of(table_of(settings), "q") == 1
+    assert last_committed_batch(table_of(settings), "q") == 1
     assert batches(settings) == {"q-1": 1}
 
 
@@ -150,7 +150,7 @@ def test_each_query_has_a_progress_of_its_own(settings: Settings) -> None:
 
     assert batches(settings) == {"one-0": 1, "one-1": 1, "two-0": 2, "two-1": 2}
     table = table_of(settings)
-    assert [progress_of(table, query) for query in ("one", "two", "three")] == [1, 1, NOTHING]
+    assert [last_committed_batch(table, query) for query in ("one", "two", "three")] == [1, 1, NO_BATCH]
 
 
 @pytest.mark.parametrize("moment", ["delta.committing", "delta.committed"])

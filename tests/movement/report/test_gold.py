@@ -10,7 +10,7 @@ import pytest
 from deltalake import write_deltalake
 
 from jobs.common.errors import TerminalError
-from jobs.lake.delta import delta_options
+from jobs.lake.delta import storage_options
 from jobs.settings.settings import Settings
 from movement.report.gold import GoldTables
 from movement.report.model import NONE, City, Gold
@@ -162,7 +162,7 @@ def test_tables_on_s3_are_read_with_what_boto3_finds(lake_settings: Settings, tm
     write_deltalake(
         f"{lake}/gold/corridors",
         table.to_pyarrow_table(),
-        storage_options=delta_options() | {"conditional_put": "etag"},
+        storage_options=(storage_options(lake) or {}) | {"conditional_put": "etag"},
     )
 
     gold = GoldTables(lake).read(10)
