@@ -15,21 +15,22 @@ from email.utils import parsedate_to_datetime
 from functools import lru_cache
 from typing import Any
 
+import botocore.loaders
+import botocore.session
 import msgspec
 from botocore.config import Config
 from botocore.credentials import DeferredRefreshableCredentials, create_assume_role_refresher
-from botocore.exceptions import ClientError
+from botocore.exceptions import BotoCoreError, ClientError, EndpointConnectionError, NoCredentialsError
 
-from jobs.common import aws
-from jobs.common.errors import ConfigurationError, TransientError
-from spark_kinesis.client import (
+from spark_kinesis.client import Page, Record, RecordHeader, StreamSummary
+from spark_kinesis.errors import (
     ExpiredIteratorError,
-    Page,
     PositionGoneError,
-    Record,
-    RecordHeader,
-    StreamSummary,
+    SourceConfigurationError,
+    SourceError,
+    StreamAccessError,
     ThrottledError,
+    TransientSourceError,
 )
 from spark_kinesis.offset import Kind, Position
 from spark_kinesis.options import KinesisOptions
@@ -42,6 +43,17 @@ _THROTTLES = {
     "RequestLimitExceeded",
     "ThrottlingException",
 }
+_DENIED = {
+    "AccessDenied",
+    "AccessDeniedException",
+    "ExpiredToken",
+    "ExpiredTokenException",
+    "InvalidAccessKeyId",
+    "InvalidClientTokenId",
+    "SignatureDoesNotMatch",
+    "UnrecognizedClientException",
+}
+_MISSING = "ResourceNotFoundException"
 _ITERATOR_TYPES = {
     Kind.TRIM_HORIZON: "TRIM_HORIZON",
     Kind.AT_TIMESTAMP: "AT_TIMESTAMP",
@@ -85,7 +97,7 @@ class BotoStreamClient:
         found: list[Shard] = []
         request: dict[str, Any] = dict(self._target)
         while True:
-            with self._explained("list shards"):
+            with self._translated("list shards"):
                 answer = self._client.list_shards(**request)
             for shard in answer["Shards"]:
                 numbers = shard["SequenceNumberRange"]
@@ -104,7 +116,7 @@ class BotoStreamClient:
             request = {"NextToken": answer["NextToken"]}
 
     def summary(self) -> StreamSummary:
-        with self._explained("describe the stream"):
+        with self._translated("describe the stream"):
             found = self._client.describe_stream_summary(**self._target)["StreamDescriptionSummary"]
         return StreamSummary(found["RetentionPeriodHours"], found.get("StreamCreationTimestamp"))
 
@@ -117,7 +129,7 @@ class BotoStreamClient:
         elif position.moment is not None:
             # botocore cuts fractions of a second off; planner and readers skip what came before the moment.
             request["Timestamp"] = int(position.moment.timestamp())
-        with self._explained(f"open shard {shard_id} at {position}"):
+        with self._translated(f"open shard {shard_id} at {position}"):
             answer = self._client.get_shard_iterator(**self._target, **request)
         return str(answer["ShardIterator"])
 
@@ -129,14 +141,14 @@ class BotoStreamClient:
 
     def _page(self, decode: Any, iterator: str, limit: int) -> Page[Any]:
         arn = {"StreamARN": self._target["StreamARN"]} if "StreamARN" in self._target else {}
-        with self._explained("read records"):
+        with self._translated("read records"):
             answer = self._client.get_records(ShardIterator=iterator, Limit=limit, **arn)
         body = answer["Body"]
         try:
             found = decode(body)
         except msgspec.MsgspecError as error:
             # A proxy's page, or an answer cut off: status 200 all the same.
-            raise TransientError(
+            raise TransientSourceError(
                 f"stream {self._stream}: read records: status 200 with a body of {len(body)} bytes that is no "
                 f"GetRecords answer: {error}"
             ) from error
@@ -150,29 +162,42 @@ class BotoStreamClient:
         )
 
     @contextmanager
-    def _explained(self, what: str) -> Iterator[None]:
-        """botocore's errors in our words: Kinesis's own codes here, the rest in `jobs.common.aws`."""
+    def _translated(self, what: str) -> Iterator[None]:
+        """Raises botocore's errors as the source's own; `what` is being done: `"list shards"`."""
         where = f"stream {self._stream}: {what}"
         try:
-            with aws.translate_aws_errors(where):
-                yield
-        except Exception as error:
-            cause = error.__cause__
-            if isinstance(cause, ClientError):
-                code, message = aws.error_code(cause), cause.response.get("Error", {}).get("Message", "")
-                if code == "ExpiredIteratorException":
-                    raise ExpiredIteratorError(f"{where}: {message}") from cause
-                if code in _THROTTLES:
-                    raise ThrottledError(f"{where}: {code}: {message}") from cause
-                if code == "InvalidArgumentException" or (
-                    code == "ResourceNotFoundException" and "Shard shardId-" in message
-                ):
-                    raise PositionGoneError(f"{where}: {code}: {message}") from cause
-                if code.startswith("KMS"):
-                    raise ConfigurationError(
-                        f"{where}: {code}: {message}; the stream is encrypted: allow kms:Decrypt on its key"
-                    ) from cause
-            raise
+            yield
+        except ClientError as error:
+            raise _translate(error, where) from error
+        except NoCredentialsError as error:
+            raise StreamAccessError(
+                f"{where}: no AWS credentials; set AWS_PROFILE or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+            ) from error
+        except EndpointConnectionError as error:
+            raise TransientSourceError(f"{where}: {error}; is it running and reachable from here?") from error
+        except BotoCoreError as error:
+            raise TransientSourceError(f"{where}: {error}") from error
+
+
+def _translate(error: ClientError, where: str) -> SourceError:
+    """An error that AWS answered, as one of the source's own."""
+    answer = error.response.get("Error", {})
+    code, message = str(answer.get("Code", "")), answer.get("Message", "")
+    if code == "ExpiredIteratorException":
+        return ExpiredIteratorError(f"{where}: {message}")
+    if code in _THROTTLES:
+        return ThrottledError(f"{where}: {code}: {message}")
+    if code == "InvalidArgumentException" or (code == _MISSING and "Shard shardId-" in message):
+        return PositionGoneError(f"{where}: {code}: {message}")
+    if code.startswith("KMS"):
+        return SourceConfigurationError(
+            f"{where}: {code}: {message}; the stream is encrypted: allow kms:Decrypt on its key"
+        )
+    if code in _DENIED:
+        return StreamAccessError(f"{where}: AWS refused ({code}: {message}); check the role's policy")
+    if code == _MISSING:
+        return StreamAccessError(f"{where}: does not exist ({code}: {message}); check name, region and account")
+    return TransientSourceError(f"{where}: {code}: {message}")
 
 
 def _served_at(answer: dict[str, Any]) -> float:
@@ -180,10 +205,24 @@ def _served_at(answer: dict[str, Any]) -> float:
     return parsedate_to_datetime(date).timestamp() if date else time.time()
 
 
+@lru_cache(maxsize=1)
+def _models() -> Any:
+    return botocore.loaders.create_loader()
+
+
+def _session() -> Any:
+    """A new session sees a changed environment; AWS's models on disk are read once a process."""
+    session = botocore.session.Session()
+    session.register_component("data_loader", _models())
+    return session
+
+
 def _boto_client(options: KinesisOptions, connections: int) -> Any:
     if not options.region:
-        raise ConfigurationError("no AWS region: set AWS_REGION, a region in the AWS profile, or the option 'region'")
-    session = aws.core_session()
+        raise SourceConfigurationError(
+            "no AWS region: set AWS_REGION, a region in the AWS profile, or the option 'region'"
+        )
+    session = _session()
     if options.role_arn:
         session._credentials = _role_credentials(options)
     return session.create_client(
@@ -208,7 +247,7 @@ def _role_credentials(options: KinesisOptions) -> DeferredRefreshableCredentials
     request = {"RoleArn": options.role_arn, "RoleSessionName": options.role_session_name}
     if options.role_external_id:
         request["ExternalId"] = options.role_external_id
-    sts = aws.core_session().create_client("sts", region_name=options.region, endpoint_url=options.sts_endpoint_url)
+    sts = _session().create_client("sts", region_name=options.region, endpoint_url=options.sts_endpoint_url)
     return DeferredRefreshableCredentials(
         refresh_using=create_assume_role_refresher(sts, request), method="sts-assume-role"
     )

@@ -13,21 +13,8 @@ from typing import Generic, Protocol, TypeVar
 
 import msgspec
 
-from jobs.common.errors import TerminalError, TransientError
 from spark_kinesis.offset import Position
 from spark_kinesis.shards import Shard
-
-
-class ThrottledError(TransientError):
-    """Kinesis refused a call because the shard's or the account's rate is used up."""
-
-
-class ExpiredIteratorError(TransientError):
-    """The shard iterator is older than five minutes: open a new one after the last record read."""
-
-
-class PositionGoneError(TerminalError):
-    """The position, or the shard as a whole, is not in the stream (any more)."""
 
 
 class Record(msgspec.Struct, rename="pascal", gc=False):
@@ -96,7 +83,7 @@ class StreamSummary:
 
 
 class StreamClient(Protocol):
-    """One stream. Every call raises TransientError, AwsAccessError, ExpiredIteratorError or PositionGoneError.
+    """One stream. Every call raises TransientSourceError, StreamAccessError, ExpiredIteratorError or PositionGoneError.
 
     Implementations need not retry: `retry.RetryingClient` does. They are called from several threads.
     """

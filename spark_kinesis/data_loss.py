@@ -12,7 +12,7 @@ import logging
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 
-from jobs.common.errors import DataLossError
+from spark_kinesis.errors import DataLossError
 from spark_kinesis.offset import TRIM_HORIZON, Offset, Position
 from spark_kinesis.shards import ShardGraph
 

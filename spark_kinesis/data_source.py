@@ -11,6 +11,7 @@ which `RecordsOfTasks` reads where the rows are used, so that no record passes t
 from __future__ import annotations
 
 import pickle
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -18,13 +19,11 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 from pyspark.sql.datasource import DataSource, DataSourceStreamReader, InputPartition
 
-from jobs.common.call_retries import REPEATS
 from spark_kinesis.cursor import Cap
 from spark_kinesis.input_partitions import ShardRange, into_tasks
 from spark_kinesis.kpl import Deaggregator
 from spark_kinesis.offset import Offset, parse_offset
 from spark_kinesis.options import KinesisOptions, parse_options
-from spark_kinesis.retrying_client import RetryingClient
 
 if TYPE_CHECKING:
     from spark_kinesis.planner import Planner
@@ -44,8 +43,7 @@ except ImportError:  # Spark 4.0, 4.1: no admission control for Python sources
 
 
 COLUMNS = (
-    "data binary, shard_id string, sequence_number string, partition_key string, arrival_time timestamp, "
-    f"stream string, {REPEATS} string"
+    "data binary, shard_id string, sequence_number string, partition_key string, arrival_time timestamp, stream string"
 )
 TASK = "task"
 
@@ -137,6 +135,7 @@ class KinesisStreamReader(DataSourceStreamReader, SupportsTriggerAvailableNow): 
         if self._planner is None:
             from spark_kinesis.boto_client import BotoStreamClient
             from spark_kinesis.planner import Planner
+            from spark_kinesis.retrying_client import RetryingClient
 
             options = self._options
             client = BotoStreamClient(options, connections=options.planning_threads)
@@ -149,22 +148,28 @@ class KinesisStreamReader(DataSourceStreamReader, SupportsTriggerAvailableNow): 
         yield from read_task(self._options, partition)
 
 
-def read_task(options: KinesisOptions, task: ShardTask) -> Iterator[pa.RecordBatch]:
-    """A task's records, as Arrow batches of COLUMNS. Raises as `RangeReader.read` does."""
+def read_task(
+    options: KinesisOptions, task: ShardTask, counters: Counter[str] | None = None
+) -> Iterator[pa.RecordBatch]:
+    """A task's records, as Arrow batches of COLUMNS. Raises as `RangeReader.read` does.
+
+    counters  counts the calls to Kinesis that were retried ("retries") and those of them that were throttled
+              ("throttles")
+    """
     from spark_kinesis.ahead import ReadAhead
     from spark_kinesis.boto_client import worker_client
     from spark_kinesis.offers import host_offers
     from spark_kinesis.reader import RangeReader
+    from spark_kinesis.retrying_client import RetryingClient
 
     attempts = worker_client(options)
-    client = RetryingClient(attempts, seconds=options.retry_seconds)
+    client = RetryingClient(attempts, seconds=options.retry_seconds, counters=counters)
     reader = RangeReader(
         client,
         options.stream,
         fail_on_data_loss=options.fail_on_data_loss,
         records_per_call=options.records_per_call,
         deaggregator=Deaggregator() if options.deaggregate else None,
-        repeats=client.repeats,
         ahead=ReadAhead(attempts, host_offers()) if options.read_ahead else None,
     )
     yield from reader.read_all(task.ranges)
@@ -196,13 +201,13 @@ class _RangesStreamReader(KinesisStreamReader):
 class RecordsOfTasks:
     """Reads what rows of `kinesis-ranges` name: batches of `task binary` → batches of COLUMNS, in a Spark worker.
 
-    Pickles. Raises as `RangeReader.read` does.
+    Pickles. `counters` and errors are those of `read_task`.
     """
 
     options: KinesisOptions
 
-    def __call__(self, tasks: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    def __call__(self, tasks: Iterator[pa.RecordBatch], counters: Counter[str]) -> Iterator[pa.RecordBatch]:
         for batch in tasks:
             for task in batch[TASK].to_pylist():
                 # Its bytes come from this query's own plan, over Spark's channel, as partitions always do.
-                yield from read_task(self.options, pickle.loads(task))  # noqa: S301
+                yield from read_task(self.options, pickle.loads(task), counters)  # noqa: S301

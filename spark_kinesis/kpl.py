@@ -12,13 +12,16 @@ from collections.abc import Sequence
 from hashlib import md5
 from typing import Any
 
-from jobs.common.errors import ConfigurationError
 from spark_kinesis.client import Record
+from spark_kinesis.errors import SourceConfigurationError
 from spark_kinesis.offset import Position
 
 
 class Deaggregator:
-    """Uses the message format of awslabs' `aws_kinesis_agg`. Raises ConfigurationError where it is not installed."""
+    """Uses the message format of awslabs' `aws_kinesis_agg`.
+
+    Raises SourceConfigurationError if that package is not installed.
+    """
 
     def __init__(self) -> None:
         try:
@@ -27,7 +30,7 @@ class Deaggregator:
             from aws_kinesis_agg import messages_pb2
             from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
         except ImportError as error:
-            raise ConfigurationError(
+            raise SourceConfigurationError(
                 "option 'deaggregate' needs the package aws_kinesis_agg: pip install 'movement-lake[kpl]'"
             ) from error
         self._magic: bytes = aws_kinesis_agg.MAGIC

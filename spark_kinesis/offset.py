@@ -16,11 +16,14 @@ from functools import total_ordering
 from types import MappingProxyType
 from typing import Any
 
-from jobs.common import times
-from jobs.common.errors import ConfigurationError
+from spark_kinesis.errors import SourceConfigurationError
 
 VERSION = 1
 _KEYS = {"version", "stream", "initial", "planned_at", "shards", "behind", "bytes", "losses"}
+# Only forms that `datetime.fromisoformat` reads correctly: it would read T10.5Z as half a second past ten.
+_DATE = r"(?:\d{4}-\d{2}-\d{2}|\d{8}|\d{4}-?W\d{2}(?:-?\d)?)"
+_CLOCK = r"\d{2}(?::\d{2}(?::\d{2}(?:[.,]\d+)?)?|\d{2}(?:\d{2}(?:[.,]\d+)?)?)?"
+_ISO = re.compile(rf"(?P<date>{_DATE})(?:[Tt ](?P<clock>{_CLOCK}) ?(?P<zone>[Zz]|[+-]\d{{2}}(?::?\d{{2}})?)?)?")
 _SEQUENCE = re.compile(r"(?P<sequence>\d{1,128})(?::(?P<sub>\d{1,9}))?")
 _AT_TIMESTAMP = "AT_TIMESTAMP:"
 
@@ -105,7 +108,7 @@ def at_timestamp(moment: datetime) -> Position:
 
 
 def parse_position(text: str) -> Position:
-    """The inverse of `str(position)`. Raises ConfigurationError if the text is no position."""
+    """The inverse of `str(position)`. Raises SourceConfigurationError if the text is no position."""
     if text == "TRIM_HORIZON":
         return TRIM_HORIZON
     if text == "SHARD_END":
@@ -114,7 +117,7 @@ def parse_position(text: str) -> Position:
         return at_timestamp(parse_time(text.removeprefix(_AT_TIMESTAMP)))
     found = _SEQUENCE.fullmatch(text)
     if found is None:
-        raise ConfigurationError(
+        raise SourceConfigurationError(
             f"'{text}' is no position in a shard; allowed: a sequence number, TRIM_HORIZON, "
             "AT_TIMESTAMP:<ISO 8601 time>, SHARD_END"
         )
@@ -123,11 +126,29 @@ def parse_position(text: str) -> Position:
 
 
 def parse_time(text: str) -> datetime:
-    """An ISO 8601 time with its offset, in UTC; see `times.parse_time`. Raises ConfigurationError if it is none."""
+    """Parses an ISO 8601 time; the result is in UTC. A date alone means its midnight in UTC.
+
+    `2026-11-23T01:00:00+01:00` and `2026-11-23` both give 2026-11-23 00:00 UTC.
+
+    Raises SourceConfigurationError for a time without an offset from UTC, and for valid ISO 8601 that Python misreads
+    or does not read: fractions of hours or minutes, days of the year, 24:00, leap seconds.
+    """
+    match = _ISO.fullmatch(text.strip())
     try:
-        return times.parse_time(text)
-    except ValueError as error:
-        raise ConfigurationError(str(error)) from error
+        if match is None:
+            raise ValueError
+        clock, zone = match["clock"], match["zone"]
+        time = datetime.fromisoformat(match["date"] + (f"T{clock}" if clock else "") + (zone or "").upper())
+        if time.tzinfo is None and not clock:
+            time = time.replace(tzinfo=UTC)
+        if time.tzinfo is not None:
+            return time.astimezone(UTC)
+    except (ValueError, OverflowError) as error:
+        raise SourceConfigurationError(
+            f"'{text}' is not a supported ISO 8601 time; allowed: such as 2026-11-23T00:00:00Z, "
+            "2026-11-23T01:00:00.5+01:00 or 2026-11-23 (fractions only of seconds, hours up to 23)"
+        ) from error
+    raise SourceConfigurationError(f"'{text}' has no offset from UTC; write {text}Z for UTC, or {text}+01:00")
 
 
 @dataclass(frozen=True)
@@ -199,32 +220,32 @@ def _text(moment: datetime) -> str:
 def parse_offset(content: Any, stream: str, where: str = "the checkpoint") -> Offset:
     """The offset in `content` (a dict, or JSON text); `stream` is the one that the query reads.
 
-    Raises ConfigurationError for an offset of another stream or of a newer version, and for anything else.
+    Raises SourceConfigurationError for an offset of another stream or of a newer version, and for anything else.
     """
     if isinstance(content, str):
         try:
             content = json.loads(content)
         except json.JSONDecodeError as error:
-            raise ConfigurationError(f"{where}: an offset is not readable as JSON: {error}") from error
+            raise SourceConfigurationError(f"{where}: an offset is not readable as JSON: {error}") from error
     if not isinstance(content, Mapping) or "version" not in content or "stream" not in content:
-        raise ConfigurationError(
+        raise SourceConfigurationError(
             f"{where} holds no offset of the Kinesis source; expected "
             '{"version": 1, "stream": …, "shards": …}. A checkpoint of another source cannot be taken over'
         )
     version = content["version"]
     if not isinstance(version, int) or version < 1 or version > VERSION:
-        raise ConfigurationError(
+        raise SourceConfigurationError(
             f"{where}: the offset has version {version!r}, this release reads up to {VERSION}; "
             "run the release that wrote it, or a newer one"
         )
     if content["stream"] != stream:
-        raise ConfigurationError(
+        raise SourceConfigurationError(
             f"{where}: the offset belongs to stream '{content['stream']}', the query reads '{stream}'; "
             "give each stream a checkpoint of its own"
         )
     unknown = sorted(set(content) - _KEYS)
     if unknown:
-        raise ConfigurationError(f"{where}: the offset has unknown keys: {', '.join(unknown)}")
+        raise SourceConfigurationError(f"{where}: the offset has unknown keys: {', '.join(unknown)}")
     planned_at = content.get("planned_at")
     return Offset(
         stream=stream,

@@ -14,8 +14,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from jobs.common import aws
-from jobs.common.errors import ConfigurationError
+from spark_kinesis.errors import SourceConfigurationError
 from spark_kinesis.offset import Kind, Offset, Position, parse_offset, parse_position, parse_time
 
 _ARN = re.compile(r"arn:[a-z-]+:kinesis:(?P<region>[a-z0-9-]+):\d{12}:stream/(?P<name>[a-zA-Z0-9_.-]{1,128})")
@@ -90,20 +89,20 @@ class KinesisOptions:
 
 
 def parse_options(given: Mapping[str, str]) -> KinesisOptions:
-    """Raises ConfigurationError naming the option, its value and what is allowed."""
+    """Raises SourceConfigurationError naming the option, its value and what is allowed."""
     options = {key.lower(): value for key, value in given.items()}
     known = {name.lower(): name for name in NAMES}
     for key in options:
         if key not in known:
             close = difflib.get_close_matches(key, known, n=1)
             hint = f"did you mean '{known[close[0]]}'? " if close else ""
-            raise ConfigurationError(f"option '{key}' is unknown; {hint}known: {', '.join(NAMES)}")
+            raise SourceConfigurationError(f"option '{key}' is unknown; {hint}known: {', '.join(NAMES)}")
 
     stream, arn, region = _stream(options)
     initial, starting_shards = _starting(options.get("startingposition", "LATEST"))
     deaggregate = _flag(options, "deaggregate", False)
     if not deaggregate and any(position.sub is not None for position in starting_shards.values()):
-        raise ConfigurationError(
+        raise SourceConfigurationError(
             "option 'startingPosition' names user records of KPL aggregates (<sequence>:<sub>); this needs "
             "deaggregate=true"
         )
@@ -119,7 +118,7 @@ def parse_options(given: Mapping[str, str]) -> KinesisOptions:
         else parse_offset(ending, stream, "option 'endingPosition' (LATEST, or an offset)"),
         ends_at_tip=ends_at_tip,
         fail_on_data_loss=_flag(options, "failOnDataLoss", True),
-        region=options.get("region") or region or aws.region(),
+        region=options.get("region") or region or _configured_region(),
         endpoint_url=options.get("endpointurl") or configured_endpoint(),
         role_arn=options.get("rolearn"),
         role_session_name=options.get("rolesessionname", "movement-lake"),
@@ -143,12 +142,12 @@ def parse_options(given: Mapping[str, str]) -> KinesisOptions:
 def _stream(options: Mapping[str, str]) -> tuple[str, str | None, str | None]:
     name = options.get("streamname", "")
     if not name:
-        raise ConfigurationError("option 'streamName' is missing: the stream's name, or its ARN")
+        raise SourceConfigurationError("option 'streamName' is missing: the stream's name, or its ARN")
     found = _ARN.fullmatch(name)
     if found:
         return found["name"], name, found["region"]
     if not _NAME.fullmatch(name):
-        raise ConfigurationError(
+        raise SourceConfigurationError(
             f"option 'streamName' is '{name}'; allowed: 1 to 128 of a-z A-Z 0-9 _ . -, or a stream's ARN"
         )
     return name, None, None
@@ -161,8 +160,8 @@ def _starting(text: str) -> tuple[str, Mapping[str, Position]]:
         return "SHARDS", _starting_shards(text)
     try:
         moment = parse_time(text.removeprefix("AT_TIMESTAMP:"))
-    except ConfigurationError as error:
-        raise ConfigurationError(f"option 'startingPosition': {error}; allowed: {_STARTS}") from error
+    except SourceConfigurationError as error:
+        raise SourceConfigurationError(f"option 'startingPosition': {error}; allowed: {_STARTS}") from error
     return str(Position(Kind.AT_TIMESTAMP, moment=moment)), {}
 
 
@@ -170,10 +169,10 @@ def _starting_shards(text: str) -> Mapping[str, Position]:
     try:
         content: Any = json.loads(text)
     except json.JSONDecodeError as error:
-        raise ConfigurationError(f"option 'startingPosition' is not readable as JSON: {error}") from error
+        raise SourceConfigurationError(f"option 'startingPosition' is not readable as JSON: {error}") from error
     shards = content.get("shards", content)
     if not isinstance(shards, dict) or not shards or not all(isinstance(at, str) for at in shards.values()):
-        raise ConfigurationError(
+        raise SourceConfigurationError(
             "option 'startingPosition': expected {shard: position}, each position a text: a sequence number (the "
             "last one read), TRIM_HORIZON, AT_TIMESTAMP:<time> or SHARD_END"
         )
@@ -187,6 +186,17 @@ def configured_endpoint(service: str = "KINESIS") -> str | None:
     return os.environ.get(f"AWS_ENDPOINT_URL_{service}") or os.environ.get("AWS_ENDPOINT_URL")
 
 
+def _configured_region() -> str | None:
+    """The region that boto3 would use; None if none is configured."""
+    named = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
+    if named:
+        return named
+    import botocore.session  # not needed in a process that only pickles the source
+
+    found: str | None = botocore.session.Session().get_config_variable("region")
+    return found
+
+
 def _number(options: Mapping[str, str], name: str, default: float, low: float, high: float) -> float:
     text = options.get(name.lower())
     if text is None:
@@ -197,7 +207,7 @@ def _number(options: Mapping[str, str], name: str, default: float, low: float, h
         value = float("nan")
     if not low <= value <= high or (isinstance(default, int) and value != int(value)):
         kind = "a whole number" if isinstance(default, int) else "a number"
-        raise ConfigurationError(f"option '{name}' is '{text}'; allowed: {kind} from {low:g} to {high:g}")
+        raise SourceConfigurationError(f"option '{name}' is '{text}'; allowed: {kind} from {low:g} to {high:g}")
     return value
 
 
@@ -206,7 +216,7 @@ def _flag(options: Mapping[str, str], name: str, default: bool) -> bool:
     if text is None:
         return default
     if text.lower() not in ("true", "false"):
-        raise ConfigurationError(f"option '{name}' is '{text}'; allowed: true, false")
+        raise SourceConfigurationError(f"option '{name}' is '{text}'; allowed: true, false")
     return text.lower() == "true"
 
 

@@ -16,10 +16,10 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-from jobs.common.errors import ConfigurationError, DataLossError, MovementError
 from spark_kinesis.batch_limits import search_all
 from spark_kinesis.client import StreamClient
 from spark_kinesis.cursor import Cap, Cursor, Found
+from spark_kinesis.errors import DataLossError, SourceConfigurationError, SourceError
 from spark_kinesis.input_partitions import ShardRange, ranges_between
 from spark_kinesis.offset import SHARD_END, TRIM_HORIZON, Offset, Position, parse_position
 from spark_kinesis.options import KinesisOptions, starts_in_the_future
@@ -121,11 +121,11 @@ class Planner:
     def _known(self, start: Offset, graph: ShardGraph) -> dict[str, Position]:
         """The offset's shards and those that join it now."""
         if starts_in_the_future(self._options, self._now()) and start.initial is not None:
-            raise ConfigurationError(f"option 'startingPosition': {start.initial} lies in the future")
+            raise SourceConfigurationError(f"option 'startingPosition': {start.initial} lies in the future")
         known = dict(start.shards)
         missing = sorted(set(known) - set(graph.shards))
         if start.initial is not None and missing:
-            raise ConfigurationError(
+            raise SourceConfigurationError(
                 f"option 'startingPosition': stream {self._options.stream} has no shard {', '.join(missing)}"
             )
         for shard_id in graph.joining(known):
@@ -209,7 +209,7 @@ class Planner:
         def named(item: Cursor | Turn) -> Any:
             try:
                 return call(item)
-            except MovementError as error:
+            except SourceError as error:
                 where = f"stream {self._options.stream}, shard {item.shard_id}, behind {item.position}"
                 raise type(error)(f"{where}: {error}") from error
 

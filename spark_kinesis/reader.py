@@ -14,12 +14,11 @@ from time import sleep as _sleep
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from jobs.common.call_retries import REPEATS, Repeats
-from jobs.common.errors import MovementError
 from spark_kinesis.ahead import ReadAhead
-from spark_kinesis.client import ExpiredIteratorError, Page, PositionGoneError, Record, StreamClient
+from spark_kinesis.client import Page, Record, StreamClient
 from spark_kinesis.concurrent_ranges import GROWTH, in_order
 from spark_kinesis.data_loss import report_loss, start_is_lost
+from spark_kinesis.errors import ExpiredIteratorError, PositionGoneError, SourceError
 from spark_kinesis.input_partitions import ShardRange
 from spark_kinesis.kpl import Deaggregator
 from spark_kinesis.offset import SHARD_END, TRIM_HORIZON, Kind, Position, after
@@ -32,7 +31,6 @@ SCHEMA = pa.schema(
         ("partition_key", pa.string()),
         ("arrival_time", pa.timestamp("us", "UTC")),
         ("stream", pa.string()),
-        (REPEATS, pa.string()),
     ]
 )
 # Empty, caught-up answers in a row that are believed when the range's end has not been seen.
@@ -61,12 +59,10 @@ class RangeReader:
         sleep: Callable[[float], None] = _sleep,
         prefetch: bool = True,
         deaggregator: Deaggregator | None = None,
-        repeats: Callable[[], Repeats] = Repeats,
         ahead: ReadAhead | None = None,
     ) -> None:
         self._client = client
         self._ahead = ahead
-        self._repeats = repeats
         self._stream = stream
         self._fail = fail_on_data_loss
         self._limit = records_per_call
@@ -97,14 +93,14 @@ class RangeReader:
 
         prefetch  whether the next page is fetched before it is asked for
 
-        Raises TransientError, AwsAccessError or DataLossError; each names stream, shard and range.
+        Raises TransientSourceError, StreamAccessError or DataLossError; each names stream, shard and range.
         """
         try:
             for records in self.records(part, prefetch=prefetch):
                 if self._deaggregator is not None:
                     records = self._deaggregator.user_records(records, part.start)
-                yield to_arrow(records, self._stream, part.shard_id, self._repeats().text())
-        except MovementError as error:
+                yield to_arrow(records, self._stream, part.shard_id)
+        except SourceError as error:
             if str(part) in str(error):
                 raise
             raise type(error)(f"stream {self._stream}, {part}: {error}") from error
@@ -324,8 +320,8 @@ class _Reading:
         )
 
 
-def to_arrow(records: Sequence[Record], stream: str, shard_id: str, repeats: str | None = None) -> pa.RecordBatch:
-    """Records as one batch of `SCHEMA`; `repeats` stands at the first of them."""
+def to_arrow(records: Sequence[Record], stream: str, shard_id: str) -> pa.RecordBatch:
+    """Records as one batch of `SCHEMA`."""
     count = len(records)
     seconds = pa.array([record.approximate_arrival_timestamp for record in records], pa.float64())
     micros = pc.round(pc.multiply(seconds, 1e6)).cast(pa.int64())
@@ -337,7 +333,6 @@ def to_arrow(records: Sequence[Record], stream: str, shard_id: str, repeats: str
             pa.array([record.partition_key for record in records], pa.string()),
             micros.cast(pa.timestamp("us", "UTC")),
             pa.repeat(pa.scalar(stream, pa.string()), count),
-            pa.nulls(count, pa.string()) if not (repeats and count) else pa.array([repeats, *[None] * (count - 1)]),
         ],
         schema=SCHEMA,
     )

@@ -1,44 +1,39 @@
-"""Retries of the calls to Kinesis: throttles, 5xx, resets and time-outs, with jittered back-off.
+"""Retries the calls to Kinesis that failed transiently: throttling, 5xx, resets and time-outs.
 
-Stands between `planner`/`reader` and `boto_client`, so that both behave alike against AWS and against a
-scripted stream. What is still failing when the time is up becomes a TransientError that says how often it was tried;
-`planner` and `reader` add stream, shard and range.
+Sits between `planner` or `reader` and `boto_client`, so both retry alike on AWS and in tests. A call that still fails
+when its time is up raises a TransientSourceError that says how often it was tried.
 """
 
 from __future__ import annotations
 
-import random
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
-from jobs.common.call_retries import Repeats
-from jobs.common.errors import TransientError
-from spark_kinesis.client import (
-    ExpiredIteratorError,
-    Page,
-    Record,
-    RecordHeader,
-    StreamClient,
-    StreamSummary,
-    ThrottledError,
-)
+from tenacity import RetryCallState, Retrying, retry_if_exception, wait_random_exponential
+
+from spark_kinesis.client import Page, Record, RecordHeader, StreamClient, StreamSummary
+from spark_kinesis.errors import ExpiredIteratorError, ThrottledError, TransientSourceError
 from spark_kinesis.offset import Position
 from spark_kinesis.shards import Shard
 
 T = TypeVar("T")
 
-# AWS: a shard gives 5 GetRecords calls a second, and after a 10 MB answer throttles for up to 5 seconds.
+# AWS: a shard serves 5 GetRecords calls a second, and after a 10 MB answer throttles for up to 5 seconds.
 FIRST_PAUSE = 0.2
 LONGEST_PAUSE = 5.0
+FULL_JITTER = wait_random_exponential(multiplier=FIRST_PAUSE, max=LONGEST_PAUSE)
 
 
 class RetryingClient:
-    """A `StreamClient` that repeats what failed transiently, for at most `seconds` a call.
+    """A `StreamClient` that retries a call for at most `seconds`. Thread-safe.
 
-    Pauses are drawn from 0 to min(5 s, 0.2 s · 2ⁿ) ("full jitter"), so that tasks which were throttled together
-    do not come back together.
+    The pauses are random, from 0 to min(5 s, 0.2 s * 2^n) ("full jitter"), so that tasks that were throttled together
+    do not retry together.
+
+    counters  counts the retries ("retries"), and how many of them followed a throttled call ("throttles")
     """
 
     def __init__(
@@ -46,53 +41,60 @@ class RetryingClient:
         client: StreamClient,
         *,
         seconds: float,
+        counters: Counter[str] | None = None,
         sleep: Callable[[float], None] = time.sleep,
         clock: Callable[[], float] = time.monotonic,
-        jitter: Callable[[float, float], float] = random.uniform,
+        wait: Callable[[RetryCallState], float] = FULL_JITTER,
     ) -> None:
         self._client = client
         self._seconds = seconds
+        self._counters: Counter[str] = Counter() if counters is None else counters
         self._sleep = sleep
         self._clock = clock
-        self._jitter = jitter
+        self._wait = wait
         self._lock = threading.Lock()
-        self._repeats = Repeats()
-
-    def repeats(self) -> Repeats:
-        """The calls that were repeated since this was asked last."""
-        with self._lock:
-            found, self._repeats = self._repeats, Repeats()
-        return found
 
     def list_shards(self) -> list[Shard]:
-        return self._retried(self._client.list_shards)
+        return self._retry(self._client.list_shards)
 
     def summary(self) -> StreamSummary:
-        return self._retried(self._client.summary)
+        return self._retry(self._client.summary)
 
     def iterator(self, shard_id: str, position: Position, *, inclusive: bool = False) -> str:
-        return self._retried(lambda: self._client.iterator(shard_id, position, inclusive=inclusive))
+        return self._retry(lambda: self._client.iterator(shard_id, position, inclusive=inclusive))
 
     def records(self, iterator: str, limit: int) -> Page[Record]:
-        return self._retried(lambda: self._client.records(iterator, limit))
+        return self._retry(lambda: self._client.records(iterator, limit))
 
     def headers(self, iterator: str, limit: int) -> Page[RecordHeader]:
-        return self._retried(lambda: self._client.headers(iterator, limit))
+        return self._retry(lambda: self._client.headers(iterator, limit))
 
-    def _retried(self, call: Callable[[], T]) -> T:
+    def _retry(self, call: Callable[[], T]) -> T:
         deadline = self._clock() + self._seconds
-        attempt = 0
-        while True:
-            try:
-                return call()
-            except ExpiredIteratorError:
-                raise  # the same iterator never works again: its owner opens another
-            except TransientError as error:
-                pause = self._jitter(0.0, min(LONGEST_PAUSE, FIRST_PAUSE * 2**attempt))
-                attempt += 1
-                if self._clock() + pause > deadline:
-                    raise TransientError(f"{error} (tried {attempt} times in {self._seconds:g} s)") from error
-                with self._lock:
-                    throttled = isinstance(error, ThrottledError)
-                    self._repeats = Repeats(self._repeats.retries + 1, self._repeats.throttles + throttled)
-                self._sleep(pause)
+        retrying = Retrying(
+            retry=retry_if_exception(_may_pass),
+            wait=self._wait,
+            stop=lambda state: self._clock() + state.upcoming_sleep > deadline,
+            sleep=self._sleep,
+            before_sleep=self._count,
+            retry_error_callback=self._give_up,
+        )
+        return retrying(call)
+
+    def _count(self, state: RetryCallState) -> None:
+        with self._lock:
+            self._counters["retries"] += 1
+            self._counters["throttles"] += isinstance(_error_of(state), ThrottledError)
+
+    def _give_up(self, state: RetryCallState) -> NoReturn:
+        error = _error_of(state)
+        raise TransientSourceError(f"{error} (tried {state.attempt_number} times in {self._seconds:g} s)") from error
+
+
+def _may_pass(error: BaseException) -> bool:
+    """An expired iterator never works again: its owner opens another."""
+    return isinstance(error, TransientSourceError) and not isinstance(error, ExpiredIteratorError)
+
+
+def _error_of(state: RetryCallState) -> BaseException | None:
+    return state.outcome.exception() if state.outcome is not None else None

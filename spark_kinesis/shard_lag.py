@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from spark_kinesis.client import PositionGoneError, StreamClient
+from spark_kinesis.client import StreamClient
+from spark_kinesis.errors import PositionGoneError
 from spark_kinesis.offset import TRIM_HORIZON, Position
 
 # Empty answers with data ahead to follow, as AWS may give them in a sparse shard.
@@ -34,7 +35,7 @@ class ShardLag:
 def shard_lags(client: StreamClient, positions: Mapping[str, Position], threads: int = 16) -> list[ShardLag]:
     """Every listed shard, in order; a shard without a position counts from its oldest record.
 
-    Raises AwsAccessError if the stream does not exist or may not be read, TransientError if AWS keeps failing.
+    Raises StreamAccessError if the stream does not exist or may not be read, TransientSourceError if AWS keeps failing.
     """
     shards = sorted(client.list_shards(), key=lambda shard: shard.shard_id)
 

@@ -10,8 +10,9 @@ from datetime import UTC, datetime
 from itertools import dropwhile
 from math import floor
 
-from spark_kinesis.client import ExpiredIteratorError, Page, PositionGoneError, RecordHeader, StreamClient
+from spark_kinesis.client import Page, RecordHeader, StreamClient
 from spark_kinesis.cursor import Cursor, Found
+from spark_kinesis.errors import ExpiredIteratorError, PositionGoneError
 from spark_kinesis.offset import SHARD_END, TRIM_HORIZON, after, at_timestamp
 from spark_kinesis.rate_limiter import Pace
 

@@ -16,8 +16,9 @@ from dataclasses import replace
 
 from spark_kinesis import capped
 from spark_kinesis import tip_search as nearing
-from spark_kinesis.client import ExpiredIteratorError, Page, PositionGoneError, RecordHeader, StreamClient
+from spark_kinesis.client import Page, RecordHeader, StreamClient
 from spark_kinesis.cursor import Cap, Cursor, Found
+from spark_kinesis.errors import ExpiredIteratorError, PositionGoneError
 from spark_kinesis.offset import Position, after
 from spark_kinesis.rate_limiter import Pace
 from spark_kinesis.shard_search import Search

@@ -31,10 +31,6 @@ class AwsAccessError(TerminalError):
     """AWS refused: no credentials, no permission, or the thing named does not exist."""
 
 
-class DataLossError(TerminalError):
-    """Records left the stream before they were read, and `failOnDataLoss` is true."""
-
-
 class BatchMismatchError(TerminalError):
     """A batch's counts do not add up: read = raw = processed + quarantined was violated."""
 

@@ -24,8 +24,9 @@ from pyspark.errors import PySparkException
 from jobs.catalog.glue import GlueCatalog, LakeTable
 from jobs.catalog.tables import delta_table, manifest_table
 from jobs.common.aws import client
-from jobs.common.errors import AlreadyRunningError, TerminalError, TransientError
+from jobs.common.errors import AlreadyRunningError, TransientError
 from jobs.common.job_main import job_parser, run_job, stop_on_signals
+from jobs.common.spark_errors import find_cause
 from jobs.common.spark_session import spark_session
 from jobs.gold.delta_writes import gold_session
 from jobs.gold.increments import Batch, Increment, SourceFile, next_increment
@@ -248,9 +249,8 @@ def _explained(what: str) -> Iterator[None]:
     try:
         yield
     except (PySparkException, Py4JJavaError) as error:
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [repr(error)]
-        ours = [line.partition(": ")[2] for line in lines if line.startswith("jobs.common.errors.")]
-        raise TerminalError(f"gold, {what}: {(ours or lines[:1])[-1]}") from error
+        cause = find_cause(error)
+        raise cause.kind(f"gold, {what}: {cause.message}") from error
 
 
 def main(arguments: list[str] | None = None) -> int:

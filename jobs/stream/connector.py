@@ -1,30 +1,35 @@
 """Which connector reads the stream: ours (`native`) or EMR's JVM connector (`aws-kinesis`).
 
 Whatever is chosen, what goes on to `jobs.schema` has the same columns: `data, shard_id, sequence_number,
-partition_key, arrival_time, stream, repeats`. With ours the records are read in the task that writes them, and never
+partition_key, arrival_time, stream`. With ours the records are read in the task that writes them, and never
 pass through the JVM (docs/adr/0015).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from jobs.common import aws
-from jobs.common.call_retries import REPEATS
-from jobs.common.errors import ConfigurationError
+from jobs.common.errors import AwsAccessError, ConfigurationError, TerminalError, TransientError
+from jobs.common.spark_errors import Translations
 from jobs.common.times import format_time, parse_time
 from jobs.settings.settings import Settings
+from jobs.write.task import ReadRecords
 from spark_kinesis.boto_client import BotoStreamClient
+from spark_kinesis.errors import SourceConfigurationError, SourceError, StreamAccessError, TransientSourceError
 from spark_kinesis.offset import parse_position
 from spark_kinesis.options import configured_endpoint, parse_options
 from spark_kinesis.retrying_client import RetryingClient
 from spark_kinesis.shard_lag import ShardLag, shard_lags
 
 if TYPE_CHECKING:
-    import pyarrow as pa
     from pyspark.sql import DataFrame, SparkSession
+
+# The source's errors, as they reach the job through Spark.
+SOURCE_ERRORS: Translations = {TransientSourceError: TransientError, SourceError: TerminalError}
 
 # Where EMR's image has the connector's jar.
 JAR = "/usr/share/aws/kinesis/spark-sql-kinesis/lib/spark-streaming-sql-kinesis-connector.jar"
@@ -37,12 +42,7 @@ _FROM_JVM = (
     "partitionKey as partition_key",
     "approximateArrivalTimestamp as arrival_time",
     "streamName as stream",
-    f"cast(null as string) as {REPEATS}",
 )
-
-
-def _as_they_are(rows: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    return rows
 
 
 @dataclass(frozen=True)
@@ -50,11 +50,11 @@ class Incoming:
     """A stream as the job takes it.
 
     rows      the streaming DataFrame: its micro-batches and their tasks
-    records   makes Arrow batches of records, with the columns above, of what a task gets of `rows`; pickles
+    records   reads the records that a task's `rows` name; None: the rows are the records. See `WriteTask.records`
     """
 
     rows: DataFrame
-    records: Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]] = _as_they_are
+    records: ReadRecords | None = None
 
 
 def read_stream(spark: SparkSession, settings: Settings, *, until_drained: bool = False) -> Incoming:
@@ -79,7 +79,8 @@ def read_stream(spark: SparkSession, settings: Settings, *, until_drained: bool 
     options = native_options(settings)
     if until_drained:
         options["endingPosition"] = "LATEST"
-    parsed = parse_options(options)  # here, so that a wrong option is one clear error and not a failed query
+    with _as_our_errors():
+        parsed = parse_options(options)  # here, so that a wrong option is one clear error and not a failed query
     rows = spark.readStream.format(KinesisRangesDataSource.name()).options(**options).load()
     return Incoming(rows, RecordsOfTasks(parsed))
 
@@ -167,7 +168,23 @@ def stream_lag(settings: Settings, last_read: Mapping[str, str]) -> list[ShardLa
 
     Raises AwsAccessError where the stream does not exist or may not be read.
     """
-    options = parse_options(native_options(settings))
-    client = RetryingClient(BotoStreamClient(options, connections=options.planning_threads), seconds=10)
-    # `<number>:<sub>`, a user record of a KPL aggregate: a batch always reads the aggregate whole.
-    return shard_lags(client, {shard: parse_position(last.partition(":")[0]) for shard, last in last_read.items()})
+    with _as_our_errors():
+        options = parse_options(native_options(settings))
+        client = RetryingClient(BotoStreamClient(options, connections=options.planning_threads), seconds=10)
+        # `<number>:<sub>`, a user record of a KPL aggregate: a batch always reads the aggregate whole.
+        return shard_lags(client, {shard: parse_position(last.partition(":")[0]) for shard, last in last_read.items()})
+
+
+@contextmanager
+def _as_our_errors() -> Iterator[None]:
+    """Raises the source's errors as ours, so that the command line ends as for any other error."""
+    try:
+        yield
+    except SourceConfigurationError as error:
+        raise ConfigurationError(str(error)) from error
+    except StreamAccessError as error:
+        raise AwsAccessError(str(error)) from error
+    except TransientSourceError as error:
+        raise TransientError(str(error)) from error
+    except SourceError as error:
+        raise TerminalError(str(error)) from error

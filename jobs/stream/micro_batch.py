@@ -21,7 +21,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 
-import pyarrow as pa
 from pyspark.sql import DataFrame, SparkSession
 
 from jobs.catalog.glue import GlueCatalog
@@ -37,7 +36,7 @@ from jobs.settings.settings import Settings
 from jobs.stream.delta_commits import DeltaCommitter
 from jobs.stream.reject_rate import RejectRateMonitor
 from jobs.write.merge_small_files import write_batch
-from jobs.write.task import WriteTask
+from jobs.write.task import ReadRecords, WriteTask
 
 log = logging.getLogger(__name__)
 
@@ -59,10 +58,10 @@ class MicroBatchWriter:
         catalog: GlueCatalog,
         lease: Lease,
         on_batch: Callable[[LedgerEntry], None],
-        records: Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]],
+        records: ReadRecords | None,
         delta: DeltaCommitter | None = None,
     ) -> None:
-        """`records` reads a task's records, see `jobs.stream.connector`. `delta`: None for plain Parquet."""
+        """`records`: see `WriteTask`. `delta`: None for plain Parquet."""
         self._settings = settings
         self._contract = contract
         self._lake = lake

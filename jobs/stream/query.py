@@ -22,6 +22,7 @@ from jobs.common.errors import MovementError, TransientError
 from jobs.common.spark_errors import explained_failure
 from jobs.common.spark_session import has_class
 from jobs.settings.settings import Settings
+from jobs.stream.connector import SOURCE_ERRORS
 from jobs.stream.micro_batch import MicroBatchWriter
 
 log = logging.getLogger(__name__)
@@ -83,7 +84,7 @@ def run_query(
                 .start()
             )
         except Py4JJavaError as error:
-            raise explained_failure(error, "the streaming query's start") from error
+            raise explained_failure(error, "the streaming query's start", SOURCE_ERRORS) from error
         try:
             wait_for_end(query, stop, until_drained)
         except StreamingQueryException as error:
@@ -142,7 +143,9 @@ def stop_query(query: StreamingQuery, writer: MicroBatchWriter) -> Exception | N
 
 def _explained(error: Exception, writer: MicroBatchWriter) -> MovementError:
     """The error of the batch if it is one of ours, otherwise Spark's error translated."""
-    return writer.error if isinstance(writer.error, MovementError) else explained_failure(error, "the streaming query")
+    if isinstance(writer.error, MovementError):
+        return writer.error
+    return explained_failure(error, "the streaming query", SOURCE_ERRORS)
 
 
 @contextmanager

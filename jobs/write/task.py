@@ -8,7 +8,7 @@ one file of what is small.
 from __future__ import annotations
 
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -19,7 +19,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyspark import TaskContext
 
-from jobs.common.call_retries import REPEATS, Repeats
 from jobs.common.fault_points import fault_point
 from jobs.lake.store import lake_at
 from jobs.lake.task_report import SequenceRange, TableName, TaskReport, sum_reports
@@ -37,6 +36,8 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
 REPORT_SCHEMA = "report binary"
+# Reads the records that Spark's batches only name, and counts the calls that it retried: "retries", "throttles".
+ReadRecords = Callable[[Iterator[pa.RecordBatch], Counter[str]], Iterator[pa.RecordBatch]]
 
 
 @dataclass(frozen=True)
@@ -57,14 +58,14 @@ class WriteTask:
     stage: str = "transform"
     # Partitions of `table` that do not lie in their plain folder.
     locations: Mapping[str, str] = field(default_factory=dict)
-    # Makes batches of records of what Spark hands over, where that only names them; None: it is the records.
-    records: Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]] | None = None
+    # None: what Spark hands over is the records themselves. Pickles.
+    records: ReadRecords | None = None
 
     def __call__(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         """Batches of records, or what `records` makes into them → one row of REPORT_SCHEMA: a `TaskReport` as JSON.
 
         Records have the columns `data binary, shard_id string, sequence_number string, partition_key string,
-        arrival_time timestamp`, and may have `repeats string`.
+        arrival_time timestamp`.
         """
         report, _ = self.in_spark(batches, 0)
         yield report_row(msgspec.json.encode(report))
@@ -73,7 +74,12 @@ class WriteTask:
         """What `__call__` does, but for what is smaller than `small_file_bytes` bytes: it is not put, but returned."""
         free_memory_at_once()
         name = f"{self.batch}-{task_number():05d}"
-        return self._write(self.records(batches) if self.records else batches, name, small_file_bytes)
+        if self.records is None:
+            return self._write(batches, name, small_file_bytes)
+        counters = Counter[str]()
+        report, parts = self._write(self.records(batches, counters), name, small_file_bytes)
+        report.retries, report.throttles = counters["retries"], counters["throttles"]
+        return report, parts
 
     def write(self, batches: Iterator[pa.RecordBatch], name: str) -> TaskReport:
         """Writes all batches of records to files that start with `name`."""
@@ -192,12 +198,7 @@ def _lap(seconds: dict[str, float], stage: str, since: float) -> float:
 
 
 def _count(report: TaskReport, records: pa.RecordBatch, rejections: Mapping[int, Rejection]) -> None:
-    """Counts a batch's rejections by reason and repeated calls, and takes in its shards' sequence ranges."""
-    if REPEATS in records.schema.names:
-        for text in records[REPEATS].drop_null().to_pylist():
-            repeats = Repeats.from_text(text)
-            report.retries += repeats.retries
-            report.throttles += repeats.throttles
+    """Counts a batch's rejections by reason, and takes in its shards' sequence ranges."""
     for rejection in rejections.values():
         report.reasons[rejection.reason] = report.reasons.get(rejection.reason, 0) + 1
     # A task's records stand in their shard's order, so a shard's first and last row are its range.

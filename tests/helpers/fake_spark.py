@@ -13,15 +13,17 @@ import pickle
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from jobs.common.errors import MovementError
+from tenacity import wait_exponential
+
 from spark_kinesis.ahead import ReadAhead
 from spark_kinesis.client import Page, Record
 from spark_kinesis.data_source import KinesisStreamReader
+from spark_kinesis.errors import SourceError
 from spark_kinesis.options import KinesisOptions
 from spark_kinesis.planner import Planner
 from spark_kinesis.rate_limiter import Pace
 from spark_kinesis.reader import RangeReader
-from spark_kinesis.retrying_client import RetryingClient
+from spark_kinesis.retrying_client import FIRST_PAUSE, LONGEST_PAUSE, RetryingClient
 from tests.helpers.scripted import ScriptedClient, ScriptedStream, as_time
 
 Row = tuple[str, str, str]
@@ -48,7 +50,7 @@ class ScriptedOffers:
             return
         try:
             page = fetch()
-        except MovementError:
+        except SourceError:
             return
         if fate == "fetched":
             self._kept.setdefault(key, lambda: page)
@@ -59,7 +61,7 @@ class ScriptedOffers:
             return None
         try:
             page = fetch()
-        except MovementError:
+        except SourceError:
             return None
         self.taken.append(key)
         return page
@@ -73,7 +75,11 @@ class ScriptedReader(KinesisStreamReader):
         self.stream: ScriptedStream = client.stream
         self._ahead: ReadAhead | None = ReadAhead(client, offers)
         self.client = RetryingClient(
-            client, seconds=60, sleep=self._sleep, clock=lambda: self.stream.now, jitter=lambda _low, high: high
+            client,
+            seconds=60,
+            sleep=self._sleep,
+            clock=lambda: self.stream.now,
+            wait=wait_exponential(multiplier=FIRST_PAUSE, max=LONGEST_PAUSE),  # no jitter: a test is its seed's
         )
 
     def _sleep(self, seconds: float) -> None:

@@ -16,17 +16,9 @@ from datetime import UTC, datetime
 from hashlib import md5
 from typing import Any
 
-from jobs.common.errors import TransientError
 from spark_kinesis.boto_client import decode_headers, decode_records
-from spark_kinesis.client import (
-    ExpiredIteratorError,
-    Page,
-    PositionGoneError,
-    Record,
-    RecordHeader,
-    StreamSummary,
-    ThrottledError,
-)
+from spark_kinesis.client import Page, Record, RecordHeader, StreamSummary
+from spark_kinesis.errors import ExpiredIteratorError, PositionGoneError, ThrottledError, TransientSourceError
 from spark_kinesis.offset import Kind, Position
 from spark_kinesis.shards import Shard
 
@@ -293,8 +285,8 @@ def throttled() -> ThrottledError:
     return ThrottledError("ProvisionedThroughputExceededException: rate exceeded")
 
 
-def broken() -> TransientError:
-    return TransientError("InternalFailureException")
+def broken() -> TransientSourceError:
+    return TransientSourceError("InternalFailureException")
 
 
 def as_time(seconds: float) -> datetime:

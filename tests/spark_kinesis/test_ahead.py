@@ -16,9 +16,9 @@ from typing import Any
 
 import pytest
 
-from jobs.common.errors import TransientError
 from spark_kinesis.ahead import ReadAhead
 from spark_kinesis.client import Page, Record
+from spark_kinesis.errors import TransientSourceError
 from spark_kinesis.input_partitions import ShardRange
 from spark_kinesis.offers import HostOffers, host_offers, private_folder
 from spark_kinesis.offset import TRIM_HORIZON, after
@@ -245,7 +245,7 @@ def wait_until(condition: Callable[[], object]) -> None:
 
 
 def failing() -> Page[Record]:
-    raise TransientError("InternalFailureException")
+    raise TransientSourceError("InternalFailureException")
 
 
 def _offering(folder: Path, fetches: Any, answer: Any) -> None:

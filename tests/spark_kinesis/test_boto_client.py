@@ -12,9 +12,15 @@ from typing import Any
 
 import pytest
 
-from jobs.common.errors import AwsAccessError, ConfigurationError, TransientError
 from spark_kinesis.boto_client import BotoStreamClient, worker_client
-from spark_kinesis.client import ExpiredIteratorError, PositionGoneError, ThrottledError
+from spark_kinesis.errors import (
+    ExpiredIteratorError,
+    PositionGoneError,
+    SourceConfigurationError,
+    StreamAccessError,
+    ThrottledError,
+    TransientSourceError,
+)
 from spark_kinesis.offset import TRIM_HORIZON, after, at_timestamp, parse_time
 from spark_kinesis.options import KinesisOptions
 from spark_kinesis.retrying_client import RetryingClient
@@ -116,14 +122,20 @@ def test_headers_know_their_payloads_size_without_decoding_it(server: Server, cl
         (400, "ExpiredIteratorException", "old", ExpiredIteratorError, "old"),
         (400, "ProvisionedThroughputExceededException", "rate", ThrottledError, "rate"),
         (400, "KMSThrottlingException", "rate", ThrottledError, "rate"),
-        (400, "AccessDeniedException", "not yours", AwsAccessError, "check the role's policy"),
-        (400, "ExpiredTokenException", "late", AwsAccessError, "AWS refused"),
-        (400, "KMSAccessDeniedException", "key", ConfigurationError, "kms:Decrypt"),
-        (400, "ResourceNotFoundException", "Stream trips not found", AwsAccessError, "check name, region and account"),
+        (400, "AccessDeniedException", "not yours", StreamAccessError, "check the role's policy"),
+        (400, "ExpiredTokenException", "late", StreamAccessError, "AWS refused"),
+        (400, "KMSAccessDeniedException", "key", SourceConfigurationError, "kms:Decrypt"),
+        (
+            400,
+            "ResourceNotFoundException",
+            "Stream trips not found",
+            StreamAccessError,
+            "check name, region and account",
+        ),
         (400, "ResourceNotFoundException", "Shard shardId-000000000003 in stream", PositionGoneError, "shardId-0"),
         (400, "InvalidArgumentException", "StartingSequenceNumber is invalid", PositionGoneError, "is invalid"),
-        (500, "InternalFailure", "oops", TransientError, "oops"),
-        (503, "ServiceUnavailable", "later", TransientError, "later"),
+        (500, "InternalFailure", "oops", TransientSourceError, "oops"),
+        (503, "ServiceUnavailable", "later", TransientSourceError, "later"),
     ],
 )
 def test_an_error_of_get_records_keeps_its_code_and_says_what_to_do(
@@ -140,7 +152,7 @@ def test_an_error_of_get_records_keeps_its_code_and_says_what_to_do(
 
 def test_a_reset_connection_is_transient(server: Server, client: BotoStreamClient) -> None:
     server.answers = [None]
-    with pytest.raises(TransientError, match="stream trips: read records"):
+    with pytest.raises(TransientSourceError, match="stream trips: read records"):
         client.records("it", 10)
 
 
@@ -215,7 +227,7 @@ def test_a_role_is_assumed_and_its_credentials_renew_themselves(moto: Any, monke
     role = "arn:aws:iam::123456789012:role/reader"
     options = KinesisOptions(stream="none", region="us-east-1", endpoint_url=moto.endpoint, role_arn=role)
     client = BotoStreamClient(options)
-    with pytest.raises(AwsAccessError, match="stream none: list shards: does not exist"):
+    with pytest.raises(StreamAccessError, match="stream none: list shards: does not exist"):
         client.list_shards()
     credentials = client._client._request_signer._credentials
     assert credentials.method == "sts-assume-role"
@@ -236,7 +248,7 @@ def test_a_role_is_assumed_at_the_endpoint_that_came_with_the_options(
         role_arn="arn:aws:iam::123456789012:role/reader",
         sts_endpoint_url=moto.endpoint,
     )
-    with pytest.raises(AwsAccessError, match="stream none: list shards: does not exist"):
+    with pytest.raises(StreamAccessError, match="stream none: list shards: does not exist"):
         BotoStreamClient(options).list_shards()
 
 
@@ -247,7 +259,7 @@ def test_an_answer_that_is_no_answer_is_asked_for_again(server: Server) -> None:
     client = RetryingClient(BotoStreamClient(options), seconds=60, sleep=lambda _: None)
     assert client.records("it", 5).next_iterator == "n"
     server.answers = [(200, "<html>busy</html>")]
-    with pytest.raises(TransientError, match="stream trips: read records: status 200 with a body of 19 bytes"):
+    with pytest.raises(TransientSourceError, match="stream trips: read records: status 200 with a body of 19 bytes"):
         RetryingClient(BotoStreamClient(options), seconds=0).records("it", 5)
 
 
@@ -258,5 +270,5 @@ def test_a_worker_keeps_one_client_for_a_stream() -> None:
 
 
 def test_no_region_is_one_clear_error() -> None:
-    with pytest.raises(ConfigurationError, match="set AWS_REGION"):
+    with pytest.raises(SourceConfigurationError, match="set AWS_REGION"):
         BotoStreamClient(KinesisOptions(stream="trips"))

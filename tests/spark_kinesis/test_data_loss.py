@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from jobs.common.errors import DataLossError, TransientError
+from spark_kinesis.errors import DataLossError, TransientSourceError
 from spark_kinesis.input_partitions import ShardRange
 from spark_kinesis.offset import SHARD_END, TRIM_HORIZON, Offset, after, at_timestamp, parse_offset
 from spark_kinesis.options import KinesisOptions
@@ -484,13 +484,13 @@ def test_what_fails_in_planning_names_stream_shard_and_position() -> None:
     record = stream.put("k", "1")
     spark.drain()
     spark.client.faults = [broken() for _ in range(1000)]
-    with pytest.raises(TransientError, match=f"stream s, shard {SHARD}, behind {record.number}"):
+    with pytest.raises(TransientSourceError, match=f"stream s, shard {SHARD}, behind {record.number}"):
         spark.step()
     spark.client.faults = []
     pinned = query(stream, initial="LATEST", discovery_seconds=30)
     pinned.reader._plan()._discovery.list_now()
     pinned.client.faults = [None] + [broken() for _ in range(1000)]
-    with pytest.raises(TransientError, match=f"stream s, shard {SHARD}, behind TRIM_HORIZON"):
+    with pytest.raises(TransientSourceError, match=f"stream s, shard {SHARD}, behind TRIM_HORIZON"):
         pinned.step()
 
 

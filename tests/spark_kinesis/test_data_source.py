@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from jobs.common.errors import DataLossError, TransientError
 from spark_kinesis import boto_client, data_source
 from spark_kinesis.data_source import ShardTask, read_task
+from spark_kinesis.errors import DataLossError, TransientSourceError
 from spark_kinesis.input_partitions import ShardRange
 from spark_kinesis.offset import TRIM_HORIZON, Position, after
 from spark_kinesis.options import KinesisOptions
@@ -70,7 +70,7 @@ def test_a_worker_stops_at_a_loss_unless_the_option_allows_it(
 def test_a_worker_repeats_a_call_for_as_long_as_the_option_says(stream: ScriptedStream, client: ScriptedClient) -> None:
     stream.put("k", "1")
     client.faults = [throttled() for _ in range(1000)]
-    with pytest.raises(TransientError, match=r"tried \d+ times in 0.05 s"):
+    with pytest.raises(TransientSourceError, match=r"tried \d+ times in 0.05 s"):
         list(read_task(KinesisOptions(stream="s", retry_seconds=0.05), task(stream)))
 
 

@@ -14,11 +14,10 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
-from jobs.common.errors import DataLossError
 from spark_kinesis import capped
 from spark_kinesis import shard_search as search
 from spark_kinesis import tip_search as nearing
-from spark_kinesis.client import ExpiredIteratorError
+from spark_kinesis.errors import DataLossError, ExpiredIteratorError
 from spark_kinesis.offset import after, at_timestamp, parse_offset
 from spark_kinesis.options import KinesisOptions
 from tests.helpers.fake_spark import FakeSpark, ScriptedOffers

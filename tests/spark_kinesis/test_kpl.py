@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from jobs.common.errors import ConfigurationError
+from spark_kinesis.errors import SourceConfigurationError
 from spark_kinesis.input_partitions import ShardRange
 from spark_kinesis.kpl import Deaggregator
 from spark_kinesis.offset import TRIM_HORIZON, Position, after
@@ -85,6 +85,6 @@ def test_a_query_that_takes_over_inside_the_last_aggregate_reads_its_rest() -> N
 
 def test_a_position_inside_an_aggregate_needs_the_option() -> None:
     given = {"streamName": "s", "startingPosition": '{"shardId-0": "5:1"}'}
-    with pytest.raises(ConfigurationError, match="needs deaggregate=true"):
+    with pytest.raises(SourceConfigurationError, match="needs deaggregate=true"):
         parse_options(given)
     assert parse_options({**given, "deaggregate": "true"}).starting_shards == {"shardId-0": after("5", 1)}

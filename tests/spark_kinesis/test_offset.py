@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs.common.errors import ConfigurationError
+from spark_kinesis.errors import SourceConfigurationError
 from spark_kinesis.offset import (
     SHARD_END,
     TRIM_HORIZON,
@@ -102,6 +102,6 @@ def test_the_golden_offset_means_what_it_says() -> None:
     ],
 )
 def test_an_offset_that_cannot_be_used_is_refused_with_the_reason(content: object, said: str) -> None:
-    with pytest.raises(ConfigurationError, match=r".") as error:
+    with pytest.raises(SourceConfigurationError, match=r".") as error:
         parse_offset(content, "s")
     assert said in str(error.value)

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from jobs.common.errors import ConfigurationError
+from spark_kinesis.errors import SourceConfigurationError
 from spark_kinesis.offset import TRIM_HORIZON, after, parse_offset
 from spark_kinesis.options import parse_options
 
@@ -85,6 +85,6 @@ def test_an_ending_is_an_offset_or_the_tip() -> None:
     ],
 )
 def test_a_wrong_option_says_what_is_allowed(given: dict[str, str], said: str) -> None:
-    with pytest.raises(ConfigurationError) as error:
+    with pytest.raises(SourceConfigurationError) as error:
         parse_options(given)
     assert said in str(error.value)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from jobs.common.errors import ConfigurationError
+from spark_kinesis.errors import SourceConfigurationError
 from spark_kinesis.input_partitions import ShardRange, into_tasks
 from spark_kinesis.offset import SHARD_END, TRIM_HORIZON, after, at_timestamp, parse_offset
 from spark_kinesis.options import KinesisOptions
@@ -177,7 +177,7 @@ def test_a_start_time_within_a_second_is_exact() -> None:
 def test_a_start_in_the_future_is_refused() -> None:
     stream = ScriptedStream(1)
     spark = query(stream, initial=str(at_timestamp(as_time(stream.now + 60))))
-    with pytest.raises(ConfigurationError, match="lies in the future"):
+    with pytest.raises(SourceConfigurationError, match="lies in the future"):
         spark.step()
 
 
@@ -209,7 +209,7 @@ def test_explicit_positions_leave_out_what_lies_before_them_and_nothing_else() -
 def test_an_explicit_position_in_an_unknown_shard_is_refused() -> None:
     stream = ScriptedStream(1)
     spark = query(stream, initial="SHARDS", starting_shards={"shardId-000000000099": TRIM_HORIZON})
-    with pytest.raises(ConfigurationError, match="no shard shardId-000000000099"):
+    with pytest.raises(SourceConfigurationError, match="no shard shardId-000000000099"):
         spark.step()
 
 

@@ -6,14 +6,19 @@ import itertools
 import json
 import threading
 import time
+from collections import Counter
 from typing import Any
 
 import pyarrow as pa
 import pytest
 
-from jobs.common.call_retries import Repeats
-from jobs.common.errors import AwsAccessError, DataLossError, MovementError, TransientError
-from spark_kinesis.client import ExpiredIteratorError
+from spark_kinesis.errors import (
+    DataLossError,
+    ExpiredIteratorError,
+    SourceError,
+    StreamAccessError,
+    TransientSourceError,
+)
 from spark_kinesis.input_partitions import ShardRange
 from spark_kinesis.offset import TRIM_HORIZON, after, parse_offset
 from spark_kinesis.reader import SCHEMA, TOGETHER, RangeReader
@@ -57,25 +62,20 @@ def test_a_row_carries_the_records_own_values() -> None:
         "partition_key": "Kéy",
         "arrival_time": as_time(1_764_000_000.25),
         "stream": "s",
-        "repeats": None,
     }
 
 
-def test_calls_that_had_to_be_repeated_are_told_at_the_first_record_of_their_answer() -> None:
+def test_calls_that_had_to_be_retried_are_counted() -> None:
     stream = ScriptedStream(1)
     put(stream, 3, every=1)
     scripted = ScriptedClient(stream)
     scripted.faults = [throttled(), broken()]
-    client = RetryingClient(scripted, seconds=60, sleep=lambda _: None)
+    counters = Counter[str]()
+    client = RetryingClient(scripted, seconds=60, counters=counters, sleep=lambda _: None)
     last = stream.shards[SHARD].records[-1]
     part = ShardRange(SHARD, TRIM_HORIZON, after(str(last.number)))
-    (batch,) = RangeReader(client, "s", repeats=client.repeats).read(part)
-    assert [None if text is None else Repeats.from_text(text) for text in batch["repeats"].to_pylist()] == [
-        Repeats(retries=2, throttles=1),
-        None,
-        None,
-    ]
-    assert client.repeats() == Repeats(), "told once"
+    assert len(values(RangeReader(client, "s").read(part))) == 3
+    assert counters == {"retries": 2, "throttles": 1}
 
 
 def test_empty_and_partial_answers_with_data_ahead_are_read_on() -> None:
@@ -129,7 +129,7 @@ def test_a_call_that_keeps_failing_becomes_a_transient_error_that_names_stream_s
     put(stream, 10)
     client = ScriptedClient(stream)
     client.faults = [throttled() for _ in range(1000)]
-    with pytest.raises(TransientError, match=r"tried \d+ times") as error:
+    with pytest.raises(TransientSourceError, match=r"tried \d+ times") as error:
         list(reader(client, seconds=5).read(ShardRange(SHARD, TRIM_HORIZON, after("7"))))
     assert f"stream s, shard {SHARD}, range (TRIM_HORIZON, 7]" in str(error.value)
     assert "ProvisionedThroughputExceededException" in str(error.value)
@@ -138,25 +138,22 @@ def test_a_call_that_keeps_failing_becomes_a_transient_error_that_names_stream_s
 def test_a_refusal_is_not_retried() -> None:
     stream = ScriptedStream(1)
     client = ScriptedClient(stream)
-    client.faults = [AwsAccessError("AWS refused (AccessDeniedException); check the role's policy"), None]
-    with pytest.raises(AwsAccessError, match="check the role's policy") as error:
+    client.faults = [StreamAccessError("AWS refused (AccessDeniedException); check the role's policy"), None]
+    with pytest.raises(StreamAccessError, match="check the role's policy") as error:
         list(reader(client).read(ShardRange(SHARD, TRIM_HORIZON, after("7"))))
     assert SHARD in str(error.value)
     assert client.calls == {"iterator": 1}
 
 
-def test_back_off_is_jittered_and_bounded() -> None:
+def test_back_off_is_jittered_and_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     pauses: list[float] = []
-    drawn: list[tuple[float, float]] = []
     stream = ScriptedStream(1)
     client = ScriptedClient(stream)
     client.faults = [throttled() for _ in range(12)]
 
-    def jitter(low: float, high: float) -> float:
-        drawn.append((low, high))
-        return high
-
-    RetryingClient(client, seconds=1000, sleep=pauses.append, clock=lambda: 0.0, jitter=jitter).list_shards()
+    drawn: list[tuple[float, float]] = []
+    monkeypatch.setattr("random.uniform", lambda low, high: drawn.append((low, high)) or high)
+    RetryingClient(client, seconds=1000, sleep=pauses.append, clock=lambda: 0.0).list_shards()
     assert pauses[:4] == [0.2, 0.4, 0.8, 1.6]
     assert max(pauses) == 5.0
     assert {low for low, _ in drawn} == {0.0}
@@ -354,5 +351,5 @@ def test_a_range_that_fails_among_others_fails_the_task_with_its_name() -> None:
         ShardRange(SHARD, TRIM_HORIZON, after(str(last.number))),
         ShardRange("shardId-000000000099", TRIM_HORIZON, after(str(last.number))),
     ]
-    with pytest.raises(MovementError, match="shardId-000000000099"):
+    with pytest.raises(SourceError, match="shardId-000000000099"):
         values(reader(ScriptedClient(stream)).read_all(parts))

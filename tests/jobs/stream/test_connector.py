@@ -79,7 +79,6 @@ def test_the_jvm_connector_gets_exactly_these_options() -> None:
             "partitionKey as partition_key",
             "approximateArrivalTimestamp as arrival_time",
             "streamName as stream",
-            "cast(null as string) as repeats",
         ),
     }
 

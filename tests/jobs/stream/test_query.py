@@ -12,6 +12,7 @@ from pyspark.sql.streaming import StreamingQuery
 
 from jobs.common.errors import TerminalError, TransientError
 from jobs.common.spark_errors import explained_failure
+from jobs.stream.connector import SOURCE_ERRORS
 from jobs.stream.micro_batch import MicroBatchWriter
 from jobs.stream.query import MAX_RESTARTS, run_with_restarts, stop_query, wait_for_end
 
@@ -163,8 +164,11 @@ def test_a_stop_ends_the_job_between_two_runs_unless_a_batch_failed() -> None:
         ("SdkClientException: Could not parse XML response.", TransientError),
         ("org.apache.http.ConnectionClosedException: Premature end of Content-Length", TransientError),
         ("java.io.FileNotFoundException: no such file", TerminalError),
-        ("jobs.common.errors.DataLossError: java.net. is in the text", TerminalError),
+        ("jobs.common.errors.BatchMismatchError: java.net. is in the text", TerminalError),
+        ("spark_kinesis.errors.DataLossError: java.net. is in the text", TerminalError),
+        ("spark_kinesis.errors.TransientSourceError: stream s: read records: reset", TransientError),
+        ("spark_kinesis.errors.ThrottledError: stream s: read records: rate exceeded", TransientError),
     ],
 )
 def test_a_lost_connection_is_transient_and_other_failures_are_terminal(text: str, kind: type[Exception]) -> None:
-    assert type(explained_failure(RuntimeError(text), "the query")) is kind
+    assert type(explained_failure(RuntimeError(text), "the query", SOURCE_ERRORS)) is kind

@@ -6,6 +6,9 @@ import gzip
 import json
 import pickle
 import random
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -16,7 +19,6 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 
-from jobs.common.call_retries import Repeats
 from jobs.lake.task_report import SequenceRange, TaskReport
 from jobs.schema.record_parser import RecordParser
 from jobs.settings.sections import SinkSettings
@@ -68,12 +70,16 @@ def test_records_go_to_raw_processed_and_quarantine_in_one_pass(task: WriteTask)
     assert all(file.bytes == (Path(task.lake) / file.path).stat().st_size for file in report.files)
 
 
-def test_repeated_calls_are_counted_from_their_column(task: WriteTask) -> None:
-    told = pa.array([None, Repeats(3, 1).text(), None, Repeats(2).text()], pa.string())
-    none = pa.nulls(1, pa.string())
-    batches = [arrived([good()] * 4).append_column("repeats", told), arrived([good()]).append_column("repeats", none)]
-    report = task.write(iter(batches), "q-7-00000")
-    assert (report.retries, report.throttles) == (5, 1)
+def read_with_retries(tasks: Iterator[pa.RecordBatch], counters: Counter[str]) -> Iterator[pa.RecordBatch]:
+    for records in tasks:
+        counters.update(retries=3, throttles=1)
+        yield records
+
+
+def test_the_calls_that_were_retried_to_read_the_records_are_in_the_report(task: WriteTask) -> None:
+    reading = replace(task, records=read_with_retries)
+    report, _ = reading.in_spark(iter([arrived([good()] * 4), arrived([good()], first=5)]), 0)
+    assert (report.read, report.retries, report.throttles) == (5, 6, 2)
 
 
 def test_a_task_without_records_writes_no_file(task: WriteTask) -> None:
