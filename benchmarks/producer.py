@@ -46,7 +46,7 @@ from jobs.settings.settings import Settings, load_settings  # noqa: E402
 from producer.csv_reader import ExportReader, find_exports  # noqa: E402
 from producer.parallel import send_in_processes  # noqa: E402
 from producer.produce import plan, produce, send  # noqa: E402
-from producer.put_records import PutRequest  # noqa: E402
+from producer.put_records import PutRecordsClient  # noqa: E402
 from producer.record_encoder import Record, RowEncoder  # noqa: E402
 from producer.sample import write_sample  # noqa: E402
 
@@ -147,7 +147,7 @@ def stages(folder: Path, rows: int) -> dict[str, float]:
     """CPU seconds for a million records: reading CSV; checks, JSON and keys; the request (body, signature, HTTP)."""
     contract = load_contract("travel_times.yaml")
     taken = {"csv": 0.0, "check_and_json": 0.0, "request": 0.0}
-    puts = PutRequest("stream")
+    puts = PutRecordsClient("stream")
     done = 0
     for export in find_exports([folder]):
         with ExportReader(export) as reader:
@@ -206,7 +206,7 @@ def on_kinesalite(program: str, folder: Path, state: Path, rows: int) -> dict[st
     write_sample(total, few, cities=1)
 
     def all_it_takes(stream: str) -> float:
-        puts = PutRequest(stream, timeout_seconds=60)
+        puts = PutRecordsClient(stream, timeout_seconds=60)
         with ThreadPoolExecutor(4) as pool:
             started = time.perf_counter()
             for answer in pool.map(puts.put, batches):

@@ -1,4 +1,4 @@
-"""CSV rows and posted JSON → Kinesis: csv_rows → records → outbox → put_request, with put_records driving them.
+"""Records onto the stream: `csv_reader` → `record_encoder` → `send_queue` → `put_records`, driven by `run`.
 
-May import `jobs.common`, and nothing else of ours.
+`produce` is what `movement produce` does, `api` what `movement serve` does.
 """

@@ -20,10 +20,10 @@ from jobs.common.errors import AwsAccessError, ConfigurationError
 from jobs.schema.rejections import MISSING_FIELD, Rejection
 from jobs.schema.table import TableContract, load_contract
 from jobs.settings.settings import Settings
-from producer.api_batcher import GroupCommit, OverloadedError
+from producer.api_batcher import ApiBatcher, OverloadedError
 from producer.api_docs import DESCRIPTION, post_documentation
 from producer.api_metrics import Metrics
-from producer.put_records import Placed, PutRequest, Puts, kinesis_client
+from producer.put_records import PutClient, PutRecordsClient, PutResult, kinesis_client
 from producer.record_encoder import Record, RecordEncoder
 from producer.stream_info import max_record_bytes, shard_map
 
@@ -54,7 +54,7 @@ def _refused(status: int, error: str, **headers: str) -> _Refused:
 class Ingest:
     """What `POST /uber_movement` does, apart from HTTP's frame."""
 
-    def __init__(self, contract: TableContract, settings: Settings, record_bytes: int, commit: GroupCommit) -> None:
+    def __init__(self, contract: TableContract, settings: Settings, record_bytes: int, commit: ApiBatcher) -> None:
         self._settings = settings.api
         self._encoder = RecordEncoder(contract, record_bytes)
         self._commit = commit
@@ -148,7 +148,7 @@ class Ingest:
         return result
 
 
-def _where(placed: Placed) -> dict[str, str | None]:
+def _where(placed: PutResult) -> dict[str, str | None]:
     return {"sequence_number": placed.sequence_number, "shard_id": placed.shard_id}
 
 
@@ -163,14 +163,14 @@ def _complaint(index: int, rejections: list[Rejection]) -> dict[str, Any]:
     }
 
 
-def create_app(settings: Settings, *, puts: Puts | None = None, record_bytes: int | None = None) -> FastAPI:
+def create_app(settings: Settings, *, puts: PutClient | None = None, record_bytes: int | None = None) -> FastAPI:
     """The application. The stream is looked at when it starts: AwsAccessError where it is not there.
 
     `puts` and `record_bytes` stand in for Kinesis in tests.
     """
     contract = load_contract(settings.contract)
     keys = api_keys()
-    state: dict[str, Ingest | GroupCommit] = {}
+    state: dict[str, Ingest | ApiBatcher] = {}
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
@@ -205,7 +205,7 @@ def create_app(settings: Settings, *, puts: Puts | None = None, record_bytes: in
     @app.get("/healthz", summary="Whether records are accepted now")
     async def healthz() -> Response:
         commit = state["commit"]
-        assert isinstance(commit, GroupCommit)  # noqa: S101
+        assert isinstance(commit, ApiBatcher)  # noqa: S101
         error = commit.last_error
         content = {
             "status": "ok" if error is None else "failing",
@@ -225,20 +225,20 @@ def create_app(settings: Settings, *, puts: Puts | None = None, record_bytes: in
     return app
 
 
-def _connect(settings: Settings, puts: Puts | None, record_bytes: int | None) -> tuple[GroupCommit, int]:
+def _connect(settings: Settings, puts: PutClient | None, record_bytes: int | None) -> tuple[ApiBatcher, int]:
     stream, producer, api = settings.stream.name, settings.producer, settings.api
     find_shards: Callable[[], Any] | None = None
     if puts is None:
         client = kinesis_client(producer.request_timeout_seconds)
         record_bytes = record_bytes or max_record_bytes(client, stream)
-        puts = PutRequest(
+        puts = PutRecordsClient(
             stream,
             connections=producer.max_in_flight,
             timeout_seconds=producer.request_timeout_seconds,
             detailed=True,
         )
         find_shards = lambda: shard_map(client, stream)  # noqa: E731
-    commit = GroupCommit(
+    commit = ApiBatcher(
         puts,
         max_in_flight=producer.max_in_flight,
         linger_seconds=api.linger_ms / 1000,

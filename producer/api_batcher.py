@@ -1,7 +1,7 @@
 """Records of many HTTP requests, put together into few PutRecords. From: `api`. Next: `put_request`.
 
 What databases call group commit: a record waits a few milliseconds for company, and every request is answered
-once Kinesis has accepted its own records. One event loop owns the outbox; threads only send.
+once Kinesis has accepted its own records. One event loop owns the queue; threads only send.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from jobs.common.errors import AwsAccessError, MovementError, TransientError
-from producer.put_records import MAX_RECORDS, NotAcceptedError, OutcomeUnknownError, Placed, Puts
+from producer.put_records import MAX_RECORDS, NotAcceptedError, OutcomeUnknownError, PutClient, PutResult
 from producer.record_encoder import Record, size_of
-from producer.send_queue import Batch, Outbox
+from producer.send_queue import OutgoingRequest, SendQueue
 from producer.stream_info import ShardMap
 
 
@@ -26,7 +26,7 @@ class OverloadedError(TransientError):
 class Waiting:
     """A request's records: where each was put so far, and a future that ends once all are (or with an error)."""
 
-    placed: list[Placed | None]
+    placed: list[PutResult | None]
     open: int
     future: asyncio.Future[None]
     size: int = 0
@@ -40,13 +40,13 @@ class _Place:
 
 
 @dataclass
-class GroupCommit:
+class ApiBatcher:
     """Puts records; `put` may be called by any number of tasks of one event loop.
 
     `linger_seconds` is how long a record waits for others. `max_records` and `max_bytes` bound what waits.
     """
 
-    puts: Puts
+    puts: PutClient
     max_in_flight: int = 4
     linger_seconds: float = 0.003
     max_records: int = 20_000
@@ -57,7 +57,7 @@ class GroupCommit:
     last_error: MovementError | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
-        self.outbox: Outbox[_Place] = Outbox(
+        self.queue: SendQueue[_Place] = SendQueue(
             keep_order=self.keep_order,
             max_bytes=self.max_request_bytes,
             wanted=lambda place: not place.waiting.given_up,
@@ -77,7 +77,7 @@ class GroupCommit:
         """Records that were handed in and are not accepted yet."""
         return self._waiting_records
 
-    async def put(self, records: Sequence[Record], timeout_seconds: float) -> list[Placed | None]:
+    async def put(self, records: Sequence[Record], timeout_seconds: float) -> list[PutResult | None]:
         """Puts the records; returns where each was, with None for those that were not in time.
 
         A None may still have arrived: its request's outcome was not known in time. Raises OverloadedError where
@@ -118,7 +118,7 @@ class GroupCommit:
 
     async def stop(self) -> None:
         """Waits until nothing is on its way any more."""
-        while self._tasks or (not self.outbox.empty and self._waiting_records):
+        while self._tasks or (not self.queue.empty and self._waiting_records):
             await asyncio.sleep(0.01)
         if self._timer is not None:
             self._timer.cancel()
@@ -140,32 +140,32 @@ class GroupCommit:
         self._timer = None
         loop = asyncio.get_running_loop()
         while self._under_way < self.max_in_flight:
-            if self._pending_records and self.outbox.waiting < MAX_RECORDS:
-                self.outbox.add_each(self._pending_records, self._pending_places)
+            if self._pending_records and self.queue.waiting < MAX_RECORDS:
+                self.queue.add_each(self._pending_records, self._pending_places)
                 self._pending_records, self._pending_places = [], []
-            batch = self.outbox.take(loop.time())
+            batch = self.queue.take(loop.time())
             if batch is None:
                 break
             self._under_way += 1
             task = loop.create_task(self._attempt(batch))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
-        if self._under_way < self.max_in_flight and (due := self.outbox.next_time(loop.time())) is not None:
+        if self._under_way < self.max_in_flight and (due := self.queue.next_time(loop.time())) is not None:
             self._wake(max(0.001, due - loop.time()))
 
-    async def _attempt(self, batch: Batch[_Place]) -> None:
+    async def _attempt(self, batch: OutgoingRequest[_Place]) -> None:
         loop = asyncio.get_running_loop()
         try:
             placed = await loop.run_in_executor(self._threads, self.puts.put, batch.records)
         except NotAcceptedError as error:
             self.last_error = error
-            self.outbox.refused(batch, loop.time(), throttled=error.throttled)
+            self.queue.refused(batch, loop.time(), throttled=error.throttled)
         except OutcomeUnknownError as error:
             self.last_error = error
-            self.outbox.unknown(batch, loop.time())
+            self.queue.unknown(batch, loop.time())
         except AwsAccessError as error:
             self.last_error = error
-            self.outbox.dropped(batch)
+            self.queue.dropped(batch)
             for place in batch.owners:
                 if not place.waiting.future.done():
                     place.waiting.future.set_exception(error)
@@ -175,19 +175,19 @@ class GroupCommit:
             self._under_way -= 1
             self._wake(0.0)
 
-    async def _answered(self, batch: Batch[_Place], placed: list[Placed]) -> None:
+    async def _answered(self, batch: OutgoingRequest[_Place], placed: list[PutResult]) -> None:
         loop = asyncio.get_running_loop()
         failed = any(where.error for where in placed)
-        if failed and self.outbox.pacer.shards is None and self.find_shards is not None:
+        if failed and self.queue.rates.shards is None and self.find_shards is not None:
             find, self.find_shards = self.find_shards, None
             try:
-                self.outbox.pacer.shards = await loop.run_in_executor(self._threads, find)
+                self.queue.rates.shards = await loop.run_in_executor(self._threads, find)
             except MovementError as error:
                 # Without the map the stream is paced as one.
                 self.last_error = error
         if not failed:
             self.last_error = None
-        self.outbox.answered(batch, placed, loop.time())
+        self.queue.answered(batch, placed, loop.time())
         for place, where in zip(batch.owners, placed, strict=True):
             if where.error is None:
                 waiting = place.waiting

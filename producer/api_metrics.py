@@ -6,20 +6,20 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, H
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from producer.api_batcher import GroupCommit
+from producer.api_batcher import ApiBatcher
 
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
 
 class _Sent(Collector):
-    """The outbox's own counts, read when asked for."""
+    """The queue's own counts, read when asked for."""
 
-    def __init__(self, commit: GroupCommit) -> None:
+    def __init__(self, commit: ApiBatcher) -> None:
         self._commit = commit
 
     def collect(self) -> list[CounterMetricFamily | GaugeMetricFamily]:
         """One family for each count."""
-        counts = self._commit.outbox.counts
+        counts = self._commit.queue.counts
         families: list[CounterMetricFamily | GaugeMetricFamily] = [
             CounterMetricFamily(f"movement_{name}", text, value=value)
             for name, text, value in (
@@ -43,7 +43,7 @@ class _Sent(Collector):
 class Metrics:
     """The API's counters, in a registry of their own, so that several applications may live in one process."""
 
-    def __init__(self, commit: GroupCommit) -> None:
+    def __init__(self, commit: ApiBatcher) -> None:
         self._registry = CollectorRegistry()
         self._registry.register(_Sent(commit))
         self.requests = Counter(

@@ -73,7 +73,7 @@ def _stamp(export: Export) -> list[int] | None:
 
 
 @dataclass
-class Journal:
+class RunCheckpoint:
     """Writes one process's part. `advance` is cheap; the file is replaced, whole, twice a second at most."""
 
     folder: Path

@@ -21,14 +21,14 @@ from jobs.common.errors import ConfigurationError, MovementError, TerminalError
 from producer.checkpoint import discard
 from producer.csv_reader import CITY_FIELD, Export
 from producer.csv_source import STDIN
-from producer.produce import Plan, send
-from producer.run import ProduceResult, Progress
-from producer.send_queue import Counts
+from producer.produce import ProducePlan, send
+from producer.run import ProduceProgress, ProduceResult
+from producer.send_queue import SendCounts
 
 _REPORT_EVERY_SECONDS = 0.2
 
 
-def deal_out(exports: Sequence[Export], processes: int) -> list[tuple[Export, ...]]:
+def partition_files(exports: Sequence[Export], processes: int) -> list[tuple[Export, ...]]:
     """At most `processes` groups of files of about equal size, a city's files all in one, in their order."""
     cities: dict[str | None, list[Export]] = defaultdict(list)
     for export in exports:
@@ -43,10 +43,10 @@ def deal_out(exports: Sequence[Export], processes: int) -> list[tuple[Export, ..
 
 
 def send_in_processes(
-    plan: Plan,
+    plan: ProducePlan,
     processes: int,
     *,
-    on_progress: Callable[[Progress], None] | None = None,
+    on_progress: Callable[[ProduceProgress], None] | None = None,
     stop: Callable[[], bool] = lambda: False,
 ) -> ProduceResult:
     """Does what was planned in up to `processes` processes. Raises what `put_records.send` raises.
@@ -60,7 +60,7 @@ def send_in_processes(
         )
     if any(export.path == STDIN for export in plan.exports):
         raise ConfigurationError("--processes: standard input is read by one process")
-    groups = deal_out(plan.exports, processes)
+    groups = partition_files(plan.exports, processes)
     context = multiprocessing.get_context("spawn")
     return _Run(context, plan, groups, on_progress, stop).result()
 
@@ -69,15 +69,15 @@ class _Run:
     def __init__(
         self,
         context: SpawnContext,
-        plan: Plan,
+        plan: ProducePlan,
         groups: Sequence[tuple[Export, ...]],
-        on_progress: Callable[[Progress], None] | None,
+        on_progress: Callable[[ProduceProgress], None] | None,
         stop: Callable[[], bool],
     ) -> None:
         self._plan, self._on_progress, self._stop = plan, on_progress, stop
         self._messages: Any = context.Queue()
         self._stopping = context.Event()
-        self._progress: dict[int, Progress] = {}
+        self._progress: dict[int, ProduceProgress] = {}
         self._results: dict[int, ProduceResult] = {}
         self._errors: list[BaseException] = []
         rate = None if plan.rate is None else plan.rate / len(groups)
@@ -98,7 +98,7 @@ class _Run:
             while len(self._results) + len(self._errors) < len(self._processes):
                 if self._stop() or self._errors:
                     self._stopping.set()
-                self._hear()
+                self._poll()
         finally:
             if len(self._results) + len(self._errors) < len(self._processes):
                 for process in self._processes:
@@ -109,7 +109,7 @@ class _Run:
             raise self._errors[0]
         return self._sum()
 
-    def _hear(self) -> None:
+    def _poll(self) -> None:
         try:
             part, message = self._messages.get(timeout=_REPORT_EVERY_SECONDS)
         except queue.Empty:
@@ -128,9 +128,9 @@ class _Run:
         if self._on_progress is not None and self._progress:
             self._on_progress(self._sum_progress())
 
-    def _sum_progress(self) -> Progress:
+    def _sum_progress(self) -> ProduceProgress:
         parts = self._progress.values()
-        return Progress(
+        return ProduceProgress(
             counts=_sum_counts([part.counts for part in parts]),
             rejected=sum(part.rejected for part in parts),
             read_rows=sum(part.read_rows for part in parts),
@@ -164,11 +164,11 @@ class _Run:
         )
 
 
-def _sum_counts(parts: Sequence[Counts]) -> Counts:
-    return Counts(**{each.name: sum(getattr(part, each.name) for part in parts) for each in fields(Counts)})
+def _sum_counts(parts: Sequence[SendCounts]) -> SendCounts:
+    return SendCounts(**{each.name: sum(getattr(part, each.name) for part in parts) for each in fields(SendCounts)})
 
 
-def _work(plan: Plan, part: int, messages: Any, stopping: Any) -> None:
+def _work(plan: ProducePlan, part: int, messages: Any, stopping: Any) -> None:
     # A terminal sends Ctrl-C to every process of the run; the first one tells the others.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     pyarrow.enable_signal_handlers(False)
@@ -179,7 +179,7 @@ def _work(plan: Plan, part: int, messages: Any, stopping: Any) -> None:
         # Where the first process was killed nobody waits for this one, and a resumed run would send its rows again.
         return stopping.is_set() or parent is None or not parent.is_alive()
 
-    def report(progress: Progress) -> None:
+    def report(progress: ProduceProgress) -> None:
         nonlocal last
         if progress.seconds - last >= _REPORT_EVERY_SECONDS:
             last = progress.seconds

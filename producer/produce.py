@@ -13,19 +13,19 @@ from typing import Any
 from jobs.common.errors import ConfigurationError, TerminalError
 from jobs.schema.table import TableContract, load_contract
 from jobs.settings.settings import Settings
-from producer.checkpoint import Journal, discard, has_journal, journal_folder, read_journal
+from producer.checkpoint import RunCheckpoint, discard, has_journal, journal_folder, read_journal
 from producer.csv_reader import CITY_FIELD, Export, ExportReader, find_exports
-from producer.put_records import DEFAULT_MAX_RECORD_BYTES, Placed, PutRequest, Puts, kinesis_client
+from producer.put_records import DEFAULT_MAX_RECORD_BYTES, PutClient, PutRecordsClient, PutResult, kinesis_client
 from producer.record_encoder import Record
 from producer.rejects_file import RejectedRow, RejectsFile, keep_before
-from producer.run import ProduceResult, Producing, Progress
+from producer.run import ProduceProgress, ProduceResult, ProducerRun
 from producer.stream_info import max_record_bytes, shard_map
 
-__all__ = ["Plan", "ProduceResult", "Progress", "RejectedRow", "plan", "produce", "send", "validate"]
+__all__ = ["ProducePlan", "ProduceProgress", "ProduceResult", "RejectedRow", "plan", "produce", "send", "validate"]
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class ProducePlan:
     """What a run is about to do; picklable, so that several processes can share one.
 
     `folder` is where the journal lies (None: none is kept), `skip` what the run that is resumed has done, and
@@ -58,7 +58,7 @@ def plan(
     resume: bool = False,
     keep_journal: bool = True,
     rejects: Path | None = None,
-) -> Plan:
+) -> ProducePlan:
     """Looks at the files and at what earlier runs left; sends nothing. See `produce` for arguments and errors."""
     if rate is not None and rate <= 0:
         raise ConfigurationError(f"--rate {rate:g}: records a second; allowed: more than 0")
@@ -80,7 +80,7 @@ def plan(
             anew = has_journal(folder)
             discard(folder)
             rejects.unlink(missing_ok=True)
-    return Plan(tuple(exports), contract, settings, rate, folder, rejects, skip, rejected_before, anew)
+    return ProducePlan(tuple(exports), contract, settings, rate, folder, rejects, skip, rejected_before, anew)
 
 
 def produce(
@@ -92,9 +92,9 @@ def produce(
     resume: bool = False,
     keep_journal: bool = False,
     rejects: Path | None = None,
-    on_progress: Callable[[Progress], None] | None = None,
+    on_progress: Callable[[ProduceProgress], None] | None = None,
     stop: Callable[[], bool] = lambda: False,
-    puts: Puts | None = None,
+    puts: PutClient | None = None,
 ) -> ProduceResult:
     """Sends the rows of CSV files (or of the folders' *.csv and *.csv.gz, or `-`) to `settings.stream.name`.
 
@@ -112,25 +112,27 @@ def produce(
 
 
 def send(
-    plan: Plan,
+    plan: ProducePlan,
     *,
-    on_progress: Callable[[Progress], None] | None = None,
+    on_progress: Callable[[ProduceProgress], None] | None = None,
     stop: Callable[[], bool] = lambda: False,
-    puts: Puts | None = None,
+    puts: PutClient | None = None,
     part: int = 0,
 ) -> ProduceResult:
     """Does what was planned, in this process. `part` numbers the process among those that share the plan."""
     settings, stream = plan.settings.producer, plan.settings.stream.name
     client: Any = kinesis_client(settings.request_timeout_seconds)
     record_bytes = max_record_bytes(client, stream)
-    journal = None if plan.folder is None else Journal(plan.folder, plan.exports, part, dict(plan.skip))
+    journal = None if plan.folder is None else RunCheckpoint(plan.folder, plan.exports, part, dict(plan.skip))
     with RejectsFile(plan.rejects) if plan.rejects else _Nowhere() as rejected:
-        result = Producing(
+        result = ProducerRun(
             plan.exports,
             plan.contract,
             plan.settings,
             puts
-            or PutRequest(stream, connections=settings.max_in_flight, timeout_seconds=settings.request_timeout_seconds),
+            or PutRecordsClient(
+                stream, connections=settings.max_in_flight, timeout_seconds=settings.request_timeout_seconds
+            ),
             record_bytes=record_bytes,
             find_shards=lambda: shard_map(client, stream),
             on_progress=on_progress,
@@ -150,9 +152,9 @@ def send(
 
 
 def validate(
-    plan: Plan,
+    plan: ProducePlan,
     *,
-    on_progress: Callable[[Progress], None] | None = None,
+    on_progress: Callable[[ProduceProgress], None] | None = None,
     on_record: Callable[[Export, Record], None] | None = None,
 ) -> ProduceResult:
     """Reads and checks every row as `send` would, without AWS; `produced` is what would be sent.
@@ -160,7 +162,7 @@ def validate(
     `on_record` is told the first record of each chunk. Rejected rows are written as in a run.
     """
     with RejectsFile(plan.rejects) if plan.rejects else _Nowhere() as rejected:
-        result = Producing(
+        result = ProducerRun(
             plan.exports,
             plan.contract,
             plan.settings.model_copy(
@@ -177,7 +179,7 @@ def validate(
 
 
 class _Accepting:
-    def put(self, records: Sequence[Record]) -> list[Placed] | None:
+    def put(self, records: Sequence[Record]) -> list[PutResult] | None:
         return None
 
 

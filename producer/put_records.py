@@ -1,4 +1,4 @@
-"""One PutRecords request: a batch in, an outcome for each record out. From: `outbox`. Next: Kinesis.
+"""One PutRecords request: a batch in, an outcome for each record out. From: `queue`. Next: Kinesis.
 
 boto3 finds the endpoint and the credentials, botocore signs and sends, msgspec builds the body and reads the answer:
 `client.put_records` itself spends most of its time on turning 500 dictionaries into a body and 500 results into
@@ -58,7 +58,7 @@ class OutcomeUnknownError(TransientError):
 
 
 @dataclass(frozen=True, slots=True)
-class Placed:
+class PutResult:
     """Where Kinesis put a record; for one that it did not take, `error` is AWS's code and the rest is None."""
 
     sequence_number: str | None = None
@@ -66,10 +66,10 @@ class Placed:
     error: str | None = None
 
 
-class Puts(Protocol):
+class PutClient(Protocol):
     """What sends a batch; tests put a faulty one in its place."""
 
-    def put(self, records: Sequence[Record]) -> list[Placed] | None:
+    def put(self, records: Sequence[Record]) -> list[PutResult] | None:
         """Sends at most 500 records. Returns where each was put, or None for "all were accepted".
 
         Raises NotAcceptedError, OutcomeUnknownError, or AwsAccessError where trying again is of no use.
@@ -135,10 +135,10 @@ class SignedPost:
         return response.status_code, response.content
 
 
-class PutRequest:
+class PutRecordsClient:
     """PutRecords to one stream; usable from several threads.
 
-    `detailed` answers with a `Placed` for every record even where all were accepted (the HTTP API reports them).
+    `detailed` answers with a `PutResult` for every record even where all were accepted (the HTTP API reports them).
     """
 
     def __init__(
@@ -148,8 +148,8 @@ class PutRequest:
         self._detailed = detailed
         self._post = SignedPost(connections, timeout_seconds)
 
-    def put(self, records: Sequence[Record]) -> list[Placed] | None:
-        """See `Puts.put`."""
+    def put(self, records: Sequence[Record]) -> list[PutResult] | None:
+        """See `PutClient.put`."""
         what = f"put {len(records)} records to stream '{self.stream}'"
         try:
             status, answer = self._post(_encode(_Body(self.stream, records)))
@@ -165,7 +165,7 @@ class PutRequest:
             raise self._refusal(status, answer, what)
         return self._read(answer, len(records), what)
 
-    def _read(self, body: bytes, count: int, what: str) -> list[Placed] | None:
+    def _read(self, body: bytes, count: int, what: str) -> list[PutResult] | None:
         # Nearly every answer: as many sequence numbers as records, and no error. Any doubt is for the decoder.
         if not self._detailed and b'"ErrorCode"' not in body and body.count(b'"SequenceNumber"') == count:
             return None
@@ -176,7 +176,7 @@ class PutRequest:
         if len(results) != count or any(found.ErrorCode is None and not found.SequenceNumber for found in results):
             raise OutcomeUnknownError(f"{what}: the answer does not say what became of each record")
         return [
-            Placed(error=found.ErrorCode) if found.ErrorCode else Placed(found.SequenceNumber, found.ShardId)
+            PutResult(error=found.ErrorCode) if found.ErrorCode else PutResult(found.SequenceNumber, found.ShardId)
             for found in results
         ]
 

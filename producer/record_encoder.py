@@ -1,4 +1,4 @@
-"""Rows → records of the stream: bytes and partition key. From: `csv_rows`. Next: `outbox`.
+"""Rows → records of the stream: bytes and partition key. From: `csv_rows`. Next: `queue`.
 
 Rows are checked and written column by column, by loops that run in C; a row with anything unusual in it is checked
 by the contract itself (`jobs.schema.checks`), which decides. The quick way may therefore only accept what the slow
@@ -23,7 +23,7 @@ from jobs.schema.rejections import NOT_JSON, NOT_UTF8, TOO_LARGE, Rejection
 from jobs.schema.table import TableContract
 from jobs.schema.values import as_text, is_absent
 from producer.csv_reader import CITY_FIELD, Chunk, texts
-from producer.vector_checks import QuickCheck
+from producer.vector_checks import VectorChecks
 
 MALFORMED_ROW = "malformed_row"
 
@@ -141,7 +141,7 @@ class RowEncoder:
         self._row_type = _row_type(self._names)
         at = {name: index for index, name in enumerate(self._names)}
         self._key_at = [at.get(name) for name in contract.stream_partition_key]
-        self._quick = QuickCheck(contract, at, self._checks) if self._checks else None
+        self._quick = VectorChecks(contract, at, self._checks) if self._checks else None
 
     def encode(self, chunk: Chunk) -> Encoded:
         """What becomes of each of the chunk's rows."""

@@ -1,6 +1,6 @@
 """One run of the producer in one process: reads, sends, and knows what became of every row.
 
-Wires csv_rows → records → outbox → sending. From: `put_records.produce`. Next: the stream.
+Wires csv_rows → records → queue → sending. From: `put_records.produce`. Next: the stream.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from dataclasses import dataclass, field
 from jobs.schema.rejections import Rejection
 from jobs.schema.table import TableContract
 from jobs.settings.settings import Settings
-from producer.checkpoint import Journal
+from producer.checkpoint import RunCheckpoint
 from producer.csv_reader import Chunk, Export, ExportReader
-from producer.put_records import MAX_RECORDS, Puts
+from producer.put_records import MAX_RECORDS, PutClient
 from producer.record_encoder import MALFORMED_ROW, Record, RowEncoder
 from producer.rejects_file import RejectedRow
-from producer.send_queue import Counts, Outbox
-from producer.sender import Sending
+from producer.send_queue import SendCounts, SendQueue
+from producer.sender import Sender
 from producer.stream_info import ShardMap
 
 # Rows that may be read ahead of what was accepted: bounds memory, and what a kill sends twice.
@@ -45,10 +45,10 @@ class FileCount:
 
 
 @dataclass(slots=True)
-class Progress:
+class ProduceProgress:
     """Where a run is: counts, rows read, bytes of input read of how many (None: unknown), seconds since the start."""
 
-    counts: Counts = field(default_factory=Counts)
+    counts: SendCounts = field(default_factory=SendCounts)
     rejected: int = 0
     read_rows: int = 0
     read_bytes: int = 0
@@ -71,7 +71,7 @@ class ProduceResult:
     rejected: int = 0
     files: list[FileCount] = field(default_factory=list)
     seconds: float = 0.0
-    counts: Counts = field(default_factory=Counts)
+    counts: SendCounts = field(default_factory=SendCounts)
     rejected_reasons: dict[str, int] = field(default_factory=dict)
     stopped: bool = False
     rejects: str | None = None
@@ -87,7 +87,7 @@ class _Ticket:
     open: int
 
 
-class Producing:
+class ProducerRun:
     """Sends every row of `exports`, once `run` is called. See `put_records.produce` for what the arguments mean.
 
     `skip` says how many rows of a file (by its path) are done already; `journal` is told how far each file is.
@@ -98,17 +98,17 @@ class Producing:
         exports: Sequence[Export],
         contract: TableContract,
         settings: Settings,
-        puts: Puts,
+        puts: PutClient,
         *,
         record_bytes: int,
         find_shards: Callable[[], ShardMap] | None = None,
-        on_progress: Callable[[Progress], None] | None = None,
+        on_progress: Callable[[ProduceProgress], None] | None = None,
         on_reject: Callable[[RejectedRow], None] | None = None,
         on_record: Callable[[Export, Record], None] | None = None,
         stop: Callable[[], bool] = lambda: False,
         rate: float | None = None,
         skip: Mapping[str, int] | None = None,
-        journal: Journal | None = None,
+        journal: RunCheckpoint | None = None,
     ) -> None:
         self._exports, self._contract, self._settings, self._puts = exports, contract, settings, puts
         self._record_bytes = record_bytes
@@ -117,23 +117,23 @@ class Producing:
         self._rate = rate
         self._skip = skip or {}
         self._journal = journal
-        self._outbox: Outbox[_Ticket] = Outbox(
+        self._queue: SendQueue[_Ticket] = SendQueue(
             keep_order=settings.producer.keep_order, max_bytes=settings.producer.max_request_bytes
         )
         self._tickets: deque[_Ticket] = deque()
         self._reader: ExportReader | None = None
         # Rows that were read with those that were handed on last.
         self._rows_in_hand = False
-        self.result = ProduceResult(settings.stream.name, counts=self._outbox.counts)
+        self.result = ProduceResult(settings.stream.name, counts=self._queue.counts)
         total = None if any(export.size is None for export in exports) else sum(export.size or 0 for export in exports)
-        self._progress = Progress(self._outbox.counts, total_bytes=total)
+        self._progress = ProduceProgress(self._queue.counts, total_bytes=total)
 
     def run(self) -> ProduceResult:
         """Returns once every row is accepted or rejected, or, told to stop, every row that was read."""
         started = time.monotonic()
         settings = self._settings.producer
-        sending = Sending(
-            self._outbox,
+        sending = Sender(
+            self._queue,
             self._puts,
             self._accepted,
             max_in_flight=settings.max_in_flight,
@@ -144,17 +144,17 @@ class Producing:
             with sending, _rare_collections():
                 self._send_all(sending, started)
         finally:
-            self.result.produced = self._outbox.counts.accepted
+            self.result.produced = self._queue.counts.accepted
             self.result.seconds = time.monotonic() - started
             if self._journal is not None:
                 self._journal.save()
         return self.result
 
-    def _send_all(self, sending: Sending[_Ticket], started: float) -> None:
+    def _send_all(self, sending: Sender[_Ticket], started: float) -> None:
         segments = self._segments()
         exhausted = False
-        while not (exhausted and self._outbox.empty):
-            if exhausted or self._outbox.waiting >= READ_AHEAD_ROWS:
+        while not (exhausted and self._queue.empty):
+            if exhausted or self._queue.waiting >= READ_AHEAD_ROWS:
                 sending.step(block=True)
             elif self._stop():
                 exhausted = self.result.stopped = True
@@ -167,19 +167,19 @@ class Producing:
             elif (segment := next(segments, None)) is None:
                 exhausted = True
             else:
-                self._outbox.add(*segment)
+                self._queue.add(*segment)
                 self._advance()
                 sending.step(block=False)
             if self._on_progress is not None:
                 self._progress.seconds = time.monotonic() - started
-                self._progress.slowed_shards = len(self._outbox.pacer.rates())
+                self._progress.slowed_shards = len(self._queue.rates.limits())
                 self._on_progress(self._progress)
 
     def _input_is_idle(self) -> bool:
         """Whether the next rows would have to be waited for, at a quiet pipe."""
         if self._reader is None or self._rows_in_hand:
             return False
-        return self._reader.idle(0.0 if self._outbox.waiting else _NAP_SECONDS)
+        return self._reader.idle(0.0 if self._queue.waiting else _NAP_SECONDS)
 
     def _too_early(self, started: float) -> float:
         """Seconds until the next rows are due under `rate`; 0 or less: they are."""

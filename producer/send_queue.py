@@ -19,9 +19,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, NamedTuple, TypeVar
 
-from producer.put_records import MAX_RECORDS, Placed, is_throttle
+from producer.put_records import MAX_RECORDS, PutResult, is_throttle
 from producer.record_encoder import MAX_KEY_CHARACTERS, Record
-from producer.shard_rates import Pacer
+from producer.shard_rates import ShardRates
 
 Owner = TypeVar("Owner")
 
@@ -32,7 +32,7 @@ _BACK_OFF_LONGEST = 5.0
 
 
 @dataclass(slots=True)
-class Batch(Generic[Owner]):
+class OutgoingRequest(Generic[Owner]):
     """Records for one request, who wants to know of each, and how often they have been tried before."""
 
     records: list[Record]
@@ -44,7 +44,7 @@ class Batch(Generic[Owner]):
 
 
 @dataclass(slots=True)
-class Counts:
+class SendCounts:
     """What happened so far. `possible_duplicates`: sent again after a request whose outcome is unknown."""
 
     accepted: int = 0
@@ -68,7 +68,7 @@ class _Retry:
     entries: list[_Entry] = field(compare=False)
 
 
-class Outbox(Generic[Owner]):
+class SendQueue(Generic[Owner]):
     """Records that wait, are under way, or are to be tried again.
 
     Every record that `add` was given is handed out by `take` until it is accepted; whoever takes a batch tells what
@@ -82,12 +82,12 @@ class Outbox(Generic[Owner]):
         keep_order: bool = True,
         max_bytes: int = 5 * 1024 * 1024,
         max_records: int = MAX_RECORDS,
-        pacer: Pacer | None = None,
+        rates: ShardRates | None = None,
         jitter: random.Random | None = None,
         wanted: Callable[[Owner], bool] | None = None,
     ) -> None:
-        self.counts = Counts()
-        self.pacer = pacer or Pacer()
+        self.counts = SendCounts()
+        self.rates = rates or ShardRates()
         # Records that are not under way: new, held back, or to be tried again.
         self.waiting = 0
         self._under_way = 0
@@ -98,12 +98,12 @@ class Outbox(Generic[Owner]):
         self._jitter = jitter or random.Random()  # noqa: S311  (spreads retries; guards nothing)
         self._wanted = wanted
         self._turns = itertools.count()
-        self._segments: deque[Batch[Owner]] = deque()
+        self._segments: deque[OutgoingRequest[Owner]] = deque()
         self._fresh: deque[_Entry] = deque()
         # A key in `_busy` belongs to one record, which is under way or in one of the four places below. The keys of
         # `_alone`, a batch that is the only one under way, are added once another record might meet them.
         self._busy: set[str] = set()
-        self._alone: Batch[Owner] | None = None
+        self._alone: OutgoingRequest[Owner] | None = None
         self._ready: deque[_Entry] = deque()
         self._admitted: deque[_Entry] = deque()
         self._held: dict[str, deque[_Entry]] = {}
@@ -123,10 +123,10 @@ class Outbox(Generic[Owner]):
     def add_each(self, records: Sequence[Record], owners: Sequence[Owner]) -> None:
         """`add` of records that have an owner each."""
         if records:
-            self._segments.append(Batch(list(records), list(owners)))
+            self._segments.append(OutgoingRequest(list(records), list(owners)))
             self.waiting += len(records)
 
-    def take(self, now: float) -> Batch[Owner] | None:
+    def take(self, now: float) -> OutgoingRequest[Owner] | None:
         """The next request's records; None where nothing may be sent yet (see `next_time`) or nothing is left."""
         if now < self._paused_until:
             return None
@@ -137,9 +137,9 @@ class Outbox(Generic[Owner]):
             self.counts.requests += 1
         return batch
 
-    def _take_segment(self) -> Batch[Owner] | None:
+    def _take_segment(self) -> OutgoingRequest[Owner] | None:
         """A segment as it was added, where it can be a request as it stands: the way of nearly every record."""
-        special = self._ready or self._admitted or self._fresh or self._retries or self.pacer.active or self._wanted
+        special = self._ready or self._admitted or self._fresh or self._retries or self.rates.active or self._wanted
         if special or not self._segments:
             return None
         segment = self._segments[0]
@@ -168,18 +168,18 @@ class Outbox(Generic[Owner]):
             self._busy |= self._alone.keys or set()
             self._alone = None
 
-    def _collect(self, now: float) -> Batch[Owner] | None:
+    def _collect(self, now: float) -> OutgoingRequest[Owner] | None:
         """A request put together record by record: those tried before or held back first, then new ones."""
         self._not_alone()
         while self._retries and self._retries[0].due <= now:
             self._ready.extend(heapq.heappop(self._retries).entries)
         for shard, lane in list(self._held.items()):
-            while lane and self.pacer.admit(shard, now):
+            while lane and self.rates.admit(shard, now):
                 self._admitted.append(lane.popleft())
             if not lane:
                 del self._held[shard]
 
-        batch: Batch[Owner] = Batch([], [])
+        batch: OutgoingRequest[Owner] = OutgoingRequest([], [])
         size = 0
         while len(batch.records) < self._max_records:
             entry = self._next(now)
@@ -203,10 +203,10 @@ class Outbox(Generic[Owner]):
                 self.waiting -= 1
                 self._free([entry.record])
                 continue
-            if not self.pacer.active:
+            if not self.rates.active:
                 return entry
-            shard = self.pacer.shard_of(entry.record.PartitionKey)
-            if shard not in self._held and self.pacer.admit(shard, now):
+            shard = self.rates.shard_of(entry.record.PartitionKey)
+            if shard not in self._held and self.rates.admit(shard, now):
                 return entry
             self._held.setdefault(shard, deque()).append(entry)
         return None
@@ -231,12 +231,12 @@ class Outbox(Generic[Owner]):
     def next_time(self, now: float) -> float | None:
         """When `take` may have something again though nothing is answered until then; None: only an answer helps."""
         times = [self._retries[0].due] if self._retries else []
-        times += [self.pacer.ready_at(shard, now) for shard in self._held]
+        times += [self.rates.ready_at(shard, now) for shard in self._held]
         if self.waiting and now < self._paused_until:
             return self._paused_until
         return min(times) if times else None
 
-    def accepted(self, batch: Batch[Owner]) -> list[Owner]:
+    def accepted(self, batch: OutgoingRequest[Owner]) -> list[Owner]:
         """Every record of the batch is on the stream. Returns the owners, one a record."""
         self._under_way -= len(batch.records)
         self.counts.accepted += len(batch.records)
@@ -251,7 +251,7 @@ class Outbox(Generic[Owner]):
             self._free(batch.records)
         return batch.owners
 
-    def answered(self, batch: Batch[Owner], placed: Sequence[Placed], now: float) -> list[Owner]:
+    def answered(self, batch: OutgoingRequest[Owner], placed: Sequence[PutResult], now: float) -> list[Owner]:
         """Some may have failed: `placed` says which. Returns the owners of those that are on the stream."""
         done = [index for index, where in enumerate(placed) if where.error is None]
         failed = [index for index, where in enumerate(placed) if where.error is not None]
@@ -260,7 +260,7 @@ class Outbox(Generic[Owner]):
         self._try_again(batch, failed, now)
         return [batch.owners[index] for index in done]
 
-    def refused(self, batch: Batch[Owner], now: float, *, throttled: bool = False) -> None:
+    def refused(self, batch: OutgoingRequest[Owner], now: float, *, throttled: bool = False) -> None:
         """The request failed, and surely none of its records is on the stream.
 
         `throttled`: the stream or the account as a whole was asked too much, so everything else waits as well.
@@ -270,12 +270,12 @@ class Outbox(Generic[Owner]):
             self.counts.throttled += len(batch.records)
             self._paused_until = max(self._paused_until, due)
 
-    def unknown(self, batch: Batch[Owner], now: float) -> None:
+    def unknown(self, batch: OutgoingRequest[Owner], now: float) -> None:
         """The request failed, and its records may be on the stream: sent again, they may stand there twice."""
         self.counts.possible_duplicates += len(batch.records)
         self._try_again(batch, range(len(batch.records)), now)
 
-    def dropped(self, batch: Batch[Owner]) -> None:
+    def dropped(self, batch: OutgoingRequest[Owner]) -> None:
         """The batch is given up; whoever took it tells the owners."""
         self._under_way -= len(batch.records)
         self._free(batch.records)
@@ -285,10 +285,10 @@ class Outbox(Generic[Owner]):
             return
         self.counts.throttled += len(throttled)
         average = sum(map(len, map(_data, records))) / len(records)
-        refused = Counter(self.pacer.shard_of(records[index].PartitionKey) for index in throttled)
-        sent = Counter(self.pacer.shard_of(record.PartitionKey) for record in records)
+        refused = Counter(self.rates.shard_of(records[index].PartitionKey) for index in throttled)
+        sent = Counter(self.rates.shard_of(record.PartitionKey) for record in records)
         for shard, count in refused.items():
-            self.pacer.throttled(shard, count / sent[shard], average, now)
+            self.rates.throttled(shard, count / sent[shard], average, now)
 
     def _settle(self, records: Sequence[Record]) -> None:
         self._under_way -= len(records)
@@ -314,7 +314,7 @@ class Outbox(Generic[Owner]):
             if not lane:
                 del self._behind[key]
 
-    def _try_again(self, batch: Batch[Owner], indexes: Sequence[int], now: float) -> float:
+    def _try_again(self, batch: OutgoingRequest[Owner], indexes: Sequence[int], now: float) -> float:
         """Puts records back for a later attempt; returns when that is due."""
         self._not_alone()
         if not indexes:

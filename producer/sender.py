@@ -1,8 +1,8 @@
-"""Drives an outbox: takes batches, sends them from a few threads, settles the answers with it.
+"""Drives an queue: takes batches, sends them from a few threads, settles the answers with it.
 
-From: `outbox`. Next: `put_request`.
+From: `queue`. Next: `put_request`.
 
-One thread (the caller's) owns the outbox; the others only send. There are no others until the endpoint turns out
+One thread (the caller's) owns the queue; the others only send. There are no others until the endpoint turns out
 to be slow to answer: against one that is not, the interpreter's lock makes four threads slower than one.
 """
 
@@ -15,8 +15,8 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import Any, Generic
 
 from jobs.common.errors import MovementError, TransientError
-from producer.put_records import NotAcceptedError, OutcomeUnknownError, Placed, Puts
-from producer.send_queue import Batch, Outbox, Owner
+from producer.put_records import NotAcceptedError, OutcomeUnknownError, PutClient, PutResult
+from producer.send_queue import OutgoingRequest, Owner, SendQueue
 from producer.stream_info import ShardMap
 
 # An answer that is waited for longer than this is worth a thread that does the waiting.
@@ -25,11 +25,11 @@ _SLOW_ANSWER_SECONDS = 0.003
 _SWITCH_SECONDS = 0.0005
 _WEIGHT_OF_THE_LATEST = 0.3
 
-_Answer = list[Placed] | None | NotAcceptedError | OutcomeUnknownError
+_Answer = list[PutResult] | None | NotAcceptedError | OutcomeUnknownError
 
 
-class Sending(Generic[Owner]):
-    """Sends what the outbox holds. `done` is told the owners of accepted records, one a record.
+class Sender(Generic[Owner]):
+    """Sends what the queue holds. `done` is told the owners of accepted records, one a record.
 
     `max_in_flight` is how many requests may be under way at once; `find_shards` looks the stream's shards up, once
     there is a throttle to pace by. A context manager; leaving it waits for requests that are under way.
@@ -37,8 +37,8 @@ class Sending(Generic[Owner]):
 
     def __init__(
         self,
-        outbox: Outbox[Owner],
-        puts: Puts,
+        queue: SendQueue[Owner],
+        puts: PutClient,
         done: Callable[[list[Owner]], None],
         *,
         max_in_flight: int = 1,
@@ -47,7 +47,7 @@ class Sending(Generic[Owner]):
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        self._outbox, self._puts, self._done = outbox, puts, done
+        self._queue, self._puts, self._done = queue, puts, done
         self._limit = max_in_flight
         self._delivery_timeout_seconds = delivery_timeout_seconds
         self._find_shards = find_shards
@@ -55,11 +55,11 @@ class Sending(Generic[Owner]):
         self._threads: ThreadPoolExecutor | None = None
         self._answer_seconds = 0.0
         self._switch_before = sys.getswitchinterval()
-        self._under_way: dict[Future[_Answer], Batch[Owner]] = {}
+        self._under_way: dict[Future[_Answer], OutgoingRequest[Owner]] = {}
         self._last_success = clock()
         self._last_error = "no answer"
 
-    def __enter__(self) -> Sending[Owner]:
+    def __enter__(self) -> Sender[Owner]:
         return self
 
     def __exit__(self, *_exception: object) -> None:
@@ -81,19 +81,19 @@ class Sending(Generic[Owner]):
         `delivery_timeout_seconds`.
         """
         worked = self._settle_answered(0)
-        while not self.full and (batch := self._outbox.take(self._clock())) is not None:
+        while not self.full and (batch := self._queue.take(self._clock())) is not None:
             worked = True
             if self._threads is None:
                 self._settle(batch, self._attempt_here(batch))
                 break
             self._under_way[self._threads.submit(self._attempt, batch)] = batch
-        if not worked and block and not self._outbox.empty:
+        if not worked and block and not self._queue.empty:
             self._wait()
         return worked
 
     def _wait(self) -> None:
         now = self._clock()
-        due = None if self.full else self._outbox.next_time(now)
+        due = None if self.full else self._queue.next_time(now)
         seconds = None if due is None else max(0.001, due - now)
         if self._under_way:
             self._settle_answered(seconds)
@@ -113,12 +113,12 @@ class Sending(Generic[Owner]):
         for future, batch in self._under_way.items():
             answer = None if future.cancelled() else future.exception() or future.result()
             if isinstance(answer, list):
-                self._done(self._outbox.answered(batch, answer, self._clock()))
+                self._done(self._queue.answered(batch, answer, self._clock()))
             elif answer is None and not future.cancelled():
-                self._done(self._outbox.accepted(batch))
+                self._done(self._queue.accepted(batch))
         self._under_way.clear()
 
-    def _attempt_here(self, batch: Batch[Any]) -> _Answer:
+    def _attempt_here(self, batch: OutgoingRequest[Any]) -> _Answer:
         """Sends in this thread, and starts others where that takes long."""
         started, busy = self._clock(), time.thread_time()
         answer = self._attempt(batch)
@@ -130,30 +130,30 @@ class Sending(Generic[Owner]):
             self._threads = ThreadPoolExecutor(self._limit, thread_name_prefix="put-records")
         return answer
 
-    def _attempt(self, batch: Batch[Any]) -> _Answer:
+    def _attempt(self, batch: OutgoingRequest[Any]) -> _Answer:
         try:
             return self._puts.put(batch.records)
         except (NotAcceptedError, OutcomeUnknownError) as error:
             return error
 
-    def _settle(self, batch: Batch[Owner], answer: _Answer) -> None:
+    def _settle(self, batch: OutgoingRequest[Owner], answer: _Answer) -> None:
         now = self._clock()
         if answer is None:
             self._last_success = now
-            self._done(self._outbox.accepted(batch))
+            self._done(self._queue.accepted(batch))
             return
         if isinstance(answer, MovementError):
             self._last_error = str(answer)
             if isinstance(answer, NotAcceptedError):
-                self._outbox.refused(batch, now, throttled=answer.throttled)
+                self._queue.refused(batch, now, throttled=answer.throttled)
             else:
-                self._outbox.unknown(batch, now)
+                self._queue.unknown(batch, now)
         else:
             failed = next((where.error for where in answer if where.error), None)
             if failed is not None:
                 self._last_error = f"records were refused: {failed}"
                 self._look_up_shards()
-            owners = self._outbox.answered(batch, answer, now)
+            owners = self._queue.answered(batch, answer, now)
             if owners:
                 self._last_success = now
                 self._done(owners)
@@ -163,12 +163,12 @@ class Sending(Generic[Owner]):
             )
 
     def _look_up_shards(self) -> None:
-        pacer = self._outbox.pacer
-        if pacer.shards is not None or self._find_shards is None:
+        rates = self._queue.rates
+        if rates.shards is not None or self._find_shards is None:
             return
         find, self._find_shards = self._find_shards, None
         try:
-            pacer.shards = find()
+            rates.shards = find()
         except MovementError as error:
             # Without the map the stream is paced as one: slower than need be, and nothing is lost.
             self._last_error = str(error)

@@ -1,4 +1,4 @@
-"""How fast each shard takes records, learned from its throttles. Asked by: `outbox`. No I/O, no clock of its own.
+"""How fast each shard takes records, learned from its throttles. Asked by: `queue`. No I/O, no clock of its own.
 
 A shard takes 1,000 records/s and 1 MB/s; past that Kinesis throttles record by record, and sending the same
 records again at once only takes room from others. So a shard that throttles gets a rate, which is cut at each
@@ -48,7 +48,7 @@ class _Limit:
         self.tokens = min(max(1.0, self.rate * _BURST_SECONDS), self.tokens + self.rate * elapsed)
 
 
-class Pacer:
+class ShardRates:
     """The learned rates, in records/s. `shards` is None until somebody has looked them up: then one rate serves all."""
 
     def __init__(self) -> None:
@@ -99,6 +99,6 @@ class Pacer:
         wanted = max(1.0, limit.rate * _BURST_SECONDS / 2)
         return now + max(0.0, wanted - limit.tokens) / limit.rate
 
-    def rates(self) -> dict[str, float]:
+    def limits(self) -> dict[str, float]:
         """Shard → records/s of those that are slowed down."""
         return {shard: limit.rate for shard, limit in self._limits.items()}

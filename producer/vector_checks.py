@@ -48,7 +48,7 @@ class _Number:
         return numbers, None if all_sure else sure
 
 
-class QuickCheck:
+class VectorChecks:
     """`at` is the position of each source field among the columns that `sure` will be given."""
 
     def __init__(self, contract: TableContract, at: Mapping[str, int], checks: Checks) -> None:

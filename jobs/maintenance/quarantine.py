@@ -21,10 +21,10 @@ from jobs.lake.quarantine_files import QuarantineFile, committed_files, read_lin
 from jobs.lake.store import Lake, lake_at
 from jobs.maintenance.sent_journal import Line, Run, SentLines
 from jobs.settings.settings import Settings
-from producer.put_records import MAX_RECORDS, PutRequest, Puts, kinesis_client
+from producer.put_records import MAX_RECORDS, PutClient, PutRecordsClient, kinesis_client
 from producer.record_encoder import Record
-from producer.send_queue import Outbox
-from producer.sender import Sending
+from producer.send_queue import SendQueue
+from producer.sender import Sender
 from producer.stream_info import max_record_bytes, shard_map
 
 # A chunk is one request where no key comes twice; what a kill may double is one chunk.
@@ -89,7 +89,7 @@ def replay_quarantine(
     dry_run: bool = False,
     on_progress: Callable[[ReplayProgress], None] = lambda _: None,
     stop: Callable[[], bool] = lambda: False,
-    puts: Puts | None = None,
+    puts: PutClient | None = None,
 ) -> ReplayResult:
     """Puts the quarantined records of `settings.lake` back onto `settings.stream`, those of `reasons` (none: all) that
     reached the stream at `since` or later. Takes what stands in quarantine when it starts.
@@ -129,7 +129,7 @@ class _Replay:
         self._client: Any = kinesis_client(settings.producer.request_timeout_seconds)
         self._record_bytes = max_record_bytes(self._client, settings.stream.name)
         self._run = Run(lake, settings.stream.name)
-        self._outbox: Outbox[int] = Outbox(max_bytes=settings.producer.max_request_bytes)
+        self._outbox: SendQueue[int] = SendQueue(max_bytes=settings.producer.max_request_bytes)
         self._accepted: list[int] = []
         self._result = ReplayResult(settings.stream.name, settings.lake, dry_run=dry_run)
         self._sent: Counter[str] = Counter()
@@ -138,12 +138,12 @@ class _Replay:
         self._skipped: Counter[str] = Counter()
         self._looked_at = self._lines = 0
 
-    def sending(self, puts: Puts | None) -> Sending[int]:
+    def sending(self, puts: PutClient | None) -> Sender[int]:
         """One request at a time: so a kill leaves one chunk in doubt."""
         producer, stream = self._settings.producer, self._settings.stream.name
-        return Sending(
+        return Sender(
             self._outbox,
-            puts or PutRequest(stream, connections=1, timeout_seconds=producer.request_timeout_seconds),
+            puts or PutRecordsClient(stream, connections=1, timeout_seconds=producer.request_timeout_seconds),
             self._accepted.extend,
             delivery_timeout_seconds=producer.delivery_timeout_seconds,
             find_shards=lambda: shard_map(self._client, stream),
@@ -173,7 +173,7 @@ class _Replay:
         result.seconds = round(time.monotonic() - started, 3)
         return result
 
-    def send(self, chunk: list[_Waiting], sending: Sending[int], lease: Lease) -> None:
+    def send(self, chunk: list[_Waiting], sending: Sender[int], lease: Lease) -> None:
         """Sends a chunk, every record of it accepted, and keeps the journal about it."""
         lease.check()
         entry = self._run.chunk(waiting.line for waiting in chunk)

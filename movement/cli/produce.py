@@ -12,14 +12,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
-from rich.progress import BarColumn, SpinnerColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
-from rich.progress import Progress as Bar
+from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from movement.cli.console import Config, JsonFile, Overrides, err, out, write_result
 
 if TYPE_CHECKING:
     from jobs.settings.settings import Settings
-    from producer.produce import Plan, ProduceResult, Progress
+    from producer.produce import ProducePlan, ProduceProgress, ProduceResult
 
 _STOPPED = 130
 _REFRESH_SECONDS = 0.1
@@ -123,7 +122,7 @@ def sample(
     write_result(json_file, dataclasses.asdict(written))
 
 
-def _dry_run(prepared: Plan, json_file: Path | None, allow_rejects: bool) -> None:
+def _dry_run(prepared: ProducePlan, json_file: Path | None, allow_rejects: bool) -> None:
     from producer.csv_reader import Export
     from producer.produce import validate
     from producer.record_encoder import Record
@@ -168,9 +167,9 @@ def _summary(result: ProduceResult, verb: str) -> None:
 
 
 @contextmanager
-def _screen() -> Iterator[Callable[[Progress], None]]:
+def _screen() -> Iterator[Callable[[ProduceProgress], None]]:
     """A progress bar on standard error: records, records/s, MB/s, throttles and time left."""
-    with Bar(
+    with Progress(
         SpinnerColumn(),
         BarColumn(bar_width=24),
         TaskProgressColumn(),
@@ -182,7 +181,7 @@ def _screen() -> Iterator[Callable[[Progress], None]]:
         task = bar.add_task("reading", total=None)
         shown = 0.0
 
-        def show(progress: Progress) -> None:
+        def show(progress: ProduceProgress) -> None:
             nonlocal shown
             now = time.monotonic()
             if now - shown < _REFRESH_SECONDS:

@@ -8,7 +8,7 @@ import boto3
 import pytest
 
 from jobs.common.errors import AwsAccessError
-from producer.put_records import NotAcceptedError, OutcomeUnknownError, Placed, PutRequest
+from producer.put_records import NotAcceptedError, OutcomeUnknownError, PutRecordsClient, PutResult
 from producer.record_encoder import Record
 from tests.helpers.faulty_kinesis import Fail, FaultyKinesis, Reset, Status
 
@@ -24,7 +24,7 @@ def kinesis(aws_environment):
 
 def test_a_request_is_signed_and_described_as_boto3s_is(kinesis, aws_environment):
     aws_environment.setenv("AWS_SESSION_TOKEN", "temporary")
-    PutRequest("stream").put(RECORDS)
+    PutRecordsClient("stream").put(RECORDS)
     entries = [{"Data": one.Data, "PartitionKey": one.PartitionKey} for one in RECORDS]
     boto3.Session().client("kinesis", region_name="us-east-1").put_records(StreamName="stream", Records=entries)
 
@@ -42,15 +42,15 @@ def test_a_request_is_signed_and_described_as_boto3s_is(kinesis, aws_environment
 
 
 def test_accepted_records_are_placed_where_asked_for(kinesis):
-    assert PutRequest("stream").put(RECORDS) is None
-    found = PutRequest("stream", detailed=True).put(RECORDS)
+    assert PutRecordsClient("stream").put(RECORDS) is None
+    found = PutRecordsClient("stream", detailed=True).put(RECORDS)
     assert [where.sequence_number for where in found] == ["3", "4"]
 
 
 def test_records_that_were_refused_are_told_from_those_that_were_not(kinesis):
     kinesis.faults = lambda _n: Fail(lambda place: place == 0)
-    first, second = PutRequest("stream").put(RECORDS)
-    assert first == Placed(error="ProvisionedThroughputExceededException")
+    first, second = PutRecordsClient("stream").put(RECORDS)
+    assert first == PutResult(error="ProvisionedThroughputExceededException")
     assert (second.error, second.sequence_number) == (None, "1")
 
 
@@ -73,13 +73,13 @@ def test_records_that_were_refused_are_told_from_those_that_were_not(kinesis):
 def test_a_failure_says_whether_to_try_again_and_whether_anything_was_taken(fault, error, kinesis):
     kinesis.faults = lambda _n: fault
     with pytest.raises(error) as raised:
-        PutRequest("stream").put(RECORDS)
+        PutRecordsClient("stream").put(RECORDS)
     if isinstance(raised.value, NotAcceptedError):
         assert raised.value.throttled == (getattr(fault, "code", "") != "RequestExpired")
 
 
 def test_nobody_listening_is_surely_not_accepted(kinesis):
-    put = PutRequest("stream")
+    put = PutRecordsClient("stream")
     kinesis.stop()
     with pytest.raises(NotAcceptedError):
         put.put(RECORDS)
@@ -92,4 +92,4 @@ def test_missing_credentials_are_named_with_the_remedy(kinesis, aws_environment,
     aws_environment.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
     aws_environment.setenv("AWS_EC2_METADATA_DISABLED", "true")
     with pytest.raises(AwsAccessError, match="no AWS credentials"):
-        PutRequest("stream").put(RECORDS)
+        PutRecordsClient("stream").put(RECORDS)

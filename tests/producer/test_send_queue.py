@@ -1,4 +1,4 @@
-"""The outbox under every order of answers: nothing lost, nothing doubled, each key's order kept."""
+"""The queue under every order of answers: nothing lost, nothing doubled, each key's order kept."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from producer.put_records import THROTTLED, Placed
+from producer.put_records import THROTTLED, PutResult
 from producer.record_encoder import Record, size_of
-from producer.send_queue import Outbox
-from producer.shard_rates import Pacer
+from producer.send_queue import SendQueue
+from producer.shard_rates import ShardRates
 
-OK = Placed("1", "shardId-0")
+OK = PutResult("1", "shardId-0")
 
 
 def record(key: str, number: int, size: int = 10) -> Record:
     return Record(str(number).encode().rjust(size), key)
 
 
-def outbox(**arguments) -> Outbox[str]:
-    return Outbox(jitter=random.Random(1), **arguments)
+def queue(**arguments) -> SendQueue[str]:
+    return SendQueue(jitter=random.Random(1), **arguments)
 
 
-def drain(box: Outbox[str], now: float = 0.0) -> list[list[Record]]:
+def drain(box: SendQueue[str], now: float = 0.0) -> list[list[Record]]:
     """Takes and accepts batches until nothing is left."""
     batches = []
     while (batch := box.take(now)) is not None:
@@ -34,7 +34,7 @@ def drain(box: Outbox[str], now: float = 0.0) -> list[list[Record]]:
 
 
 def test_a_chunk_goes_out_as_it_came():
-    box = outbox()
+    box = queue()
     records = [record(str(number), number) for number in range(500)]
     box.add(records, "owner")
     batch = box.take(0)
@@ -46,7 +46,7 @@ def test_a_chunk_goes_out_as_it_came():
 
 
 def test_records_of_one_key_are_never_in_one_request_nor_in_two_at_once():
-    box = outbox()
+    box = queue()
     box.add([record("a", 1), record("b", 1), record("a", 2)], "x")
     box.add([record("a", 3), record("c", 1)], "x")
     first, second = box.take(0), box.take(0)
@@ -58,14 +58,14 @@ def test_records_of_one_key_are_never_in_one_request_nor_in_two_at_once():
 
 @pytest.mark.parametrize("outcome", ["accepted", "answered", "refused", "unknown", "dropped"])
 def test_the_keys_of_the_only_batch_under_way_are_busy_until_its_outcome(outcome):
-    box = outbox()
+    box = queue()
     box.add([record("a", 1)], "x")
     alone = box.take(0)
     box.add([record("a", 2)], "x")
     box.add([record("b", 1)], "x")
     assert [one.PartitionKey for one in box.take(0).records] == ["b"]
     if outcome == "answered":
-        box.answered(alone, [Placed(error="InternalFailure")], 0)
+        box.answered(alone, [PutResult(error="InternalFailure")], 0)
     elif outcome in ("refused", "unknown"):
         getattr(box, outcome)(alone, 0)
     else:
@@ -76,7 +76,7 @@ def test_the_keys_of_the_only_batch_under_way_are_busy_until_its_outcome(outcome
 
 @pytest.mark.parametrize("failure", ["refused", "unknown"])
 def test_a_batch_that_failed_alone_goes_before_later_records_of_its_keys(failure):
-    box = outbox()
+    box = queue()
     box.add([record("a", 1)], "x")
     getattr(box, failure)(box.take(0), 0)
     box.add([record("a", 2)], "x")
@@ -85,17 +85,17 @@ def test_a_batch_that_failed_alone_goes_before_later_records_of_its_keys(failure
 
 
 def test_without_order_a_request_is_as_full_as_it_can_be():
-    box = outbox(keep_order=False)
+    box = queue(keep_order=False)
     box.add([record("a", number) for number in range(700)], "x")
     assert [len(batch) for batch in drain(box)] == [500, 200]
 
 
 def test_a_record_that_failed_goes_before_later_ones_of_its_key():
-    box = outbox()
+    box = queue()
     box.add([record("a", 1), record("b", 1)], "x")
     box.add([record("a", 2)], "x")
     batch = box.take(0)
-    assert box.answered(batch, [Placed(error="InternalFailure"), OK], 0) == ["x"]
+    assert box.answered(batch, [PutResult(error="InternalFailure"), OK], 0) == ["x"]
     assert box.take(0) is None, "backed off"
     due = box.next_time(0)
     assert 0 < due <= 0.1
@@ -103,7 +103,7 @@ def test_a_record_that_failed_goes_before_later_ones_of_its_key():
 
 
 def test_back_off_grows_with_each_failure_up_to_a_bound():
-    box = outbox()
+    box = queue()
     box.add([record("a", 1)], "x")
     now, waits = 0.0, []
     for _ in range(12):
@@ -116,7 +116,7 @@ def test_back_off_grows_with_each_failure_up_to_a_bound():
 
 
 def test_requests_stay_under_the_limit_of_bytes_and_a_larger_record_goes_alone():
-    box = outbox(max_bytes=100)
+    box = queue(max_bytes=100)
     box.add([record(str(number), number, 40) for number in range(4)] + [record("big", 9, 400), record("x", 1, 1)], "x")
     batches = drain(box)
     assert [len(batch) for batch in batches] == [2, 2, 1, 1]
@@ -124,7 +124,7 @@ def test_requests_stay_under_the_limit_of_bytes_and_a_larger_record_goes_alone()
 
 
 def test_only_a_request_of_unknown_outcome_counts_as_possible_duplicates():
-    box = outbox()
+    box = queue()
     box.add([record("a", 1), record("b", 1)], "x")
     box.refused(box.take(0), 0)
     assert box.counts.possible_duplicates == 0
@@ -135,14 +135,14 @@ def test_only_a_request_of_unknown_outcome_counts_as_possible_duplicates():
 
 
 def test_a_shard_that_throttles_is_slowed_down_and_the_others_are_not():
-    class Halves(Pacer):
+    class Halves(ShardRates):
         def shard_of(self, key: str) -> str:
             return key[0]
 
-    box = outbox(pacer=Halves())
+    box = queue(rates=Halves())
     box.add([record(f"a{n}", n) for n in range(250)] + [record(f"b{n}", n) for n in range(250)], "x")
     batch = box.take(0)
-    box.answered(batch, [Placed(error=THROTTLED)] * 250 + [OK] * 250, 0)
+    box.answered(batch, [PutResult(error=THROTTLED)] * 250 + [OK] * 250, 0)
     box.add([record(f"b{n}", n) for n in range(250)] + [record(f"a{n}", n) for n in range(250)], "x")
 
     assert {one.PartitionKey[0] for one in box.take(0.001).records} == {"b"}
@@ -158,7 +158,7 @@ def test_a_shard_that_throttles_is_slowed_down_and_the_others_are_not():
 
 
 def test_a_throttle_of_the_whole_stream_makes_everything_wait():
-    box = outbox()
+    box = queue()
     box.add([record("a", 1)], "x")
     box.add([record("b", 1)], "x")
     box.refused(box.take(0), 0, throttled=True)
@@ -181,7 +181,7 @@ def test_whatever_fails_every_record_arrives_once_and_each_key_in_order(
     keys, chunk, max_records, max_bytes, max_in_flight, seed
 ):
     chance = random.Random(seed)
-    box = outbox(max_records=max_records, max_bytes=max_bytes)
+    box = queue(max_records=max_records, max_bytes=max_bytes)
     records = [record(key, number) for number, key in enumerate(keys)]
     for start in range(0, len(records), chunk):
         box.add(records[start : start + chunk], f"owner {start}")
@@ -209,7 +209,7 @@ def test_whatever_fails_every_record_arrives_once_and_each_key_in_order(
         if what < 0.2:
             box.refused(batch, now, throttled=chance.random() < 0.5)
         elif what < 0.5:
-            placed = [OK if chance.random() < 0.6 else Placed(error=THROTTLED) for _ in batch.records]
+            placed = [OK if chance.random() < 0.6 else PutResult(error=THROTTLED) for _ in batch.records]
             arrived += [one for one, where in zip(batch.records, placed, strict=True) if where.error is None]
             owners += box.answered(batch, placed, now)
         else:
@@ -226,17 +226,17 @@ def test_whatever_fails_every_record_arrives_once_and_each_key_in_order(
 
 @pytest.mark.parametrize("rate", [200.0, 1000.0])
 def test_the_pace_of_a_shard_settles_near_what_it_takes(rate):
-    pacer = Pacer()
+    rates = ShardRates()
     tokens, accepted, refused = rate, 0, 0
     for tick in range(3000):
         now = tick * 0.02
         tokens = min(rate, tokens + 0.02 * rate)
-        sent = next(count for count in range(501) if count == 500 or not pacer.admit("s", now))
+        sent = next(count for count in range(501) if count == 500 or not rates.admit("s", now))
         taken = min(sent, int(tokens))
         tokens -= taken
         accepted += taken
         refused += sent - taken
         if sent > taken:
-            pacer.throttled("s", (sent - taken) / sent, 400, now)
+            rates.throttled("s", (sent - taken) / sent, 400, now)
     assert accepted > 0.85 * rate * 60
     assert refused < 0.25 * accepted
