@@ -88,7 +88,6 @@ class Found:
     bytes, records   roughly how much the range holds; records 0 where unknown
     gone     whether the old position had left the stream
     oldest   arrival of the oldest record left, where the position is gone
-    more     the batch ends at the cursor, at a record, and the next one will read on behind it (set by `planner`)
     """
 
     cursor: Cursor
@@ -98,6 +97,5 @@ class Found:
     records: int = 0
     gone: bool = False
     oldest: float | None = None
-    more: bool = False
     first: int = 0
     since: float = 0.0

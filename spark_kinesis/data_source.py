@@ -156,21 +156,17 @@ def read_task(
     counters  counts the calls to Kinesis that were retried ("retries") and those of them that were throttled
               ("throttles")
     """
-    from spark_kinesis.ahead import ReadAhead
     from spark_kinesis.boto_client import worker_client
-    from spark_kinesis.offers import host_offers
     from spark_kinesis.reader import RangeReader
     from spark_kinesis.retrying_client import RetryingClient
 
-    attempts = worker_client(options)
-    client = RetryingClient(attempts, seconds=options.retry_seconds, counters=counters)
+    client = RetryingClient(worker_client(options), seconds=options.retry_seconds, counters=counters)
     reader = RangeReader(
         client,
         options.stream,
         fail_on_data_loss=options.fail_on_data_loss,
         records_per_call=options.records_per_call,
         deaggregator=Deaggregator() if options.deaggregate else None,
-        ahead=ReadAhead(attempts, host_offers()) if options.read_ahead else None,
     )
     yield from reader.read_all(task.ranges)
 
@@ -206,7 +202,9 @@ class RecordsOfTasks:
 
     options: KinesisOptions
 
-    def __call__(self, tasks: Iterator[pa.RecordBatch], counters: Counter[str]) -> Iterator[pa.RecordBatch]:
+    def __call__(
+        self, tasks: Iterator[pa.RecordBatch], counters: Counter[str] | None = None
+    ) -> Iterator[pa.RecordBatch]:
         for batch in tasks:
             for task in batch[TASK].to_pylist():
                 # Its bytes come from this query's own plan, over Spark's channel, as partitions always do.

@@ -16,8 +16,6 @@ class ShardRange:
     complete_until    everything that arrived before this time lies before `start`; None where unknown
     ending_sequence   the closed shard's end, where `end` is SHARD_END and AWS lists it
     bytes, records    roughly what the range holds; None where unknown (a replay)
-    more              records stood behind `end` when the range was planned: the next batch reads on there
-    run               names the planner that made the range; empty: none, and nothing is read ahead (`ahead`)
     """
 
     shard_id: str
@@ -28,8 +26,6 @@ class ShardRange:
     ending_sequence: str | None = None
     bytes: int | None = None
     records: int | None = None
-    more: bool = False
-    run: str = ""
 
     def __str__(self) -> str:
         return f"shard {self.shard_id}, range ({self.start}, {self.end}]"

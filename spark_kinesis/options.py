@@ -42,9 +42,11 @@ NAMES = (
     "bytesPerTask",
     "recordsPerCall",
     "retrySeconds",
-    "readAhead",
     "deaggregate",
 )
+
+# By lowercase name. Reading ahead across batches is gone (docs/adr/0014).
+_REMOVED = {"readahead": "readAhead"}
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,6 @@ class KinesisOptions:
     bytes_per_task: int = 8 * 1024 * 1024
     records_per_call: int = 10_000
     retry_seconds: float = 120.0
-    read_ahead: bool = True
     deaggregate: bool = False
 
     @property
@@ -94,6 +95,8 @@ def parse_options(given: Mapping[str, str]) -> KinesisOptions:
     known = {name.lower(): name for name in NAMES}
     for key in options:
         if key not in known:
+            if key in _REMOVED:
+                raise SourceConfigurationError(f"option '{_REMOVED[key]}' was removed: leave it out")
             close = difflib.get_close_matches(key, known, n=1)
             hint = f"did you mean '{known[close[0]]}'? " if close else ""
             raise SourceConfigurationError(f"option '{key}' is unknown; {hint}known: {', '.join(NAMES)}")
@@ -134,7 +137,6 @@ def parse_options(given: Mapping[str, str]) -> KinesisOptions:
         bytes_per_task=int(_number(options, "bytesPerTask", 8 * 1024 * 1024, 0, 2**40)),
         records_per_call=int(_number(options, "recordsPerCall", 10_000, 1, 10_000)),
         retry_seconds=_number(options, "retrySeconds", 120.0, 0, 3600),
-        read_ahead=_flag(options, "readAhead", True),
         deaggregate=deaggregate,
     )
 

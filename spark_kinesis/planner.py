@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import time
-import uuid
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -55,7 +54,6 @@ class Planner:
         self._sizes: dict[tuple[str, Position], Found] = {}
         self._discovery = Discovery(client, options.discovery_seconds, clock)
         self._reckoning = Reckoning(options, self._discovery, self._now, lambda at: self._each(self._tips.peek, at))
-        self._run = uuid.uuid4().hex
 
     def close(self) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)
@@ -112,8 +110,6 @@ class Planner:
                 ending_sequence=graph.ending_sequence(part.shard_id) if graph else None,
                 bytes=end.bytes.get(part.shard_id),
                 records=size.records if size else None,
-                more=size.more if size else False,
-                run=self._run,
             )
             for part, size in ((part, self._sizes.get((part.shard_id, part.end))) for part in found)
         ]
@@ -142,8 +138,6 @@ class Planner:
             raise DataLossError(f"{message}. Start a new checkpoint, or read the new stream with failOnDataLoss=false")
         _log.warning("%s. Going on, because failOnDataLoss=false", message)
         self._reckoning.cursors.clear()
-        # What was read ahead of the old stream must not pass for the new one's: moto numbers from 1 again.
-        self._run = uuid.uuid4().hex
         return replace(start, shards={}, behind={}, losses=start.losses + 1)
 
     def _drop_vanished(
@@ -269,8 +263,7 @@ class Planner:
         progress.shards[shard_id] = end
         if end != SHARD_END and (stops_short or not found.at_tip):
             progress.behind[shard_id] = until
-        more = not found.at_tip and end.is_record and end == found.cursor.position and end != target
-        self._sizes[(shard_id, end)] = replace(found, more=more)
+        self._sizes[(shard_id, end)] = found
 
     def _pinned(self, graph: ShardGraph, now: datetime, *, closed: bool = False) -> Offset:
         """Each open shard's tip; with `closed`, SHARD_END for the others."""

@@ -14,7 +14,6 @@ from time import sleep as _sleep
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from spark_kinesis.ahead import ReadAhead
 from spark_kinesis.client import Page, Record, StreamClient
 from spark_kinesis.concurrent_ranges import GROWTH, in_order
 from spark_kinesis.data_loss import report_loss, start_is_lost
@@ -59,10 +58,8 @@ class RangeReader:
         sleep: Callable[[float], None] = _sleep,
         prefetch: bool = True,
         deaggregator: Deaggregator | None = None,
-        ahead: ReadAhead | None = None,
     ) -> None:
         self._client = client
-        self._ahead = ahead
         self._stream = stream
         self._fail = fail_on_data_loss
         self._limit = records_per_call
@@ -107,7 +104,7 @@ class RangeReader:
 
     def records(self, part: ShardRange, *, prefetch: bool = True) -> Iterator[Sequence[Record]]:
         """The range's records, page by page; no page is empty."""
-        reading = _Reading(self._client, self._stream, part, self._limit, self._fail, self._clock, self._ahead)
+        reading = _Reading(self._client, self._stream, part, self._limit, self._fail, self._clock)
         pool = ThreadPoolExecutor(1, thread_name_prefix="kinesis-read")
         try:
             page = reading.fetch()
@@ -116,16 +113,14 @@ class RangeReader:
                 if reading.pause:
                     self._sleep(_PAUSE_SECONDS)
                 # The next page is on its way while Spark works on this one.
-                ahead: Future[Page[Record]] | None = None
+                following: Future[Page[Record]] | None = None
                 if not reading.done and self._prefetch and prefetch and wanted:
-                    ahead = pool.submit(reading.fetch)
-                if reading.done:
-                    reading.offer_next(page)
+                    following = pool.submit(reading.fetch)
                 if wanted:
                     yield wanted
                 if reading.done:
                     return
-                page = ahead.result() if ahead is not None else reading.fetch()
+                page = following.result() if following is not None else reading.fetch()
         finally:
             # A task that is killed must not wait for an answer that nobody wants any more.
             pool.shutdown(wait=False, cancel_futures=True)
@@ -142,25 +137,21 @@ class _Reading:
         limit: int,
         fail: bool,
         clock: Callable[[], datetime],
-        ahead: ReadAhead | None,
     ) -> None:
         self._client = client
-        self._ahead = ahead
         self._stream = stream
         self._part = part
         self._most = limit
         self._limit = limit
         if part.records:
-            # One more for the start's own record. What is read behind the end is read in vain, unless it is passed on.
-            share = 1.03 if part.more and ahead is not None else 0.97
-            self._limit = min(limit, int(part.records * share) + 2)
-        self._first_limit = self._limit
+            # Two more, for the start's own record; a little less than estimated, because records after the end are
+            # read for nothing.
+            self._limit = min(limit, int(part.records * 0.97) + 2)
         self._fail = fail
         self._clock = clock
         # An aggregate that was read in part is read again, and its first user records skipped.
         self._last = part.start.number - (part.start.sub is not None)
         self._iterator: str | None = None
-        self._opened = False
         # The position whose own record proves that nothing behind it has expired, and whether it was seen.
         self._proof = part.start
         self._checked = self._needs_no_check
@@ -177,10 +168,6 @@ class _Reading:
     def fetch(self) -> Page[Record]:
         """The next page; an iterator that has expired is opened again behind the last record taken."""
         if self._iterator is None:
-            page = None if self._opened or self._ahead is None else self._ahead.first_page(self._part)
-            if page is not None:
-                self._opened = True
-                return page
             self._iterator = self._open()
         if self._iterator is None:
             return self._nothing_left()
@@ -198,18 +185,12 @@ class _Reading:
             self._report(self._part.start, None)
         return Page([], None, 0, 0.0)
 
-    def offer_next(self, last: Page[Record]) -> None:
-        """Has the next range's first page fetched now, while Spark commits this batch and plans the next one."""
-        if self._ahead is not None:
-            self._ahead.offer_next(self._part, last, self._first_limit)
-
     def _open(self) -> str | None:
         """An iterator at the start, or behind the last record taken; None where the shard has left the stream."""
         part = self._part
-        if self._opened and self._last > part.start.number and (self._checked or self._proof != part.start):
+        if self._last > part.start.number:
             self._proof, self._checked = after(str(self._last)), False
         else:
-            # Nothing of the range was read yet; the start may have expired since a page was read ahead.
             self._proof, self._checked = part.start, self._needs_no_check
         try:
             # At the position's record, not after it: its presence proves that nothing behind it has been trimmed.
@@ -220,7 +201,6 @@ class _Reading:
                 iterator = self._client.iterator(part.shard_id, TRIM_HORIZON)
             except PositionGoneError:
                 return None
-        self._opened = True
         return iterator
 
     def take(self, page: Page[Record]) -> Sequence[Record]:

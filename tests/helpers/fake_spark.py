@@ -7,18 +7,14 @@ is run again unless it was committed; on 4.0/4.1 the reader is told the last log
 
 from __future__ import annotations
 
-import itertools
 import json
 import pickle
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 from tenacity import wait_exponential
 
-from spark_kinesis.ahead import ReadAhead
-from spark_kinesis.client import Page, Record
 from spark_kinesis.data_source import KinesisStreamReader
-from spark_kinesis.errors import SourceError
 from spark_kinesis.options import KinesisOptions
 from spark_kinesis.planner import Planner
 from spark_kinesis.rate_limiter import Pace
@@ -29,51 +25,12 @@ from tests.helpers.scripted import ScriptedClient, ScriptedStream, as_time
 Row = tuple[str, str, str]
 
 
-class ScriptedOffers:
-    """The pages that were read ahead at one host, without its processes; they outlive a query's restarts.
-
-    fates   what becomes of each offer, in turn: `fetched` at once, and kept however long; fetched `late`, when it is
-            asked for; `lost` after it was fetched, as with a worker that is killed
-    """
-
-    def __init__(self, fates: Sequence[str] = ("fetched",)) -> None:
-        self._fates = itertools.cycle(fates)
-        self._kept: dict[str, Callable[[], Page[Record]]] = {}
-        self.offered: list[str] = []
-        self.taken: list[str] = []
-
-    def offer(self, key: str, fetch: Callable[[], Page[Record]], size: int) -> None:
-        self.offered.append(key)
-        fate = next(self._fates)
-        if fate == "late":
-            self._kept.setdefault(key, fetch)
-            return
-        try:
-            page = fetch()
-        except SourceError:
-            return
-        if fate == "fetched":
-            self._kept.setdefault(key, lambda: page)
-
-    def take(self, key: str) -> Page[Record] | None:
-        fetch = self._kept.pop(key, None)
-        if fetch is None:
-            return None
-        try:
-            page = fetch()
-        except SourceError:
-            return None
-        self.taken.append(key)
-        return page
-
-
 class ScriptedReader(KinesisStreamReader):
     """The reader that Spark calls, on a scripted client."""
 
-    def __init__(self, options: KinesisOptions, client: ScriptedClient, offers: ScriptedOffers) -> None:
+    def __init__(self, options: KinesisOptions, client: ScriptedClient) -> None:
         super().__init__(options)
         self.stream: ScriptedStream = client.stream
-        self._ahead: ReadAhead | None = ReadAhead(client, offers)
         self.client = RetryingClient(
             client,
             seconds=60,
@@ -108,7 +65,6 @@ class ScriptedReader(KinesisStreamReader):
             clock=lambda: as_time(self.stream.now),
             sleep=self._sleep,
             prefetch=False,
-            ahead=self._ahead,
         )
 
 
@@ -125,22 +81,19 @@ class _Inline:
 class FakeSpark:
     """One query. `rows` holds each batch's rows (shard, sequence number, value), in the order read."""
 
-    def __init__(
-        self, options: KinesisOptions, client: ScriptedClient, *, with_start: bool, offers: ScriptedOffers | None = None
-    ) -> None:
+    def __init__(self, options: KinesisOptions, client: ScriptedClient, *, with_start: bool) -> None:
         self.options = options
         self.client = client
         self.with_start = with_start
         self.offsets: list[str] = []
         self.committed = 0
         self.rows: dict[int, list[Row]] = {}
-        self.offers = offers or ScriptedOffers()
-        self.reader = ScriptedReader(options, client, self.offers)
+        self.reader = ScriptedReader(options, client)
 
     def restart(self) -> None:
         """A new process: nothing survives but the offset log and the commit log."""
         self.reader.stop()
-        self.reader = ScriptedReader(self.options, self.client, self.offers)
+        self.reader = ScriptedReader(self.options, self.client)
         if self.offsets:
             last = json.loads(self.offsets[-1])
             assert self.reader.partitions(last, last) == []

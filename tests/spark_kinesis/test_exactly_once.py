@@ -20,7 +20,7 @@ from spark_kinesis import tip_search as nearing
 from spark_kinesis.errors import DataLossError, ExpiredIteratorError
 from spark_kinesis.offset import after, at_timestamp, parse_offset
 from spark_kinesis.options import KinesisOptions
-from tests.helpers.fake_spark import FakeSpark, ScriptedOffers
+from tests.helpers.fake_spark import FakeSpark
 from tests.helpers.scripted import ScriptedClient, ScriptedStream, as_time, broken, throttled
 
 EXAMPLES = int(os.environ.get("SOURCE_EXAMPLES", "150"))
@@ -49,7 +49,6 @@ class Story(RuleBasedStateMachine):
         span=st.sampled_from([0, 0, 900, 3600]),
         page=st.sampled_from([3, 10_000]),
         bytes_per_task=st.sampled_from([0, 30, 10_000]),
-        fates=st.lists(st.sampled_from(["fetched", "late", "lost"]), min_size=1, max_size=3),
     )
     def begin(
         self,
@@ -66,7 +65,6 @@ class Story(RuleBasedStateMachine):
         span: int,
         page: int,
         bytes_per_task: int,
-        fates: list[str],
     ) -> None:
         self.stream = ScriptedStream(shards, seed=seed)
         self.client = ScriptedClient(
@@ -104,7 +102,7 @@ class Story(RuleBasedStateMachine):
             records_per_call=page,
             bytes_per_task=bytes_per_task,
         )
-        self.spark = FakeSpark(options, self.client, with_start=with_start, offers=ScriptedOffers(fates))
+        self.spark = FakeSpark(options, self.client, with_start=with_start)
 
     @rule(key=st.sampled_from(KEYS), count=st.integers(1, 12))
     def put(self, key: str, count: int) -> None:

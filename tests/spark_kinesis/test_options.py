@@ -68,6 +68,7 @@ def test_an_ending_is_an_offset_or_the_tip() -> None:
         ({}, "'streamName' is missing"),
         ({"streamName": "a b"}, "'a b'"),
         ({"streamName": "s", "startingPositon": "LATEST"}, "did you mean 'startingPosition'?"),
+        ({"streamName": "s", "readAhead": "true"}, "option 'readAhead' was removed"),
         ({"streamName": "s", "startingPosition": "EARLIEST"}, "allowed: TRIM_HORIZON, LATEST"),
         ({"streamName": "s", "startingPosition": "2026-11-23T00:00:00"}, "no offset from UTC"),
         ({"streamName": "s", "startingPosition": "{"}, "not readable as JSON"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -15,7 +14,6 @@ import pytest
 
 from spark_kinesis import KinesisDataSource
 from spark_kinesis.data_source import COLUMNS, KinesisRangesDataSource, RecordsOfTasks
-from spark_kinesis.offers import private_folder
 from spark_kinesis.options import parse_options
 from tests.helpers.emulators import Stream
 
@@ -180,36 +178,6 @@ def test_capped_batches_drain_a_backlog(spark: Any, new_stream: Callable[..., St
     query.run()
     assert query.values == names("a", 300)
     assert len(query.planned) >= 4
-
-
-def test_pages_cross_from_one_python_worker_to_the_next_while_a_backlog_is_drained(
-    spark: Any, new_stream: Callable[..., Stream], tmp_path: Path
-) -> None:
-    folder = private_folder()
-    assert folder is not None
-    before = set(os.listdir(folder))
-    stream = new_stream(shards=2)
-    stream.put(names("a", 300))
-    query = Query(spark, stream, tmp_path, maxRecordsPerBatch="55")
-    running = query.start()
-    seen: set[str] = set()
-    deadline = time.monotonic() + 120
-    try:
-        while len(query.planned) < 5:
-            assert running.exception() is None
-            assert time.monotonic() < deadline
-            seen |= set(os.listdir(folder)) - before
-            time.sleep(0.005)
-        running.processAllAvailable()
-    finally:
-        running.stop()
-    assert query.values == names("a", 300)
-    assert len(seen) >= 2
-    # A page that nobody takes is kept for a minute: so these were taken.
-    deadline = time.monotonic() + 30
-    while seen & set(os.listdir(folder)):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def test_a_split_and_a_merge_over_a_backlog_while_the_job_is_down_lose_and_double_nothing(
