@@ -26,7 +26,8 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 from moto import mock_aws
 
-from jobs.catalog.glue import GlueCatalog, lake_tables
+from jobs.catalog.glue import GlueCatalog
+from jobs.catalog.tables import lake_tables
 from jobs.common.aws import client
 from jobs.lake.ledger import TABLES, Ledger, LedgerEntry
 from jobs.lake.store import lake_at

@@ -1,1 +1,1 @@
-"""Tables and partitions in the Glue Data Catalog."""
+"""The lake's tables and partitions in the Glue Data Catalog."""

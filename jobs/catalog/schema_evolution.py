@@ -1,10 +1,10 @@
-"""A table of the catalog and a changed contract: what may change, and what the table becomes. Pure decisions.
+"""Schema evolution of the Glue tables: what may change, and the updated definitions. Pure functions, no calls to AWS.
 
-What may change is what every reader bears with the files that are there: Spark, pyarrow, Athena, Hive. That is a new
-column, a type of WIDER, comments, how raw finds its fields. New columns go to the end, whatever the contract's order:
-readers that go by position then find every column of an older partition where it was.
+A change is allowed if every reader (Spark, pyarrow, Athena, Hive) can still read the existing files: new columns, the
+type changes of WIDER, comments, and how raw finds its fields. New columns go to the end, whatever the contract's
+order, because some readers go by position.
 Sources: https://docs.aws.amazon.com/athena/latest/ug/handling-schema-updates-chapter.html (adding columns),
-…/updates-changing-column-type.html (INT to BIGINT alone, of our types), …/updates-and-partitions.html; Spark's
+…/updates-changing-column-type.html (of our types only INT to BIGINT), …/updates-and-partitions.html; Spark's
 ParquetVectorUpdaterFactory. docs/adr/0010 has the table of what was tried.
 """
 
@@ -16,24 +16,25 @@ from typing import Any
 
 from jobs.common.errors import IncompatibleSchemaError
 
-# Glue's type in the catalog → the types that it may become.
+# Glue type in the catalog → the types that it may become.
 WIDER: Mapping[str, tuple[str, ...]] = {"int": ("bigint",)}
 
-# A parameter of the table while its partitions have not all been brought up to it.
-BEHIND = "movement.partitions_behind"
+# The table parameter that is set until all partitions have been migrated to the table's schema.
+PARTITIONS_BEHIND = "movement.partitions_behind"
 
-# What UpdateTable takes of what GetTable gives.
+# The keys of GetTable's answer that UpdateTable accepts.
 _INPUT = (
     "Name", "Description", "Owner", "LastAccessTime", "LastAnalyzedTime", "Retention", "StorageDescriptor",
     "PartitionKeys", "ViewOriginalText", "ViewExpandedText", "TableType", "Parameters", "TargetTable",
 )  # fmt: skip
 
-Shape = Mapping[str, Any]
+# A table as Glue describes it: the answer of GetTable, or a TableInput.
+GlueTable = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class Mismatch:
-    """A table that cannot become what the contract says: `why`, a phrase each, and both schemas."""
+    """A table that cannot follow the contract. `why`: one phrase per reason; then both schemas."""
 
     table: str
     why: tuple[str, ...]
@@ -41,24 +42,24 @@ class Mismatch:
     contract: Sequence[Mapping[str, str]]
 
 
-def mismatch(found: Shape, wanted: Shape) -> Mismatch | None:
-    """What of `wanted` (our TableInput) the table `found` (as GetTable gives it) cannot become; None: nothing."""
+def mismatch(found: GlueTable, wanted: GlueTable) -> Mismatch | None:
+    """Why the table `found` (as GetTable returns it) cannot become `wanted` (our TableInput); None if it can."""
     why = []
     before, after = found.get("StorageDescriptor", {}), wanted["StorageDescriptor"]
     serde = before.get("SerdeInfo", {}).get("SerializationLibrary", "")
     if serde != after["SerdeInfo"]["SerializationLibrary"]:
         why.append(f"its files are read by {serde or 'nothing'}, not by {after['SerdeInfo']['SerializationLibrary']}")
-    if _place(before.get("Location", "")) != _place(after["Location"]):
-        why.append(f"it lies at {before.get('Location')}, not at {after['Location']}")
+    if _normalized(before.get("Location", "")) != _normalized(after["Location"]):
+        why.append(f"its location is {before.get('Location')}, not {after['Location']}")
     keys, wanted_keys = _names_and_types(found.get("PartitionKeys", [])), _names_and_types(wanted["PartitionKeys"])
     if keys != wanted_keys:
         why.append(f"its partition columns are {_listed(keys)}, not {_listed(wanted_keys)}")
-    kinds = dict(_names_and_types(after["Columns"]))
+    types = dict(_names_and_types(after["Columns"]))
     for name, kind in _names_and_types(before.get("Columns", [])):
-        if name not in kinds:
+        if name not in types:
             why.append(f"column {name} ({kind}) is no longer in the contract")
-        elif kinds[name] != kind and kinds[name] not in WIDER.get(kind, ()):
-            why.append(f"column {name} is {kind} and cannot become {kinds[name]}")
+        elif types[name] != kind and types[name] not in WIDER.get(kind, ()):
+            why.append(f"column {name} is {kind} and cannot become {types[name]}")
     if not why:
         return None
     return Mismatch(
@@ -70,72 +71,73 @@ def mismatch(found: Shape, wanted: Shape) -> Mismatch | None:
 
 
 @dataclass(frozen=True)
-class Update:
-    """What UpdateTable is given. `follow`: there is more in it than words, and partitions have to follow."""
+class TableUpdate:
+    """The TableInput for UpdateTable. `migrate_partitions`: more than descriptions and comments changes."""
 
     table: dict[str, Any]
-    follow: bool
+    migrate_partitions: bool
 
 
-def evolved(found: Shape, wanted: Shape) -> Update | None:
-    """The update that brings the table up to `wanted`; None where it is. There must be no `mismatch`.
+def table_update(found: GlueTable, wanted: GlueTable) -> TableUpdate | None:
+    """The update from `found` to `wanted`, which must have no `mismatch`; None if nothing changes.
 
-    What others have set (parameters, owner, retention) stays, and so do partition columns' comments, which Glue may
-    refuse to change. Parameter BEHIND is set where partitions have to follow.
+    Keeps what others have set (parameters, owner, retention), and the comments of partition columns, which Glue may
+    refuse to change. Sets PARTITIONS_BEHIND if the partitions must be migrated.
     """
     storage = {**found["StorageDescriptor"]}
-    follow = _bring_up(storage, wanted["StorageDescriptor"], ours_win=True)
+    migrate = _merge(storage, wanted["StorageDescriptor"], ours_win=True)
     table = table_input(found)
     table["StorageDescriptor"] = storage
     if wanted["Description"] != found.get("Description", ""):
         table["Description"] = wanted["Description"]
     table["Parameters"] = {**found.get("Parameters", {}), **wanted["Parameters"]}
-    if follow:
-        table["Parameters"][BEHIND] = "true"
-    return Update(table, follow) if any(table[key] != found.get(key) for key in table) else None
+    if migrate:
+        table["Parameters"][PARTITIONS_BEHIND] = "true"
+    return TableUpdate(table, migrate) if any(table[key] != found.get(key) for key in table) else None
 
 
-def table_input(found: Shape) -> dict[str, Any]:
-    """The TableInput that leaves the table as it was `found`."""
+def table_input(found: GlueTable) -> dict[str, Any]:
+    """The TableInput that leaves the table as it is."""
     return {key: found[key] for key in _INPUT if found.get(key) is not None}
 
 
-def evolved_partition(found: Shape, wanted: Shape) -> dict[str, Any] | None:
-    """The PartitionInput that brings a partition up to its table's `wanted`; None where it is, or is ahead of it.
+def partition_update(found: GlueTable, wanted: GlueTable) -> dict[str, Any] | None:
+    """The PartitionInput that migrates a partition to its table's schema; None if it has all of it.
 
-    A column of a partition is never taken away or made narrower: a job with an older contract may come by here.
+    Removes and narrows no column: a job with an older contract may call this on a newer partition.
     """
     storage = {**found["StorageDescriptor"]}
-    if not _bring_up(storage, wanted["StorageDescriptor"], ours_win=False):
+    if not _merge(storage, wanted["StorageDescriptor"], ours_win=False):
         return None
     kept = ("Values", "LastAccessTime", "Parameters", "LastAnalyzedTime")
     return {key: found[key] for key in kept if found.get(key) is not None} | {"StorageDescriptor": storage}
 
 
-def _bring_up(storage: dict[str, Any], wanted: Shape, *, ours_win: bool) -> bool:
-    """Adds to `storage` what `wanted` has more; whether that is more than comments and words.
+def _merge(storage: dict[str, Any], wanted: Mapping[str, Any], *, ours_win: bool) -> bool:
+    """Adds the columns, wider types and SerDe parameters of `wanted` to `storage`.
 
-    `ours_win`: where both say how a field is found, and what a column's comment is.
+    `ours_win`: on a conflict, whether `wanted` decides a column's comment and how a field is found. Returns whether
+    more than comments changed.
     """
-    by_name = {column["Name"]: column for column in wanted["Columns"]}
-    columns, follow = [], False
+    new = {column["Name"]: column for column in wanted["Columns"]}
+    columns, changed = [], False
     for column in storage.get("Columns", []):
-        ours = by_name.pop(column["Name"], column)
-        same = dict(column)
+        ours = new.pop(column["Name"], column)
+        merged = dict(column)
         if ours["Type"] in WIDER.get(column["Type"], ()):
-            same["Type"], follow = ours["Type"], True
+            merged["Type"], changed = ours["Type"], True
         if ours_win and ours.get("Comment", "") != column.get("Comment", ""):
-            same["Comment"] = ours["Comment"]
-        columns.append(same)
-    storage["Columns"] = columns + list(by_name.values())
+            merged["Comment"] = ours["Comment"]
+        columns.append(merged)
+    storage["Columns"] = columns + list(new.values())
     theirs, parameters = storage.get("SerdeInfo", {}).get("Parameters", {}), wanted["SerdeInfo"]["Parameters"]
-    merged = {**theirs, **parameters} if ours_win else {**parameters, **theirs}
-    storage["SerdeInfo"] = {**storage.get("SerdeInfo", {}), "Parameters": merged}
-    return follow or bool(by_name) or not parameters.keys() <= theirs.keys()
+    both = {**theirs, **parameters} if ours_win else {**parameters, **theirs}
+    storage["SerdeInfo"] = {**storage.get("SerdeInfo", {}), "Parameters": both}
+    return changed or bool(new) or not parameters.keys() <= theirs.keys()
 
 
-def refusal(database: str, mismatches: Sequence[Mismatch]) -> IncompatibleSchemaError:
-    """The error for tables that cannot follow the contract: why, both schemas side by side, and the remedy."""
+def incompatible_schema(database: str, mismatches: Sequence[Mismatch]) -> IncompatibleSchemaError:
+    """The error for tables that cannot follow the contract: the reasons, both schemas side by side and the remedy."""
     shown = max(mismatches, key=lambda found: len({column["Type"] for column in found.contract}))
     text = [f"table {database}.{shown.table} cannot follow the contract:"]
     text += [f"  - {why}" for why in shown.why]
@@ -146,9 +148,9 @@ def refusal(database: str, mismatches: Sequence[Mismatch]) -> IncompatibleSchema
         if found is not shown
     ]
     text.append(
-        "Nothing was started or changed. Files that are there would not be readable any more. Keep the column as it is "
-        "(one that the source no longer sends may stay, without `required`), or give the new contract tables of its "
-        "own: `database` and `lake`. A new column, and int made long, need neither"
+        "Nothing was started or changed, because existing files would become unreadable. Keep the column as it is (one "
+        "that the source no longer sends may stay, without `required`), or give the new contract tables of its own: "
+        "`database` and `lake`. A new column, and int changed to long, need neither"
     )
     return IncompatibleSchemaError("\n".join(text))
 
@@ -160,13 +162,16 @@ def _side_by_side(shown: Mismatch) -> list[str]:
     rows = [("column", "in the catalog", "by the contract", "")]
     for name in names:
         before, after = catalog.get(name, "-"), contract.get(name, "-")
-        rows.append((name, before, after, "" if before == after else _mark(before, after)))
-    return [f"  {name:<{width}}  {before:<14}  {after:<15}  {mark}".rstrip() for name, before, after, mark in rows]
+        rows.append((name, before, after, "" if before == after else _verdict(before, after)))
+    return [
+        f"  {name:<{width}}  {before:<14}  {after:<15}  {verdict}".rstrip() for name, before, after, verdict in rows
+    ]
 
 
-def _mark(before: str, after: str) -> str:
-    allowed = before == "-" or after in WIDER.get(before, ())
-    return "would be added" if before == "-" else "would be widened" if allowed else "<-- refused"
+def _verdict(before: str, after: str) -> str:
+    if before == "-":
+        return "would be added"
+    return "would be widened" if after in WIDER.get(before, ()) else "<-- refused"
 
 
 def _names_and_types(columns: Sequence[Mapping[str, str]]) -> list[tuple[str, str]]:
@@ -177,7 +182,7 @@ def _listed(columns: Sequence[tuple[str, str]]) -> str:
     return ", ".join(f"{name} ({kind})" for name, kind in columns) or "none"
 
 
-def _place(location: str) -> str:
-    """A location as it can be compared: s3a and s3n are s3, a trailing slash says nothing."""
+def _normalized(location: str) -> str:
+    """A location for comparison: s3a and s3n count as s3, a trailing slash is ignored."""
     scheme, separator, rest = location.partition("://")
     return ("s3" if scheme in ("s3a", "s3n") else scheme) + separator + rest.rstrip("/")

@@ -1,8 +1,9 @@
-"""Delta tables in the Glue Data Catalog, as a Glue crawler registers "native" ones, and the tables over manifests.
+"""The definitions of the lake's tables, as `GlueCatalog` creates them.
 
-Athena and Trino know a native one by `spark.sql.sources.provider` / `table_type`, and Spark by the provider and the
-path in the SerDe's parameters; all take schema and partitions from the Delta log. Redshift Spectrum reads the table
-over the manifest, whose files SymlinkTextInputFormat names.
+Parquet and JSON tables have partitions in Glue. Delta tables are registered as a Glue crawler registers "native" ones:
+Athena and Trino recognise them by `spark.sql.sources.provider` / `table_type`, Spark by the provider and the path in
+the SerDe's parameters; all read schema and partitions from the Delta log. Redshift Spectrum reads a table over a
+manifest instead (SymlinkTextInputFormat).
 Source: https://docs.aws.amazon.com/athena/latest/ug/delta-lake-tables-syncing-metadata.html,
 https://docs.aws.amazon.com/redshift/latest/dg/c-spectrum-external-tables.html.
 """
@@ -10,12 +11,50 @@ https://docs.aws.amazon.com/redshift/latest/dg/c-spectrum-external-tables.html.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
 
-from jobs.catalog.glue import Columns, LakeTable, lake_tables
-from jobs.schema.table import TableContract
+from jobs.schema.table import ColumnType, TableContract
 
-_SPARK_TYPES = {"int": "integer"}
-_NATIVE = {
+Columns = Sequence[tuple[str, ColumnType, str]]  # name, type, comment
+
+
+@dataclass(frozen=True)
+class LakeTable:
+    """A table of the lake.
+
+    folder          in the lake; the table's name if empty
+    parameters      table parameters besides the classification
+    path_in_serde   whether the SerDe's parameters name the location too, as Spark needs it
+    """
+
+    name: str
+    comment: str
+    columns: Columns
+    partitions: Columns
+    storage: Mapping[str, Any]
+    classification: str
+    folder: str = ""
+    parameters: Mapping[str, str] = field(default_factory=dict)
+    path_in_serde: bool = False
+
+
+_PARQUET_SERDE = {
+    "SerializationLibrary": "org.apache.hadoop.hive.ql.io.parquet.serde.ParquetHiveSerDe",
+    "Parameters": {"serialization.format": "1"},
+}
+_PARQUET = {
+    "InputFormat": "org.apache.hadoop.hive.ql.io.parquet.MapredParquetInputFormat",
+    "OutputFormat": "org.apache.hadoop.hive.ql.io.parquet.MapredParquetOutputFormat",
+    "SerdeInfo": _PARQUET_SERDE,
+}
+_MANIFEST = {
+    "InputFormat": "org.apache.hadoop.hive.ql.io.SymlinkTextInputFormat",
+    "OutputFormat": "org.apache.hadoop.hive.ql.io.HiveIgnoreKeyTextOutputFormat",
+    "SerdeInfo": _PARQUET_SERDE,
+}
+_DELTA = {
     "InputFormat": "org.apache.hadoop.mapred.SequenceFileInputFormat",
     "OutputFormat": "org.apache.hadoop.hive.ql.io.HiveSequenceFileOutputFormat",
     "SerdeInfo": {
@@ -23,18 +62,74 @@ _NATIVE = {
         "Parameters": {"serialization.format": "1"},
     },
 }
-_SYMLINK = {
-    "InputFormat": "org.apache.hadoop.hive.ql.io.SymlinkTextInputFormat",
-    "OutputFormat": "org.apache.hadoop.hive.ql.io.HiveIgnoreKeyTextOutputFormat",
-    "SerdeInfo": {
-        "SerializationLibrary": "org.apache.hadoop.hive.ql.io.parquet.serde.ParquetHiveSerDe",
-        "Parameters": {"serialization.format": "1"},
-    },
-}
+_SPARK_TYPES = {"int": "integer"}
+
+
+def _json(mapping: Mapping[str, str]) -> dict[str, Any]:
+    """The storage of JSON lines. `mapping`: column → field name in the JSON, where they differ."""
+    return {
+        "InputFormat": "org.apache.hadoop.mapred.TextInputFormat",
+        "OutputFormat": "org.apache.hadoop.hive.ql.io.HiveIgnoreKeyTextOutputFormat",
+        "SerdeInfo": {
+            "SerializationLibrary": "org.openx.data.jsonserde.JsonSerDe",
+            "Parameters": {
+                "ignore.malformed.json": "true",
+                "case.insensitive": "false",
+                **{f"mapping.{column}": field for column, field in mapping.items()},
+            },
+        },
+    }
+
+
+_DAY: Columns = (("ingest_date", "date", "Day on which Kinesis accepted the record (UTC)"),)
+_HOUR: Columns = (*_DAY, ("hour", "string", "Hour of that day, 00 to 23"))
+
+
+def lake_tables(contract: TableContract) -> tuple[LakeTable, ...]:
+    """The tables that the streaming job writes as plain files: raw, processed, quarantine."""
+    return (
+        LakeTable(
+            "raw",
+            "Records as they came, a line of JSON each",
+            tuple((column.column, "string", column.comment) for column in contract.columns),
+            _HOUR,
+            _json({column.column: column.source for column in contract.columns}),
+            "json",
+        ),
+        LakeTable(
+            "processed", contract.comment, contract.table_columns, contract.partition_columns, _PARQUET, "parquet"
+        ),
+        LakeTable(
+            "quarantine",
+            "Records that the contract rejected, with the reason and their bytes",
+            (
+                ("reason", "string", "Why: a code of jobs/schema/rejections.py"),
+                ("stage", "string", "Where in the pipeline it was rejected"),
+                ("field", "string", "Source field or check at fault, null for the record as a whole"),
+                ("value", "string", "What stood there, cut to 200 characters"),
+                ("shard_id", "string", "Shard that the record was read from"),
+                ("sequence_number", "string", "The record's sequence number in its shard"),
+                ("partition_key", "string", "The record's partition key on the stream"),
+                ("arrival_time", "string", "When Kinesis accepted the record (UTC, ISO 8601)"),
+                ("batch", "string", "Micro-batch that wrote it: <query>-<batch>"),
+                ("encoding", "string", "How payload holds the bytes: utf-8 or base64"),
+                ("payload", "string", "The record's bytes"),
+            ),
+            _DAY,
+            _json({}),
+            "json",
+        ),
+    )
+
+
+def batch_tables(contract: TableContract) -> tuple[LakeTable, ...]:
+    """The tables that the batch job writes: processed_batch, with the columns of processed, and quarantine."""
+    tables = {table.name: table for table in lake_tables(contract)}
+    return replace(tables["processed"], name="processed_batch"), tables["quarantine"]
 
 
 def delta_table(name: str, folder: str, comment: str, columns: Columns) -> LakeTable:
-    """A Delta table in the lake's `folder`; `columns` are all of it, in the order of the Delta schema."""
+    """A Delta table in the lake's `folder`. `columns`: all columns, in the order of the Delta schema."""
     schema = {
         "type": "struct",
         "fields": [
@@ -47,7 +142,7 @@ def delta_table(name: str, folder: str, comment: str, columns: Columns) -> LakeT
         comment,
         columns,
         (),
-        _NATIVE,
+        _DELTA,
         "delta",
         folder,
         {
@@ -62,11 +157,14 @@ def delta_table(name: str, folder: str, comment: str, columns: Columns) -> LakeT
 
 def manifest_table(name: str, folder: str, comment: str, columns: Columns) -> LakeTable:
     """A table over a manifest in `folder`, which lists Parquet files."""
-    return LakeTable(name, comment, columns, (), _SYMLINK, "parquet", folder)
+    return LakeTable(name, comment, columns, (), _MANIFEST, "parquet", folder)
 
 
 def stream_tables(contract: TableContract, sink_format: str) -> tuple[LakeTable, ...]:
-    """`lake_tables`; with `sink.format: delta` processed is a Delta table, whose partitions no catalog knows."""
+    """The tables that the streaming job writes in the given `sink.format`.
+
+    With `delta`, processed is a Delta table, whose partitions are in its log and not in the catalog.
+    """
     if sink_format != "delta":
         return lake_tables(contract)
     columns = (*contract.partition_columns, *contract.table_columns)

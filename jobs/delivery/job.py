@@ -21,7 +21,8 @@ import msgspec
 import pyarrow as pa
 from pyspark.sql import SparkSession
 
-from jobs.catalog.glue import GlueCatalog, batch_tables
+from jobs.catalog.glue import GlueCatalog
+from jobs.catalog.tables import batch_tables
 from jobs.common.aws import client
 from jobs.common.job_main import job_parser, run_job
 from jobs.common.spark_errors import explained_failure

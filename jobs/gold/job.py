@@ -21,8 +21,8 @@ from deltalake import DeltaTable
 from py4j.protocol import Py4JJavaError  # type: ignore[import-untyped]
 from pyspark.errors import PySparkException
 
-from jobs.catalog.glue import GlueCatalog, LakeTable
-from jobs.catalog.tables import delta_table, manifest_table
+from jobs.catalog.glue import GlueCatalog
+from jobs.catalog.tables import LakeTable, delta_table, manifest_table
 from jobs.common.aws import client
 from jobs.common.errors import AlreadyRunningError, TransientError
 from jobs.common.job_main import job_parser, run_job, stop_on_signals

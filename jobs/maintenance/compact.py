@@ -16,7 +16,8 @@ from datetime import timedelta
 from itertools import islice
 from typing import Any
 
-from jobs.catalog.glue import GlueCatalog, lake_tables
+from jobs.catalog.glue import GlueCatalog
+from jobs.catalog.tables import lake_tables
 from jobs.common.aws import client
 from jobs.common.errors import AwsAccessError, ConfigurationError
 from jobs.common.job_main import job_parser, run_job

@@ -21,7 +21,8 @@ from typing import Any
 
 import msgspec
 
-from jobs.catalog.glue import GlueCatalog, lake_tables
+from jobs.catalog.glue import GlueCatalog
+from jobs.catalog.tables import lake_tables
 from jobs.common.aws import client
 from jobs.common.errors import BatchMismatchError, ConfigurationError, TerminalError, TransientError
 from jobs.common.fault_points import fault_point

@@ -8,7 +8,8 @@ from datetime import UTC, datetime, timedelta
 
 import pyarrow.parquet as pq
 
-from jobs.catalog.glue import GlueCatalog, lake_tables
+from jobs.catalog.glue import GlueCatalog
+from jobs.catalog.tables import lake_tables
 from jobs.common.aws import client
 from jobs.lake.ledger import TABLES, Ledger, LedgerEntry
 from jobs.lake.partition_locations import LayoutFile, copy_to_live_locations

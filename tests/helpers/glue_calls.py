@@ -7,7 +7,8 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from jobs.catalog.glue import GlueCatalog, lake_tables
+from jobs.catalog.glue import GlueCatalog
+from jobs.catalog.tables import lake_tables
 from tests.helpers.samples import TRAVEL_TIMES
 
 LAKE = "s3://bucket/lake"

@@ -14,7 +14,8 @@ from typing import Any
 import pyarrow.parquet as pq
 import yaml
 
-from jobs.catalog.glue import GlueCatalog, lake_tables
+from jobs.catalog.glue import GlueCatalog
+from jobs.catalog.tables import lake_tables
 from jobs.common.aws import client
 from jobs.lake.store import lake_at
 from jobs.schema.partitions import parse_partition_path, partition_path

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from jobs.catalog.glue import GlueCatalog, lake_tables
+from jobs.catalog.glue import GlueCatalog
+from jobs.catalog.tables import lake_tables
 from jobs.common.errors import AwsAccessError, TerminalError
 from jobs.common.retry import ATTEMPTS
 from jobs.schema.partitions import NULL_PARTITION, partition_path

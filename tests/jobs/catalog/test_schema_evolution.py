@@ -14,8 +14,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs.catalog.glue import GlueCatalog, GlueTables, lake_tables
-from jobs.catalog.schema_evolution import BEHIND, WIDER, evolved, evolved_partition, mismatch
+from jobs.catalog.glue import GlueCatalog, TableMigrator
+from jobs.catalog.schema_evolution import PARTITIONS_BEHIND, WIDER, mismatch, partition_update, table_update
+from jobs.catalog.tables import lake_tables
 from jobs.common.errors import ConfigurationError, IncompatibleSchemaError, TerminalError
 from jobs.common.retry import ATTEMPTS
 from jobs.schema.record_parser import ARROW_TYPES
@@ -90,17 +91,17 @@ def test_any_mix_of_new_and_wider_columns_in_any_order_is_followed(before: dict[
     after = dict(data.draw(st.permutations(list(after.items()))))
 
     assert mismatch(shape(before), shape(after)) is None
-    update = evolved(shape(before), shape(after))
+    update = table_update(shape(before), shape(after))
 
     assert update is not None
-    assert update.follow
+    assert update.migrate_partitions
     assert columns(update.table) == after
     assert list(columns(update.table))[: len(before)] == list(before), "new columns stand behind those that were there"
     # Once there, it is there; and another process's contract of before does not take it back.
     cleared = update.table | {"Parameters": {}}
-    again = evolved(cleared | {"Parameters": {"classification": "parquet"}}, shape(after))
+    again = table_update(cleared | {"Parameters": {"classification": "parquet"}}, shape(after))
     assert again is None
-    assert evolved_partition(update.table, shape(before)) is None
+    assert partition_update(update.table, shape(before)) is None
 
 
 @given(TABLES, st.data())
@@ -133,7 +134,7 @@ def test_a_table_elsewhere_or_of_another_format_is_refused() -> None:
     other["StorageDescriptor"]["SerdeInfo"]["SerializationLibrary"] = "csv"
     found = mismatch(other, shape({"a": "int"}))
     assert found is not None
-    assert found.why == ("its files are read by csv, not by serde", "it lies at s3://other/t/, not at s3://bucket/t/")
+    assert found.why == ("its files are read by csv, not by serde", "its location is s3://other/t/, not s3://bucket/t/")
     other["StorageDescriptor"]["SerdeInfo"]["SerializationLibrary"] = "serde"
     other["StorageDescriptor"]["Location"] = "s3a://bucket/t"
     assert mismatch(other, shape({"a": "int"})) is None
@@ -146,9 +147,13 @@ def test_what_others_have_set_on_the_table_stays() -> None:
     }  # fmt: skip
     found["StorageDescriptor"] |= {"Compressed": False}
     found["StorageDescriptor"]["SerdeInfo"]["Parameters"] = {"theirs": "x", "mapping.a": "old"}
-    update = evolved(found, shape({"a": "int", "b": "string"}, **{"mapping.a": "new", "mapping.b": "B"}))
+    update = table_update(found, shape({"a": "int", "b": "string"}, **{"mapping.a": "new", "mapping.b": "B"}))
     assert update is not None
-    assert update.table["Parameters"] == {"projection.enabled": "true", "classification": "parquet", BEHIND: "true"}
+    assert update.table["Parameters"] == {
+        "projection.enabled": "true",
+        "classification": "parquet",
+        PARTITIONS_BEHIND: "true",
+    }
     assert (update.table["Owner"], update.table["Retention"]) == ("team", 7)
     assert update.table["StorageDescriptor"]["Compressed"] is False
     serde = update.table["StorageDescriptor"]["SerdeInfo"]["Parameters"]
@@ -158,7 +163,7 @@ def test_what_others_have_set_on_the_table_stays() -> None:
 
 def test_an_old_partition_goes_on_finding_its_fields_under_their_old_names() -> None:
     partition = {"Values": ["x"], **shape({"a": "string"}, **{"mapping.a": "Old name"})}
-    update = evolved_partition(
+    update = partition_update(
         partition, shape({"a": "string", "b": "string"}, **{"mapping.a": "New", "mapping.b": "B"})
     )
     assert update is not None
@@ -214,7 +219,7 @@ def test_a_new_and_a_wider_column_reach_tables_and_their_partitions(glue: Calls,
     assert list(columns(processed)) == [*before, "weather"]
     comments = {column["Name"]: column["Comment"] for column in processed["StorageDescriptor"]["Columns"]}
     assert (comments["weather"], comments["date_range"]) == ("What it was like", "The period")
-    assert BEHIND not in processed["Parameters"]
+    assert PARTITIONS_BEHIND not in processed["Parameters"]
     (partition,) = partitions(glue, "processed")
     assert columns(partition) == columns(processed)
     assert partition["StorageDescriptor"]["Location"] == f"{LAKE}/processed/{PARTITION}/"
@@ -308,7 +313,7 @@ def test_a_job_that_dies_before_the_partitions_have_followed_leaves_the_rest_to_
     catalog.register("processed", [f"city=c{number}/start_date=2016-09-03" for number in range(150)])
     with monkeypatch.context() as patched:
         if operation == "get_partitions":
-            patched.setattr(GlueTables, "_bring_all_partitions_up", _die)
+            patched.setattr(TableMigrator, "migrate_all_partitions", _die)
         else:
             real, calls = glue.batch_update_partition, iter([True, False])
             patched.setattr(
@@ -317,11 +322,11 @@ def test_a_job_that_dies_before_the_partitions_have_followed_leaves_the_rest_to_
         with pytest.raises(KeyboardInterrupt):
             patient(glue).ensure_tables(lake_tables(FOLLOWING))
     at = "raw" if operation == "get_partitions" else "processed"
-    assert table(glue, at)["Parameters"][BEHIND] == "true"
+    assert table(glue, at)["Parameters"][PARTITIONS_BEHIND] == "true"
 
     patient(glue).ensure_tables(lake_tables(FOLLOWING))
 
-    assert BEHIND not in table(glue, "processed")["Parameters"]
+    assert PARTITIONS_BEHIND not in table(glue, "processed")["Parameters"]
     pages = glue.get_paginator("get_partitions").paginate(DatabaseName="travel", TableName="processed")
     found = [partition for page in pages for partition in page["Partitions"]]
     assert len(found) == 150
@@ -392,7 +397,7 @@ def test_two_jobs_that_start_with_the_new_contract_at_once_are_both_right(
 
     names = [column["Name"] for column in table(glue, "processed")["StorageDescriptor"]["Columns"]]
     assert names.count("weather") == 1
-    assert BEHIND not in table(glue, "raw")["Parameters"]
+    assert PARTITIONS_BEHIND not in table(glue, "raw")["Parameters"]
     assert columns(partitions(glue, "raw")[0]) == columns(table(glue, "raw"))
 
 

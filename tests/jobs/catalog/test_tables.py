@@ -7,8 +7,8 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from jobs.catalog.glue import GlueCatalog, LakeTable
-from jobs.catalog.tables import delta_table, manifest_table
+from jobs.catalog.glue import GlueCatalog
+from jobs.catalog.tables import LakeTable, delta_table, manifest_table
 
 COLUMNS = (("city", "string", "The city"), ("rows", "long", ""), ("mean", "int", ""))
 

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from jobs.catalog.glue import GlueCatalog, batch_tables
+from jobs.catalog.glue import GlueCatalog
+from jobs.catalog.tables import batch_tables
 from jobs.common.aws import client
 from jobs.common.errors import AwsAccessError, BatchMismatchError, MovementError
 from jobs.delivery import job as batch_job

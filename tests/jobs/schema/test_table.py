@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from jobs.catalog.glue import lake_tables
+from jobs.catalog.tables import lake_tables
 from jobs.common.errors import ConfigurationError
 from jobs.schema.record_parser import RecordParser
 from jobs.schema.table import TableContract, load_contract

@@ -14,7 +14,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs.catalog.glue import lake_tables
+from jobs.catalog.tables import lake_tables
 from jobs.schema.partitions import parse_partition_path
 from jobs.schema.record_parser import ARROW_TYPES
 from jobs.schema.table import TableContract

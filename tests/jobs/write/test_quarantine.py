@@ -8,7 +8,7 @@ import json
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs.catalog.glue import lake_tables
+from jobs.catalog.tables import lake_tables
 from jobs.schema.rejections import Rejection
 from jobs.write.quarantine import quarantine_lines
 from tests.helpers.samples import TRAVEL_TIMES, arrived
