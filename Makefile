@@ -20,10 +20,10 @@ demo: setup ## Run the whole main job on this machine (ARGS="--csv PATH" takes e
 
 test: setup lint ## Run everything that CI checks
 	@bootstrap/chromium.sh
-	@$(BIN)/python -m pytest -n 2 --dist loadscope $(ARGS)
+	@$(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder $(ARGS)
 
 fast: setup ## Run the tests that work without Spark and without the embedded AWS
-	@$(BIN)/python -m pytest -q -m "not spark and not aws" $(ARGS)
+	@$(BIN)/python -m pytest -q -n 2 --dist loadscope -m "not spark and not aws" $(ARGS)
 
 nightly: setup ## Run what takes too long for every change: thousands of examples, many kills
 	@SOURCE_EXAMPLES=2000 SOURCE_KILLS=10 CRASH_KILLS=200 MOVE_EXAMPLES=3000 PACKAGE_FULL=1 GOLD_KILLS=3 \

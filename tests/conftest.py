@@ -1,4 +1,4 @@
-"""What the tests share: one embedded AWS and one Spark session a run, and settings of its own for each test."""
+"""Fixtures of all tests: an embedded AWS and a Spark session for each worker, separate settings for each test."""
 
 from __future__ import annotations
 
@@ -19,9 +19,28 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Runs the longest modules first, so that the parallel workers finish at about the same time.
+
+    Whole processes come first, then Spark, then the embedded AWS, then the rest. `make test` passes
+    --no-loadscope-reorder, because pytest-xdist would otherwise sort the modules by their number of tests.
+    """
+
+    def cost(item: pytest.Item) -> int:
+        if item.path.parent.name == "system":
+            return 0
+        return 1 if module_has["spark"].get(item.path) else 2 if module_has["aws"].get(item.path) else 3
+
+    module_has: dict[str, dict[Path, bool]] = {"spark": {}, "aws": {}}
+    for item in items:
+        for marker, modules in module_has.items():
+            modules[item.path] = modules.get(item.path, False) or item.get_closest_marker(marker) is not None
+    items.sort(key=cost)
+
+
 @pytest.fixture(scope="session")
 def embedded_aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[server.Running]:
-    """The embedded AWS on a free port; this process and its children talk to it alone."""
+    """The embedded AWS on a free port. This process and its children use no other AWS endpoint."""
     state = tmp_path_factory.mktemp("embedded-aws")
     settings = load_settings(None, [f"local.state_dir={state}", f"local.port={free_port()}"])
     running = server.up(settings)
@@ -32,7 +51,7 @@ def embedded_aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[server.Ru
 
 @pytest.fixture(scope="session")
 def spark(embedded_aws: server.Running, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
-    """The one Spark session of the run, made as the entry points make theirs."""
+    """The worker's only Spark session, created as the entry points create theirs."""
     from jobs.common.spark_session import spark_session
 
     settings = load_settings(None, ["spark.master=local[2]"])
@@ -43,7 +62,7 @@ def spark(embedded_aws: server.Running, tmp_path_factory: pytest.TempPathFactory
 
 @pytest.fixture
 def lake_settings(embedded_aws: server.Running, tmp_path: Path) -> Settings:
-    """Settings whose stream, bucket and database exist and are this test's alone."""
+    """Settings with a stream, a bucket and a database that only this test uses."""
     return make_lake(tmp_path)
 
 
@@ -57,7 +76,7 @@ def exports() -> Path:
 
 @pytest.fixture
 def aws_environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    """Credentials and a region, as on any machine; no endpoint yet."""
+    """Dummy credentials and a region, without an endpoint."""
     for name in list(os.environ):
         if name.startswith("AWS_"):
             monkeypatch.delenv(name)
