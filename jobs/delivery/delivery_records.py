@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from jobs.common.errors import TransientError
 from jobs.delivery.delivery_files import OpenStore, arrived_from, store_and_path
-from jobs.delivery.json_splitter import split
+from jobs.delivery.json_splitter import split_records
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +57,7 @@ class ReadFiles:
                     "records are lost for good; then run the job again"
                 )
             chunks = gunzipped(content, uri) if uri.endswith(".gz") else _chunks(content)
-            yield from self._batches(uri, split(chunks))
+            yield from self._batches(uri, split_records(chunks))
 
     def _batches(self, uri: str, records: Iterator[bytes]) -> Iterator[pa.RecordBatch]:
         waiting: list[bytes] = []
