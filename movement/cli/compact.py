@@ -1,4 +1,4 @@
-"""`movement compact`: small files → few, beside the running stream, with a table of what it would do."""
+"""`movement compact`: joins small files, beside the running stream; --dry-run shows what it would do."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
-from movement.cli.console import Config, JsonFile, Overrides, err, out, write_result
+from movement.cli.console import out, progress_bar, resources, write_result
+from movement.cli.options import Config, JsonFile, Overrides
 
 if TYPE_CHECKING:
     from jobs.maintenance.compact import CompactResult, PartitionDebt
@@ -27,7 +26,7 @@ def compact(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what it would do, and change nothing.")] = False,
     grace: Annotated[
         float | None,
-        typer.Option("--grace", min=0, metavar="SECONDS", help="Keep replaced files so long (compact.grace_seconds)."),
+        typer.Option("--grace", min=0, metavar="SECONDS", help="How long replaced files stay (compact.grace_seconds)."),
     ] = None,
     target_bytes: Annotated[
         int | None,
@@ -35,17 +34,17 @@ def compact(
     ] = None,
     min_files: Annotated[
         int | None,
-        typer.Option("--min-files", metavar="N", help="Small files that make it worth it (compact.min_files)."),
+        typer.Option("--min-files", metavar="N", help="Compact partitions with N small files (compact.min_files)."),
     ] = None,
     config: Config = None,
     overrides: Overrides = None,
     json_file: JsonFile = None,
 ) -> None:
-    """Make few files out of many small ones, while the stream goes on and readers read.
+    """Join small files of processed/ into few large ones, while the stream writes and queries read.
 
-    A partition's new files are written elsewhere, then the catalog is pointed there: a reader sees the old files or
-    the new ones. The old ones are deleted by the next run after the grace time. Safe to repeat, and to kill.
-    The gold tables are Delta's: `movement gold --upkeep` does theirs.
+    Run it on a schedule, or when `movement status` reports partitions to compact. It writes a partition's new files
+    to another folder, then points the catalog there: a query sees the old files or the new ones. The next run after
+    the grace time deletes the old files. Safe to repeat and to kill. Gold tables: `movement gold --upkeep`.
     """
     from jobs.maintenance.compact import plan
     from jobs.settings.settings import load_settings
@@ -56,20 +55,16 @@ def compact(
     partition = [name.strip("/") for name in partition] if partition else None
     if dry_run:
         found = plan(settings, partition)
-        _show_plan(found, settings)
-        write_result(json_file, _planned(found, settings) | _where(settings))
+        _print_plan(found, settings)
+        write_result(json_file, _planned(found, settings) | resources(settings))
         return
     result = _run(settings, partition)
-    _show(result, settings)
-    write_result(json_file, asdict(result) | {"dry_run": False} | _where(settings))
-
-
-def _where(settings: Settings) -> dict[str, Any]:
-    return {"stream": settings.stream.name, "lake": settings.lake, "database": settings.database}
+    _print_result(result, settings)
+    write_result(json_file, asdict(result) | {"dry_run": False} | resources(settings))
 
 
 def _planned(found: list[PartitionDebt], settings: Settings) -> dict[str, Any]:
-    """What `--json` of a dry run holds: the keys of a run, with what it would come to; bytes are not known before."""
+    """The result of a dry run: a run's keys, with estimates. The bytes afterwards are unknown and stay as before."""
     due = [debt for debt in found if debt.is_due(settings.compact.min_files)]
     return {
         "dry_run": True,
@@ -87,17 +82,13 @@ def _planned(found: list[PartitionDebt], settings: Settings) -> dict[str, Any]:
 def _run(settings: Settings, partitions: list[str] | None) -> CompactResult:
     from jobs.maintenance.compact import run
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=err, transient=True) as progress:
-        line = progress.add_task("looking at the lake", total=None)
-
-        def show(done: int, everything: int, what: str) -> None:
-            progress.update(line, completed=done, total=everything, description=escape(what))
-
+    with progress_bar("looking at the lake") as show:
         return run(settings, partitions, show)
 
 
-def _show_plan(found: list[PartitionDebt], settings: Settings) -> None:
+def _print_plan(found: list[PartitionDebt], settings: Settings) -> None:
+    from rich.table import Table
+
     due = [debt for debt in found if debt.is_due(settings.compact.min_files)]
     if not due:
         out.print(
@@ -121,11 +112,11 @@ def _show_plan(found: list[PartitionDebt], settings: Settings) -> None:
     )
 
 
-def _show(result: CompactResult, settings: Settings) -> None:
+def _print_result(result: CompactResult, settings: Settings) -> None:
     for partition, why in sorted(result.left.items()):
-        out.print(f"[yellow]left as it is:[/] {escape(partition)}: {escape(why)}", soft_wrap=True)
+        out.print(f"[yellow]not compacted:[/] {escape(partition)}: {escape(why)}", soft_wrap=True)
     if result.recovered:
-        out.print(f"{len(result.recovered):,} partitions that a run had begun before were put in order")
+        out.print(f"{len(result.recovered):,} partitions of an interrupted run are finished")
     if result.partitions:
         out.print(
             f"{len(result.partitions):,} partitions compacted: {result.files_before:,} files → "
@@ -136,7 +127,7 @@ def _show(result: CompactResult, settings: Settings) -> None:
     elif not (result.removed or result.home or result.recovered or result.left):
         out.print(f"Nothing to do: no partition has {settings.compact.min_files} small files or more.")
     if result.home:
-        out.print(f"{len(result.home):,} partitions are back in their plain folder")
+        out.print(f"{len(result.home):,} partitions are back in their default folder")
     if result.removed:
         out.print(f"{result.removed:,} replaced files deleted, {result.removed_bytes:,} bytes")
     elif result.partitions:

@@ -1,7 +1,7 @@
-"""`movement demo`: the main job, all of it, on the embedded AWS, and a look at what it wrote.
+"""`movement demo`: the whole pipeline on the embedded AWS, then a summary of the lake.
 
-The same code as on a cluster with other configuration (conf/demo.yaml). The figures of the summary are counted in
-the lake and the catalog afterwards, not taken from what the job says of itself.
+It runs the same code as a cluster, with conf/demo.yaml. The summary counts files of the lake and partitions of the
+catalog; it does not rely on the job's own figures.
 """
 
 from __future__ import annotations
@@ -13,13 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import pyarrow.parquet as pq
 import typer
 from rich.markup import escape
-from rich.table import Table
 
-from movement.cli.console import Config, JsonFile, Overrides, command, err, out, write_result
-from movement.cli.local import Port
+from movement.cli.console import command, err, note, out, resources, write_result
+from movement.cli.options import Config, JsonFile, Overrides, Port
 
 if TYPE_CHECKING:
     from jobs.lake.store import Lake
@@ -28,8 +26,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LakeCounts:
-    """What stands in a lake: raw lines, processed rows, what the stream's path quarantined, processed partitions and
-    files; and the batch path's rows."""
+    """Counts of a lake: raw lines, processed rows, records that the stream's path quarantined, rows of the batch path,
+    processed partitions and files."""
 
     raw: int
     processed: int
@@ -42,29 +40,30 @@ class LakeCounts:
 def demo(
     csv: Annotated[
         list[str] | None,
-        typer.Option("--csv", metavar="PATH", help="Exports of your own: CSV files or folders; may be repeated."),
+        typer.Option("--csv", metavar="PATH", help="Your own CSV files or folders of them; may be repeated."),
     ] = None,
-    rows: Annotated[int, typer.Option("--rows", min=1, help="Without --csv: made-up rows, in the real shape.")] = 3000,
+    rows: Annotated[int, typer.Option("--rows", min=1, help="Without --csv: number of made-up rows.")] = 3000,
     port: Port = None,
     config: Config = None,
     overrides: Overrides = None,
     json_file: JsonFile = None,
 ) -> None:
-    """See all of it run on this machine, without an AWS account: CSV → Kinesis → Spark → a lake with a catalog.
+    """Run the whole pipeline on this machine, without an AWS account: from CSV over Kinesis and Spark to a lake.
 
-    Starts the embedded AWS (or uses the one that runs), and leaves it running for you to look around.
+    Start here. It produces, streams, runs the batch path, compares both, builds gold tables and a page. It starts the
+    embedded AWS, or uses the one that runs, and leaves it running for you to look around.
     """
     from jobs.settings.settings import load_settings
     from local import batch_path, resources, server
     from movement.cli.batch import batch_names
     from movement.cli.java import require_java
 
-    begun = time.monotonic()
+    started = time.monotonic()
     require_java()
     port_override = [f"local.port={port}"] if port is not None else []
     settings = load_settings(config or "demo.yaml", [*(overrides or ()), *port_override])
     state = Path(settings.local.state_dir).expanduser().absolute()
-    running = server.up(settings, notice=lambda line: err.print(f"[yellow]note:[/] {escape(line)}", soft_wrap=True))
+    running = server.up(settings, notice=note)
     _step(1, f"embedded AWS on {running.endpoint}")
     with server.aimed_at(running):
         batch_path.remove(batch_names(settings))
@@ -74,7 +73,7 @@ def demo(
         paths = csv or [str(_sample(rows, state / "demo-exports"))]
         result = _run(settings, paths, state / "demo.log")
         result["report"] = _report(settings, state / "report.html")
-    result |= {"endpoint": running.endpoint, "seconds": round(time.monotonic() - begun, 1)}
+    result |= {"endpoint": running.endpoint, "seconds": round(time.monotonic() - started, 1)}
     _show(result, state / "demo.log")
     write_result(json_file, result)
     if not result["complete"]:
@@ -84,8 +83,9 @@ def demo(
 def _run(settings: Settings, paths: list[str], log: Path) -> dict[str, Any]:
     from jobs.lake.store import lake_at
     from jobs.schema.table import load_contract
-    from movement.cli.batch import run_batch_path, run_parity
+    from movement.cli.batch import run_batch_path
     from movement.cli.gold import run_gold
+    from movement.cli.parity import run_parity
     from movement.cli.produce import send_all
     from movement.cli.stream import run_stream
 
@@ -108,7 +108,8 @@ def _run(settings: Settings, paths: list[str], log: Path) -> dict[str, Any]:
     counts = count_lake(lake_at(settings.lake))
     complete = (
         produced.produced == counts.raw == counts.processed + counts.quarantined
-        and ([] if settings.sink.format == "delta" else counts.partitions) == catalogued  # Delta's stand in its log
+        and ([] if settings.sink.format == "delta" else counts.partitions)
+        == catalogued  # a Delta table's partitions are in its log
         and batch["error"] is None
         and parity.equal
         and counts.processed_batch == counts.processed
@@ -127,14 +128,12 @@ def _run(settings: Settings, paths: list[str], log: Path) -> dict[str, Any]:
         "reasons": streamed.reasons,
         "gold": made,
         "parity": {"equal": parity.equal, "only_stream": parity.only_stream, "only_batch": parity.only_batch},
-        "stream": settings.stream.name,
-        "lake": settings.lake,
-        "database": settings.database,
+        **resources(settings),
     }
 
 
 def _report(settings: Settings, page: Path) -> str:
-    """The page of what this run has written; its path."""
+    """Writes the page of this run; returns its path."""
     from movement.cli.report import write_report
 
     written = write_report(settings, page)
@@ -143,7 +142,7 @@ def _report(settings: Settings, page: Path) -> str:
 
 
 def count_lake(lake: Lake) -> LakeCounts:
-    """Counts what stands in the lake by reading it: every raw line, every Parquet footer."""
+    """Counts a lake by reading it: every raw line, every Parquet footer."""
     from jobs.lake.table_files import live_files
 
     raw = sum(_lines(lake, path) for path, _ in lake.list("raw/"))
@@ -158,11 +157,13 @@ def count_lake(lake: Lake) -> LakeCounts:
 
 
 def _is_of_batch(path: str) -> bool:
-    """Whether a file of quarantine is the batch job's: its name begins as its ledger does."""
+    """Whether the batch job wrote this quarantine file: its name starts with the job's ledger name."""
     return path.rpartition("/")[2].startswith("batch-")
 
 
 def _rows(lake: Lake, path: str) -> int:
+    import pyarrow.parquet as pq
+
     return int(pq.ParquetFile(io.BytesIO(lake.get(path) or b"")).metadata.num_rows)
 
 
@@ -182,7 +183,7 @@ def _catalogued(settings: Settings, contract: Any) -> list[str]:
 
 
 def _sample(rows: int, folder: Path) -> Path:
-    """Made-up exports in the real shape, in place of those of an earlier run."""
+    """Writes made-up exports, in place of an earlier run's."""
     from producer.sample import write_sample
 
     for old in folder.glob("*.csv"):
@@ -196,6 +197,8 @@ def _step(number: int, text: str) -> None:
 
 
 def _show(result: dict[str, Any], log: Path) -> None:
+    from rich.table import Table
+
     table = Table(title="What the lake holds", title_justify="left", show_header=False, box=None, padding=(0, 2, 0, 0))
     table.add_column()
     table.add_column(justify="right")
@@ -213,12 +216,12 @@ def _show(result: dict[str, Any], log: Path) -> None:
     out.print()
     out.print(table)
     catalogued = bool(result["catalog_partitions"])
-    out.print(f"\nPartitions, in the lake{' and in the Glue Data Catalog alike' if catalogued else ' (its Delta log)'}")
+    out.print(f"\nPartitions, in the lake{' and in the Glue Data Catalog' if catalogued else ' (its Delta log)'}")
     for partition in result["partitions"]:
         out.print(f"  {escape(partition)}", soft_wrap=True)
     verdict = (
         "[green]Every record is accounted for:[/] produced = raw = processed + quarantined.\n"
-        "[green]Stream and batch path agree,[/] row for row: none is on one side alone."
+        "[green]Stream and batch path agree,[/] row for row."
         if result["complete"]
         else "[red]The figures do not add up.[/] This is a bug: please report it with the log."
     )
@@ -228,7 +231,7 @@ def _show(result: dict[str, Any], log: Path) -> None:
     out.print(f"log       {escape(str(log))}", soft_wrap=True)
     out.print(f"page      {escape(result['report'])}", soft_wrap=True)
     out.print(
-        "\nThe embedded AWS goes on running, in memory. Look around, then stop it:\n"
+        "\nThe embedded AWS keeps running, in memory. Look around, then stop it:\n"
         f'  eval "$({command()} local env)"; aws s3 ls --recursive {result["lake"]}/\n  {command()} local down',
         soft_wrap=True,
     )

@@ -1,160 +1,230 @@
-"""`movement deploy emr-serverless | emr | glue`: a packaged release, up and running on AWS."""
+"""`movement deploy`: a release onto EMR Serverless, EMR or Glue; the CloudFormation stack, and its settings."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from movement.cli import deploy_stack as stack_commands
-from movement.cli.console import JsonFile, Overrides, err, out, write_result
+from movement.cli.console import command, err, out, resources, spinner, write_result, write_whole
+from movement.cli.options import JsonFile, Overrides
 
 if TYPE_CHECKING:
-    from movement.deploy.rollout import Platform
+    from movement.deploy.job import Job
+    from movement.deploy.rollout import Outcome, Platform
 
 app = typer.Typer(
     no_args_is_help=True,
-    help="Bring a release that `movement package` built out on AWS: upload, start, wait, say where to look.",
+    help="Deploy a release that `movement package` built to AWS: upload it, start the job, wait until it runs.",
 )
 
-app.command()(stack_commands.stack)
-app.command()(stack_commands.conf)
-
-Release = Annotated[
-    Path, typer.Option("--release", metavar="DIR", help="The folder that `movement package` built the release in.")
-]
-OwnConfig = Annotated[
-    str | None,
-    typer.Option("--config", metavar="FILE", help="The job's settings. Default: the platform's file of conf/."),
-]
-DryRun = Annotated[
-    bool, typer.Option("--dry-run", help="Print the exact AWS requests as JSON, checked, and send none of them.")
-]
-Replace = Annotated[
-    bool, typer.Option("--replace", help="Stop a run of the job that is going, and start anew. Default: leave it.")
-]
-NoWait = Annotated[bool, typer.Option("--no-wait", help="Do not wait until the job runs.")]
+StackName = Annotated[str, typer.Option("--name", metavar="NAME", help="Name of the stack.")]
 
 
-@app.command("emr-serverless")
-def emr_serverless(
-    release: Release = Path("dist/release"),
-    config: OwnConfig = None,
-    overrides: Overrides = None,
-    dry_run: DryRun = False,
-    replace: Replace = False,
-    no_wait: NoWait = False,
+@app.command()
+def stack(
+    artifacts: Annotated[
+        str,
+        typer.Option(
+            "--artifacts", metavar="S3", help="Where releases are, s3://bucket/prefix; the templates go there too."
+        ),
+    ],
+    release: Annotated[
+        str, typer.Option("--release", metavar="RELEASE", help="An uploaded release, such as 0.1.0-5f0c2a91.")
+    ],
+    parameters: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--parameter",
+            metavar="NAME=VALUE",
+            help="A parameter of root.yaml, such as BucketName=my-lake; may be repeated. Other parameters keep their "
+            "value, or have their default.",
+        ),
+    ] = None,
+    name: StackName = "movement-lake",
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the AWS requests as JSON, and send none of them.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Make the changes without asking.")] = False,
     json_file: JsonFile = None,
 ) -> None:
-    """Run the streaming job on EMR Serverless, started again by the service when it fails.
+    """Create or update the CloudFormation stack of all templates: show the changes, ask, make them.
 
-    Needs lake, deploy.artifacts, deploy.role_arn and deploy.emr_serverless.application_id, by --config or --set.
+    Run it before the first deployment of a job, and after a change of templates or parameters. The first time needs
+    --parameter BucketName=my-lake; docs/cloudformation.md lists the others. Resources that hold data are kept when
+    their stack is deleted. Next: movement deploy conf.
     """
+    from movement.deploy.stack import Deployment
+
+    deployment = Deployment(name, artifacts, release, parameters or [])
+    if dry_run:
+        requests = deployment.requests()
+        typer.echo(json.dumps({"stack": name, "requests": requests}, indent=2, ensure_ascii=False))
+        write_result(json_file, {"requests": requests})
+        return
+    with spinner("uploading the templates") as line:
+        deployment.upload()
+        line.update("making the change set")
+        changes = deployment.plan()
+    for change in changes:
+        out.print(f"  {escape(change)}", soft_wrap=True)
+    if not changes:
+        out.print(f"The stack {name} is up to date.")
+    elif not yes and not typer.confirm("Make these changes?", err=True):
+        deployment.discard()
+        err.print("Nothing was changed.")
+        raise typer.Exit(1)
+    else:
+        with spinner("changing the stack") as line:
+            deployment.execute(line.update)
+    outputs = deployment.outputs()
+    for key, value in outputs.items():
+        out.print(f"  {key:<30}{escape(value)}", soft_wrap=True)
+    out.print(f"\nNext: {command()} deploy conf --name {name} --out movement.yaml", soft_wrap=True)
+    write_result(json_file, {"stack": name, "changes": changes, "outputs": outputs})
+
+
+@app.command()
+def conf(
+    target: Annotated[Path, typer.Option("--out", metavar="FILE", help="The settings file to write.")],
+    name: StackName = "movement-lake",
+    json_file: JsonFile = None,
+) -> None:
+    """Write a settings file from the stack's outputs: lake, database, stream, and where the job runs.
+
+    For --config of every other command. An existing file is replaced.
+    """
+    import yaml
+
+    from movement.deploy.stack import settings_of, stack_outputs
+
+    content = settings_of(stack_outputs(name))
+    text = f"# From the stack {name}, by `movement deploy conf`.\n{yaml.safe_dump(content, sort_keys=False)}"
+    write_whole(target, text.encode("utf-8"))
+    out.print(f"{escape(str(target))} is written; try: {command()} produce PATH --config {target}", soft_wrap=True)
+    write_result(json_file, {"stack": name, "file": target, "settings": content})
+
+
+def _register(name: str, default_config: str, platform: Callable[[], Platform], help_text: str) -> None:
+    """Adds the command of one platform. All platforms have the same options."""
+
+    @app.command(name, help=help_text)
+    def deploy(
+        release: Annotated[
+            Path, typer.Option("--release", metavar="DIR", help="The folder that `movement package` built.")
+        ] = Path("dist/release"),
+        config: Annotated[
+            str | None,
+            typer.Option("--config", metavar="FILE", help="The job's settings. Default: the platform's file in conf/."),
+        ] = None,
+        overrides: Overrides = None,
+        dry_run: Annotated[
+            bool, typer.Option("--dry-run", help="Check the AWS requests and print them as JSON; send none of them.")
+        ] = False,
+        replace: Annotated[
+            bool, typer.Option("--replace", help="If the job runs, stop it and start it again. Default: leave it.")
+        ] = False,
+        no_wait: Annotated[bool, typer.Option("--no-wait", help="Do not wait until the job runs.")] = False,
+        json_file: JsonFile = None,
+    ) -> None:
+        from movement.deploy.job import plan
+
+        job = plan(release, config or default_config, overrides or [])
+        if dry_run:
+            _dry_run(platform(), job, replace, json_file)
+        else:
+            _roll_out(platform(), job, replace, not no_wait, json_file)
+
+
+def _emr_serverless() -> Platform:
     from movement.deploy.emr_serverless import EmrServerless
 
-    _deploy(EmrServerless(), "emr.yaml", release, config, overrides, dry_run, replace, no_wait, json_file)
+    return EmrServerless()
 
 
-@app.command()
-def emr(
-    release: Release = Path("dist/release"),
-    config: OwnConfig = None,
-    overrides: Overrides = None,
-    dry_run: DryRun = False,
-    replace: Replace = False,
-    no_wait: NoWait = False,
-    json_file: JsonFile = None,
-) -> None:
-    """Run the streaming job as a step of an EMR cluster on EC2, the driver on YARN.
-
-    Needs lake, deploy.artifacts and deploy.emr.cluster_id, by --config or --set.
-    """
+def _emr() -> Platform:
     from movement.deploy.emr import Emr
 
-    _deploy(Emr(), "emr.yaml", release, config, overrides, dry_run, replace, no_wait, json_file)
+    return Emr()
 
 
-@app.command()
-def glue(
-    release: Release = Path("dist/release"),
-    config: OwnConfig = None,
-    overrides: Overrides = None,
-    dry_run: DryRun = False,
-    replace: Replace = False,
-    no_wait: NoWait = False,
-    json_file: JsonFile = None,
-) -> None:
-    """Create or update the streaming job on AWS Glue 6.0, and run it.
-
-    Needs lake, deploy.artifacts and deploy.role_arn, by --config or --set.
-    """
+def _glue() -> Platform:
     from movement.deploy.glue import Glue
 
-    _deploy(Glue(), "glue.yaml", release, config, overrides, dry_run, replace, no_wait, json_file)
+    return Glue()
 
 
-def _deploy(
-    platform: Platform,
-    default: str,
-    release: Path,
-    config: str | None,
-    overrides: list[str] | None,
-    dry_run: bool,
-    replace: bool,
-    no_wait: bool,
-    json_file: Path | None,
-) -> None:
-    from movement.deploy.job import plan
+_register(
+    "emr-serverless",
+    "emr.yaml",
+    _emr_serverless,
+    """Run the streaming job on EMR Serverless, which restarts it when it fails.
+
+    Choose it if you have no cluster to look after. Needs lake, deploy.artifacts, deploy.role_arn and
+    deploy.emr_serverless.application_id, by --config or --set.
+    """,
+)
+_register(
+    "emr",
+    "emr.yaml",
+    _emr,
+    """Run the streaming job as a step of an EMR cluster on EC2, with the driver on YARN.
+
+    Choose it if you have a cluster. Needs lake, deploy.artifacts and deploy.emr.cluster_id, by --config or --set.
+    """,
+)
+_register(
+    "glue",
+    "glue.yaml",
+    _glue,
+    """Create or update the streaming job on AWS Glue 6.0, and run it.
+
+    Choose it if your other jobs run on Glue. Needs lake, deploy.artifacts and deploy.role_arn, by --config or --set.
+    """,
+)
+
+
+def _result(platform: Platform, job: Job) -> dict[str, object]:
+    names = {"platform": platform.title, "release": job.manifest.release, "uri": job.uri}
+    return names | resources(job.settings)
+
+
+def _dry_run(platform: Platform, job: Job, replace: bool, json_file: Path | None) -> None:
+    result = _result(platform, job)
+    result["requests"] = [call.described() for call in (*job.uploads, *platform.requests(job, replace))]
+    typer.echo(json.dumps(result, indent=2, ensure_ascii=False))
+    write_result(json_file, result)
+
+
+def _roll_out(platform: Platform, job: Job, replace: bool, wait: bool, json_file: Path | None) -> None:
     from movement.deploy.rollout import roll_out
 
-    job = plan(release, config or default, overrides or [])
-    result: dict[str, object] = {
-        "platform": platform.title,
-        "release": job.manifest.release,
-        "uri": job.uri,
-        "stream": job.settings.stream.name,
-        "lake": job.settings.lake,
-        "database": job.settings.database,
-    }
-    if dry_run:
-        requests = [call.described() for call in (*job.uploads, *platform.requests(job, replace))]
-        result["requests"] = requests
-        typer.echo(json.dumps(result, indent=2, ensure_ascii=False))
-        write_result(json_file, result)
-        return
     for call in platform.requests(job, replace):
         call.check()
-    with Progress(
-        SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn(), console=err, transient=True
-    ) as progress:
-        line = progress.add_task("")
+    with spinner("") as line:
+        outcome = roll_out(platform, job, replace=replace, wait=wait, step=line.log)
+    where = platform.where(job, outcome.run)
+    _print_outcome(platform, job, outcome)
+    for what, address in where:
+        out.print(f"  {what:<9}{escape(address)}", soft_wrap=True)
+    details = {
+        "run": asdict(outcome.run),
+        "left": outcome.left,
+        "replaced": outcome.replaced,
+        "uploaded": outcome.uploaded,
+        "where": dict(where),
+    }
+    write_result(json_file, _result(platform, job) | details)
 
-        def step(text: str) -> None:
-            progress.update(line, description=escape(text))
-            if not err.is_terminal:
-                err.print(escape(text), soft_wrap=True)
 
-        outcome = roll_out(platform, job, replace=replace, wait=not no_wait, step=step)
+def _print_outcome(platform: Platform, job: Job, outcome: Outcome) -> None:
     run = outcome.run
     if outcome.left:
-        out.print(f"{run.id} is going already ({run.state}) and was left as it is; --replace starts anew")
+        out.print(f"{run.id} is running already ({run.state}) and was not changed; --replace starts it again")
     else:
         out.print(f"{platform.title}: {run.id} is {run.state}, release {job.manifest.release}", soft_wrap=True)
-    for what, address in platform.where(job, run):
-        out.print(f"  {what:<9}{escape(address)}", soft_wrap=True)
-    write_result(
-        json_file,
-        result
-        | {
-            "run": asdict(run),
-            "left": outcome.left,
-            "replaced": outcome.replaced,
-            "uploaded": outcome.uploaded,
-            "where": dict(platform.where(job, run)),
-        },
-    )

@@ -1,4 +1,4 @@
-"""`movement gold`: the gold tables from what the stream has made final, with a line that shows how it goes."""
+"""`movement gold`: builds the gold tables, with a progress line and a table of the result."""
 
 from __future__ import annotations
 
@@ -6,16 +6,15 @@ import threading
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
 from jobs.common.errors import ConfigurationError
-from movement.cli.console import Config, JsonFile, Overrides, err, out, write_result
-from movement.cli.stream import log_path, log_to_file
+from movement.cli.console import Spinner, err, out, resources, spinner, write_result
+from movement.cli.log_file import log_path, log_to_file
+from movement.cli.options import Config, JsonFile, Overrides
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
 
 def gold(
     follow: Annotated[
-        bool, typer.Option("--follow", help="Go on until Ctrl-C: look for new batches every gold.poll_seconds.")
+        bool, typer.Option("--follow", help="Run until Ctrl-C: look for new batches every gold.poll_seconds.")
     ] = False,
     upkeep: Annotated[
         bool,
@@ -39,22 +38,22 @@ def gold(
         typer.Option(
             "--redshift-ddl",
             metavar="DIR",
-            help="Instead: write Redshift's SQL for this lake there (external schema, CREATE TABLE, COPY).",
+            help="Instead: write Redshift's SQL for this lake to DIR (external schema, CREATE TABLE, COPY).",
         ),
     ] = None,
     config: Config = None,
     overrides: Overrides = None,
     json_file: JsonFile = None,
 ) -> None:
-    """Bring the gold tables up to date: corridors, corridor_history, city_summary and zones, as Delta and in Glue.
+    """Update the gold tables: corridors, corridor_history, city_summary and zones, as Delta tables in Glue.
 
-    Takes the batches that the stream has made final since the last time, each exactly once; killed anywhere, the
-    next run goes on. Spark starts only when there are any. See docs/gold.md.
+    Run it on a schedule, or with --follow. It adds the batches that the stream has committed since the last run,
+    each exactly once, and can be killed at any time. It starts Spark only if there are new batches. See docs/gold.md.
     """
     from jobs.settings.settings import load_settings
 
     if sum((follow, upkeep, redshift_ddl is not None)) > 1:
-        raise ConfigurationError("--follow, --upkeep and --redshift-ddl: one at a time")
+        raise ConfigurationError("--follow, --upkeep and --redshift-ddl: give one at a time")
     settings = load_settings(config, overrides or ())
     if redshift_ddl is not None:
         _write_ddl(settings, redshift_ddl, json_file)
@@ -62,90 +61,65 @@ def gold(
     log = log_path(settings, "gold")
     err.print(f"{settings.lake}/processed → gold [dim](log: {escape(str(log))})[/]", soft_wrap=True)
     if upkeep:
-        kept = run_upkeep(settings, log)
-        show_upkeep(kept)
-        write_result(json_file, _named(settings) | {"tables": [asdict(table) for table in kept]})
+        maintained = _run_upkeep(settings, log)
+        _print_upkeep(maintained)
+        write_result(json_file, resources(settings) | {"tables": [asdict(table) for table in maintained]})
         return
     result = run_gold(settings, log, follow=follow)
-    show_gold(result)
-    write_result(json_file, gold_result(settings, result))
-
-
-def _named(settings: Settings) -> dict[str, Any]:
-    return {"stream": settings.stream.name, "lake": settings.lake, "database": settings.database}
-
-
-def gold_result(settings: Settings, result: GoldResult) -> dict[str, Any]:
-    """What `--json` holds: of each table its rows now, and how many are new."""
-    return asdict(result) | _named(settings)
+    print_gold(result)
+    write_result(json_file, asdict(result) | resources(settings))
 
 
 def run_gold(settings: Settings, log: Path, *, follow: bool = False) -> GoldResult:
-    """Runs the job with a progress line, until Ctrl-C with `follow`."""
+    """Runs the job with a progress line; with `follow` until Ctrl-C."""
     stop = threading.Event()
-    with log_to_file(log), _progress() as progress:
-        line = progress.add_task("looking for new batches")
+    with log_to_file(log), spinner("looking for new batches") as line:
         from jobs.common.job_main import stop_on_signals
         from jobs.gold import job as gold_job
 
         def show(increment: Increment) -> None:
             text = f"{increment.query}: {len(increment.batches)} batches, {increment.rows:,} rows taken"
-            progress.update(line, description=text)
-            if follow and not err.is_terminal:
-                err.print(text, soft_wrap=True)
+            (line.log if follow else line.update)(text)
 
-        start = _starter(settings, log, stop, lambda text: progress.update(line, description=text))
+        start = _spark_starter(settings, log, stop, line)
         stop_on_signals(stop)
         if not follow:
             return gold_job.run(start, settings, stop=stop, on_increment=show)
         waiting = f"waiting for new batches, every {settings.gold.poll_seconds:g} s; Ctrl-C ends"
-        return gold_job.follow(
-            start,
-            settings,
-            stop,
-            on_increment=show,
-            on_run=lambda _: progress.update(line, description=waiting),
-        )
+        return gold_job.follow(start, settings, stop, on_increment=show, on_run=lambda _: line.update(waiting))
 
 
-def run_upkeep(settings: Settings, log: Path) -> list[Kept]:
-    """Runs OPTIMIZE and VACUUM with a progress line."""
-    with log_to_file(log), _progress() as progress:
-        line = progress.add_task("starting Spark")
+def _run_upkeep(settings: Settings, log: Path) -> list[Kept]:
+    with log_to_file(log), spinner("starting Spark") as line:
         from jobs.gold import job as gold_job
 
-        start = _starter(settings, log, threading.Event(), lambda text: progress.update(line, description=text))
-        spark = start()
-        progress.update(line, description="OPTIMIZE and VACUUM")
+        spark = _spark_starter(settings, log, threading.Event(), line)()
+        line.update("OPTIMIZE and VACUUM")
         return gold_job.upkeep(spark, settings)
 
 
-def _progress() -> Progress:
-    return Progress(SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn(), console=err, transient=True)
-
-
-def _starter(
-    settings: Settings, log: Path, stop: threading.Event, say: Callable[[str], object]
-) -> Callable[[], SparkSession]:
-    """Starts Spark when it is first asked for."""
+def _spark_starter(settings: Settings, log: Path, stop: threading.Event, line: Spinner) -> Callable[[], SparkSession]:
+    """A function that starts Spark, for a job that may not need it."""
 
     def start() -> SparkSession:
         from jobs.common.job_main import stop_on_signals
         from jobs.common.spark_session import spark_session
         from movement.cli.java import require_java
 
-        say("starting Spark")
+        line.update("starting Spark")
         require_java()
         spark = spark_session(settings, "movement-gold", str(log))
-        stop_on_signals(stop)  # after Spark, which puts a handler of its own in place
-        say("writing the tables")
+        stop_on_signals(stop)  # after Spark, which installs handlers of its own
+        line.update("writing the tables")
         return spark
 
     return start
 
 
-def show_gold(result: GoldResult) -> None:
-    """The run as a table."""
+def print_gold(result: GoldResult) -> None:
+    """Prints each table's rows, and how many of them are new."""
+    from rich.table import Table
+
     table = Table(box=None, padding=(0, 2, 0, 0))
     table.add_column("gold table")
     table.add_column("rows", justify="right")
@@ -167,15 +141,16 @@ def show_gold(result: GoldResult) -> None:
     )
 
 
-def show_upkeep(kept: list[Kept]) -> None:
-    """Files before and after."""
+def _print_upkeep(maintained: list[Kept]) -> None:
+    from rich.table import Table
+
     table = Table(box=None, padding=(0, 2, 0, 0))
     table.add_column("gold table")
     for name in ("files before", "after"):
         table.add_column(name, justify="right")
-    for entry in kept:
+    for entry in maintained:
         table.add_row(entry.table, f"{entry.files_before:,}", f"{entry.files_after:,}")
-    out.print(table if kept else "There are no gold tables yet: run `movement gold` first")
+    out.print(table if maintained else "There are no gold tables yet: run `movement gold` first")
 
 
 def _write_ddl(settings: Settings, folder: Path, json_file: Path | None) -> None:
@@ -187,4 +162,4 @@ def _write_ddl(settings: Settings, folder: Path, json_file: Path | None) -> None
         (folder / name).write_text(sql, encoding="utf-8")
         written.append(str(folder / name))
         out.print(f"{folder / name}", soft_wrap=True)
-    write_result(json_file, _named(settings) | {"files": written})
+    write_result(json_file, resources(settings) | {"files": written})

@@ -1,30 +1,31 @@
-"""`movement local up | down | env`: the embedded AWS from a terminal."""
+"""`movement local up`, `local down` and `local env`: the embedded AWS."""
 
 from __future__ import annotations
 
 import os
 import shlex
-from typing import Annotated
+from typing import TYPE_CHECKING
 
 import typer
 from rich.markup import escape
 
-from jobs.settings.settings import Settings, load_settings
-from movement.cli.console import Config, JsonFile, Overrides, command, err, out, write_result
+from movement.cli.console import command, note, out, write_result
+from movement.cli.options import Config, JsonFile, Overrides, Port
+
+if TYPE_CHECKING:
+    from jobs.settings.settings import Settings
 
 app = typer.Typer(
-    no_args_is_help=True, help="The embedded AWS of a laptop: Kinesis, S3, Glue and more, on 127.0.0.1, in memory."
+    no_args_is_help=True, help="An AWS on this machine: Kinesis, S3, Glue and more on 127.0.0.1, in memory."
 )
-
-Port = Annotated[
-    int | None,
-    typer.Option("--port", min=1, max=65535, help="Port on 127.0.0.1. Default: local.port, which is 4566."),
-]
 
 
 @app.command()
 def up(port: Port = None, config: Config = None, overrides: Overrides = None, json_file: JsonFile = None) -> None:
-    """Start the embedded AWS in the background, with the stream, bucket, database and tables of the settings."""
+    """Start the embedded AWS in the background, with the stream, bucket, database and tables of the settings.
+
+    To try the pipeline without an AWS account. Then: eval "$(movement local env)".
+    """
     from jobs.catalog.glue import GlueCatalog
     from jobs.catalog.tables import stream_tables
     from jobs.common.aws import client
@@ -33,7 +34,7 @@ def up(port: Port = None, config: Config = None, overrides: Overrides = None, js
 
     settings = _settings(config, overrides, port)
     tables = stream_tables(load_contract(settings.contract), settings.sink.format)
-    running = server.up(settings, notice=_notice)
+    running = server.up(settings, notice=note)
     if port not in (None, running.port):
         raise server.EmbeddedAwsError(
             f"the embedded AWS of {settings.local.state_dir} already runs, on port {running.port}; "
@@ -52,8 +53,8 @@ def up(port: Port = None, config: Config = None, overrides: Overrides = None, js
         ("tables", ", ".join(table.name for table in tables)),
         ("log", str(running.log)),
     ):
-        note = " [dim](new)[/]" if what in found.created else ""
-        out.print(f"  {what:<9}{escape(name)}{note}", soft_wrap=True)
+        new = " [dim](new)[/]" if what in found.created else ""
+        out.print(f"  {what:<9}{escape(name)}{new}", soft_wrap=True)
     out.print(f'\nNext:\n  eval "$({command()} local env)"\n  {command()} produce PATH', soft_wrap=True)
     write_result(
         json_file,
@@ -75,7 +76,7 @@ def up(port: Port = None, config: Config = None, overrides: Overrides = None, js
 
 @app.command()
 def down(config: Config = None, overrides: Overrides = None, json_file: JsonFile = None) -> None:
-    """Stop the embedded AWS. All that it held is gone: its state is in memory."""
+    """Stop the embedded AWS. Its state is in memory, so all streams and buckets are lost."""
     from local import server
 
     stopped = server.down(_settings(config, overrides))
@@ -88,7 +89,10 @@ def down(config: Config = None, overrides: Overrides = None, json_file: JsonFile
 
 @app.command()
 def env(config: Config = None, overrides: Overrides = None, json_file: JsonFile = None) -> None:
-    """Print the variables by which AWS clients find it, for eval "$(movement local env)"."""
+    """Print the environment variables that point AWS clients to the embedded AWS.
+
+    In a shell: eval "$(movement local env)".
+    """
     from local import server
 
     running = server.find(_settings(config, overrides))
@@ -99,15 +103,13 @@ def env(config: Config = None, overrides: Overrides = None, json_file: JsonFile 
         typer.echo(f"export {name}={shlex.quote(value)}")
     elsewhere = sorted(name for name in os.environ if name.startswith("AWS_ENDPOINT_URL_"))
     if elsewhere:
-        _notice(f"{', '.join(elsewhere)} stays set, and wins over AWS_ENDPOINT_URL for its service")
+        note(f"{', '.join(elsewhere)} stays set, and overrides AWS_ENDPOINT_URL for its service")
     if os.environ.get("AWS_PROFILE"):
-        _notice("AWS_PROFILE stays set; unset it if it names a profile that is not there, or another role")
+        note("AWS_PROFILE stays set; unset it if the profile does not exist or assumes another role")
     write_result(json_file, variables)
 
 
-def _notice(line: str) -> None:
-    err.print(f"[yellow]note:[/] {escape(line)}", soft_wrap=True)
-
-
 def _settings(config: str | None, overrides: list[str] | None, port: int | None = None) -> Settings:
+    from jobs.settings.settings import load_settings
+
     return load_settings(config, [*(overrides or ()), *([f"local.port={port}"] if port is not None else ())])

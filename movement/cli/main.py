@@ -1,7 +1,7 @@
-"""The command line: one function a command, each with --help, --config, --set and --json.
+"""The command `movement`: registers the commands, and turns errors into a message and an exit code.
 
-Commands import what they run inside the function, so that `movement --help` answers at once. Exit code 0 is
-success, 1 a failed run or check, 2 bad usage or configuration.
+Commands import what they run inside their function, so that `movement --help` answers at once. Exit code 0 is
+success, 1 a failed run or check, 2 wrong usage or configuration.
 """
 
 from __future__ import annotations
@@ -12,20 +12,21 @@ import typer
 from rich.markup import escape
 
 from jobs.common.errors import ConfigurationError, MovementError
-from movement.cli import batch as batch_commands
-from movement.cli import compact as compact_commands
-from movement.cli import demo
-from movement.cli import deploy as deploy_commands
-from movement.cli import gold as gold_commands
-from movement.cli import local as local_commands
-from movement.cli import package as package_commands
-from movement.cli import produce as produce_commands
-from movement.cli import replay as replay_commands
-from movement.cli import report as report_commands
-from movement.cli import serve as serve_commands
-from movement.cli import status as status_commands
-from movement.cli import stream as stream_commands
+from movement.cli import deploy, local
+from movement.cli.batch import batch
+from movement.cli.compact import compact
 from movement.cli.console import err
+from movement.cli.demo import demo
+from movement.cli.gold import gold
+from movement.cli.package import package
+from movement.cli.parity import parity
+from movement.cli.produce import produce
+from movement.cli.replay import replay
+from movement.cli.report import report
+from movement.cli.sample import sample
+from movement.cli.serve import serve
+from movement.cli.status import status
+from movement.cli.stream import stream
 
 app = typer.Typer(
     name="movement",
@@ -35,25 +36,15 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="From a Kinesis stream to a queryable lake on S3: nothing lost, nothing doubled.",
 )
-app.command()(demo.demo)
-app.command()(produce_commands.sample)
-app.command()(produce_commands.produce)
-app.command()(stream_commands.stream)
-app.command()(batch_commands.batch)
-app.command()(batch_commands.parity)
-app.command()(gold_commands.gold)
-app.command()(compact_commands.compact)
-app.command()(replay_commands.replay)
-app.command()(status_commands.status)
-app.command()(report_commands.report)
-app.command()(serve_commands.serve)
-app.add_typer(local_commands.app, name="local")
-app.command()(package_commands.package)
-app.add_typer(deploy_commands.app, name="deploy")
+for function in (demo, sample, produce, stream, batch, parity, gold, compact, replay, status, report, serve):
+    app.command()(function)
+app.add_typer(local.app, name="local")
+app.command()(package)
+app.add_typer(deploy.app, name="deploy")
 
 
 def main() -> None:
-    """Console script: runs a command, and turns our errors into one message and an exit code."""
+    """The console script."""
     try:
         app()
     except MovementError as error:

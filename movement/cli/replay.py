@@ -1,60 +1,46 @@
-"""`movement replay`: what was written once is put through the pipeline again."""
+"""`movement replay`: rejected records back onto the stream, or processed rows again from raw."""
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from datetime import datetime
-from typing import TYPE_CHECKING
-
-from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-from movement.cli.console import err, out
-
-if TYPE_CHECKING:
-    from jobs.maintenance.raw import RebuildResult
-    from jobs.settings.settings import Settings
-
-import dataclasses
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.progress import Progress as Bar
-from rich.progress import SpinnerColumn, TaskProgressColumn, TimeRemainingColumn
-from rich.table import Table
+from rich.markup import escape
 
-from movement.cli.console import Config, JsonFile, Overrides, write_result
-from movement.cli.produce import stop_on_signals
+from movement.cli.console import INTERRUPTED, err, graceful_stop, out, progress_bar, resources, write_result
+from movement.cli.options import Config, JsonFile, Overrides
 
 if TYPE_CHECKING:
     from jobs.maintenance.quarantine import ReplayProgress, ReplayResult
+    from jobs.maintenance.raw import RebuildResult
     from jobs.settings.settings import Settings
-
-_STOPPED = 130
 
 
 def replay(
     quarantine: Annotated[
-        bool, typer.Option("--quarantine", help="Rejected records, exactly as they came, back onto the stream.")
+        bool, typer.Option("--quarantine", help="Send rejected records to the stream again, byte for byte.")
     ] = False,
     reasons: Annotated[
         list[str] | None,
-        typer.Option("--reason", metavar="R", help="Only those rejected for this reason; may be repeated."),
+        typer.Option("--reason", metavar="R", help="Only records rejected for this reason; may be repeated."),
     ] = None,
     since: Annotated[
         str | None,
-        typer.Option("--since", metavar="T", help="Only those that reached the stream then or later (ISO 8601, UTC)."),
+        typer.Option("--since", metavar="T", help="Only records that arrived at or after T (ISO 8601, UTC)."),
     ] = None,
     raw: Annotated[
-        bool, typer.Option("--raw", help="Processed rows anew from raw, by the contract as it is now.")
+        bool, typer.Option("--raw", help="Build processed rows from raw again, by the current contract.")
     ] = False,
     start: Annotated[
         str | None,
-        typer.Option("--from", metavar="T", help="With --raw: batches that ended then or later (ISO 8601, UTC)."),
+        typer.Option("--from", metavar="T", help="With --raw: batches that ended at or after T (ISO 8601, UTC)."),
     ] = None,
-    end: Annotated[str | None, typer.Option("--to", metavar="T", help="With --raw: batches that ended before.")] = None,
+    end: Annotated[
+        str | None, typer.Option("--to", metavar="T", help="With --raw: batches that ended before T (ISO 8601, UTC).")
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="With --quarantine: send nothing, show what would be sent.")
     ] = False,
@@ -62,44 +48,43 @@ def replay(
     overrides: Overrides = None,
     json_file: JsonFile = None,
 ) -> None:
-    """Put what was written once through the pipeline again, after the contract or the code was mended.
+    """Process rejected or raw records again, after the contract or the code was fixed.
 
-    `--quarantine`: each rejected record goes back onto the stream once, however often this is run; one that is
-    rejected again is a new line in quarantine. Exit code 130 after Ctrl-C: the same command goes on from there.
+    Restart the streaming job with the fixed contract first, in both cases.
 
-    `--raw --from T --to T`: reads the raw lines of the batches that ended in that time anew; readers through the
-    catalog see a partition's old rows or its new ones. Safe to repeat; killed, the next run ends what it began.
+    `--quarantine`: for records that were rejected by mistake. Each goes back onto the stream once, even if you run
+    this again; a record that is rejected again is a new line in quarantine. The exit code is 130 after Ctrl-C, and
+    the same command continues.
 
-    Restart the streaming job with the mended contract before either.
+    `--raw --from T --to T`: for rows that were parsed wrongly. Reads the raw lines of the batches that ended in that
+    time again; a query sees a partition's old rows or its new ones. Safe to repeat; after a kill, the next run
+    finishes the work.
     """
     from jobs.common.errors import ConfigurationError
     from jobs.common.times import time_option
     from jobs.settings.settings import load_settings
-    from movement.cli.replay import rebuild
 
     if quarantine == raw:
         raise ConfigurationError(
-            "say what to replay, one of both: `movement replay --quarantine` puts rejected records back onto the "
-            "stream (--dry-run shows which); `movement replay --raw --from T --to T` builds rows anew from raw"
+            "say what to replay, one of the two: `movement replay --quarantine` sends rejected records to the stream "
+            "again (--dry-run shows which); `movement replay --raw --from T --to T` builds rows from raw again"
         )
     if raw:
         if start is None or end is None or reasons or since or dry_run:
             raise ConfigurationError(
-                "`movement replay --raw` takes --from T and --to T, both, and none of --reason, --since, --dry-run"
+                "`movement replay --raw` needs --from T and --to T, and does not take --reason, --since or --dry-run"
             )
         window = time_option(start, "--from"), time_option(end, "--to")
         settings = load_settings(config, overrides or ())
-        result = dataclasses.asdict(rebuild(settings, *window))
-        touched = {"stream": settings.stream.name, "lake": settings.lake, "database": settings.database}
-        write_result(json_file, result | touched)
+        write_result(json_file, asdict(rebuild_from_raw(settings, *window)) | resources(settings))
         return
     if start is not None or end is not None:
-        raise ConfigurationError("--from and --to belong to `movement replay --raw`; here it is --since T")
+        raise ConfigurationError("--from and --to belong to `movement replay --raw`; with --quarantine use --since T")
     settings = load_settings(config, overrides or ())
-    _quarantine(settings, reasons or [], since, dry_run, json_file)
+    _replay_quarantine(settings, reasons or [], since, dry_run, json_file)
 
 
-def _quarantine(
+def _replay_quarantine(
     settings: Settings, reasons: list[str], since: str | None, dry_run: bool, json_file: Path | None
 ) -> None:
     from jobs.common.errors import TransientError
@@ -108,21 +93,28 @@ def _quarantine(
 
     start = time_option(since, "--since") if since is not None else None
     try:
-        with _screen() as show, stop_on_signals() as stop:
+        with progress_bar("reading quarantine") as bar, graceful_stop() as stop:
+
+            def show(progress: ReplayProgress) -> None:
+                described = f"{progress.sent:,} records sent, {progress.looked_at:,} of {progress.lines:,} looked at"
+                bar(progress.looked_at, progress.lines or None, described)
+
             result = replay_quarantine(
                 settings, reasons=reasons, since=start, dry_run=dry_run, on_progress=show, stop=stop
             )
     except TransientError:
-        err.print("[yellow]not all was sent; the same command goes on where this one ended[/]")
+        err.print("[yellow]not all records were sent; the same command sends the others[/]")
         raise
-    _summary(result, reasons)
-    write_result(json_file, dataclasses.asdict(result))
+    _print_replayed(result, reasons)
+    write_result(json_file, asdict(result))
     if result.stopped:
-        err.print("[yellow]stopped; the same command goes on from here[/]")
-        raise typer.Exit(_STOPPED)
+        err.print("[yellow]stopped; the same command continues from here[/]")
+        raise typer.Exit(INTERRUPTED)
 
 
-def _summary(result: ReplayResult, reasons: list[str]) -> None:
+def _print_replayed(result: ReplayResult, reasons: list[str]) -> None:
+    from rich.table import Table
+
     sent = "would be sent" if result.dry_run else "sent"
     counts = {
         sent: result.by_reason,
@@ -144,71 +136,41 @@ def _summary(result: ReplayResult, reasons: list[str]) -> None:
     )
     if result.possible_duplicates and not result.dry_run:
         out.print(
-            f"{result.possible_duplicates:,} of them may be there twice: a request of this run, or of one that was "
-            "killed, had no answer",
+            f"{result.possible_duplicates:,} of them may be on the stream twice: a request of this run, or of one "
+            "that was killed, had no answer",
             soft_wrap=True,
         )
     if result.unsendable:
         out.print(
-            f"[yellow]{result.unsendable:,} cannot be sent:[/] they are over the stream's limit for one record "
+            f"[yellow]{result.unsendable:,} cannot be sent:[/] they exceed the stream's limit for one record "
             "(`aws kinesis update-max-record-size` raises it), or have no partition key",
             soft_wrap=True,
         )
     if result.uncommitted:
-        out.print(f"{result.uncommitted:,} files are left out: no batch that is final wrote them", soft_wrap=True)
+        out.print(f"{result.uncommitted:,} files are skipped: no committed batch wrote them", soft_wrap=True)
     for reason in reasons:
         if reason not in names:
             out.print(f"[yellow]no record was rejected for '{escape(reason)}'[/]", soft_wrap=True)
 
 
-@contextmanager
-def _screen() -> Iterator[Callable[[ReplayProgress], None]]:
-    """A progress bar on standard error, by lines looked at."""
-    with Bar(
-        SpinnerColumn(),
-        BarColumn(bar_width=24),
-        TaskProgressColumn(),
-        TextColumn("{task.description}"),
-        TimeRemainingColumn(),
-        console=err,
-        transient=True,
-    ) as bar:
-        task = bar.add_task("reading quarantine", total=None)
-
-        def show(progress: ReplayProgress) -> None:
-            described = f"{progress.sent:,} records sent, {progress.looked_at:,} of {progress.lines:,} looked at"
-            bar.update(task, total=progress.lines or None, completed=progress.looked_at, description=described)
-
-        yield show
-
-
-# `movement replay --raw`: processed partitions anew from raw, after the contract has changed; what it prints.
-
-
-def rebuild(settings: Settings, start: datetime, end: datetime) -> RebuildResult:
-    """Rebuilds the batches that ended in [start, end), with a progress bar, and says what came of it."""
+def rebuild_from_raw(settings: Settings, start: datetime, end: datetime) -> RebuildResult:
+    """Rebuilds the rows of the batches that ended in [start, end), with a progress bar and a summary."""
     from jobs.maintenance.raw import run
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=err, transient=True) as progress:
-        line = progress.add_task("looking at the ledger", total=None)
-
-        def show(done: int, everything: int, what: str) -> None:
-            progress.update(line, completed=done, total=everything, description=escape(what))
-
+    with progress_bar("looking at the ledger") as show:
         result = run(settings, start, end, show)
-    _show(result, settings)
+    _print_rebuilt(result, settings)
     return result
 
 
-def _show(result: RebuildResult, settings: Settings) -> None:
+def _print_rebuilt(result: RebuildResult, settings: Settings) -> None:
     if result.continued:
-        out.print(f"{result.continued:,} batches of a rebuild that was killed are done now")
+        out.print(f"{result.continued:,} batches of an interrupted rebuild are finished")
     if not result.batches:
         out.print(f"Nothing to do: no batch in the ledger of {settings.lake} ended in that time.", soft_wrap=True)
         return
     out.print(
-        f"{result.batches:,} batches, {result.records:,} records read anew: {result.processed:,} rows "
+        f"{result.batches:,} batches, {result.records:,} records read again: {result.processed:,} rows "
         f"(before: {result.processed_before:,}), {result.quarantined:,} in quarantine "
         f"(before: {result.quarantined_before:,}), {len(result.partitions):,} partitions, {result.seconds:.1f} s",
         soft_wrap=True,
@@ -217,7 +179,7 @@ def _show(result: RebuildResult, settings: Settings) -> None:
         out.print(f"  {escape(reason)}  {count:,}")
     if result.kept_in_quarantine:
         out.print(
-            f"{result.kept_in_quarantine:,} records stay in quarantine as they were: lines of their files have been "
-            "put back onto the stream by `movement replay --quarantine`",
+            f"{result.kept_in_quarantine:,} records stay in quarantine: lines of their files were sent to the stream "
+            "again by `movement replay --quarantine`",
             soft_wrap=True,
         )

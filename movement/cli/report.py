@@ -1,4 +1,4 @@
-"""`movement report`: the lake as a page to look at. What is on it: movement/report/, docs/report.md."""
+"""`movement report`: the lake as one HTML page. docs/report.md says what is on it."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from movement.cli.console import Config, JsonFile, Overrides, command, err, out, write_result
+from movement.cli.console import command, note, out, resources, spinner, write_result, write_whole
+from movement.cli.options import Config, JsonFile, Overrides
 
 if TYPE_CHECKING:
     from jobs.settings.settings import Settings
@@ -24,38 +24,34 @@ def report(
     overrides: Overrides = None,
     json_file: JsonFile = None,
 ) -> None:
-    """Write a page to look at: travel times on a map, and how the pipeline does. One HTML file, no network needed.
+    """Write the lake as one HTML page: travel times on a map, and the state of the pipeline.
 
-    Reads the gold tables, the ledger and the lake's listing; starts no Spark. `movement serve` shows the same, live.
+    For a look, or to send to someone: the file needs no server and no network. Run `movement gold` first. Reads the
+    gold tables, the ledger and the lake's listing; starts no Spark. `movement serve` shows the same page, live.
     """
     from jobs.settings.settings import load_settings
 
     settings = load_settings(config, overrides or ())
     result = write_report(settings, target)
-    out.print(summary(result), soft_wrap=True)
-    for notice in notices(result):
-        err.print(f"[yellow]note:[/] {escape(notice)}", soft_wrap=True)
+    out.print(_summary(result), soft_wrap=True)
+    for line in _notices(result):
+        note(line)
     write_result(json_file, result)
 
 
 def write_report(settings: Settings, target: Path) -> dict[str, Any]:
-    """Writes the page with a progress line; what `--json` holds of it."""
-    begun = time.monotonic()
-    with Progress(
-        SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn(), console=err, transient=True
-    ) as progress:
-        line = progress.add_task("starting")
+    """Writes the page with a progress line; returns the result that `--json` holds."""
+    started = time.monotonic()
+    with spinner("starting") as line:
         from movement.report.content import content_of
         from movement.report.page import render
         from movement.report.reading import read_report
 
-        data = read_report(settings, lambda step: progress.update(line, description=step))
-        progress.update(line, description="writing the page")
+        data = read_report(settings, line.update)
+        line.update("writing the page")
         page = render(content_of(data)).encode("utf-8")
         target.parent.mkdir(parents=True, exist_ok=True)
-        draft = target.with_name(target.name + ".part")
-        draft.write_bytes(page)
-        draft.replace(target)
+        write_whole(target, page)
     gold = data.gold
     return {
         "out": str(target.absolute()),
@@ -66,15 +62,12 @@ def write_report(settings: Settings, target: Path) -> dict[str, Any]:
         "rows_in_lake": gold.total if gold else 0,
         "left_out": gold.left_out if gold else [],
         "batches": len(data.pipeline.batches),
-        "stream": settings.stream.name,
-        "lake": settings.lake,
-        "database": settings.database,
-        "seconds": round(time.monotonic() - begun, 2),
+        **resources(settings),
+        "seconds": round(time.monotonic() - started, 2),
     }
 
 
-def summary(result: dict[str, Any]) -> str:
-    """The page in one line."""
+def _summary(result: dict[str, Any]) -> str:
     cities, batches = len(result["cities"]), result["batches"]
     return (
         f"{escape(result['out'])} ({result['bytes'] / 1e6:.1f} MB): {result['rows']:,} corridors in {cities} "
@@ -83,8 +76,8 @@ def summary(result: dict[str, Any]) -> str:
     )
 
 
-def notices(result: dict[str, Any]) -> list[str]:
-    """What the page lacks, and what to do about it."""
+def _notices(result: dict[str, Any]) -> list[str]:
+    """What is missing on the page, and what to do about it."""
     found = []
     if not result["gold"]:
         found.append(f"no gold tables yet: run `{command()} gold`, then this again")
@@ -92,7 +85,7 @@ def notices(result: dict[str, Any]) -> list[str]:
         found.append(f"the ledger of {result['lake']} is empty: run `{command()} stream`")
     if result["rows"] < result["rows_in_lake"]:
         found.append(
-            f"the page holds {result['rows']:,} of {result['rows_in_lake']:,} corridors, "
-            f"{len(result['left_out'])} date ranges are left out whole: --set report.max_rows=N for more"
+            f"the page holds {result['rows']:,} of {result['rows_in_lake']:,} corridors, without "
+            f"{len(result['left_out'])} date ranges: --set report.max_rows=N for more"
         )
     return found

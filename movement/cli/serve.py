@@ -1,7 +1,4 @@
-"""`movement serve`: the HTTP API and the page, at a terminal or in a container.
-
-What it serves is in `producer/api.py` and `movement/report/live.py`.
-"""
+"""`movement serve`: the HTTP API (`producer.api`) and the live page (`movement.report.live`) on one port."""
 
 from __future__ import annotations
 
@@ -10,24 +7,27 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from movement.cli.console import Config, Overrides, err
+from movement.cli.console import err
+from movement.cli.options import Config, Overrides
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
 
 def serve(
-    host: Annotated[str | None, typer.Option("--host", help="Address to listen on; default: api.host.")] = None,
-    port: Annotated[int | None, typer.Option("--port", help="Port to listen on; default: api.port.")] = None,
-    workers: Annotated[int | None, typer.Option("--workers", help="Processes; default: api.workers.")] = None,
-    access_log: Annotated[bool, typer.Option("--access-log", help="Log each request's line (never its body).")] = False,
+    host: Annotated[str | None, typer.Option("--host", help="Address to listen on. Default: api.host.")] = None,
+    port: Annotated[int | None, typer.Option("--port", help="Port to listen on. Default: api.port.")] = None,
+    workers: Annotated[int | None, typer.Option("--workers", help="Number of processes. Default: api.workers.")] = None,
+    access_log: Annotated[
+        bool, typer.Option("--access-log", help="Log a line for each request (never its body).")
+    ] = False,
     config: Config = None,
     overrides: Overrides = None,
 ) -> None:
-    """Serve POST /uber_movement, which answers once Kinesis has accepted, and the page of `movement report` at /.
+    """Serve the HTTP API, POST /uber_movement, and the page of `movement report`, live, at /.
 
-    Set MOVEMENT_API_KEY to ask for a key (header X-API-Key; of a browser, as the password). SIGTERM and Ctrl-C
-    finish what is in flight.
+    For programs that send records one by one: the answer comes once Kinesis has accepted them. Set MOVEMENT_API_KEY
+    to require a key (header X-API-Key; in a browser, the password). SIGTERM and Ctrl-C finish what is in flight.
     """
     import uvicorn
 
@@ -40,7 +40,7 @@ def serve(
     given = {"api.host": host, "api.port": port, "api.workers": workers}
     chosen += [f"{key}={value}" for key, value in given.items() if value is not None]
     settings = load_settings(config, chosen)
-    # Asked here, so that a stream that is not there is one clear line and not a traceback in a worker.
+    # Asked here, so that a missing stream is one clear line and not a traceback in a worker.
     max_record_bytes(kinesis_client(settings.producer.request_timeout_seconds), settings.stream.name)
     os.environ[api.SETTINGS_VARIABLE] = settings.model_dump_json()
     err.print(
@@ -57,13 +57,13 @@ def serve(
         workers=settings.api.workers,
         access_log=access_log,
         log_level="warning",
-        # What is in flight ends by itself within this time, accepted or not.
+        # Requests in flight end by themselves within this time, accepted or not.
         timeout_graceful_shutdown=int(settings.api.timeout_seconds) + 1,
     )
 
 
 def create_app() -> FastAPI:
-    """The application of one of several worker processes: the API, and the page beside it."""
+    """The application of one worker process: the API and the page."""
     from movement.report.live import router
     from producer import api
 

@@ -1,4 +1,4 @@
-"""`movement status`: where the pipeline stands, for a person at a terminal or a program. Without Spark."""
+"""`movement status`: the state of the pipeline as a page for a terminal, or as JSON. Needs no Spark."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from movement.cli.console import Config, JsonFile, Overrides, command, err, out, write_result
+from movement.cli.console import command, err, out, write_result
+from movement.cli.options import Config, JsonFile, Overrides
 
 if TYPE_CHECKING:
     from jobs.settings.settings import Settings
 
-# Beyond these a figure is yellow, then red.
+# A lag from here on is yellow, then red.
 LATE_MS, VERY_LATE_MS = 60_000, 600_000
 SHOWN_SHARDS = 16
 SHOWN_ALARMS = 3
@@ -28,32 +29,32 @@ FILES_SECONDS = 60.0
 
 
 def status(
-    watch: Annotated[bool, typer.Option("--watch", help="Go on until Ctrl-C, looking anew every few seconds.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Refresh until Ctrl-C.")] = False,
     every: Annotated[
-        float, typer.Option("--every", min=1, max=3600, metavar="SECONDS", help="How often --watch looks anew.")
+        float, typer.Option("--every", min=1, max=3600, metavar="SECONDS", help="Interval of --watch.")
     ] = 5.0,
-    batches: Annotated[
-        int, typer.Option("--batches", min=1, max=1000, help="How many of the newest batches are read.")
-    ] = 8,
+    batches: Annotated[int, typer.Option("--batches", min=1, max=1000, help="Number of newest batches to read.")] = 8,
     print_positions: Annotated[
         bool,
         typer.Option(
-            "--positions", help="Print the setting with which a job takes over after a lost checkpoint, and end."
+            "--positions",
+            help="After a lost checkpoint: print the setting that makes a new job start where the last one ended.",
         ),
     ] = False,
     remove_leftovers: Annotated[
         bool,
         typer.Option(
-            "--remove-leftovers", help="With --positions: delete what the last run wrote of a batch unfinished."
+            "--remove-leftovers", help="With --positions: delete the files of the last run's unfinished batch."
         ),
     ] = False,
     config: Config = None,
     overrides: Overrides = None,
     json_file: JsonFile = None,
 ) -> None:
-    """Show where each shard stands behind its tip, the last batches, rejects, alarms and small files.
+    """Show the lag of each shard, the last batches, rejected records, alarms and small files.
 
-    Reads the newest ledger entries, lists the processed table, and asks Kinesis once for each shard. Needs no Spark.
+    Look here first when something seems wrong; every problem comes with what to do. Needs no Spark: it reads the
+    newest ledger entries, lists the processed table, and asks Kinesis once for each shard.
     """
     from jobs.settings.settings import load_settings
 
@@ -103,7 +104,7 @@ def _positions(settings: Settings, remove: bool, json_file: Path | None) -> None
     found = positions(settings)
     if remove and found["leftovers"]:
         lake = lake_at(settings.lake)
-        with Lease(lake, settings.checkpoint_name):  # so that no running job's batch is taken for leftovers
+        with Lease(lake, settings.checkpoint_name):  # a running job's batch is not a leftover
             removed = Ledger(lake, found["query"]).remove_leftovers(found["last_batch"] + 1)
         err.print(f"deleted {len(removed)} files of the unfinished batch {found['query']}-{found['last_batch'] + 1}")
         found["leftovers"] = []
@@ -113,12 +114,13 @@ def _positions(settings: Settings, remove: bool, json_file: Path | None) -> None
             f"no batch of stream {found['stream']} in {found['lake']} yet: a job reads the stream from its beginning",
             soft_wrap=True,
         )
-    # One line of YAML for --config: JSON within, as the source's option takes it.
+    # YAML for --config; the value is JSON, as the source's option expects it.
     out.print(Text(f"source:\n  options:\n    startingPosition: '{found['starting_position']}'"), soft_wrap=True)
     if found["leftovers"]:
         err.print(
-            f"[yellow]{len(found['leftovers'])} files are of a batch that was never finished[/]; its records would be "
-            "there twice: stop the job and run this with --remove-leftovers before you start with a new checkpoint",
+            f"[yellow]{len(found['leftovers'])} files belong to a batch that was never finished[/]; its records would "
+            "be in the lake twice: stop the job and run this with --remove-leftovers before you start with a new "
+            "checkpoint",
             soft_wrap=True,
         )
     if found["gone"]:
@@ -126,7 +128,7 @@ def _positions(settings: Settings, remove: bool, json_file: Path | None) -> None
 
 
 def page(found: dict[str, Any]) -> RenderableType:
-    """The whole status as one thing to look at."""
+    """The status as panels for the terminal."""
     parts: list[RenderableType] = [_head(found)]
     if found["shards"]:
         parts.append(_panel("Shards", _shards(found["shards"])))
@@ -173,7 +175,7 @@ def _job(found: dict[str, Any]) -> str:
     if job is None:
         return "[yellow]none has run on this checkpoint[/]"
     colour = {"running": "green", "clean": "default", "failed": "red", "died": "red"}.get(job["state"], "yellow")
-    words = {"clean": "ended cleanly", "failed": "ended with an error", "died": "died within a batch or between two"}
+    words = {"clean": "ended cleanly", "failed": "ended with an error", "died": "died, in a batch or between two"}
     where = f" [dim](process {job['pid']} on {escape(job['machine'])})[/]" if job["machine"] else ""
     batches = f" · query {found['query']}, {found['batches']:,} batches" if found["query"] else ""
     return f"[{colour}]{words.get(job['state'], job['state'])}[/]{where}{batches}"

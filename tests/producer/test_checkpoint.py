@@ -156,7 +156,7 @@ def test_a_run_that_does_not_resume_though_it_could_says_so(tmp_path):
         kinesis.faults = lambda _n: None
         _, errors = (second := command(kinesis, str(data), "--set", state)).communicate(timeout=30)
     assert second.returncode == 0
-    assert b"starts anew" in errors
+    assert b"starts again" in errors
     assert len(kinesis.accepted) == 200
 
 

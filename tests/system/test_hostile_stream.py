@@ -14,7 +14,7 @@ from jobs.common.aws import client
 from jobs.common.errors import TerminalError
 from jobs.settings.settings import Settings
 from jobs.stream.job import run
-from movement.cli.stream import log_to_file
+from movement.cli.log_file import log_to_file
 from tests.helpers.hostile_records import hostile, with_twins
 from tests.helpers.lake_audit import Place, audit
 from tests.helpers.samples import GOOD, good

@@ -19,7 +19,7 @@ from jobs.common.terminal_text import printable
 from jobs.schema.partitions import partition_path
 from movement.cli import main as cli
 from movement.cli.console import SafeConsole
-from movement.cli.stream import log_to_file
+from movement.cli.log_file import log_to_file
 
 UNSEEN = {"Cc", "Cf", "Co", "Cs", "Zl", "Zp"}
 # One-character CSI, an override of the direction of writing, a line separator, a tag, half a pair.

@@ -30,7 +30,7 @@ from jobs.maintenance import raw as replay_raw_job
 from jobs.maintenance.raw import RebuildResult
 from jobs.settings.config_files import find_configuration
 from jobs.settings.settings import Settings
-from movement.cli import replay as replay_raw_command
+from movement.cli.replay import rebuild_from_raw
 from tests.helpers.compaction_lakes import catalog_of, poll, set_compact, write_batch
 from tests.helpers.lakes import make_lake
 from tests.helpers.paths import ROOT
@@ -232,11 +232,11 @@ def test_the_command_says_what_came_of_it(
     lake_in_a_folder: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     changed = with_contract(lake_in_a_folder, tmp_path, without_checks)
-    replay_raw_command.rebuild(changed, BEGINNING, END)
+    rebuild_from_raw(changed, BEGINNING, END)
     said = capsys.readouterr().out
-    assert "3 batches, 84 records read anew: 75 rows (before: 72), 9 in quarantine (before: 12)" in said
+    assert "3 batches, 84 records read again: 75 rows (before: 72), 9 in quarantine (before: 12)" in said
     assert "not_json  3" in said
-    replay_raw_command.rebuild(changed, END, END + timedelta(days=1))
+    rebuild_from_raw(changed, END, END + timedelta(days=1))
     assert "Nothing to do: no batch in the ledger of" in capsys.readouterr().out
 
 

@@ -12,7 +12,7 @@ from jobs.common.errors import ConfigurationError
 from jobs.gold.job import GoldResult
 from jobs.gold.redshift import scripts
 from jobs.settings.settings import Settings
-from movement.cli import gold as gold_commands
+from movement.cli.gold import print_gold
 from movement.cli.main import app
 
 
@@ -52,7 +52,7 @@ def test_on_an_empty_lake_it_says_so_without_spark(lake_settings: Settings, tmp_
 def test_the_figures_of_a_run(capsys: pytest.CaptureFixture[str]) -> None:
     tables = {"corridors": {"rows": 1500, "new": 1200}, "zones": {"rows": 7, "new": 0}}
 
-    gold_commands.show_gold(GoldResult(2, {"q": 3}, 2000, tables, 4.2))
+    print_gold(GoldResult(2, {"q": 3}, 2000, tables, 4.2))
 
     shown = capsys.readouterr().out
     assert "corridors   1,500  1,200" in shown

@@ -10,21 +10,16 @@ import time
 from pathlib import Path
 
 import pytest
-import typer
 from typer.testing import CliRunner
 
 from jobs.common.errors import ConfigurationError, TerminalError
-from movement.cli import produce as produce_commands
-from movement.cli.produce import stop_on_signals
+from movement.cli.console import graceful_stop
+from movement.cli.main import app
 from producer.csv_fast_path import read_columns
 from producer.sample import write_sample
 from tests.helpers.faulty_kinesis import FaultyKinesis
 
 pytestmark = pytest.mark.aws
-
-app = typer.Typer(pretty_exceptions_enable=False)
-app.command()(produce_commands.produce)
-app.command()(produce_commands.sample)
 
 
 @pytest.fixture
@@ -192,7 +187,7 @@ def test_a_signal_while_a_block_is_read_asks_for_a_stop_and_is_no_error():
             os.kill(os.getpid(), signal.SIGTERM)
             time.sleep(0.001)
 
-    with stop_on_signals() as stop:
+    with graceful_stop() as stop:
         sender = threading.Thread(target=signals)
         sender.start()
         try:
