@@ -68,6 +68,7 @@ def create_app() -> FastAPI:
     from producer import api
 
     settings = api.settings_from_environment()
+    keys = api.api_keys()
     app = api.create_app(settings)
-    app.include_router(router(settings, api.api_keys()))
+    app.include_router(router(settings, lambda key: api.is_allowed(key, keys)))
     return app

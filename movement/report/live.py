@@ -1,8 +1,8 @@
-"""The page as `movement serve` shows it: at `/`, asking for news while it is open.
+"""The live page of `movement serve`: its routes, and the data behind them.
 
-`/` holds no data, so it is there at once whatever the lake does. `report/data.json` is all that the page shows but
-the packed numbers, which `report/blobs/…` hands out one by one. Where the API asks for a key, so does this: by HTTP
-Basic, which a browser knows, with the key as the password. Nothing here is on the way of a POST.
+`/` is the page without data, so it answers at once even if the lake does not. `report/data.json` holds what the page
+shows, except the packed numbers: `report/blobs/…` serves those one by one. A key, if one is required, is the password
+of HTTP Basic, which every browser can ask for.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import binascii
 import logging
 import threading
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
@@ -25,7 +26,6 @@ from movement.report.content import gold_meta, pipeline_meta
 from movement.report.gold import GoldTables
 from movement.report.page import policy, render_live
 from movement.report.pipeline import PipelineReader
-from producer.api import is_allowed
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 class LivePage:
-    """What the page shows, kept for `report.refresh_seconds` at least, however many browsers ask."""
+    """The page's data, read at most once in `report.refresh_seconds` for all browsers together."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -50,14 +50,16 @@ class LivePage:
         self._blobs: dict[str, bytes] = {}
 
     def data(self, known: str | None) -> dict[str, Any]:
-        """The page's JSON. `known`: the version of the gold tables that the page holds; their part is then left out
-        (`cities` null) where it is still the same. Never raises for the lake's sake: the answer says what is wrong."""
+        """The page's JSON. If the lake cannot be read, the answer says so under `problem`.
+
+        `known`: the version of the gold tables that the page has already; if it is current, `cities` is null.
+        """
         with self._lock:
             begun = time.monotonic()
             if begun >= self._due_at:
                 self._answer = self._read()
                 spent = time.monotonic() - begun
-                # A lake that takes long to read is read less often: no page may keep S3 busy.
+                # A lake that is slow to read is read less often, so that an open page does not keep S3 busy.
                 pause = max(self._settings.report.refresh_seconds, 10 * spent)
                 self._answer["refresh_seconds"] = pause
                 self._due_at = begun + spent + pause
@@ -67,7 +69,7 @@ class LivePage:
         return answer | {"gold": gold}
 
     def blob(self, version: str, name: str) -> bytes | None:
-        """A blob of this version of the gold tables; None where it is another's, or none."""
+        """A blob of this version of the gold tables; None if the version is not current or has no such blob."""
         with self._lock:
             if self._gold is None or self._gold["version"] != version:
                 return None
@@ -88,7 +90,7 @@ class LivePage:
             answer["pipeline"] = pipeline_meta(self._pipelines.read())
             self._read_gold()
         except MovementError as error:
-            # The reason names the account's insides: it is for the log, as the API's reasons are.
+            # The error may name roles and buckets of the account, so it goes to the log and not to the browser.
             log.warning("the page cannot read %s: %s", settings.lake, error)
             answer["problem"] = {
                 "title": f"{settings.lake} cannot be read ({type(error).__name__}).",
@@ -109,15 +111,17 @@ class LivePage:
         self._blobs = blobs
 
 
-def router(settings: Settings, keys: list[bytes]) -> APIRouter:
-    """The page's routes."""
+def router(settings: Settings, is_allowed: Callable[[str], bool]) -> APIRouter:
+    """The page's routes. `is_allowed` decides on the password of a request, which is empty if none was sent."""
     page = LivePage(settings)
 
-    def allowed(request: Request) -> None:
-        if not is_allowed(_password(request.headers.get("authorization", "")), keys):
-            raise HTTPException(401, "a key is needed, as the password", {"WWW-Authenticate": 'Basic realm="movement"'})
+    def check_password(request: Request) -> None:
+        if not is_allowed(_password(request.headers.get("authorization", ""))):
+            raise HTTPException(
+                401, "a key is required, as the password", {"WWW-Authenticate": 'Basic realm="movement"'}
+            )
 
-    routes = APIRouter(include_in_schema=False, dependencies=[Depends(allowed)])
+    routes = APIRouter(include_in_schema=False, dependencies=[Depends(check_password)])
 
     @routes.get("/")
     def index() -> Response:
@@ -126,7 +130,7 @@ def router(settings: Settings, keys: list[bytes]) -> APIRouter:
             render_live(), headers=_HEADERS | {"Content-Security-Policy": rules}, media_type="text/html; charset=utf-8"
         )
 
-    # Plain functions: FastAPI runs them on threads of their own, and the event loop goes on taking records.
+    # Not async: FastAPI runs these on threads, so the event loop can take records meanwhile.
     @routes.get("/report/data.json")
     def data(known: Annotated[str | None, "a version"] = None) -> Response:
         return Response(_encode(page.data(known)), headers=_HEADERS, media_type="application/json")
@@ -135,14 +139,14 @@ def router(settings: Settings, keys: list[bytes]) -> APIRouter:
     def blob(version: str, name: str) -> Response:
         found = page.blob(version, name)
         if found is None:
-            raise HTTPException(404, "the tables have changed: ask for report/data.json again")
+            raise HTTPException(404, "the tables have changed: request report/data.json again")
         return Response(found, headers=_HEADERS, media_type="application/octet-stream")
 
     return routes
 
 
 def _password(authorization: str) -> str:
-    """The password of an Authorization header of the kind Basic; empty where it is no such header."""
+    """The password of an Authorization header of type Basic; empty if it is of another type."""
     kind, _, given = authorization.partition(" ")
     if kind.lower() != "basic":
         return ""

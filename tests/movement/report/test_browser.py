@@ -362,7 +362,7 @@ def test_a_finger_shows_first_and_starts_then(page: Browser, tmp_path: Path) -> 
 def test_the_live_page_follows_the_lake(page: Browser, tmp_path: Path) -> None:
     add_batch(tmp_path, 0, read=100)
     app = FastAPI()
-    app.include_router(router(load_settings(None, [f"lake={tmp_path}", "report.refresh_seconds=1"]), []))
+    app.include_router(router(load_settings(None, [f"lake={tmp_path}", "report.refresh_seconds=1"]), lambda _key: True))
     with serving(app) as address:
         page.open(address)
         assert page.text("#state") == "Live"
@@ -383,7 +383,7 @@ def test_the_live_page_says_what_to_configure_where_the_lake_cannot_be_read(page
     add_batch(tmp_path, 0)
     (tmp_path / "_ledger" / "abc" / "0.json").write_text("{")
     app = FastAPI()
-    app.include_router(router(load_settings(None, [f"lake={tmp_path}", "report.refresh_seconds=1"]), []))
+    app.include_router(router(load_settings(None, [f"lake={tmp_path}", "report.refresh_seconds=1"]), lambda _key: True))
     with serving(app) as address:
         page.open(address)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -20,9 +20,9 @@ pytestmark = pytest.mark.aws
 
 
 @contextmanager
-def served(lake: str | Path, *overrides: str, keys: list[bytes] | None = None) -> Iterator[httpx.Client]:
+def served(lake: str | Path, *overrides: str, keys: Sequence[str] = ("",)) -> Iterator[httpx.Client]:
     app = FastAPI()
-    app.include_router(live.router(load_settings(None, [f"lake={lake}", *overrides]), keys or []))
+    app.include_router(live.router(load_settings(None, [f"lake={lake}", *overrides]), lambda key: key in keys))
     with serving(app) as address, httpx.Client(base_url=address) as client:
         yield client
 
@@ -105,7 +105,7 @@ def test_a_lake_that_cannot_be_read_is_an_answer_that_says_what_to_do(
 
 @pytest.mark.parametrize("path", ["/", "/report/data.json", "/report/blobs/1/z0"])
 def test_where_the_api_asks_for_a_key_so_does_the_page(tmp_path: Path, path: str) -> None:
-    with served(tmp_path, keys=[b"secret", b"other"]) as client:
+    with served(tmp_path, keys=["secret", "other"]) as client:
         refused = client.get(path)
         assert (refused.status_code, refused.headers["www-authenticate"]) == (401, 'Basic realm="movement"')
         for wrong in ({"Authorization": "Basic !"}, {"Authorization": "Bearer secret"}, {"X-API-Key": "secret"}):
