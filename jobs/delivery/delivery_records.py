@@ -1,7 +1,7 @@
-"""A task's delivery files → Arrow batches of records, in the columns of a source's rows.
+"""Reads a task's delivery files: in come URIs, out go Arrow batches of records in the columns of the stream's rows.
 
-`splitting` says where a record ends; the sink's WriteTask takes the batches. Where a stream's row names its shard
-and sequence number, a row from here names its file and its position in it, from 1.
+`json_splitter` finds the records, and the WriteTask takes the batches. Instead of the shard and the sequence number,
+a row names its file and its position in the file, which starts at 1.
 """
 
 from __future__ import annotations
@@ -15,48 +15,48 @@ from datetime import datetime
 import pyarrow as pa
 
 from jobs.common.errors import TransientError
-from jobs.delivery.delivery_files import OpenStore, arrived_from, store_and_path
+from jobs.delivery.delivery_files import arrival_of, split_uri
 from jobs.delivery.json_splitter import split_records
+from jobs.lake.store import lake_at
 
 log = logging.getLogger(__name__)
 
 CHUNK_BYTES = 1024 * 1024
-# A batch is closed at either: records may have 10 MiB each.
+# A batch is full at either limit; one record may have 10 MiB.
 BATCH_RECORDS = 10_000
 BATCH_BYTES = 32 * 1024 * 1024
 
-# A file is unpacked slice by slice: what is left of one is copied for every chunk that comes out of it.
+# Gzip input is passed to zlib in small slices, because zlib copies the unread rest of a slice for every chunk.
 _SLICE_BYTES = 64 * 1024
 _GZIP = 31  # zlib's window bits for a gzip header and trailer
 _TIME = pa.timestamp("us", tz="UTC")
 
 
 @dataclass(frozen=True)
-class ReadFiles:
-    """Reads files; pickles, and opens its stores where it runs.
+class DeliveryReader:
+    """Reads delivery files in a Spark task; it can be pickled, because it opens the files' stores there.
 
-    `name` shortens a file's address to what stands in the rows; `planned_at` is the arrival time of the records of
-    a file whose name tells none.
+    name        shortens a file's URI for the rows
+    planned_at  the arrival time of a file whose name and folder contain no time
     """
 
-    open_store: OpenStore
     name: Callable[[str], str]
     planned_at: datetime
 
     def __call__(self, uris: Iterable[str]) -> Iterator[pa.RecordBatch]:
-        """Batches of data, shard_id, sequence_number, partition_key, arrival_time; a batch is of one file.
+        """Batches of data, shard_id, sequence_number, partition_key and arrival_time, each from a single file.
 
-        Raises TransientError where a file is gone since it was listed.
+        Raises TransientError if a file was deleted after the run was planned.
         """
         for uri in uris:
-            store, path = store_and_path(uri)
-            content = self.open_store(store).get(path)
+            store, path = split_uri(uri)
+            content = lake_at(store).get(path)
             if content is None:
                 raise TransientError(
                     f"{uri} is gone since the run was planned: put it back, or an empty file in its place if its "
                     "records are lost for good; then run the job again"
                 )
-            chunks = gunzipped(content, uri) if uri.endswith(".gz") else _chunks(content)
+            chunks = gunzip(content, uri) if uri.endswith(".gz") else _chunks(content)
             yield from self._batches(uri, split_records(chunks))
 
     def _batches(self, uri: str, records: Iterator[bytes]) -> Iterator[pa.RecordBatch]:
@@ -80,37 +80,37 @@ class ReadFiles:
                 "shard_id": pa.repeat(pa.scalar(self.name(uri), pa.string()), count),
                 "sequence_number": pa.array(map(str, range(first, first + count)), pa.string()),
                 "partition_key": pa.nulls(count, pa.string()),
-                "arrival_time": pa.repeat(pa.scalar(arrived_from(uri, self.planned_at), _TIME), count),
+                "arrival_time": pa.repeat(pa.scalar(arrival_of(uri, self.planned_at), _TIME), count),
             }
         )
 
 
-def gunzipped(content: bytes, name: str) -> Iterator[bytes]:
-    """What gzip members, one or several, hold, in chunks of CHUNK_BYTES at most.
+def gunzip(content: bytes, name: str) -> Iterator[bytes]:
+    """The decompressed content of one or several gzip members, in chunks of at most CHUNK_BYTES.
 
-    Where the file breaks off or is damaged, the compressed bytes from there on are the last chunk, behind a
-    newline: a record that no contract takes, so that the damage is seen in quarantine and the rest is kept.
+    If the file is truncated or damaged, its remaining compressed bytes follow as the last chunk, after a newline. The
+    record parser rejects them, so quarantine shows the damage and the records before it are kept.
     """
     member = zlib.decompressobj(_GZIP)
     for start in range(0, len(content), _SLICE_BYTES):
-        left, more = content[start : start + _SLICE_BYTES], False
-        while left or more:
+        rest, has_more = content[start : start + _SLICE_BYTES], False
+        while rest or has_more:
             if member.eof:
-                left = left.lstrip(b"\0")  # gzip files may be padded
-                if not left:
+                rest = rest.lstrip(b"\0")  # gzip files may be padded
+                if not rest:
                     break
                 member = zlib.decompressobj(_GZIP)
             try:
-                chunk = member.decompress(left, CHUNK_BYTES)
+                chunk = member.decompress(rest, CHUNK_BYTES)
             except zlib.error as error:
                 log.warning("%s: not readable as gzip from byte %d on: %s", name, start, error)
-                yield from (b"\n", left)
+                yield from (b"\n", rest)
                 return
             if chunk:
                 yield chunk
-            left, more = (member.unused_data, False) if member.eof else (member.unconsumed_tail, len(chunk) > 0)
+            rest, has_more = (member.unused_data, False) if member.eof else (member.unconsumed_tail, len(chunk) > 0)
     if not member.eof:
-        log.warning("%s: breaks off within a gzip member", name)
+        log.warning("%s: truncated inside a gzip member", name)
         yield from (b"\n", content[-_SLICE_BYTES:])
 
 

@@ -1,9 +1,9 @@
-"""The batch job. Delivery files that are new → processed_batch, quarantine → Glue partitions → ledger.
+"""The delivery job: new delivery files become rows of processed_batch, rejections, Glue partitions and a ledger entry.
 
-On a cluster: `spark-submit jobs/batch_job.py --config conf/emr.yaml`; as a Glue 6.0 job with the same script, without
-awsglue: `lambdas/gluejob_trigger.py` starts it after each crawl. Records are read, checked and written by the same
-code as the stream's. A run is planned, written, registered, then final (docs/adr/0005): killed anywhere, the next
-does the same run again, and no record of a file is there twice.
+On a cluster: `spark-submit jobs/batch_job.py --config conf/emr.yaml`. As a Glue 6.0 job: the same script, without
+awsglue; `lambdas/gluejob_trigger.py` starts it after each crawl. The stream's code reads, checks and writes the
+records. A run is planned, written, registered, then committed (docs/adr/0005). If the job is killed anywhere, the next
+job executes the same plan, and every record is in the table once.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import pyarrow as pa
@@ -27,9 +27,9 @@ from jobs.common.aws import client
 from jobs.common.job_main import job_parser, run_job
 from jobs.common.spark_errors import explained_failure
 from jobs.common.spark_session import spark_session
-from jobs.delivery.delivery_files import DeliveryFile, delivery_files, spread
-from jobs.delivery.delivery_records import ReadFiles
-from jobs.delivery.ledger import TABLES, BatchEntry, BatchLedger, Plan
+from jobs.delivery.delivery_files import DeliveryFile, find_delivery_files, partition_files
+from jobs.delivery.delivery_records import DeliveryReader
+from jobs.delivery.ledger import TABLES, DeliveryLedger, DeliveryPlan, DeliveryRun
 from jobs.lake.store import Lake, lake_at
 from jobs.lake.task_report import RunTotals, TaskReport
 from jobs.schema.record_parser import RecordParser
@@ -40,45 +40,45 @@ from jobs.write.task import REPORT_SCHEMA, WriteTask, collect_reports, report_ro
 log = logging.getLogger(__name__)
 
 DELIVERY_TABLE = "delivery"
-# A task reads about so much, compressed; and a run so many files, so that a backlog of years is done in steps.
+# The compressed bytes that one task reads, and the limits of one run: a large backlog takes several runs.
 TASK_BYTES = 64 * 1024 * 1024
 RUN_FILES = 10_000
 RUN_BYTES = 64 * 1024**3
 
 
 @dataclass
-class BatchResult(RunTotals):
+class DeliveryResult(RunTotals):
     """What one call of the job did, over all its runs."""
 
     runs: int = 0
     files: int = 0
 
-    def add(self, entry: BatchEntry) -> None:
-        """Takes in one run."""
+    def add(self, run: DeliveryRun) -> None:
+        """Adds one run."""
         self.runs += 1
-        self.files += len(entry.files)
-        self.add_report(entry.report, "processed_batch")
+        self.files += len(run.files)
+        self.add_report(run.report, "processed_batch")
 
 
 @dataclass(frozen=True)
-class BatchTask:
-    """One Spark task: the files of the plan's task with that number → files of the lake, and a TaskReport."""
+class DeliveryTask:
+    """One Spark task: reads the files of one task of the plan, writes files of the lake, yields a TaskReport."""
 
-    plan: Plan
-    read: ReadFiles
+    plan: DeliveryPlan
+    read: DeliveryReader
     write: WriteTask
 
     def __call__(self, numbers: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in numbers:
-            for number in batch["id"].to_pylist():
+            for number in cast(list[int], batch["id"].to_pylist()):
                 records = self.read(self.plan.tasks[number])
-                # Named by the plan's number, not by Spark's: a run done again writes the same names.
+                # Named after the task's number in the plan, not after Spark's: a repeated run writes the same names.
                 report = self.write.write(records, f"{self.plan.name}-{number:05d}")
                 yield report_row(msgspec.json.encode(report))
 
 
-class BatchJob:
-    """The job of one lake and delivery table."""
+class DeliveryJob:
+    """The job of one lake and one delivery table."""
 
     def __init__(self, spark: SparkSession, settings: Settings, database: str, table: str) -> None:
         self._spark = spark
@@ -89,56 +89,57 @@ class BatchJob:
         self._database, self._table = database, table
         self._catalog = GlueCatalog(self._glue, settings.database, settings.lake)
         self._catalog.ensure_tables(batch_tables(self._contract))
-        self._ledger = BatchLedger(self._lake)
-        self._final = self._ledger.final_runs()
+        self._ledger = DeliveryLedger(self._lake)
+        self._files_by_run = self._ledger.files_by_run()
 
-    def next_plan(self) -> tuple[Plan, bool] | None:
-        """The run to do now, and whether another began it; None where every file is done."""
-        run = max(self._final, default=-1) + 1
-        begun = self._ledger.planned(run)
-        if begun is not None:
-            return begun, True
-        done = {name for files in self._final.values() for name in files}
-        name = partial(short_name, lake=self._settings.lake)
-        found = delivery_files(self._glue, self._database, self._table, lake_at)
-        new = sorted(file for file in found if name(file.uri) not in done)
+    def next_plan(self) -> tuple[DeliveryPlan, bool] | None:
+        """The plan to execute now, and whether another job started it; None if every file is processed."""
+        number = max(self._files_by_run, default=-1) + 1
+        stored = self._ledger.plan(number)
+        if stored is not None:
+            return stored, True
+        processed = {name for files in self._files_by_run.values() for name in files}
+        files = find_delivery_files(self._glue, self._database, self._table)
+        new = sorted(file for file in files if short_name(file.uri, self._settings.lake) not in processed)
         if not new:
             return None
-        chosen = _first(new)
+        chosen = _files_of_one_run(new)
         parallel = self._spark.sparkContext.defaultParallelism
         tasks = max(parallel, sum(file.size for file in chosen) // TASK_BYTES + 1)
-        plan = Plan(run, datetime.now(UTC), [[file.uri for file in task] for task in spread(chosen, tasks)])
-        counts = self._ledger.plan(plan)
-        return counts, counts != plan
+        uris = [[file.uri for file in task] for task in partition_files(chosen, tasks)]
+        plan = DeliveryPlan(number, datetime.now(UTC), uris)
+        to_execute = self._ledger.store_plan(plan)
+        return to_execute, to_execute != plan
 
-    def do(self, plan: Plan, begun_before: bool) -> BatchEntry | None:
-        """Does a run; its entry, or None where another job made it final meanwhile."""
-        started, clock = datetime.now(UTC), time.perf_counter()
-        report = self._written(plan)
+    def execute(self, plan: DeliveryPlan, started_before: bool) -> DeliveryRun | None:
+        """Executes a plan and commits its run; None if another job has committed the run in the meantime."""
+        started_at, clock = datetime.now(UTC), time.perf_counter()
+        report = self.write(plan)
         seconds = {"write": time.perf_counter() - clock}
-        if begun_before:
+        if started_before:
             leftovers = self._ledger.remove_leftovers(plan, report)
-            log.warning("%s was begun before: done again, %d other files of it deleted", plan.name, len(leftovers))
+            log.warning("%s was started before: written again, %d leftover files deleted", plan.name, len(leftovers))
         clock = time.perf_counter()
         partitions = {table: report.partitions(table) for table in TABLES}
         for table, folders in partitions.items():
             self._catalog.register(table, folders)
         seconds["register"] = time.perf_counter() - clock
-        entry = BatchEntry(
+        run = DeliveryRun(
             run=plan.run,
-            started_at=started,
+            started_at=started_at,
             finished_at=datetime.now(UTC),
             files=sorted(short_name(uri, self._settings.lake) for task in plan.tasks for uri in task),
             report=report,
             partitions=partitions,
             seconds={stage: round(spent, 4) for stage, spent in seconds.items()},
         )
-        ours = self._ledger.commit(entry)
-        self._final[plan.run] = entry.files
-        log.info("%s: %d files, %d records, %s", plan.name, len(entry.files), report.read, entry.seconds)
-        return entry if ours else None
+        committed = self._ledger.commit(run)
+        self._files_by_run[plan.run] = run.files
+        log.info("%s: %d files, %d records, %s", plan.name, len(run.files), report.read, run.seconds)
+        return run if committed else None
 
-    def _written(self, plan: Plan) -> TaskReport:
+    def write(self, plan: DeliveryPlan) -> TaskReport:
+        """Writes the plan's records to the lake, one Spark task for each task of the plan."""
         settings = self._settings
         write = WriteTask(
             settings.lake,
@@ -150,7 +151,7 @@ class BatchJob:
             keeps_raw=False,
             stage="batch",
         )
-        task = BatchTask(plan, ReadFiles(lake_at, partial(short_name, lake=settings.lake), plan.planned_at), write)
+        task = DeliveryTask(plan, DeliveryReader(partial(short_name, lake=settings.lake), plan.planned_at), write)
         numbers = self._spark.range(0, len(plan.tasks), 1, len(plan.tasks))
         try:
             return collect_reports(numbers.mapInArrow(task, REPORT_SCHEMA))
@@ -159,7 +160,7 @@ class BatchJob:
 
 
 def short_name(uri: str, lake: str) -> str:
-    """A file's name in the ledger and in rows: its path in the lake, or its full address where it lies elsewhere."""
+    """A file's name in the ledger and in rows: its path in the lake, or its URI if it is outside the lake."""
     root = lake if "://" in lake else f"file://{lake}"
     return uri.removeprefix(f"{root}/")
 
@@ -170,26 +171,26 @@ def run(
     *,
     database: str | None = None,
     table: str = DELIVERY_TABLE,
-    on_run: Callable[[BatchEntry], None] = lambda _: None,
-) -> BatchResult:
-    """Processes every delivery file that the catalog leads to and the ledger does not name.
+    on_run: Callable[[DeliveryRun], None] = lambda _: None,
+) -> DeliveryResult:
+    """Processes every delivery file of the catalog's delivery table that the ledger does not name.
 
-    `database` (default: the settings') and `table` are the delivery table's; `on_run` is told each run that is
-    final. Raises ConfigurationError, AwsAccessError or another MovementError with what went wrong and the remedy.
+    `database` (default: the settings') and `table` name the delivery table; `on_run` is called with each committed
+    run. Raises a MovementError, such as ConfigurationError or AwsAccessError, that names the failure and the remedy.
     """
-    begun, result = time.perf_counter(), BatchResult()
-    job = BatchJob(spark, settings, database or settings.database, table)
-    while (found := job.next_plan()) is not None:
-        entry = job.do(*found)
-        if entry is not None:
-            result.add(entry)
-            on_run(entry)
-    result.seconds = round(time.perf_counter() - begun, 3)
+    clock, result = time.perf_counter(), DeliveryResult()
+    job = DeliveryJob(spark, settings, database or settings.database, table)
+    while (next_plan := job.next_plan()) is not None:
+        committed = job.execute(*next_plan)
+        if committed is not None:
+            result.add(committed)
+            on_run(committed)
+    result.seconds = round(time.perf_counter() - clock, 3)
     return result
 
 
-def _first(files: list[DeliveryFile]) -> list[DeliveryFile]:
-    """As many of the files, in their order, as one run takes: one at least."""
+def _files_of_one_run(files: list[DeliveryFile]) -> list[DeliveryFile]:
+    """The first files, up to one run's limits; at least one file."""
     chosen: list[DeliveryFile] = []
     size = 0
     for file in files[:RUN_FILES]:
@@ -201,12 +202,14 @@ def _first(files: list[DeliveryFile]) -> list[DeliveryFile]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """For spark-submit and Glue; the exit code."""
+    """Runs the job for spark-submit and Glue; returns the exit code."""
     parser = job_parser(__doc__)
-    parser.add_argument("--database", metavar="NAME", help="the delivery table's database; default: the settings'")
+    parser.add_argument(
+        "--database", metavar="NAME", help="the delivery table's database; the default is the settings' database"
+    )
     parser.add_argument("--table", metavar="NAME", default=DELIVERY_TABLE, help="the delivery table")
     return run_job(parser, _work, arguments)
 
 
-def _work(settings: Settings, options: argparse.Namespace) -> BatchResult:
+def _work(settings: Settings, options: argparse.Namespace) -> DeliveryResult:
     return run(spark_session(settings, "movement-batch"), settings, database=options.database, table=options.table)

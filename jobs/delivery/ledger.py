@@ -1,9 +1,9 @@
-"""The batch job's ledger: which delivery files are done. The spirit of `ledger`, for files instead of a stream.
+"""The delivery job's ledger: which delivery files are in processed_batch (docs/adr/0005).
 
-`<lake>/_plans/batch/<run>.json` says, before anything is written, which files a run reads in which task: what
-Spark's checkpoint is to the streaming job. `<lake>/_ledger/batch/<run>.json` is written last, and the run is final.
-Both are written once. A plan without an entry is a run that died (or is under way elsewhere): whoever comes next
-does the very same run, whose tasks write the same records to the same names.
+`<lake>/_plans/batch/<run>.json` names the files that each task of a run reads. It is stored before anything is written,
+as Spark's checkpoint is for the streaming job. `<lake>/_ledger/batch/<run>.json` is stored last and commits the run.
+Neither is changed later. A plan without an entry belongs to a run that died, or that another job is executing now: the
+next job executes the same plan, which writes the same records to the same file names.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from jobs.lake.task_report import TableName, TaskReport
 TABLES: tuple[TableName, ...] = ("processed_batch", "quarantine")
 
 
-class Plan(msgspec.Struct):
-    """A run's work: the addresses of the files that each task reads, in this order."""
+class DeliveryPlan(msgspec.Struct):
+    """The work of one run. `tasks`: the URIs of the files that each task reads, in this order. Runs count from 0."""
 
     run: int
     planned_at: datetime
@@ -30,12 +30,12 @@ class Plan(msgspec.Struct):
 
     @property
     def name(self) -> str:
-        """`batch-<run>`: the start of the names of the files that it writes, and its rows' `batch`."""
+        """`batch-<run>`, such as `batch-0`: the prefix of the run's file names, and its rows' `batch`."""
         return f"{BATCH_PATH}-{self.run}"
 
 
-class BatchEntry(msgspec.Struct):
-    """What a run did. `files`: the delivery files that it read; `report.shards`: the records of each."""
+class DeliveryRun(msgspec.Struct):
+    """What a committed run did. `files`: the delivery files that it read; `report.shards`: the records of each."""
 
     run: int
     started_at: datetime
@@ -47,73 +47,71 @@ class BatchEntry(msgspec.Struct):
     version: int = 1
 
 
-class _Files(msgspec.Struct):
-    """The part of an entry that the next run needs."""
+class _FilesOfRun(msgspec.Struct):
+    """The part of a stored DeliveryRun that later runs need."""
 
     files: list[str]
 
 
-class BatchLedger:
-    """The batch job's plans and entries in a lake."""
+class DeliveryLedger:
+    """The plans and the committed runs of the delivery job in a lake."""
 
     def __init__(self, lake: Lake) -> None:
         self._lake = lake
 
-    def final_runs(self) -> dict[int, list[str]]:
-        """The files of every run that is final."""
+    def files_by_run(self) -> dict[int, list[str]]:
+        """The delivery files of every committed run, by the run's number."""
         paths = [path for path, _ in self._lake.list(f"_ledger/{BATCH_PATH}/")]
         contents = parallel_map(self._lake.get, paths)
         return {
-            _run_of(path): msgspec.json.decode(content or b"", type=_Files).files
+            int(path.rpartition("/")[2].removesuffix(".json")): msgspec.json.decode(
+                content or b"", type=_FilesOfRun
+            ).files
             for path, content in zip(paths, contents, strict=True)
         }
 
-    def entry(self, run: int) -> BatchEntry | None:
-        """The run's entry, or None where it is not final."""
-        content = self._lake.get(f"_ledger/{BATCH_PATH}/{run}.json")
-        return None if content is None else msgspec.json.decode(content, type=BatchEntry)
+    def run(self, number: int) -> DeliveryRun | None:
+        """The run, or None if it is not committed."""
+        content = self._lake.get(f"_ledger/{BATCH_PATH}/{number}.json")
+        return None if content is None else msgspec.json.decode(content, type=DeliveryRun)
 
-    def planned(self, run: int) -> Plan | None:
-        """The plan of a run, or None where there is none."""
-        content = self._lake.get(f"_plans/{BATCH_PATH}/{run}.json")
-        return None if content is None else msgspec.json.decode(content, type=Plan)
+    def plan(self, number: int) -> DeliveryPlan | None:
+        """The plan of a run, or None if there is none."""
+        content = self._lake.get(f"_plans/{BATCH_PATH}/{number}.json")
+        return None if content is None else msgspec.json.decode(content, type=DeliveryPlan)
 
-    def plan(self, plan: Plan) -> Plan:
-        """Lays a plan down; the one that counts, which is another's where another job was first."""
+    def store_plan(self, plan: DeliveryPlan) -> DeliveryPlan:
+        """Stores a plan and returns the plan to execute: another job's, if that job stored one first."""
         self._lake.put_if_absent(f"_plans/{BATCH_PATH}/{plan.run}.json", msgspec.json.encode(plan))
-        return self.planned(plan.run) or plan
+        return self.plan(plan.run) or plan
 
-    def commit(self, entry: BatchEntry) -> bool:
-        """Makes a run final; False where another job has done the same run meanwhile, and wrote the same.
+    def commit(self, run: DeliveryRun) -> bool:
+        """Commits a run. False if another job has already committed it, with the same records.
 
-        Raises BatchMismatchError where the counts do not add up.
+        Raises BatchMismatchError if the counts do not add up.
         """
-        report = entry.report
+        report = run.report
         if report.read != report.processed + report.quarantined:
             raise BatchMismatchError(
-                f"run {entry.run} of the batch job: {report.read} records read, {report.processed} processed rows, "
+                f"run {run.run} of the batch path: {report.read} records read, {report.processed} processed rows, "
                 f"{report.quarantined} quarantined: these must add up. Nothing was committed; please report this "
                 "with the job's log"
             )
         return self._lake.put_if_absent(
-            f"_ledger/{BATCH_PATH}/{entry.run}.json", msgspec.json.format(msgspec.json.encode(entry))
+            f"_ledger/{BATCH_PATH}/{run.run}.json", msgspec.json.format(msgspec.json.encode(run))
         )
 
-    def remove_leftovers(self, plan: Plan, report: TaskReport) -> list[str]:
-        """Deletes what an earlier attempt at this plan wrote beyond `report`; the paths deleted.
+    def remove_leftovers(self, plan: DeliveryPlan, report: TaskReport) -> list[str]:
+        """Deletes files of an earlier attempt at this plan that `report` does not name; returns their paths.
 
-        Called after writing: what an attempt that is under way elsewhere writes too must stay.
+        Call it after writing: the files that another job is writing for the same plan have the same names and stay.
         """
         written = {file.path for file in report.files}
-        found = [
+        leftovers = [
             path
             for table in TABLES
             for path, _ in self._lake.list(f"{table}/")
             if path.rpartition("/")[2].startswith(f"{plan.name}-") and path not in written
         ]
-        self._lake.delete(found)
-        return found
-
-
-def _run_of(path: str) -> int:
-    return int(path.rpartition("/")[2].removesuffix(".json"))
+        self._lake.delete(leftovers)
+        return leftovers

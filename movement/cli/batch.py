@@ -50,8 +50,8 @@ def batch(config: Config = None, overrides: Overrides = None, json_file: JsonFil
 
 def run_batch_path(settings: Settings, on_step: Callable[[str], None]) -> dict[str, Any]:
     """Runs the batch path until every delivered file is processed; returns the result that `--json` holds."""
-    from jobs.delivery.job import BatchResult
-    from jobs.delivery.ledger import BatchLedger
+    from jobs.delivery.job import DeliveryResult
+    from jobs.delivery.ledger import DeliveryLedger
     from jobs.lake.store import lake_at
     from lambdas import crawler_trigger, gluejob_trigger
     from local.batch_path import BatchPath
@@ -62,8 +62,8 @@ def run_batch_path(settings: Settings, on_step: Callable[[str], None]) -> dict[s
     command, environment = spark_submit()
     conf = {"spark.ui.enabled": "false", "spark.ui.showConsoleProgress": "false", **settings.spark.conf}
     options = [part for key, value in conf.items() for part in ("--conf", f"{key}={value}")]
-    ledger = BatchLedger(lake_at(settings.lake))
-    before = ledger.final_runs()
+    ledger = DeliveryLedger(lake_at(settings.lake))
+    before = ledger.files_by_run()
     path = BatchPath(
         settings,
         crawler_trigger.handler,
@@ -77,9 +77,9 @@ def run_batch_path(settings: Settings, on_step: Callable[[str], None]) -> dict[s
     )
     path.ensure()
     ran = path.run()
-    done = BatchResult(seconds=round(ran.seconds, 3))
-    for number in sorted(ledger.final_runs().keys() - before.keys()):
-        entry = ledger.entry(number)
+    done = DeliveryResult(seconds=round(ran.seconds, 3))
+    for number in sorted(ledger.files_by_run().keys() - before.keys()):
+        entry = ledger.run(number)
         if entry is not None:
             done.add(entry)
     return (

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow.parquet as pq
 
-from jobs.delivery import job as batch_job
+from jobs.delivery import job as delivery_job
 from jobs.lake.store import lake_at
 from jobs.schema.partitions import parse_partition_path
 from jobs.schema.table import load_contract
@@ -73,9 +73,9 @@ def crawl(settings: Settings) -> None:
     assert done.error is None
 
 
-def run_batch(spark: SparkSession, settings: Settings) -> batch_job.BatchResult:
+def run_batch(spark: SparkSession, settings: Settings) -> delivery_job.DeliveryResult:
     crawl(settings)
-    return batch_job.run(spark, settings)
+    return delivery_job.run(spark, settings)
 
 
 def rows(settings: Settings, table: str = "processed_batch") -> Iterator[dict[str, Any]]:

@@ -12,7 +12,7 @@ import pytest
 
 from jobs.common.aws import client
 from jobs.common.errors import ConfigurationError
-from jobs.delivery import job as batch_job
+from jobs.delivery import job as delivery_job
 from jobs.gold import job as gold_job
 from jobs.lake.delta import open_delta
 from jobs.lake.ledger import entries
@@ -74,7 +74,7 @@ def test_the_whole_way(embedded_aws: object, spark: SparkSession, tmp_path: Path
 
     DeliveryStream(settings.stream.name, settings.lake, DeliveryOptions()).drain()
     crawl(settings)
-    batch_job.run(spark, settings)
+    delivery_job.run(spark, settings)
     for compacted in (False, True):
         if compacted:
             done = compact_job.run(settings)

@@ -25,7 +25,7 @@ from moto.kinesis.models import Stream
 from typer.testing import CliRunner
 
 from jobs.common.aws import client
-from jobs.delivery import job as batch_job
+from jobs.delivery import job as delivery_job
 from jobs.gold import job as gold_job
 from jobs.lake.ledger import LedgerEntry, check_counts, entries
 from jobs.lake.store import Lake, lake_at
@@ -149,7 +149,7 @@ def test_streaming_batch_path_parity_and_gold_go_on(plain: Restored, spark: Spar
     delivered = DeliveryStream(plain.settings.stream.name, plain.settings.lake).drain()
     assert 0 < sum(file.records for file in delivered) < len(records_on(plain.stream)), "what was delivered stays so"
     crawl(plain.settings)
-    batch = batch_job.run(spark, plain.settings)
+    batch = delivery_job.run(spark, plain.settings)
     assert (batch.files, batch.read) == (len(delivered), sum(file.records for file in delivered))
     parity = parity_job.run(spark, plain.settings)
     assert (parity.equal, parity.stream, parity.batch) == (True, total, total)

@@ -1,4 +1,4 @@
-"""The batch job against the embedded AWS: delivery files in, processed_batch, quarantine, partitions and ledger out."""
+"""The delivery job on the embedded AWS: delivery files in; processed_batch, quarantine, partitions and ledger out."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from jobs.catalog.glue import GlueCatalog
 from jobs.catalog.tables import batch_tables
 from jobs.common.aws import client
 from jobs.common.errors import AwsAccessError, BatchMismatchError, MovementError
-from jobs.delivery import job as batch_job
-from jobs.delivery.ledger import BatchEntry, BatchLedger
+from jobs.delivery import job as delivery_job
+from jobs.delivery.ledger import DeliveryLedger, DeliveryRun
 from jobs.lake.store import lake_at
 from jobs.lake.task_report import TaskReport
 from jobs.schema.partitions import partition_path
@@ -82,7 +82,7 @@ def test_its_partitions_are_in_the_catalog(spark: SparkSession, lake_settings: S
     assert catalog.partitions("quarantine") == [{"ingest_date": "2026-11-23"}]
 
 
-def test_what_is_done_is_not_done_again_and_what_is_new_is(spark: SparkSession, lake_settings: Settings) -> None:
+def test_only_new_files_are_processed(spark: SparkSession, lake_settings: Settings) -> None:
     deliver(lake_settings, [record(n=0), record(n=1)])
     first = run_batch(spark, lake_settings)
     again = run_batch(spark, lake_settings)
@@ -95,12 +95,14 @@ def test_what_is_done_is_not_done_again_and_what_is_new_is(spark: SparkSession, 
     assert numbers(lake_settings) == [0, 1, 2, 3, 4]
 
 
-def test_a_file_that_the_crawler_has_not_seen_waits_for_it(spark: SparkSession, lake_settings: Settings) -> None:
+def test_a_file_in_a_folder_that_was_not_crawled_waits_for_the_crawl(
+    spark: SparkSession, lake_settings: Settings
+) -> None:
     deliver(lake_settings, [record(n=0)])
     crawl(lake_settings)
     deliver(lake_settings, [record(n=1)], at=NOON + timedelta(hours=1))
 
-    assert batch_job.run(spark, lake_settings).files == 1
+    assert delivery_job.run(spark, lake_settings).files == 1
     assert run_batch(spark, lake_settings).files == 1
     assert numbers(lake_settings) == [0, 1]
 
@@ -127,7 +129,7 @@ def test_malformed_records_are_rejected_for_the_same_reasons_as_on_the_stream(
     assert payloads == set(bad)
 
 
-def test_a_damaged_gzip_file_keeps_what_can_be_read_and_shows_the_rest(
+def test_the_readable_part_of_a_damaged_gzip_file_is_kept_and_the_rest_is_quarantined(
     spark: SparkSession, lake_settings: Settings
 ) -> None:
     whole = gzip.compress(b"".join(record(n=number, x=str(number) * 40) for number in range(2000)))
@@ -136,7 +138,7 @@ def test_a_damaged_gzip_file_keeps_what_can_be_read_and_shows_the_rest(
     deliver(lake_settings, [], content=whole[: len(whole) // 2])
     deliver(lake_settings, [], content=b"this is no gzip")
 
-    result = batch_job.run(spark, lake_settings)
+    result = delivery_job.run(spark, lake_settings)
 
     found = numbers(lake_settings)
     assert found[-1] == 9999
@@ -147,11 +149,11 @@ def test_a_damaged_gzip_file_keeps_what_can_be_read_and_shows_the_rest(
 
 
 class Killed(BaseException):
-    """What a kill is to the code: nothing runs after it."""
+    """Stands for kill -9: no code runs after it."""
 
 
 @pytest.mark.parametrize("step", ["write", "register", "ledger"])
-def test_killed_at_any_step_it_does_the_same_run_again(
+def test_after_a_kill_at_any_step_the_next_job_executes_the_same_plan(
     spark: SparkSession, lake_settings: Settings, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
     def die(*_: Any, **__: Any) -> None:
@@ -159,15 +161,15 @@ def test_killed_at_any_step_it_does_the_same_run_again(
 
     deliver(lake_settings, [record(n=number) for number in range(10)] + [b"bad"])
     owner, name = {
-        "write": (batch_job.BatchJob, "_written"),
+        "write": (delivery_job.DeliveryJob, "write"),
         "register": (GlueCatalog, "register"),
-        "ledger": (BatchLedger, "commit"),
+        "ledger": (DeliveryLedger, "commit"),
     }[step]
     with monkeypatch.context() as patch:
         patch.setattr(owner, name, die)
         with pytest.raises(Killed):
             run_batch(spark, lake_settings)
-    # What a run of an older version of the code may have left beside it.
+    # A file that a run of an older release may have left there.
     stray = "processed_batch/city=Paris/start_date=2016-09-03/batch-0-00077-000.parquet"
     with (ROOT / "tests" / "helpers" / "delivered.py").open("rb") as anything:
         lake_at(lake_settings.lake).put(stray, anything)
@@ -182,28 +184,28 @@ def test_killed_at_any_step_it_does_the_same_run_again(
     assert files(lake_settings, "_ledger/batch/") == ["_ledger/batch/0.json", "_ledger/batch/1.json"]
 
 
-def test_two_jobs_at_once_do_the_same_run_and_double_nothing(
+def test_two_jobs_at_once_execute_the_same_plan_and_duplicate_nothing(
     spark: SparkSession, lake_settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     deliver(lake_settings, [record(n=number) for number in range(10)])
-    commit = BatchLedger.commit
+    commit = DeliveryLedger.commit
 
-    def overtaken(ledger: BatchLedger, entry: BatchEntry) -> bool:
+    def overtaken(ledger: DeliveryLedger, entry: DeliveryRun) -> bool:
         monkeypatch.undo()
-        other = batch_job.run(spark, lake_settings)
+        other = delivery_job.run(spark, lake_settings)
         assert other.processed == 10
         return commit(ledger, entry)
 
     crawl(lake_settings)
-    monkeypatch.setattr(BatchLedger, "commit", overtaken)
-    result = batch_job.run(spark, lake_settings)
+    monkeypatch.setattr(DeliveryLedger, "commit", overtaken)
+    result = delivery_job.run(spark, lake_settings)
 
-    assert result.processed == 0  # the other's entry stands
+    assert result.processed == 0  # the other job has committed the run
     assert numbers(lake_settings) == list(range(10))
     assert files(lake_settings, "_ledger/batch/") == ["_ledger/batch/0.json"]
 
 
-def test_500_small_files_at_once_become_few_large_ones(spark: SparkSession, lake_settings: Settings) -> None:
+def test_500_small_files_become_a_few_large_ones(spark: SparkSession, lake_settings: Settings) -> None:
     for number in range(500):
         deliver(lake_settings, [record(n=number)], at=NOON + timedelta(minutes=number % 180), zipped=number % 2 == 0)
 
@@ -214,46 +216,46 @@ def test_500_small_files_at_once_become_few_large_ones(spark: SparkSession, lake
     assert len(files(lake_settings, "processed_batch/")) <= spark.sparkContext.defaultParallelism
 
 
-def test_a_backlog_is_done_in_runs(
+def test_a_backlog_takes_several_runs(
     spark: SparkSession, lake_settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(batch_job, "RUN_FILES", 3)
+    monkeypatch.setattr(delivery_job, "RUN_FILES", 3)
     for number in range(7):
         deliver(lake_settings, [record(n=number)])
     seen: list[int] = []
     crawl(lake_settings)
 
-    result = batch_job.run(spark, lake_settings, on_run=lambda entry: seen.append(len(entry.files)))
+    result = delivery_job.run(spark, lake_settings, on_run=lambda entry: seen.append(len(entry.files)))
 
     assert (result.runs, seen) == (3, [3, 3, 1])
     assert numbers(lake_settings) == list(range(7))
 
 
-def test_counts_that_do_not_add_up_stop_it_before_the_ledger(lake_settings: Settings) -> None:
-    ledger = BatchLedger(lake_at(lake_settings.lake))
-    entry = BatchEntry(0, NOON, NOON, [], TaskReport(read=3, processed=1, quarantined=1), {}, {})
+def test_counts_that_do_not_add_up_are_not_committed(lake_settings: Settings) -> None:
+    ledger = DeliveryLedger(lake_at(lake_settings.lake))
+    entry = DeliveryRun(0, NOON, NOON, [], TaskReport(read=3, processed=1, quarantined=1), {}, {})
 
     with pytest.raises(BatchMismatchError, match="3 records read, 1 processed rows, 1 quarantined"):
         ledger.commit(entry)
 
-    assert ledger.final_runs() == {}
+    assert ledger.files_by_run() == {}
 
 
-def test_a_file_that_is_gone_is_named_with_the_remedy(spark: SparkSession, lake_settings: Settings) -> None:
+def test_the_error_for_a_deleted_file_names_it_and_the_remedy(spark: SparkSession, lake_settings: Settings) -> None:
     path = deliver(lake_settings, [record()])
     crawl(lake_settings)
-    job = batch_job.BatchJob(spark, lake_settings, lake_settings.database, "delivery")
+    job = delivery_job.DeliveryJob(spark, lake_settings, lake_settings.database, "delivery")
     found = job.next_plan()
     assert found is not None
     lake_at(lake_settings.lake).delete([path])
 
     with pytest.raises(MovementError, match=rf"{path} is gone.*an empty file in its place"):
-        job.do(*found)
+        job.execute(*found)
 
 
-def test_without_a_crawl_it_says_that_the_table_is_missing(spark: SparkSession, lake_settings: Settings) -> None:
+def test_without_a_crawl_the_error_names_the_missing_table(spark: SparkSession, lake_settings: Settings) -> None:
     with pytest.raises(AwsAccessError, match=r"delivery.*the crawler makes it"):
-        batch_job.run(spark, lake_settings)
+        delivery_job.run(spark, lake_settings)
 
 
 def test_the_entry_point_takes_glue_s_arguments(spark: SparkSession, lake_settings: Settings, tmp_path: Path) -> None:
@@ -265,10 +267,10 @@ def test_the_entry_point_takes_glue_s_arguments(spark: SparkSession, lake_settin
     trigger = ["--trigger_event", "e-1", "--crawled_until", "2026-11-23T12:00:00Z"]
     table = ["--database", lake_settings.database, "--table", "delivery"]
 
-    code = batch_job.main([*glue, *trigger, *table, "--config", str(config), "--json", str(tmp_path / "out.json")])
+    code = delivery_job.main([*glue, *trigger, *table, "--config", str(config), "--json", str(tmp_path / "out.json")])
 
     assert code == 0
     result = json.loads((tmp_path / "out.json").read_text())
     assert (result["files"], result["read"], result["processed"]) == (1, 1, 1)
-    assert batch_job.main(["--config", str(config), "--set", "nonsense=1"]) == 2
-    assert batch_job.main(["--config", str(config), "--table", "no_such_table"]) == 1
+    assert delivery_job.main(["--config", str(config), "--set", "nonsense=1"]) == 2
+    assert delivery_job.main(["--config", str(config), "--table", "no_such_table"]) == 1

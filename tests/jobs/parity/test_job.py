@@ -15,7 +15,7 @@ from pyspark.sql import types as T
 
 from jobs.common.aws import client
 from jobs.common.errors import ConfigurationError
-from jobs.delivery import job as batch_job
+from jobs.delivery import job as delivery_job
 from jobs.lake.store import lake_at
 from jobs.parity import job as parity_job
 from jobs.settings.settings import Settings
@@ -52,7 +52,7 @@ def both_paths(spark: SparkSession, settings: Settings, options: DeliveryOptions
     stream_job.run(spark, settings, until_drained=True)
     DeliveryStream(settings.stream.name, settings.lake, options).drain()
     crawl(settings)
-    batch_job.run(spark, settings)
+    delivery_job.run(spark, settings)
 
 
 @pytest.mark.parametrize("delimiter", [False, True])
