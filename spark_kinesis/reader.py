@@ -24,12 +24,12 @@ from spark_kinesis.offset import SHARD_END, TRIM_HORIZON, Kind, Position, after
 
 SCHEMA = pa.schema(
     [
-        ("data", pa.binary()),
-        ("shard_id", pa.string()),
-        ("sequence_number", pa.string()),
-        ("partition_key", pa.string()),
-        ("arrival_time", pa.timestamp("us", "UTC")),
-        ("stream", pa.string()),
+        pa.field("data", pa.binary()),
+        pa.field("shard_id", pa.string()),
+        pa.field("sequence_number", pa.string()),
+        pa.field("partition_key", pa.string()),
+        pa.field("arrival_time", pa.timestamp("us", "UTC")),
+        pa.field("stream", pa.string()),
     ]
 )
 # Empty, caught-up answers in a row that are believed when the range's end has not been seen.

@@ -22,7 +22,7 @@ from jobs.common.errors import ConfigurationError, TransientError
 from movement.packaging.archives import FILE, epoch
 
 ROOT = Path(__file__).parents[2]
-PARTS = ("jobs", "producer", "lambdas", "local", "movement", "conf")
+PARTS = ("spark_kinesis", "jobs", "producer", "lambdas", "local", "movement", "conf")
 # The PEP 517 hook, without this environment's packages.
 _BUILD = "import sys; from setuptools import build_meta; build_meta.build_wheel(sys.argv[1])"
 _BESIDE = ("setup.py", "pyproject.toml", "README.md", "requirements.lock")
