@@ -33,7 +33,6 @@ from jobs.lake.ledger import TABLES, Ledger, LedgerEntry
 from jobs.lake.store import lake_at
 from jobs.lake.table_files import live_files
 from jobs.maintenance import compact as compact_job
-from jobs.schema.record_parser import RecordParser
 from jobs.schema.table import load_contract
 from jobs.settings.settings import Settings, load_settings
 from jobs.write.processed import file_schema
@@ -60,7 +59,7 @@ def write_batches(settings: Settings, batches: int, rows: int) -> None:
                 "arrival_time": pa.array([now] * rows, pa.timestamp("us", tz="UTC")),
             }
         )
-        task = WriteTask(settings.lake, f"benchmark-{batch}", contract, settings.sink, RecordParser)
+        task = WriteTask(settings.lake, f"benchmark-{batch}", contract, settings.sink)
         report = task.write(iter([arrived]), f"benchmark-{batch}-00000")
         partitions = {table: report.partitions(table) for table in TABLES}
         catalog.register("processed", partitions["processed"])

@@ -32,7 +32,6 @@ from jobs.delivery.delivery_records import DeliveryReader
 from jobs.delivery.ledger import TABLES, DeliveryLedger, DeliveryPlan, DeliveryRun
 from jobs.lake.store import Lake, lake_at
 from jobs.lake.task_report import RunTotals, TaskReport
-from jobs.schema.record_parser import RecordParser
 from jobs.schema.table import TableContract, load_contract
 from jobs.settings.settings import Settings
 from jobs.write.task import REPORT_SCHEMA, WriteTask, collect_reports, report_row
@@ -146,9 +145,8 @@ class DeliveryJob:
             plan.name,
             self._contract,
             settings.sink,
-            RecordParser,
             table="processed_batch",
-            keeps_raw=False,
+            write_raw=False,
             stage="batch",
         )
         task = DeliveryTask(plan, DeliveryReader(partial(short_name, lake=settings.lake), plan.planned_at), write)

@@ -39,7 +39,6 @@ from jobs.maintenance.compact import TABLE, partition_mover
 from jobs.maintenance.partition_move import Fill, Mover, StoredFile
 from jobs.maintenance.raw_records import read_records, record_origins
 from jobs.maintenance.rewriter import Rewriter
-from jobs.schema.record_parser import RecordParser
 from jobs.schema.table import TableContract, load_contract
 from jobs.settings.settings import Settings
 from jobs.write.task import WriteTask
@@ -148,8 +147,7 @@ class _Rebuild:
                     name,
                     self._contract,
                     self._settings.sink,
-                    RecordParser,
-                    keeps_raw=False,
+                    write_raw=False,
                 )
                 report = task.write(read_records(self._lake, entry, of_batches[name]), f"{name}-00000")
                 old = [file for file in entry.report.files if file.kind == "quarantine"]

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import attrgetter
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 import pyarrow as pa
@@ -257,13 +257,3 @@ class Parsed:
     columns: pa.RecordBatch
     rejections: dict[int, Rejection] = field(default_factory=dict)
     rescued: int = 0
-
-
-class Parser(Protocol):
-    """Reads records by a contract: `jobs.schema.record_parser.RecordParser`."""
-
-    def __init__(self, contract: TableContract) -> None: ...
-
-    def parse(self, data: pa.BinaryArray) -> Parsed:
-        """Reads n records' bytes, none null."""
-        ...

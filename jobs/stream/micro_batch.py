@@ -30,7 +30,6 @@ from jobs.lake.ledger import TABLES, Ledger, LedgerEntry
 from jobs.lake.partition_locations import Layout, LayoutFile, copy_to_live_locations
 from jobs.lake.store import Lake
 from jobs.lake.task_report import TaskReport
-from jobs.schema.record_parser import RecordParser
 from jobs.schema.table import TableContract
 from jobs.settings.settings import Settings
 from jobs.stream.delta_commits import DeltaCommitter
@@ -141,7 +140,6 @@ class MicroBatchWriter:
             name,
             self._contract,
             self._settings.sink,
-            RecordParser,
             locations=layout.relocated,
             records=self._records,
         )

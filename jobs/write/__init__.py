@@ -1,1 +1,1 @@
-"""One Spark task: a micro-batch's rows become raw, processed and quarantine files."""
+"""One Spark task: a micro-batch's records become raw, processed and quarantine files."""

@@ -1,4 +1,4 @@
-"""Quarantine: each rejected record as a line of JSON with its reason and its exact bytes, gzip."""
+"""Quarantine lines: each rejected record as JSON, with its reason, its origin and its exact bytes."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _encode = msgspec.json.Encoder().encode
 
 
 def quarantine_lines(records: pa.RecordBatch, rejections: Mapping[int, Rejection], batch: str, stage: str) -> pa.Array:
-    """The rejected records of `records` (a source's columns) as lines of JSON, in the order of the batch."""
+    """The lines of the rejected records, in their order. `rejections`: by the record's position in `records`."""
     positions = sorted(rejections)
     rows: Iterable[dict[str, object]] = records.take(pa.array(positions, pa.int64())).to_pylist()
-    encoded = []
+    lines = []
     for position, row in zip(positions, rows, strict=True):
         rejection, data = rejections[position], row["data"]
         assert isinstance(data, bytes)  # noqa: S101 - the source's schema
@@ -36,11 +36,12 @@ def quarantine_lines(records: pa.RecordBatch, rejections: Mapping[int, Rejection
             encoding=encoding,
             payload=payload,
         )
-        encoded.append(_encode(line))
-    return pa.array(encoded, pa.binary())
+        lines.append(_encode(line))
+    return pa.array(lines, pa.binary())
 
 
 def _as_text(data: bytes) -> tuple[str, str]:
+    """(encoding, payload): the bytes as UTF-8 text if they are valid, otherwise as base64."""
     try:
         return "utf-8", data.decode("utf-8")
     except UnicodeDecodeError:

@@ -1,8 +1,8 @@
-"""One Spark task's part of a batch: records come in as Arrow, three kinds of files go out in the same pass.
+"""One Spark task of a batch: records come in as Arrow; raw, processed and quarantine files go out in one pass.
 
-`WriteTask` is given to `DataFrame.mapInArrow`, so a record is read, parsed and written once, without a copy in
-Spark's cache; what comes back to the driver is one small report a task. Where a batch has several tasks, `join` makes
-one file of what is small.
+`WriteTask` is passed to `DataFrame.mapInArrow`, so each record is read, parsed and written once, without a copy in
+Spark's cache. The driver gets one small report from each task. If a batch has several tasks, `merge_small_files` merges
+their small files.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, BinaryIO
@@ -22,168 +23,209 @@ from pyspark import TaskContext
 from jobs.common.fault_points import fault_point
 from jobs.lake.store import lake_at
 from jobs.lake.task_report import SequenceRange, TableName, TaskReport, sum_reports
-from jobs.schema.record_parser import Parser
+from jobs.schema.record_parser import RecordParser
 from jobs.schema.rejections import Rejection
 from jobs.schema.table import TableContract
 from jobs.settings.sections import SinkSettings
-from jobs.write.processed import ROW_GROUP_BYTES, ROW_GROUP_SHARE, GrowingParquet, SortedParquet, by_partition
+from jobs.write.processed import (
+    ROW_GROUP_BYTES,
+    ROW_GROUPS_PER_TARGET,
+    GrowingParquet,
+    SortedParquet,
+    split_by_partition,
+)
 from jobs.write.quarantine import quarantine_lines
-from jobs.write.raw import GzipLines, by_hour, lines, runs
-from jobs.write.rebatch import BYTES, blocks
-from jobs.write.rolling_files import Encoder, Part, RollingFiles
+from jobs.write.raw import GzipLines, record_runs, split_by_hour, to_lines
+from jobs.write.rebatch import MAX_BYTES, rebatch
+from jobs.write.rolling_files import FileEncoder, RollingFiles, SmallFile
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
 REPORT_SCHEMA = "report binary"
-# Reads the records that Spark's batches only name, and counts the calls that it retried: "retries", "throttles".
+# Reads the records that Spark's batches only name. Counts the calls that it repeated: "retries", "throttles".
 ReadRecords = Callable[[Iterator[pa.RecordBatch], Counter[str]], Iterator[pa.RecordBatch]]
 
 
 @dataclass(frozen=True)
 class WriteTask:
-    """Writes the records of one task; pickles, and makes its clients where it runs.
+    """Writes the records of one task. It is pickled to the worker, and creates its clients there.
 
-    `batch` is `<query>-<batch>`: it prefixes the files' names and stands in every row.
+    batch       `<query>-<batch>`: the start of the files' names, and the column `batch` of every row
+    table       the table that accepted rows are written to; `processed_batch` for the batch path
+    write_raw   whether raw lines are written; the batch path reads its records from such files
+    stage       the column `stage` of quarantine
+    locations   folders of moved partitions of `table`
+    records     reads the records that Spark's batches name; None: the batches are the records
     """
 
     lake: str
     batch: str
     contract: TableContract
     sink: SinkSettings
-    parser: type[Parser]
-    # The batch path writes the same rows to a table of its own, and no raw lines: it reads them from files.
     table: TableName = "processed"
-    keeps_raw: bool = True
+    write_raw: bool = True
     stage: str = "transform"
-    # Partitions of `table` that do not lie in their plain folder.
     locations: Mapping[str, str] = field(default_factory=dict)
-    # None: what Spark hands over is the records themselves. Pickles.
     records: ReadRecords | None = None
 
     def __call__(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        """Batches of records, or what `records` makes into them → one row of REPORT_SCHEMA: a `TaskReport` as JSON.
+        """Writes the task's records; yields one row of REPORT_SCHEMA, a `TaskReport` as JSON.
 
         Records have the columns `data binary, shard_id string, sequence_number string, partition_key string,
         arrival_time timestamp`.
         """
-        report, _ = self.in_spark(batches, 0)
+        report, _ = self.run(batches)
         yield report_row(msgspec.json.encode(report))
 
-    def in_spark(self, batches: Iterator[pa.RecordBatch], small_file_bytes: int) -> tuple[TaskReport, list[Part]]:
-        """What `__call__` does, but for what is smaller than `small_file_bytes` bytes: it is not put, but returned."""
-        free_memory_at_once()
+    def run(self, batches: Iterator[pa.RecordBatch], small_file_bytes: int = 0) -> tuple[TaskReport, list[SmallFile]]:
+        """Writes the task's records, except files smaller than `small_file_bytes`: these are returned."""
+        return_memory_to_system()
         name = f"{self.batch}-{task_number():05d}"
         if self.records is None:
             return self._write(batches, name, small_file_bytes)
         counters = Counter[str]()
-        report, parts = self._write(self.records(batches, counters), name, small_file_bytes)
+        report, small_files = self._write(self.records(batches, counters), name, small_file_bytes)
         report.retries, report.throttles = counters["retries"], counters["throttles"]
-        return report, parts
+        return report, small_files
 
     def write(self, batches: Iterator[pa.RecordBatch], name: str) -> TaskReport:
-        """Writes all batches of records to files that start with `name`."""
+        """Writes batches of records into files whose names start with `name`."""
         report, _ = self._write(batches, name, 0)
         return report
 
-    def parquet(self) -> Callable[[BinaryIO], SortedParquet]:
-        """Opens a file of `table`."""
+    def _write(
+        self, batches: Iterator[pa.RecordBatch], name: str, small_file_bytes: int
+    ) -> tuple[TaskReport, list[SmallFile]]:
+        fault_point("task.started")
+        output = _TaskOutput(self, name, small_file_bytes)
+        for records in rebatch(batches, min(MAX_BYTES, self.sink.target_file_bytes)):
+            output.write(records)
+            fault_point("task.batch_written")
+        return output.close()
+
+    def parquet_encoder(self) -> Callable[[BinaryIO], SortedParquet]:
+        """Opens the encoder of a file of `table`."""
         return partial(
             SortedParquet,
             contract=self.contract,
             compression=self.sink.parquet_compression,
-            row_group_bytes=min(ROW_GROUP_BYTES, ROW_GROUP_SHARE * self.sink.target_file_bytes),
+            row_group_bytes=min(ROW_GROUP_BYTES, ROW_GROUPS_PER_TARGET * self.sink.target_file_bytes),
         )
 
-    def _write(
-        self, batches: Iterator[pa.RecordBatch], name: str, small_file_bytes: int
-    ) -> tuple[TaskReport, list[Part]]:
-        fault_point("task.started")
-        lake, report, seconds = lake_at(self.lake), TaskReport(), defaultdict[str, float](float)
-        parser = self.parser(self.contract)
-        target = self.sink.target_file_bytes
-        small_file_bytes = min(small_file_bytes, target)
-        gzip = partial(GzipLines, level=self.sink.raw_compression_level, small_file_bytes=small_file_bytes)
-        parquet: Callable[[BinaryIO], Encoder] = self.parquet()
-        if small_file_bytes:
-            parquet = partial(GrowingParquet, parquet=self.parquet(), small_file_bytes=small_file_bytes)
-        raw = RollingFiles(lake, "raw", name, gzip, target)
-        processed = RollingFiles(lake, self.table, name, parquet, target, self.locations)
-        quarantine = RollingFiles(lake, "quarantine", name, gzip, target)
-        for records in blocks(batches, min(BYTES, target)):
-            clock = time.perf_counter()
-            parsed = parser.parse(records["data"])
-            clock = _lap(seconds, "parse", clock)
-            if self.keeps_raw:
-                raw_lines = lines(records["data"])
-                for partition, mask in by_hour(records["arrival_time"]):
-                    places = [records["shard_id"], records["sequence_number"]]
-                    chosen = [part if mask is None else part.filter(mask) for part in (raw_lines, *places)]
-                    raw.write(partition, chosen[0], runs(*chosen[1:]))
-            clock = _lap(seconds, "raw", clock)
-            rows = self._rows(records, parsed.columns, parsed.rejections)
-            if rows.num_rows:
-                for partition, part in by_partition(rows, self.contract):
-                    processed.write(partition, part)
-            clock = _lap(seconds, "processed", clock)
-            if parsed.rejections:
-                rejected = quarantine_lines(records, parsed.rejections, self.batch, self.stage)
-                arrival = records["arrival_time"].take(pa.array(sorted(parsed.rejections), pa.int64()))
-                for partition, mask in by_hour(arrival):
-                    day = partition.partition("/")[0]
-                    quarantine.write(day, rejected if mask is None else rejected.filter(mask))
-                _lap(seconds, "quarantine", clock)
-            report.read += records.num_rows
-            report.read_bytes += pc.sum(pc.binary_length(records["data"])).as_py()
-            report.rescued += parsed.rescued
-            _count(report, records, parsed.rejections)
-            fault_point("task.batch_written")
-        clock = time.perf_counter()
-        for files in (raw, processed, quarantine):
-            files.close()
-        fault_point("task.files_put")
-        _lap(seconds, "finish", clock)
-        count_files(report, raw, processed, quarantine)
-        report.seconds = {stage: round(spent, 4) for stage, spent in seconds.items()}
-        return report, [*raw.parts, *processed.parts, *quarantine.parts]
 
-    def _rows(self, records: pa.RecordBatch, columns: pa.RecordBatch, rejections: Mapping[int, Rejection]) -> pa.Table:
-        """The accepted rows: the contract's columns and where each came from."""
-        batch = pa.repeat(pa.scalar(self.batch, pa.string()), records.num_rows)
+class _TaskOutput:
+    """The files and the report of a task that is being written."""
+
+    def __init__(self, task: WriteTask, name: str, small_file_bytes: int) -> None:
+        self._task = task
+        self._parser = RecordParser(task.contract)
+        self._report = TaskReport()
+        self._seconds = defaultdict[str, float](float)
+        lake, target = lake_at(task.lake), task.sink.target_file_bytes
+        small_file_bytes = min(small_file_bytes, target)
+        gzip = partial(GzipLines, level=task.sink.raw_compression_level, small_file_bytes=small_file_bytes)
+        parquet: Callable[[BinaryIO], FileEncoder] = task.parquet_encoder()
+        if small_file_bytes:
+            parquet = partial(GrowingParquet, parquet=task.parquet_encoder(), small_file_bytes=small_file_bytes)
+        self._raw = RollingFiles(lake, "raw", name, gzip, target)
+        self._processed = RollingFiles(lake, task.table, name, parquet, target, task.locations)
+        self._quarantine = RollingFiles(lake, "quarantine", name, gzip, target)
+
+    def write(self, records: pa.RecordBatch) -> None:
+        """Writes a block of records to all three tables, and counts them."""
+        with self._measured("parse"):
+            parsed = self._parser.parse(records["data"])
+        with self._measured("raw"):
+            if self._task.write_raw:
+                self._write_raw(records)
+        with self._measured("processed"):
+            self._write_processed(records, parsed.columns, parsed.rejections)
+        if parsed.rejections:
+            with self._measured("quarantine"):
+                self._write_quarantine(records, parsed.rejections)
+        self._report.read += records.num_rows
+        self._report.read_bytes += pc.sum(pc.binary_length(records["data"])).as_py()
+        self._report.rescued += parsed.rescued
+        for rejection in parsed.rejections.values():
+            self._report.reasons[rejection.reason] = self._report.reasons.get(rejection.reason, 0) + 1
+        _add_ranges(self._report.shards, records)
+
+    def close(self) -> tuple[TaskReport, list[SmallFile]]:
+        """Puts the open files into the lake; returns the report and the files that stayed small."""
+        with self._measured("finish"):
+            for files in (self._raw, self._processed, self._quarantine):
+                files.close()
+            fault_point("task.files_put")
+        add_files(self._report, self._raw, self._processed, self._quarantine)
+        self._report.seconds = {stage: round(seconds, 4) for stage, seconds in self._seconds.items()}
+        return self._report, [
+            *self._raw.small_files,
+            *self._processed.small_files,
+            *self._quarantine.small_files,
+        ]
+
+    def _write_raw(self, records: pa.RecordBatch) -> None:
+        columns = [to_lines(records["data"]), records["shard_id"], records["sequence_number"]]
+        for partition, mask in split_by_hour(records["arrival_time"]):
+            lines, shards, sequences = [column if mask is None else column.filter(mask) for column in columns]
+            self._raw.write(partition, lines, record_runs(shards, sequences))
+
+    def _write_processed(
+        self, records: pa.RecordBatch, columns: pa.RecordBatch, rejections: Mapping[int, Rejection]
+    ) -> None:
+        """Writes the accepted rows: the contract's columns, and where each record came from."""
+        contract = self._task.contract
         arrays = {name: columns[name] for name in columns.schema.names}
-        arrays |= {name: records[name] for name in ("shard_id", "sequence_number", "arrival_time")} | {"batch": batch}
-        partitions = [name for name, _, _ in self.contract.partition_columns]
-        rows = pa.table({name: arrays[name] for name in [*partitions, *(n for n, _, _ in self.contract.table_columns)]})
+        arrays |= {name: records[name] for name in ("shard_id", "sequence_number", "arrival_time")}
+        arrays["batch"] = pa.repeat(pa.scalar(self._task.batch, pa.string()), records.num_rows)
+        names = [name for name, _, _ in (*contract.partition_columns, *contract.table_columns)]
+        rows = pa.table({name: arrays[name] for name in names})
         if rejections:
-            accepted = pc.invert(pc.is_in(pa.array(range(records.num_rows)), value_set=pa.array(list(rejections))))
-            rows = rows.filter(accepted)
-        return rows
+            rejected = pa.array(list(rejections))
+            rows = rows.filter(pc.invert(pc.is_in(pa.array(range(records.num_rows)), value_set=rejected)))
+        if rows.num_rows:
+            for partition, part in split_by_partition(rows, contract):
+                self._processed.write(partition, part)
+
+    def _write_quarantine(self, records: pa.RecordBatch, rejections: Mapping[int, Rejection]) -> None:
+        lines = quarantine_lines(records, rejections, self._task.batch, self._task.stage)
+        arrival = records["arrival_time"].take(pa.array(sorted(rejections), pa.int64()))
+        for partition, mask in split_by_hour(arrival):
+            day = partition.partition("/")[0]
+            self._quarantine.write(day, lines if mask is None else lines.filter(mask))
+
+    @contextmanager
+    def _measured(self, stage: str) -> Iterator[None]:
+        started = time.perf_counter()
+        yield
+        self._seconds[stage] += time.perf_counter() - started
 
 
 def report_row(report: bytes) -> pa.RecordBatch:
-    """A task's report, a `TaskReport` as JSON, as the one row of REPORT_SCHEMA that Spark takes to the driver."""
+    """A `TaskReport` as JSON, as one row of REPORT_SCHEMA."""
     return pa.record_batch({"report": pa.array([report], pa.binary())})
 
 
 def collect_reports(reports: DataFrame) -> TaskReport:
-    """Runs the tasks behind a frame of REPORT_SCHEMA; their reports, added up."""
+    """Runs the tasks of a DataFrame of REPORT_SCHEMA; returns the sum of their reports."""
     return sum_reports(msgspec.json.decode(row.report, type=TaskReport) for row in reports.collect())
 
 
-def free_memory_at_once() -> None:
-    """Has this process give back what it freed: Arrow's default keeps it, and a worker took 50 MB more."""
+def return_memory_to_system() -> None:
+    """Has Arrow return freed memory to the system at once. Its default allocator keeps it: 50 MB more a worker."""
     if "jemalloc" in pa.supported_memory_backends():
         pa.set_memory_pool(pa.jemalloc_memory_pool())
 
 
 def task_number() -> int:
-    """Which of its stage's tasks this is; 0 outside Spark."""
+    """The number of this task in its stage, from 0; 0 outside Spark."""
     context = TaskContext.get()
     return context.partitionId() if context else 0
 
 
-def count_files(report: TaskReport, raw: RollingFiles, processed: RollingFiles, quarantine: RollingFiles) -> None:
-    """Takes in what was put into the lake."""
+def add_files(report: TaskReport, raw: RollingFiles, processed: RollingFiles, quarantine: RollingFiles) -> None:
+    """Adds the files that are in the lake to a task's report, and their rows to its counters."""
     for files in (raw, processed, quarantine):
         report.files += files.written
     report.raw, report.processed, report.quarantined = (
@@ -191,25 +233,15 @@ def count_files(report: TaskReport, raw: RollingFiles, processed: RollingFiles, 
     )
 
 
-def _lap(seconds: dict[str, float], stage: str, since: float) -> float:
-    now = time.perf_counter()
-    seconds[stage] += now - since
-    return now
-
-
-def _count(report: TaskReport, records: pa.RecordBatch, rejections: Mapping[int, Rejection]) -> None:
-    """Counts a batch's rejections by reason, and takes in its shards' sequence ranges."""
-    for rejection in rejections.values():
-        report.reasons[rejection.reason] = report.reasons.get(rejection.reason, 0) + 1
-    # A task's records stand in their shard's order, so a shard's first and last row are its range.
+def _add_ranges(ranges: dict[str, SequenceRange], records: pa.RecordBatch) -> None:
+    """Extends each shard's range by its records. These are in the shard's order, so the first and last bound them."""
+    numbers, arrivals = records["sequence_number"], records["arrival_time"]
     shards = records["shard_id"].dictionary_encode()
     for code, shard in enumerate(shards.dictionary.to_pylist()):
         positions = pc.indices_nonzero(pc.equal(shards.indices, code))
-        numbers = records["sequence_number"]
         first, last = positions[0].as_py(), positions[-1].as_py()
-        arrived = records["arrival_time"][last].as_py()
-        found = SequenceRange(numbers[first].as_py(), numbers[last].as_py(), len(positions), arrived)
-        if shard in report.shards:
-            report.shards[shard].extend(found)
+        found = SequenceRange(numbers[first].as_py(), numbers[last].as_py(), len(positions), arrivals[last].as_py())
+        if shard in ranges:
+            ranges[shard].extend(found)
         else:
-            report.shards[shard] = found
+            ranges[shard] = found

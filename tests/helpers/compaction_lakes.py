@@ -15,7 +15,6 @@ from jobs.lake.ledger import TABLES, Ledger, LedgerEntry
 from jobs.lake.partition_locations import LayoutFile, copy_to_live_locations
 from jobs.lake.store import lake_at
 from jobs.lake.task_report import sum_reports
-from jobs.schema.record_parser import RecordParser
 from jobs.schema.table import load_contract
 from jobs.settings.settings import Settings
 from jobs.write.task import WriteTask
@@ -60,9 +59,7 @@ def write_batch(
     layouts = LayoutFile(lake, "processed")
     reports = []
     for number, records in enumerate(tasks):
-        task = WriteTask(
-            settings.lake, f"{query}-{batch}", contract, settings.sink, RecordParser, locations=layouts.read().relocated
-        )
+        task = WriteTask(settings.lake, f"{query}-{batch}", contract, settings.sink, locations=layouts.read().relocated)
         moments = [(at or AT) + place * apart for place in range(len(records))]
         rows = arrived(records, shard=SHARD.format(number), first=1000 * batch + 1, at=moments)
         reports.append(task.write(iter([rows]), f"{query}-{batch}-{number:05d}"))

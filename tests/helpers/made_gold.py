@@ -16,7 +16,6 @@ from jobs.lake.delta import open_delta
 from jobs.lake.ledger import TABLES as LAKE_TABLES
 from jobs.lake.ledger import Ledger, LedgerEntry
 from jobs.lake.store import lake_at
-from jobs.schema.record_parser import RecordParser
 from jobs.schema.table import load_contract
 from jobs.settings.settings import Settings
 from jobs.write.task import WriteTask
@@ -33,7 +32,7 @@ def finish(
     """Writes a batch as the streaming job does, and makes it final."""
     contract = load_contract(settings.contract)
     lake = lake_at(settings.lake)
-    task = WriteTask(settings.lake, f"{query}-{number}", contract, settings.sink, RecordParser)
+    task = WriteTask(settings.lake, f"{query}-{number}", contract, settings.sink)
     batches = [arrived(list(records), at=at, first=10_000 * number + 1)] if records else []
     report = task.write(iter(batches), f"{query}-{number}-00000")
     partitions = {table: report.partitions(table) for table in LAKE_TABLES}

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 
 import pyarrow as pa
 
-from jobs.schema.record_parser import RecordParser
 from jobs.settings.sections import SinkSettings
 from jobs.write.task import WriteTask
 from tests.helpers.samples import TRAVEL_TIMES, arrived, good
@@ -44,7 +43,7 @@ def peak() -> int:
 
 def main() -> None:
     case, megabytes, lake = sys.argv[1], int(sys.argv[2]), sys.argv[3]
-    task = WriteTask(lake, "q-1", TRAVEL_TIMES, SinkSettings(raw_compression_level=1), RecordParser)
+    task = WriteTask(lake, "q-1", TRAVEL_TIMES, SinkSettings(raw_compression_level=1))
     task.write(batches(1000, 1, 0.0, 1), "warm-up")
     before = peak()
     report = task.write(batches(*CASES[case], megabytes * 1_000_000), "q-1-00000")

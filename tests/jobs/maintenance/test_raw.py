@@ -283,7 +283,6 @@ def test_a_raw_file_that_lacks_a_line_stops_it(lake_in_a_folder: Settings) -> No
 def test_a_batch_of_several_shards_a_task_and_hours_a_shard(embedded_aws: object, tmp_path: Path) -> None:
     import pyarrow as pa
 
-    from jobs.schema.record_parser import RecordParser
     from jobs.write.task import WriteTask
     from tests.helpers.samples import TRAVEL_TIMES, arrived
 
@@ -293,7 +292,7 @@ def test_a_batch_of_several_shards_a_task_and_hours_a_shard(embedded_aws: object
         arrived([good(**{MEAN: 400 + number}) for number in range(6)], at=hours, shard="shardId-9", first=1),
         arrived([good(**{MEAN: 500 + number}) for number in range(6)], at=hours, shard="shardId-8", first=1),
     ]
-    task = WriteTask(settings.lake, "q-0", TRAVEL_TIMES, settings.sink, RecordParser)
+    task = WriteTask(settings.lake, "q-0", TRAVEL_TIMES, settings.sink)
     both = pa.Table.from_batches(parts).combine_chunks().to_batches()
     report = task.write(iter(both), "q-0-00000")
     raw = [file for file in report.files if file.kind == "raw"]

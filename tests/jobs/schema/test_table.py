@@ -138,7 +138,7 @@ def test_another_streams_yaml_works_from_record_to_parquet_and_glue(file: Path, 
         READING | {"low": 30.0},
         READING | {"place": "a/b"},
     ]
-    task = WriteTask(str(tmp_path / "lake"), "q-0", contract, SinkSettings(), RecordParser)
+    task = WriteTask(str(tmp_path / "lake"), "q-0", contract, SinkSettings())
     report = task.write(iter([arrived([bytes_of(record) for record in records])]), "q-0-00000")
     assert (report.read, report.raw, report.processed, report.quarantined) == (6, 6, 3, 3)
     assert report.reasons == {"failed_check": 2, "bad_place": 1}

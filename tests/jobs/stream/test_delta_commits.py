@@ -21,7 +21,6 @@ from jobs.lake.store import lake_at
 from jobs.lake.table_files import files_of_entries, live_files
 from jobs.maintenance import compact as compact_job
 from jobs.maintenance import raw as replay_raw_job
-from jobs.schema.record_parser import RecordParser
 from jobs.schema.table import TableContract, load_contract
 from jobs.settings.settings import Settings, load_settings
 from jobs.stream import delta_commits
@@ -51,7 +50,7 @@ def final(
     settings: Settings, query: str, number: int, records: Sequence[bytes], contract: TableContract = TRAVEL_TIMES
 ) -> LedgerEntry:
     """Writes a batch's files and its ledger entry; nothing of it is in the Delta log yet."""
-    task = WriteTask(settings.lake, f"{query}-{number}", contract, settings.sink, RecordParser)
+    task = WriteTask(settings.lake, f"{query}-{number}", contract, settings.sink)
     batches = [arrived(list(records), first=10_000 * number + 1)] if records else []
     report = task.write(iter(batches), f"{query}-{number}-00000")
     partitions = {table: report.partitions(table) for table in TABLES}

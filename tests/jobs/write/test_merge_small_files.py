@@ -1,4 +1,4 @@
-"""Tasks that join what each has: one file a partition, each record once, the same bytes in whatever order rows come."""
+"""Merging small files: one file a partition, each record once, the same bytes in whatever order rows arrive."""
 
 from __future__ import annotations
 
@@ -15,10 +15,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from jobs.lake.task_report import TaskReport, sum_reports
-from jobs.schema.record_parser import RecordParser
 from jobs.settings.sections import SinkSettings
-from jobs.write import merge_small_files as join
-from jobs.write.merge_small_files import JoinTask, WriteParts
+from jobs.write import merge_small_files
+from jobs.write.merge_small_files import MergeTask, WriteLargeFiles
 from jobs.write.task import WriteTask
 from tests.helpers.samples import TRAVEL_TIMES, arrived, good
 
@@ -26,11 +25,11 @@ MB = 1024 * 1024
 
 
 def task_at(lake: Path, **sink: int) -> WriteTask:
-    return WriteTask(str(lake), "q-7", TRAVEL_TIMES, SinkSettings(**sink), RecordParser)
+    return WriteTask(str(lake), "q-7", TRAVEL_TIMES, SinkSettings(**sink))
 
 
 def of_task(task: int, count: int = 300, size: int = 10, cities: int = 3) -> pa.RecordBatch:
-    """What a task reads of a shard of its own."""
+    """The records that a task reads from its own shard."""
     chance = random.Random(task)
     records = [
         b"not JSON"
@@ -42,17 +41,17 @@ def of_task(task: int, count: int = 300, size: int = 10, cities: int = 3) -> pa.
 
 
 def run(write: WriteTask, tasks: list[pa.RecordBatch], monkeypatch: pytest.MonkeyPatch, *, seed: int = 0) -> TaskReport:
-    """Both stages as Spark runs them, with two joining tasks and a shuffle that mixes all rows."""
+    """Both stages as Spark runs them, with two merge tasks and a shuffle that mixes all rows."""
     rows: list[pa.RecordBatch] = []
     for number, records in enumerate(tasks):
         monkeypatch.setattr("jobs.write.merge_small_files.task_number", lambda number=number: number)
         monkeypatch.setattr("jobs.write.task.task_number", lambda number=number: number)
-        rows += pickle.loads(pickle.dumps(WriteParts(write)))(iter([records]))
+        rows += pickle.loads(pickle.dumps(WriteLargeFiles(write)))(iter([records]))
     random.Random(seed).shuffle(rows)
     reports: list[pa.RecordBatch] = []
     for half in (0, 1):
-        chosen = [row for row in rows if sum(row["place"][0].as_py().encode()) % 2 == half]
-        reports += pickle.loads(pickle.dumps(JoinTask(write, len(tasks))))(iter(chosen))
+        chosen = [row for row in rows if sum(row["folder"][0].as_py().encode()) % 2 == half]
+        reports += pickle.loads(pickle.dumps(MergeTask(write, len(tasks))))(iter(chosen))
     return sum_reports(msgspec.json.decode(row["report"][0].as_py(), type=TaskReport) for row in reports)
 
 
@@ -66,7 +65,7 @@ def contents(write: WriteTask) -> dict[str, bytes]:
     }
 
 
-def test_a_partition_has_one_file_whatever_number_of_tasks_had_rows_of_it(
+def test_a_partition_has_one_file_however_many_tasks_had_rows_of_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write = task_at(tmp_path)
@@ -82,7 +81,7 @@ def test_a_partition_has_one_file_whatever_number_of_tasks_had_rows_of_it(
     assert set(report.shards) == {"shard-0", "shard-1", "shard-2", "shard-3"}
 
 
-def test_each_record_stands_in_the_joined_files_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_record_is_in_the_merged_files_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write, tasks = task_at(tmp_path), [of_task(number) for number in range(3)]
     run(write, tasks, monkeypatch)
     files = contents(write)
@@ -110,9 +109,7 @@ def test_each_record_stands_in_the_joined_files_once(tmp_path: Path, monkeypatch
     assert sorted(rows + rejected) == sorted(read)
 
 
-def test_the_ledger_knows_which_records_a_joined_raw_file_holds(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_report_names_the_records_of_a_merged_raw_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     report = run(task_at(tmp_path), [of_task(number) for number in range(3)], monkeypatch)
     (raw,) = [file for file in report.files if file.kind == "raw"]
     assert [(run.shard, run.first, run.last, run.records) for run in raw.runs] == [
@@ -120,7 +117,7 @@ def test_the_ledger_knows_which_records_a_joined_raw_file_holds(
     ]
 
 
-def test_joined_rows_are_sorted_over_all_tasks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_merged_rows_are_sorted_over_all_tasks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write = task_at(tmp_path)
     shuffled = arrived([good(**{"Origin Movement ID": str(number)}) for number in (5, 3, 9)])
     run(write, [shuffled, shuffled], monkeypatch)
@@ -128,7 +125,7 @@ def test_joined_rows_are_sorted_over_all_tasks(tmp_path: Path, monkeypatch: pyte
     assert pq.read_table(file)["origin_movement_id"].to_pylist() == ["3", "3", "5", "5", "9", "9"]
 
 
-def test_rows_that_come_in_another_order_are_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_bytes_do_not_depend_on_the_order_of_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = []
     for seed in range(3):
         write = task_at(tmp_path / str(seed))
@@ -137,7 +134,7 @@ def test_rows_that_come_in_another_order_are_the_same_bytes(tmp_path: Path, monk
     assert found[0] == found[1] == found[2]
 
 
-def test_what_is_large_enough_is_written_where_it_was_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_files_are_written_by_the_first_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write = task_at(tmp_path, small_file_bytes=2 * MB, parquet_compression="none")
     large, small = of_task(0, count=400, size=10_000, cities=1), of_task(1, count=40, cities=1)
     report = run(write, [large, small, small], monkeypatch)
@@ -149,7 +146,7 @@ def test_what_is_large_enough_is_written_where_it_was_read(tmp_path: Path, monke
     assert report.read == report.raw == report.processed + report.quarantined == 480
 
 
-def test_joined_files_go_on_in_another_one_at_the_target(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_merged_files_end_at_the_target_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write = task_at(tmp_path, target_file_bytes=MB, small_file_bytes=MB)
     report = run(write, [of_task(number, count=100, size=4000, cities=1) for number in range(8)], monkeypatch)
     sizes = [file.bytes for file in report.files if file.kind == "raw"]
@@ -158,14 +155,14 @@ def test_joined_files_go_on_in_another_one_at_the_target(tmp_path: Path, monkeyp
     assert report.read == report.raw == report.processed + report.quarantined == 800
 
 
-def test_a_batch_without_rows_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_batch_without_rows_writes_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write = task_at(tmp_path)
     assert run(write, [arrived([]), arrived([])], monkeypatch).files == []
     assert not tmp_path.joinpath("raw").exists()
 
 
-def test_a_part_goes_through_the_shuffle_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(join, "_CHUNK_BYTES", 100)
+def test_a_small_file_goes_through_the_shuffle_in_chunks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(merge_small_files, "CHUNK_BYTES", 100)
     write = task_at(tmp_path)
     report = run(write, [of_task(number) for number in range(2)], monkeypatch)
     assert report.read == report.raw == report.processed + report.quarantined == 600

@@ -11,14 +11,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs.write.raw import GzipLines, by_hour, lines
+from jobs.write.raw import GzipLines, split_by_hour, to_lines
 from tests.helpers.samples import as_data
 
 
 def written(*batches: list[bytes], level: int = 3) -> bytes:
     file = io.BytesIO()
     encoder = GzipLines(file, level)
-    assert [encoder.write(lines(as_data(batch))) for batch in batches] == [len(batch) for batch in batches]
+    assert [encoder.write(to_lines(as_data(batch))) for batch in batches] == [len(batch) for batch in batches]
     encoder.close()
     return gzip.decompress(file.getvalue())
 
@@ -53,7 +53,7 @@ def test_no_records_are_an_empty_file() -> None:
 def test_a_slice_of_an_array_writes_its_own_records_alone() -> None:
     file = io.BytesIO()
     encoder = GzipLines(file, 1)
-    encoder.write(lines(as_data([b"before", b"one", b"two", b"after"]).slice(1, 2)))
+    encoder.write(to_lines(as_data([b"before", b"one", b"two", b"after"]).slice(1, 2)))
     encoder.close()
     assert gzip.decompress(file.getvalue()) == b"one\ntwo\n"
 
@@ -82,7 +82,7 @@ def test_records_are_split_by_the_hour_of_their_arrival_in_utc() -> None:
     ]
     found = {
         partition: mask.to_pylist() if mask is not None else None
-        for partition, mask in by_hour(pa.array(times, pa.timestamp("us", tz="UTC")))
+        for partition, mask in split_by_hour(pa.array(times, pa.timestamp("us", tz="UTC")))
     }
     assert found == {
         "ingest_date=2026-11-23/hour=00": [True, False, True],
@@ -94,4 +94,4 @@ def test_records_of_one_hour_are_not_split() -> None:
     times = pa.array(
         [datetime(2026, 11, 23, 9, minute, tzinfo=UTC) for minute in range(5)], pa.timestamp("us", tz="UTC")
     )
-    assert list(by_hour(times)) == [("ingest_date=2026-11-23/hour=09", None)]
+    assert list(split_by_hour(times)) == [("ingest_date=2026-11-23/hour=09", None)]

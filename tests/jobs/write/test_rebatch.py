@@ -1,4 +1,4 @@
-"""Blocks: the same for the same records, however these come."""
+"""The same records give the same blocks, whatever batches they arrive in."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pyarrow as pa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs.write.rebatch import BYTES, ROWS, blocks
+from jobs.write.rebatch import MAX_BYTES, MAX_ROWS, rebatch
 
 RECORDS = st.lists(st.integers(0, 400), max_size=60)  # bytes of each record
 
@@ -27,9 +27,9 @@ def cut(whole: pa.RecordBatch, at: list[int]) -> Iterator[pa.RecordBatch]:
 
 
 @given(RECORDS, st.lists(st.integers(0, 1000), max_size=9), st.lists(st.integers(0, 1000), max_size=9))
-def test_records_are_in_the_same_blocks_however_they_were_cut(sizes: list[int], one: list[int], two: list[int]) -> None:
+def test_the_blocks_do_not_depend_on_the_batches(sizes: list[int], one: list[int], two: list[int]) -> None:
     whole = batch(sizes)
-    first, second = (list(blocks(cut(whole, at), 1000)) for at in (one, two))
+    first, second = (list(rebatch(cut(whole, at), 1000)) for at in (one, two))
     assert first == second
     assert [row for block in first for row in block.to_pylist()] == whole.to_pylist()
     for block in first:
@@ -39,16 +39,16 @@ def test_records_are_in_the_same_blocks_however_they_were_cut(sizes: list[int], 
         assert sum(len(data) for data in block["data"].to_pylist()) >= 1000
 
 
-def test_an_answer_of_the_usual_size_passes_as_it_is() -> None:
-    whole = batch([400] * ROWS)
-    (block,) = blocks(iter([whole]))
+def test_a_batch_of_the_usual_size_is_not_copied() -> None:
+    whole = batch([400] * MAX_ROWS)
+    (block,) = rebatch(iter([whole]))
     assert block["data"].buffers()[2].address == whole["data"].buffers()[2].address
 
 
-def test_large_records_make_small_blocks() -> None:
-    whole = batch([BYTES // 2, BYTES, 1, BYTES // 2 - 1, BYTES // 2, 7])
-    assert [block.num_rows for block in blocks(iter([whole]))] == [2, 3, 1]
+def test_large_records_make_small_rebatch() -> None:
+    whole = batch([MAX_BYTES // 2, MAX_BYTES, 1, MAX_BYTES // 2 - 1, MAX_BYTES // 2, 7])
+    assert [block.num_rows for block in rebatch(iter([whole]))] == [2, 3, 1]
 
 
-def test_no_records_are_no_block() -> None:
-    assert list(blocks(iter([]))) == list(blocks(iter([batch([])]))) == []
+def test_no_records_give_no_block() -> None:
+    assert list(rebatch(iter([]))) == list(rebatch(iter([batch([])]))) == []

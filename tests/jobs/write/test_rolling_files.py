@@ -1,4 +1,4 @@
-"""Open files: names that a replay repeats, whole files, a roll-over at the target, bounds on files and memory."""
+"""Rolling files: repeatable names, whole files, a new file at the target size, limits on open files and memory."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from jobs.write.rolling_files import RollingFiles
 
 
 class Plain:
-    """Writes bytes as they are; with `hold` it keeps them until it is told to flush."""
+    """Writes bytes unchanged. With `hold` it buffers them until `flush`."""
 
     suffix = ".txt"
 
@@ -21,9 +21,10 @@ class Plain:
         self._hold = hold
         self._held = b""
         self.flushes = 0
+        self.closed = False
 
     @property
-    def waiting(self) -> int:
+    def buffered_bytes(self) -> int:
         return len(self._held)
 
     def write(self, rows: Any) -> int:
@@ -40,15 +41,16 @@ class Plain:
     def close(self) -> None:
         self.flush()
         self._file.write(b"END")
+        self.closed = True
 
-    def part(self) -> bool:
+    def close_if_small(self) -> bool:
         return False
 
 
 class Small(Plain):
-    """A part as long as it has less than ten bytes."""
+    """Small below ten bytes."""
 
-    def part(self) -> bool:
+    def close_if_small(self) -> bool:
         return self._file.tell() < 10
 
 
@@ -71,7 +73,7 @@ def test_a_partition_has_one_file_named_for_table_batch_and_task(
     files.write("city=a", b"1.")
     files.write("city=b", b"2.3.")
     files.write("city=a", b"4.")
-    assert stored(folder_lake) == {}, "nothing is seen before it is whole"
+    assert stored(folder_lake) == {}, "no file is visible before it is complete"
     files.close()
     assert stored(folder_lake) == {
         "processed/city=a/q-7-00003-000.txt": b"1.4.END",
@@ -83,7 +85,7 @@ def test_a_partition_has_one_file_named_for_table_batch_and_task(
     ]
 
 
-def test_a_file_is_put_away_once_it_has_its_size_and_the_next_one_is_numbered_on(
+def test_a_file_of_the_target_size_is_closed_and_the_next_one_has_the_next_number(
     open_files: Callable[..., RollingFiles], folder_lake: FolderLake
 ) -> None:
     files = open_files(target=4)
@@ -98,9 +100,7 @@ def test_a_file_is_put_away_once_it_has_its_size_and_the_next_one_is_numbered_on
     }
 
 
-def test_the_same_rows_are_the_same_files_again(
-    open_files: Callable[..., RollingFiles], folder_lake: FolderLake
-) -> None:
+def test_the_same_rows_give_the_same_files(open_files: Callable[..., RollingFiles], folder_lake: FolderLake) -> None:
     found = []
     for _ in range(2):
         files = open_files(target=10)
@@ -111,26 +111,32 @@ def test_the_same_rows_are_the_same_files_again(
     assert found[0] == found[1]
 
 
-def test_more_partitions_than_may_be_open_go_on_in_further_files(
+def test_partitions_beyond_the_limit_of_open_files_continue_in_new_files(
     open_files: Callable[..., RollingFiles], folder_lake: FolderLake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(RollingFiles, "MAX_OPEN", 3)
-    files = open_files()
+    encoders: list[Plain] = []
+
+    def open_encoder(file: BinaryIO) -> Plain:
+        encoders.append(Plain(file))
+        return encoders[-1]
+
+    files = open_files(encoder=open_encoder)
     for turn in range(2):
         for city in range(5):
             files.write(f"city={city}", b"%d." % turn)
-            assert len(files._open) <= 3
+            assert sum(not encoder.closed for encoder in encoders) <= 3
     files.close()
     content = stored(folder_lake)
     assert sum(data.count(b".") for data in content.values()) == 10
     assert sum(file.rows for file in files.written) == 10
-    assert {file.path for file in files.written} == set(content), "no file is written over"
+    assert {file.path for file in files.written} == set(content), "no file is overwritten"
 
 
-def test_memory_is_bounded_by_encoding_the_fullest_first(
+def test_memory_is_limited_by_encoding_the_fullest_file_first(
     open_files: Callable[..., RollingFiles], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(RollingFiles, "MAX_WAITING_BYTES", 1000)
+    monkeypatch.setattr(RollingFiles, "MAX_BUFFERED_BYTES", 1000)
     made: list[Plain] = []
 
     def holding(file: BinaryIO) -> Plain:
@@ -141,7 +147,7 @@ def test_memory_is_bounded_by_encoding_the_fullest_first(
     files.write("city=large", b"x" * 600)
     files.write("city=small", b"x" * 100)
     files.write("city=middle", b"x" * 301)
-    assert sum(encoder.waiting for encoder in made) <= 1000
+    assert sum(encoder.buffered_bytes for encoder in made) <= 1000
     assert [encoder.flushes for encoder in made] == [1, 0, 0]
     files.close()
     assert sum(file.bytes for file in files.written) == 1001 + 3 * len("END")
@@ -153,7 +159,7 @@ def test_closing_without_rows_writes_nothing(open_files: Callable[..., RollingFi
     assert (stored(folder_lake), files.written) == ({}, [])
 
 
-def test_a_write_that_fails_leaves_no_file_in_the_lake(
+def test_a_failed_write_leaves_no_file_in_the_lake(
     open_files: Callable[..., RollingFiles], folder_lake: FolderLake
 ) -> None:
     class Fails(Plain):
@@ -166,7 +172,7 @@ def test_a_write_that_fails_leaves_no_file_in_the_lake(
     assert stored(folder_lake) == {}
 
 
-def test_what_stays_small_is_handed_on_and_what_grows_is_put(
+def test_small_files_are_kept_and_large_ones_are_put_into_the_lake(
     open_files: Callable[..., RollingFiles], folder_lake: FolderLake
 ) -> None:
     files = open_files(target=20, encoder=Small)
@@ -177,17 +183,17 @@ def test_what_stays_small_is_handed_on_and_what_grows_is_put(
         "processed/c/q-7-00003-000.txt": b"c." * 6 + b"END",
         "processed/d/q-7-00003-000.txt": b"d." * 11 + b"END",
     }
-    parts = []
-    for part in files.parts:
-        part.spool.seek(part.start)
-        parts.append((part.partition, part.number, part.rows, part.spool.read(part.size)))
-    assert parts == [("a", 0, 1, b"a."), ("b", 0, 2, b"b.b."), ("d", 1, 1, b"e.")]
+    found = []
+    for small in files.small_files:
+        small.spool.seek(small.start)
+        found.append((small.partition, small.number, small.rows, small.spool.read(small.size)))
+    assert found == [("a", 0, 1, b"a."), ("b", 0, 2, b"b.b."), ("d", 1, 1, b"e.")]
 
 
-def test_parts_of_any_number_of_partitions_take_one_open_file(open_files: Callable[..., RollingFiles]) -> None:
+def test_small_files_of_any_number_of_partitions_share_one_open_file(open_files: Callable[..., RollingFiles]) -> None:
     files = open_files(encoder=Small)
     for number in range(3 * RollingFiles.MAX_OPEN):
         files.write(f"p={number}", b"x.")
     files.close()
-    assert len(files.parts) == 3 * RollingFiles.MAX_OPEN
-    assert len({part.spool for part in files.parts}) == 1
+    assert len(files.small_files) == 3 * RollingFiles.MAX_OPEN
+    assert len({small.spool for small in files.small_files}) == 1

@@ -20,7 +20,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from jobs.lake.task_report import SequenceRange, TaskReport
-from jobs.schema.record_parser import RecordParser
 from jobs.settings.sections import SinkSettings
 from jobs.write.task import WriteTask
 from tests.helpers.samples import LOWER, MEAN, TRAVEL_TIMES, UPPER, arrived, good
@@ -31,7 +30,7 @@ ARRIVED = datetime(2026, 11, 23, 10, 30, tzinfo=UTC)
 
 @pytest.fixture
 def task(tmp_path: Path) -> WriteTask:
-    return WriteTask(str(tmp_path / "lake"), "q-7", TRAVEL_TIMES, SinkSettings(), RecordParser)
+    return WriteTask(str(tmp_path / "lake"), "q-7", TRAVEL_TIMES, SinkSettings())
 
 
 def files(task: WriteTask, kind: str) -> list[Path]:
@@ -78,7 +77,7 @@ def read_with_retries(tasks: Iterator[pa.RecordBatch], counters: Counter[str]) -
 
 def test_the_calls_that_were_retried_to_read_the_records_are_in_the_report(task: WriteTask) -> None:
     reading = replace(task, records=read_with_retries)
-    report, _ = reading.in_spark(iter([arrived([good()] * 4), arrived([good()], first=5)]), 0)
+    report, _ = reading.run(iter([arrived([good()] * 4), arrived([good()], first=5)]))
     assert (report.read, report.retries, report.throttles) == (5, 6, 2)
 
 
@@ -153,7 +152,7 @@ def test_a_second_attempt_that_is_given_other_batches_writes_the_same_bytes(
     found = []
     for attempt, portion in enumerate((count, 700, 77)):
         sink = SinkSettings(target_file_bytes=target)
-        task = WriteTask(str(tmp_path / f"lake-{attempt}"), "q-7", TRAVEL_TIMES, sink, RecordParser)
+        task = WriteTask(str(tmp_path / f"lake-{attempt}"), "q-7", TRAVEL_TIMES, sink)
         report = task.write((whole.slice(at, portion) for at in range(0, count, portion)), "q-7-00000")
         assert report.read == report.raw == report.processed + report.quarantined == count
         found.append({file.path: (Path(task.lake) / file.path).read_bytes() for file in report.files})
@@ -200,7 +199,7 @@ def test_a_partition_that_outgrows_the_target_goes_on_in_another_file(tmp_path: 
     target = 1024 * 1024
     chance = random.Random(1)
     sink = SinkSettings(target_file_bytes=target, parquet_compression="none", raw_compression_level=1)
-    task = WriteTask(str(tmp_path / "lake"), "q-7", TRAVEL_TIMES, sink, RecordParser)
+    task = WriteTask(str(tmp_path / "lake"), "q-7", TRAVEL_TIMES, sink)
 
     def batch() -> pa.RecordBatch:
         return arrived([good(**{"Origin Geometry": chance.randbytes(25_000).hex()}) for _ in range(20)])
