@@ -133,7 +133,7 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         settings = load_settings(None, [f"lake={folder}/lake", f"spark.conf={{spark.driver.memory: {options.memory}}}"])
-        spark = spark_session(settings, "parity-benchmark", f"{folder}/spark.log")
+        spark = spark_session("parity-benchmark", settings.spark.master, settings.spark.conf, f"{folder}/spark.log")
         result = measure(spark, settings, options.rows) | {"heap": options.memory}
         spark.stop()
     print(json.dumps(result, indent=2))

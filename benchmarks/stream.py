@@ -131,7 +131,8 @@ def replayed(rows: int) -> Iterator[tuple[Any, Path, int]]:
         stream = ReplayStream(folder / "stream", rows)
         with stream as endpoint:
             os.environ["AWS_ENDPOINT_URL_KINESIS"] = endpoint
-            spark = spark_session(job_settings(str(folder / "lake")), "benchmark", str(folder / "spark.log"))
+            own = job_settings(str(folder / "lake")).spark
+            spark = spark_session("benchmark", own.master, own.conf, str(folder / "spark.log"))
             yield spark, folder, stream.pid
             spark.stop()
 
@@ -206,7 +207,7 @@ def small_batches(seconds: int, rate: int) -> dict[str, Any]:
         stop.set()
 
     with tempfile.TemporaryDirectory() as folder:
-        spark = spark_session(settings, "benchmark", str(Path(folder) / "spark.log"))
+        spark = spark_session("benchmark", settings.spark.master, settings.spark.conf, str(Path(folder) / "spark.log"))
         threading.Thread(target=produce, daemon=True).start()
         run(spark, settings, stop=stop, on_batch=lambda entry: entries.append((entry, time.time())))
         spark.stop()

@@ -3,8 +3,8 @@
 `spark-submit jobs/batch_job.py --config FILE`; the work is in `jobs.delivery.job`.
 """
 
-from jobs.common.job_main import exit_job
 from jobs.delivery.job import main
+from jobs.settings.job_main import exit_job
 
 if __name__ == "__main__":
     exit_job(main())

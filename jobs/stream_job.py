@@ -3,7 +3,7 @@
 `spark-submit jobs/stream_job.py --config FILE`; the work is in `jobs.stream.job`.
 """
 
-from jobs.common.job_main import exit_job
+from jobs.settings.job_main import exit_job
 from jobs.stream.job import main
 
 if __name__ == "__main__":

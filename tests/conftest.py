@@ -55,7 +55,9 @@ def spark(embedded_aws: server.Running, tmp_path_factory: pytest.TempPathFactory
     from jobs.common.spark_session import spark_session
 
     settings = load_settings(None, ["spark.master=local[2]"])
-    session = spark_session(settings, "tests", str(tmp_path_factory.mktemp("spark") / "spark.log"))
+    session = spark_session(
+        "tests", settings.spark.master, settings.spark.conf, str(tmp_path_factory.mktemp("spark") / "spark.log")
+    )
     yield session
     session.stop()
 

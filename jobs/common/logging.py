@@ -1,6 +1,6 @@
-"""Log lines, as text or as JSON, an object each, for a log that programs search (`observe.log_format: json`).
+"""Log lines on standard error: as text, or as one JSON object a line for a log that programs search.
 
-Messages name paths, and paths hold text of records: what could make a terminal do something is escaped in both.
+A message may contain a path, and a path may contain text of a record. Both forms therefore escape control characters.
 """
 
 from __future__ import annotations
@@ -8,25 +8,23 @@ from __future__ import annotations
 import json
 import logging
 from datetime import UTC, datetime
+from typing import Literal
 
 from jobs.common.terminal_text import printable
-from jobs.settings.sections import ObserveSettings
-
-_TEXT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
 class TextLines(logging.Formatter):
     """A line of text for people."""
 
     def __init__(self) -> None:
-        super().__init__(_TEXT)
+        super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s")
 
     def format(self, record: logging.LogRecord) -> str:
         return printable(super().format(record))
 
 
 class JsonLines(logging.Formatter):
-    """`{"time": …, "level": …, "logger": …, "message": …}`, and the fields of a line that has some."""
+    """`{"time": …, "level": …, "logger": …, "message": …}`, with the record's attribute `fields` added."""
 
     def format(self, record: logging.LogRecord) -> str:
         line = {
@@ -41,12 +39,12 @@ class JsonLines(logging.Formatter):
         return printable(json.dumps(line, ensure_ascii=False, default=str))
 
 
-def log_to_stderr(settings: ObserveSettings | None = None) -> None:
-    """Our logging on standard error, in the form that the settings say; called again, it changes the form."""
+def log_to_stderr(log_format: Literal["text", "json"] = "text") -> None:
+    """Sets up logging to standard error. A second call with `json` changes the format of the existing handlers."""
     handler = logging.StreamHandler()
     handler.setFormatter(TextLines())
     logging.basicConfig(level=logging.INFO, handlers=[handler])
-    logging.getLogger("botocore").setLevel(logging.WARNING)  # it says where it found credentials, for every client
-    if settings is not None and settings.log_format == "json":
-        for each in logging.getLogger().handlers:
-            each.setFormatter(JsonLines())
+    logging.getLogger("botocore").setLevel(logging.WARNING)  # at INFO it logs each client's source of credentials
+    if log_format == "json":
+        for existing in logging.getLogger().handlers:
+            existing.setFormatter(JsonLines())

@@ -24,7 +24,6 @@ from pyspark.sql import SparkSession
 from jobs.catalog.glue import GlueCatalog
 from jobs.catalog.tables import batch_tables
 from jobs.common.aws import client
-from jobs.common.job_main import job_parser, run_job
 from jobs.common.spark_errors import explained_failure
 from jobs.common.spark_session import spark_session
 from jobs.delivery.delivery_files import DeliveryFile, find_delivery_files, partition_files
@@ -33,6 +32,7 @@ from jobs.delivery.ledger import TABLES, DeliveryLedger, DeliveryPlan, DeliveryR
 from jobs.lake.store import Lake, lake_at
 from jobs.lake.task_report import RunTotals, TaskReport
 from jobs.schema.table import TableContract, load_contract
+from jobs.settings.job_main import job_parser, run_job
 from jobs.settings.settings import Settings
 from jobs.write.task import REPORT_SCHEMA, WriteTask, collect_reports, report_row
 
@@ -210,4 +210,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _work(settings: Settings, options: argparse.Namespace) -> DeliveryResult:
-    return run(spark_session(settings, "movement-batch"), settings, database=options.database, table=options.table)
+    return run(
+        spark_session("movement-batch", settings.spark.master, settings.spark.conf),
+        settings,
+        database=options.database,
+        table=options.table,
+    )

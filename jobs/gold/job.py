@@ -25,7 +25,6 @@ from jobs.catalog.glue import GlueCatalog
 from jobs.catalog.tables import LakeTable, delta_table, manifest_table
 from jobs.common.aws import client
 from jobs.common.errors import AlreadyRunningError, TransientError
-from jobs.common.job_main import job_parser, run_job, stop_on_signals
 from jobs.common.spark_errors import find_cause
 from jobs.common.spark_session import spark_session
 from jobs.gold.delta_writes import gold_session
@@ -40,6 +39,7 @@ from jobs.lake.ledger import Ledger, LedgerEntry, queries
 from jobs.lake.store import Lake, lake_at
 from jobs.lake.table_files import files_holding
 from jobs.schema.table import load_contract
+from jobs.settings.job_main import job_parser, run_job, stop_on_signals
 from jobs.settings.settings import Settings
 
 if TYPE_CHECKING:
@@ -263,7 +263,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _work(settings: Settings, options: argparse.Namespace) -> GoldResult | list[dict[str, Any]]:
     stop = threading.Event()
-    spark = spark_session(settings, "movement-gold", delta=True)
+    spark = spark_session("movement-gold", settings.spark.master, settings.spark.conf, delta=True)
     stop_on_signals(stop)  # after Spark, which puts a handler of its own in place
     if options.upkeep:
         return [asdict(kept) for kept in upkeep(spark, settings)]

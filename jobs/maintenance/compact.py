@@ -20,7 +20,6 @@ from jobs.catalog.glue import GlueCatalog
 from jobs.catalog.tables import lake_tables
 from jobs.common.aws import client
 from jobs.common.errors import AwsAccessError, ConfigurationError
-from jobs.common.job_main import job_parser, run_job
 from jobs.lake.delta import check_format
 from jobs.lake.lease import Lease
 from jobs.lake.partition_locations import COMPACTED, copy_all
@@ -31,6 +30,7 @@ from jobs.maintenance.delta import optimize, vacuum
 from jobs.maintenance.partition_move import Fill, Mover, MoveResult, StoredFile
 from jobs.maintenance.rewriter import Rewriter
 from jobs.schema.table import load_contract
+from jobs.settings.job_main import job_parser, run_job
 from jobs.settings.settings import Settings
 
 log = logging.getLogger(__name__)

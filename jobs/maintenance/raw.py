@@ -26,7 +26,6 @@ from jobs.catalog.tables import lake_tables
 from jobs.common.aws import client
 from jobs.common.errors import BatchMismatchError, ConfigurationError, TerminalError, TransientError
 from jobs.common.fault_points import fault_point
-from jobs.common.job_main import job_parser, run_job
 from jobs.common.times import time_option
 from jobs.lake.delta import check_format
 from jobs.lake.lease import Lease
@@ -40,6 +39,7 @@ from jobs.maintenance.partition_move import Fill, Mover, StoredFile
 from jobs.maintenance.raw_records import read_records, record_origins
 from jobs.maintenance.rewriter import Rewriter
 from jobs.schema.table import TableContract, load_contract
+from jobs.settings.job_main import job_parser, run_job
 from jobs.settings.settings import Settings
 from jobs.write.task import WriteTask
 

@@ -23,7 +23,6 @@ from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from jobs.common.errors import ConfigurationError, MovementError, TerminalError
-from jobs.common.job_main import job_parser, run_job
 from jobs.common.spark_session import spark_session
 from jobs.common.times import time_option
 from jobs.lake.delta import is_delta
@@ -33,6 +32,7 @@ from jobs.lake.table_files import live_files
 from jobs.parity.comparison import ARRIVAL, Comparison, Window, compare
 from jobs.schema.partitions import partition_path
 from jobs.schema.table import ColumnType, TableContract, load_contract
+from jobs.settings.job_main import job_parser, run_job
 from jobs.settings.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -197,7 +197,9 @@ def _work(settings: Settings, options: argparse.Namespace) -> ParityResult:
         time_option(text, option) if text else None
         for option, text in (("--since", options.since), ("--until", options.until))
     ]
-    spark = spark_session(settings, "movement-parity", delta=settings.sink.format == "delta")
+    spark = spark_session(
+        "movement-parity", settings.spark.master, settings.spark.conf, delta=settings.sink.format == "delta"
+    )
     result = run(spark, settings, *bounds)
     keep(settings, result)
     return result

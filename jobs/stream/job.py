@@ -18,7 +18,6 @@ from pyspark.sql import SparkSession
 from jobs.catalog.glue import GlueCatalog
 from jobs.catalog.tables import stream_tables
 from jobs.common.aws import client
-from jobs.common.job_main import job_parser, run_job, stop_on_signals
 from jobs.common.spark_session import spark_session
 from jobs.lake.delta import check_format
 from jobs.lake.lease import Lease
@@ -28,6 +27,7 @@ from jobs.lake.task_report import RunTotals
 from jobs.metrics.publisher import JobMetrics
 from jobs.metrics.query_listener import observe_query
 from jobs.schema.table import load_contract
+from jobs.settings.job_main import job_parser, run_job, stop_on_signals
 from jobs.settings.settings import Settings
 from jobs.stream.connector import read_stream
 from jobs.stream.delta_commits import DeltaCommitter
@@ -112,6 +112,6 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _run(settings: Settings, options: argparse.Namespace) -> StreamResult:
     stop = threading.Event()
-    spark = spark_session(settings, "movement-stream")
+    spark = spark_session("movement-stream", settings.spark.master, settings.spark.conf)
     stop_on_signals(stop)  # after Spark, which installs a handler of its own
     return run(spark, settings, until_drained=options.until_drained, stop=stop)

@@ -74,8 +74,8 @@ def run_gold(settings: Settings, log: Path, *, follow: bool = False) -> GoldResu
     """Runs the job with a progress line; with `follow` until Ctrl-C."""
     stop = threading.Event()
     with log_to_file(log), spinner("looking for new batches") as line:
-        from jobs.common.job_main import stop_on_signals
         from jobs.gold import job as gold_job
+        from jobs.settings.job_main import stop_on_signals
 
         def show(increment: Increment) -> None:
             text = f"{increment.query}: {len(increment.batches)} batches, {increment.rows:,} rows taken"
@@ -102,13 +102,13 @@ def _spark_starter(settings: Settings, log: Path, stop: threading.Event, line: S
     """A function that starts Spark, for a job that may not need it."""
 
     def start() -> SparkSession:
-        from jobs.common.job_main import stop_on_signals
         from jobs.common.spark_session import spark_session
+        from jobs.settings.job_main import stop_on_signals
         from movement.cli.java import require_java
 
         line.update("starting Spark")
         require_java()
-        spark = spark_session(settings, "movement-gold", str(log))
+        spark = spark_session("movement-gold", settings.spark.master, settings.spark.conf, str(log))
         stop_on_signals(stop)  # after Spark, which installs handlers of its own
         line.update("writing the tables")
         return spark

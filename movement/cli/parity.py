@@ -64,7 +64,7 @@ def run_parity(settings: Settings, log: Path, since: str | None = None, until: s
         bounds = [
             time_option(text, option) if text else None for option, text in (("--since", since), ("--until", until))
         ]
-        spark = spark_session(settings, "movement-parity", str(log))
+        spark = spark_session("movement-parity", settings.spark.master, settings.spark.conf, str(log))
         line.update("comparing")
         result = run(spark, settings, *bounds)
         keep(settings, result)

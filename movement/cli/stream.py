@@ -53,11 +53,11 @@ def run_stream(settings: Settings, log: Path, *, until_drained: bool) -> tuple[S
     require_java()
     stop = threading.Event()
     with log_to_file(log), spinner("starting Spark") as line:
-        from jobs.common.job_main import stop_on_signals
         from jobs.common.spark_session import spark_session
+        from jobs.settings.job_main import stop_on_signals
         from jobs.stream.job import run
 
-        spark = spark_session(settings, "movement-stream", str(log))
+        spark = spark_session("movement-stream", settings.spark.master, settings.spark.conf, str(log))
         stop_on_signals(stop)  # after Spark, which installs handlers of its own
         line.update("reading the stream")
         threading.Thread(target=_announce_stop, args=(stop, line), daemon=True).start()

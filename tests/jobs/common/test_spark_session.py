@@ -1,4 +1,4 @@
-"""The session on platforms that bring settings and jars of their own."""
+"""The session on platforms with Spark settings and jars of their own."""
 
 from __future__ import annotations
 
@@ -33,17 +33,17 @@ def restored(spark: SparkSession) -> Iterator[SparkSession]:
 def test_what_spark_submit_was_given_wins_but_days_stay_days_of_utc(
     restored: SparkSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(session, "_submitted", lambda: {SHUFFLE, ZONE})
+    monkeypatch.setattr(session, "submitted_keys", lambda: {SHUFFLE, ZONE})
     restored.conf.set(SHUFFLE, "3")
     restored.conf.set(ZONE, "Asia/Tokyo")
 
-    session.spark_session(SETTINGS, "tests")
+    session.spark_session("tests", SETTINGS.spark.master, SETTINGS.spark.conf)
 
     assert (restored.conf.get(SHUFFLE), restored.conf.get(ZONE)) == ("3", "UTC")
 
 
 def test_without_spark_submit_the_settings_count(restored: SparkSession) -> None:
-    session.spark_session(SETTINGS, "tests")
+    session.spark_session("tests", SETTINGS.spark.master, SETTINGS.spark.conf)
 
     assert restored.conf.get(SHUFFLE) == "77"
 
@@ -53,7 +53,7 @@ def test_executors_find_aws_where_the_driver_does(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("AWS_ENDPOINT_URL_KINESIS", "https://kinesis.example")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "not-for-a-configuration")
 
-    conf = session.session_conf(SETTINGS)
+    conf = session.session_conf()
 
     assert conf["spark.executorEnv.AWS_REGION"] == "eu-west-1"
     assert conf["spark.executorEnv.AWS_ENDPOINT_URL_KINESIS"] == "https://kinesis.example"
