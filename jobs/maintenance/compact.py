@@ -1,8 +1,8 @@
-"""Entry point: compaction. Small Parquet files of the processed table → few of the target size, beside the stream.
+"""Compaction: rewrites the small Parquet files of each partition of the processed table into few large ones.
 
-Needs no Spark: `movement compact`, or `python -m jobs.compact_job --config FILE` from any scheduler. A run ends what
-a dead one began, deletes files that were replaced a grace time ago, and then moves each partition that has many small
-files, or that can come back to its plain folder, as docs/adr/0007 says.
+Runs beside the stream and needs no Spark: `movement compact`, or `python -m jobs.compact_job --config FILE` from any
+scheduler. A run first finishes the moves of a run that died and deletes files that were replaced a grace time ago. Then
+it moves every partition that has many small files, or that can move back to its default folder (docs/adr/0007).
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from datetime import timedelta
 from itertools import islice
 from typing import Any
 
-from jobs.catalog.glue import GlueCatalog
+from jobs.catalog.glue import GlueCatalog, chunks
 from jobs.catalog.tables import lake_tables
 from jobs.common.aws import client
 from jobs.common.errors import AwsAccessError, ConfigurationError
 from jobs.lake.delta import check_format
 from jobs.lake.lease import Lease
 from jobs.lake.partition_locations import COMPACTED, copy_all
-from jobs.lake.store import Lake, lake_at
+from jobs.lake.store import Lake, file_name, lake_at
 from jobs.lake.table_files import LiveFile, live_files
 from jobs.lake.task_report import TableName
 from jobs.maintenance.delta import optimize, vacuum
@@ -36,20 +36,24 @@ from jobs.settings.settings import Settings
 log = logging.getLogger(__name__)
 
 TABLE: TableName = "processed"
-# Partitions that are moved at once: writers write to both of their locations meanwhile.
+# Partitions that move together. While they move, batches write their files to two locations.
 GROUP = 32
+# Files that `files_status` reads: 100 list requests.
+MAX_LISTED = 100_000
 
-# Told of each step: partitions done, partitions in all, what is being done.
-Progress = Callable[[int, int, str], None]
+# Called at each step: partitions done, partitions in all, the current step.
+OnStep = Callable[[int, int, str], None]
 
 
 @dataclass
 class CompactResult:
-    """What a run did. Files and bytes, before and after, are those of the `partitions` that were compacted.
+    """What a run did.
 
-    `left`: partition → why it stays as it is; `home`: partitions that are back in their plain folder; `removed`
-    (files) and `removed_bytes`: what was replaced by earlier runs, or with a grace time of 0 by this one;
-    `recovered`: partitions whose move a dead run had begun.
+    partitions    those that were compacted; `files_…` and `bytes_…` are theirs, before and after
+    removed       files deleted because an earlier run (or this one, with a grace time of 0) had replaced them
+    home          partitions that moved back to their default folder
+    left          partition → why it was left as it is
+    recovered     partitions whose move a run that died had started
     """
 
     partitions: list[str] = field(default_factory=list)
@@ -65,7 +69,7 @@ class CompactResult:
     seconds: float = 0.0
 
     def add(self, moved: MoveResult) -> None:
-        """Takes in partitions that were compacted."""
+        """Adds partitions that were compacted."""
         self.partitions = sorted({*self.partitions, *moved.after})
         self.files_before += sum(files for files, _ in moved.before.values())
         self.bytes_before += sum(size for _, size in moved.before.values())
@@ -74,138 +78,9 @@ class CompactResult:
         self.left |= moved.left
 
 
-def plan(settings: Settings, partitions: Sequence[str] | None = None) -> list[PartitionDebt]:
-    """The compaction debt of the processed table, or of some of its partitions; changes nothing.
-
-    Raises ConfigurationError for a partition that has no files, or a lake of another format than the settings say.
-    """
-    lake = lake_at(settings.lake)
-    check_format(lake, settings.sink.format)
-    found = compaction_debt(live_files(lake, TABLE, partitions), settings.compact.target_bytes)
-    missing = set(partitions or ()) - {debt.partition for debt in found}
-    if missing:
-        raise ConfigurationError(
-            f"--partition {min(missing)}: no files; give a folder of {settings.lake}/{TABLE}, such as "
-            "city=Paris/start_date=2016-09-03"
-        )
-    return found
-
-
-def run(
-    settings: Settings,
-    partitions: Sequence[str] | None = None,
-    on_step: Progress = lambda _done, _all, _what: None,
-) -> CompactResult:
-    """Compacts what is due, of all partitions or of those named. Safe to repeat, and to kill.
-
-    Raises AlreadyRunningError where another run moves partitions of this lake, or another MovementError.
-    """
-    begun, result = time.perf_counter(), CompactResult()
-    contract = load_contract(settings.contract)
-    compact = settings.compact
-    lake, grace = lake_at(settings.lake), timedelta(seconds=compact.grace_seconds)
-    due = [debt for debt in plan(settings, partitions) if debt.is_due(compact.min_files)]
-    if settings.sink.format == "delta":
-        _run_delta(settings, lake, due, result, on_step)
-        result.seconds = round(time.perf_counter() - begun, 3)
-        return result
-    chosen = {debt.partition for debt in due}
-
-    with partition_mover(settings) as mover:
-        result.recovered = mover.recover()
-
-        def sweep() -> None:
-            on_step(len(result.partitions), len(chosen), "deleting what was replaced")
-            files, size = mover.sweep(grace)
-            result.removed += files
-            result.removed_bytes += size
-
-        rewriter = Rewriter(lake, contract, TABLE, COMPACTED, settings.sink.parquet_compression, compact.target_bytes)
-        sweep()
-        for group in _groups(sorted(chosen)):
-            on_step(len(result.partitions), len(chosen), group[0])
-            result.add(mover.move(group, compaction_fill(rewriter)))
-        sweep()
-        wanted = set(partitions) if partitions is not None else set(mover.layout.partitions)
-        home = [name for name in sorted(wanted) if name not in result.left and mover.can_restore_default(name)]
-        for group in _groups(home):
-            on_step(len(result.partitions), len(chosen), f"{group[0]} back to its plain folder")
-            moved = mover.move(group, copy_fill(lake))
-            result.home += sorted(moved.after)
-            result.left |= moved.left
-        if home:
-            sweep()
-        if result.partitions or home:
-            # A job that started meanwhile may have written partitions back as it had read them.
-            result.recovered = sorted({*result.recovered, *mover.repair()})
-    result.seconds = round(time.perf_counter() - begun, 3)
-    return result
-
-
-def _run_delta(
-    settings: Settings, lake: Lake, due: Sequence[PartitionDebt], result: CompactResult, on_step: Progress
-) -> None:
-    """The same for a Delta table, whose log does what moving partitions does for plain Parquet."""
-    compact = settings.compact
-    with _exclusive(settings, lake) as lease:
-        for done, debt in enumerate(due):
-            on_step(done, len(due), debt.partition)
-            lease.check()
-            new = optimize(lake, debt.partition, compact.target_bytes, settings.sink.parquet_compression)
-            if not new.added:
-                result.left[debt.partition] = "nothing in it can be put together"
-                continue
-            result.partitions.append(debt.partition)
-            result.files_before += debt.files
-            result.bytes_before += debt.bytes
-            result.files_after += debt.files - new.removed + new.added
-            result.bytes_after += debt.bytes - new.removed_bytes + new.added_bytes
-        on_step(len(due), len(due), "deleting what was replaced")
-        lease.check()
-        result.removed, result.removed_bytes = vacuum(lake, compact.grace_seconds)
-
-
-def _exclusive(settings: Settings, lake: Lake) -> Lease:
-    return Lease(
-        lake,
-        f"{settings.lake}/{TABLE}",
-        holder="run that moves partitions of",
-        remedy="run it again once the other has ended",
-    )
-
-
-@contextmanager
-def partition_mover(settings: Settings) -> Iterator[Mover]:
-    """A mover of the processed table, with the lease that only one run at a time has."""
-    lake = lake_at(settings.lake)
-    catalog = GlueCatalog(client("glue"), settings.database, settings.lake)
-    with _exclusive(settings, lake) as lease:
-        catalog.ensure_tables(lake_tables(load_contract(settings.contract)))
-        yield Mover(lake, catalog, TABLE, lease.check, wait_seconds=settings.compact.batch_wait_seconds)
-
-
-def _groups(partitions: Sequence[str]) -> Iterable[Sequence[str]]:
-    return (partitions[start : start + GROUP] for start in range(0, len(partitions), GROUP))
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """For a scheduler; the exit code."""
-    parser = job_parser(__doc__)
-    parser.add_argument("--partition", metavar="FOLDER", action="append", help="only this one; may be repeated")
-    return run_job(parser, lambda settings, options: run(settings, options.partition), arguments)
-
-
-# What compaction would do, from a list of files alone: many small files of a partition → few of the target size.
-
-
-# Files that one look at the table's size reads: 100 list requests.
-MAX_LISTED = 100_000
-
-
 @dataclass(frozen=True)
 class PartitionDebt:
-    """One partition: its files, how many of them are small, the bytes of all and of the small ones, and about how
-    many files there would be after compaction."""
+    """The compaction debt of a partition. `files_after`: about how many files it would have after compaction."""
 
     partition: str
     files: int
@@ -215,26 +90,44 @@ class PartitionDebt:
     files_after: int
 
     def is_due(self, min_files: int) -> bool:
-        """Whether there are `min_files` small files or more, and fewer files afterwards."""
+        """Whether the partition has at least `min_files` small files and compaction would leave fewer files."""
         return self.small_files >= min_files and self.files_after < self.files
 
 
 def is_small(size: int, target_bytes: int) -> bool:
-    """A file of less than half the target: two of them are one."""
+    """Whether a file is smaller than half the target, so that two of them fit into one."""
     return size < target_bytes / 2
 
 
 def compaction_debt(files: Iterable[LiveFile], target_bytes: int) -> list[PartitionDebt]:
-    """The debt of each partition in a table's live files, by partition."""
+    """The debt of each partition, from a table's live files."""
     sizes: dict[str, list[int]] = {}
     for file in files:
         sizes.setdefault(file.partition, []).append(file.bytes)
-    found = []
-    for partition, of in sorted(sizes.items()):
-        small = [size for size in of if is_small(size, target_bytes)]
+    debts = []
+    for partition, all_sizes in sorted(sizes.items()):
+        small = [size for size in all_sizes if is_small(size, target_bytes)]
         merged = -(-sum(small) // target_bytes) or len(small)
-        found.append(PartitionDebt(partition, len(of), len(small), sum(of), sum(small), len(of) - len(small) + merged))
-    return found
+        files_after = len(all_sizes) - len(small) + merged
+        debts.append(PartitionDebt(partition, len(all_sizes), len(small), sum(all_sizes), sum(small), files_after))
+    return debts
+
+
+def plan(settings: Settings, partitions: Sequence[str] | None = None) -> list[PartitionDebt]:
+    """The debt of the processed table's partitions, or of those named. Changes nothing.
+
+    Raises ConfigurationError for a partition without files, or if the table's format is not `sink.format`.
+    """
+    lake = lake_at(settings.lake)
+    check_format(lake, settings.sink.format)
+    debts = compaction_debt(live_files(lake, TABLE, partitions), settings.compact.target_bytes)
+    missing = set(partitions or ()) - {debt.partition for debt in debts}
+    if missing:
+        raise ConfigurationError(
+            f"--partition {min(missing)}: no files; give a folder of {settings.lake}/{TABLE}, such as "
+            "city=Paris/start_date=2016-09-03"
+        )
+    return debts
 
 
 def files_status(settings: Settings) -> dict[str, Any]:
@@ -257,24 +150,137 @@ def files_status(settings: Settings) -> dict[str, Any]:
     }
 
 
+def run(
+    settings: Settings,
+    partitions: Sequence[str] | None = None,
+    on_step: OnStep = lambda _done, _all, _what: None,
+) -> CompactResult:
+    """Compacts all partitions that are due, or those of `partitions`. Safe to repeat and to kill.
+
+    Raises AlreadyRunningError if another run moves partitions of this lake, or another MovementError.
+    """
+    started, result = time.perf_counter(), CompactResult()
+    due = [debt for debt in plan(settings, partitions) if debt.is_due(settings.compact.min_files)]
+    if settings.sink.format == "delta":
+        _compact_delta(settings, due, result, on_step)
+    else:
+        _compact_parquet(settings, partitions, due, result, on_step)
+    result.seconds = round(time.perf_counter() - started, 3)
+    return result
+
+
+def _compact_parquet(
+    settings: Settings,
+    partitions: Sequence[str] | None,
+    due: Sequence[PartitionDebt],
+    result: CompactResult,
+    on_step: OnStep,
+) -> None:
+    lake, compact = lake_at(settings.lake), settings.compact
+    chosen = sorted(debt.partition for debt in due)
+    rewriter = Rewriter(
+        lake,
+        load_contract(settings.contract),
+        TABLE,
+        COMPACTED,
+        settings.sink.parquet_compression,
+        compact.target_bytes,
+    )
+    with partition_mover(settings) as mover:
+        result.recovered = mover.recover()
+
+        def sweep() -> None:
+            on_step(len(result.partitions), len(chosen), "deleting replaced files")
+            files, size = mover.sweep(timedelta(seconds=compact.grace_seconds))
+            result.removed += files
+            result.removed_bytes += size
+
+        sweep()
+        for group in chunks(chosen, GROUP):
+            on_step(len(result.partitions), len(chosen), group[0])
+            result.add(mover.move(group, compaction_fill(rewriter)))
+        sweep()
+        wanted = set(partitions) if partitions is not None else set(mover.layout.partitions)
+        home = [name for name in sorted(wanted) if name not in result.left and mover.can_restore_default(name)]
+        for group in chunks(home, GROUP):
+            on_step(len(result.partitions), len(chosen), f"{group[0]} back to its default folder")
+            moved = mover.move(group, copy_fill(lake))
+            result.home += sorted(moved.after)
+            result.left |= moved.left
+        if home:
+            sweep()
+        if result.partitions or home:
+            # A job that started meanwhile may have put back partitions as it had read them before the move.
+            result.recovered = sorted({*result.recovered, *mover.repair()})
+
+
+def _compact_delta(settings: Settings, due: Sequence[PartitionDebt], result: CompactResult, on_step: OnStep) -> None:
+    """A Delta table needs no moves: its log switches the files."""
+    lake, compact = lake_at(settings.lake), settings.compact
+    with _table_lease(settings) as lease:
+        for done, debt in enumerate(due):
+            on_step(done, len(due), debt.partition)
+            lease.check()
+            new = optimize(lake, debt.partition, compact.target_bytes, settings.sink.parquet_compression)
+            if not new.added:
+                result.left[debt.partition] = "no files in it can be merged"
+                continue
+            result.partitions.append(debt.partition)
+            result.files_before += debt.files
+            result.bytes_before += debt.bytes
+            result.files_after += debt.files - new.removed + new.added
+            result.bytes_after += debt.bytes - new.removed_bytes + new.added_bytes
+        on_step(len(due), len(due), "deleting replaced files")
+        lease.check()
+        result.removed, result.removed_bytes = vacuum(lake, compact.grace_seconds)
+
+
+def _table_lease(settings: Settings) -> Lease:
+    """Only one run at a time moves partitions of the processed table."""
+    return Lease(
+        lake_at(settings.lake),
+        f"{settings.lake}/{TABLE}",
+        holder="run that moves partitions of",
+        remedy="run it again once the other has ended",
+    )
+
+
+@contextmanager
+def partition_mover(settings: Settings) -> Iterator[Mover]:
+    """A mover of the processed table, under the table's lease."""
+    catalog = GlueCatalog(client("glue"), settings.database, settings.lake)
+    with _table_lease(settings) as lease:
+        catalog.ensure_tables(lake_tables(load_contract(settings.contract)))
+        wait_seconds = settings.compact.batch_wait_seconds
+        yield Mover(lake_at(settings.lake), catalog, TABLE, lease.check, wait_seconds=wait_seconds)
+
+
 def compaction_fill(rewriter: Rewriter) -> Fill:
-    """How compaction fills a partition's next location: small files as few, the others as they are."""
+    """Fills a partition's new location: merges its small files and copies the others."""
 
     def fill(partition: str, files: list[StoredFile], location: str) -> None:
         small = [file for file in files if is_small(file.bytes, rewriter.target_bytes)]
-        as_they_are = [file for file in files if file not in small]
+        unchanged = [file for file in files if file not in small]
         if len(small) == 1:
-            as_they_are, small = files, []
-        rewriter.write(partition, rewriter.read(small, as_they_are), location)
-        copy_fill(rewriter.lake)(partition, as_they_are, location)
+            unchanged, small = files, []
+        # The rewriter adds files that it cannot read to `unchanged`.
+        rewriter.write(partition, rewriter.read(small, unchanged), location)
+        copy_fill(rewriter.lake)(partition, unchanged, location)
 
     return fill
 
 
 def copy_fill(lake: Lake) -> Fill:
-    """How a partition moves without a change."""
+    """Fills a partition's new location with copies of its files."""
 
     def fill(_partition: str, files: list[StoredFile], location: str) -> None:
-        copy_all(lake, [(file.path, location + file.path.rpartition("/")[2]) for file in files])
+        copy_all(lake, [(file.path, location + file_name(file.path)) for file in files])
 
     return fill
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """For a scheduler; returns the exit code."""
+    parser = job_parser(__doc__)
+    parser.add_argument("--partition", metavar="FOLDER", action="append", help="only this one; may be repeated")
+    return run_job(parser, lambda settings, options: run(settings, options.partition), arguments)

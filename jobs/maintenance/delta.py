@@ -1,8 +1,8 @@
-"""Compaction of the processed table where it is a Delta table: delta-rs' OPTIMIZE and VACUUM.
+"""Compaction of a processed table in Delta format, with delta-rs' OPTIMIZE and VACUUM.
 
-Beside the running stream: what is rewritten is no change of data, so that appends and it do not conflict, and a reader
-sees a version with the old files or one with the new. VACUUM ("lite") deletes only files that the log says were
-replaced: a batch's files that are not in the log yet are none of its business.
+Runs beside the stream: rewriting changes no data, so it does not conflict with appends, and a reader sees either a
+version with the old files or one with the new files. VACUUM ("lite") deletes only files that the log marks as replaced,
+so a running batch's files, which are not in the log yet, stay.
 Source: https://delta-io.github.io/delta-rs/usage/optimize/small-file-compaction-with-optimize/
 """
 
@@ -25,7 +25,7 @@ _COMPRESSIONS = {"none": "UNCOMPRESSED"}
 
 @dataclass(frozen=True)
 class Rewritten:
-    """What a partition's compaction took away and put there: files and their bytes."""
+    """Files that compaction removed from a partition and added to it, and their bytes."""
 
     removed: int
     removed_bytes: int
@@ -34,11 +34,13 @@ class Rewritten:
 
 
 def optimize(lake: Lake, partition: str, target_bytes: int, compression: str) -> Rewritten:
-    """Makes few files of a partition's small ones, in one commit."""
+    """Merges a partition's small files in one commit."""
     opened = open_delta(f"{lake.uri}/{PROCESSED}")
     if opened is None:
-        raise TransientError(f"{lake.uri}/{PROCESSED} has no Delta log any more: somebody has deleted it")
-    # delta-rs calls null an empty text.
+        raise TransientError(
+            f"{lake.uri}/{PROCESSED} has no Delta log any more: it was deleted. Restore it, or start a new lake"
+        )
+    # delta-rs writes null as an empty string.
     filters = [(name, "=", value or "") for name, value in parse_partition_path(partition).items()]
     properties = WriterProperties(compression=_COMPRESSIONS.get(compression, compression).upper())  # type: ignore[arg-type]
     try:
@@ -52,7 +54,10 @@ def optimize(lake: Lake, partition: str, target_bytes: int, compression: str) ->
 
 
 def vacuum(lake: Lake, grace_seconds: float) -> tuple[int, int]:
-    """Deletes files that were replaced so long ago, rounded up to hours, as Delta counts; how many, and their bytes."""
+    """Deletes files that were replaced at least `grace_seconds` ago, rounded up to hours: 60 s are 1 h.
+
+    Returns their number and bytes.
+    """
     opened, hours = open_delta(f"{lake.uri}/{PROCESSED}"), math.ceil(grace_seconds / 3600)
     if opened is None:
         return 0, 0
@@ -64,6 +69,6 @@ def vacuum(lake: Lake, grace_seconds: float) -> tuple[int, int]:
         gone = opened.vacuum(retention_hours=hours, dry_run=False, enforce_retention_duration=False)
     except (DeltaError, OSError) as error:
         raise TransientError(f"vacuum {lake.uri}/{PROCESSED}: {error}. Run it again") from error
-    # Those that an earlier run deleted already are named until the log forgets them.
+    # The log also names files that an earlier run deleted.
     there = [path for path in gone if path in sizes]
     return len(there), sum(sizes[path] for path in there)

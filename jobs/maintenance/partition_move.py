@@ -1,9 +1,9 @@
-"""Moves partitions to another location, so that readers through the catalog see the old files or the new ones.
+"""Moves partitions to new locations, so that a reader through the catalog sees either the old files or the new ones.
 
-For each partition: announce the next location in the layout (`announced`), write there what the current one holds
-(`filled`), see that what batches under way have written is there too (`complete`), point the catalog there
-(`relocated`), make it the current one (`switched`). The old files stay for the grace time. A run that dies in
-between leaves a layout from which the next one knows what to finish and what to drop. Proof: docs/adr/0007.
+Steps for each partition: name the next location in the layout (fault point `announced`), write the current files'
+rows there (`filled`), wait until running batches have written there too (`complete`), point the catalog there
+(`relocated`), make it the current location (`switched`). The old files stay for the grace time. If a run dies, the
+layout tells the next run which moves to finish and which to drop. docs/adr/0007 has the proof.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ from jobs.lake.partition_locations import (
     default_folder,
     relocated_folder,
 )
-from jobs.lake.store import Lake
+from jobs.lake.store import Lake, file_name
 
 log = logging.getLogger(__name__)
 
-_LOOK_SECONDS = 0.5  # between two looks at a batch that is under way
+_POLL_SECONDS = 0.5  # between two checks of a running batch
 
 
 class Catalog(Protocol):
-    """What the mover asks of the catalog: `jobs.catalog.glue.GlueCatalog`."""
+    """The part of `jobs.catalog.glue.GlueCatalog` that the mover uses."""
 
     @property
     def root(self) -> str: ...
@@ -58,14 +58,17 @@ class StoredFile(NamedTuple):
     bytes: int
 
 
-# Writes into the location (third) what the partition (first) is to hold, given the files of its final batches and
-# of earlier moves (second): some copied under their own names, the others' rows in new files.
+# Fills a new location: (partition, the current files of final batches and earlier moves, the new location). It copies
+# files under their own names or writes their rows into new files.
 Fill = Callable[[str, list[StoredFile], str], None]
 
 
 @dataclass
 class MoveResult:
-    """What a call of `move` did: partition → files and bytes before and after; and why others stay as they are."""
+    """What a call of `move` did.
+
+    `before`, `after`: partition → (files, bytes). `left`: partition → why it was not moved.
+    """
 
     before: dict[str, tuple[int, int]] = field(default_factory=dict)
     after: dict[str, tuple[int, int]] = field(default_factory=dict)
@@ -86,171 +89,179 @@ class Mover:
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
+        """`wait_seconds`: how long to wait for a running batch before its partition is left as it is."""
         self._lake, self._catalog, self._table, self._check_lease = lake, catalog, table, check_lease
         self._wait_seconds, self._now, self._sleep = wait_seconds, now, sleep
         self._layouts = LayoutFile(lake, table)
         self.layout = self._layouts.read()
 
     def recover(self) -> list[str]:
-        """Ends the moves that a dead run began, and sets right what the catalog says; partitions that it touched."""
-        begun = {partition: place for partition, place in self.layout.partitions.items() if place.next}
-        complete = [partition for partition, place in begun.items() if place.next and place.next.switching]
-        self._drop([partition for partition in begun if partition not in complete])
+        """Finishes or drops the moves of a run that died, and repairs the catalog. Returns the partitions changed."""
+        moving = {partition: found for partition, found in self.layout.partitions.items() if found.next}
+        complete = [partition for partition, found in moving.items() if found.next and found.next.switching]
+        self._drop([partition for partition in moving if partition not in complete])
         self._switch(complete)
-        return sorted({*begun, *self.repair()})
+        return sorted({*moving, *self.repair()})
 
     def move(self, partitions: Iterable[str], fill: Fill) -> MoveResult:
-        """Moves partitions, all at once; those that hold what cannot be judged stay where they are."""
-        moved = MoveResult()
+        """Moves partitions together. A partition with files of unknown origin is left as it is."""
+        result = MoveResult()
         chosen: dict[str, PartitionLocation] = {}
         queries: set[str] = set()
         for partition in partitions:
-            place = self.layout.location(partition)
-            target = self._next_location(partition, place)
-            files = [*self._files(place.current), *self._files(target)]
-            stranger = next((file for file in files if _is_unknown(file)), None)
-            if stranger:
-                moved.left[partition] = f"{stranger.path} is no batch's file"
+            location = self.layout.location(partition)
+            target = self._choose_next(partition, location)
+            files = [*self._files(location.current), *self._files(target)]
+            unknown = next((file for file in files if _is_unknown(file)), None)
+            if unknown:
+                result.left[partition] = f"{unknown.path} is not a batch's file"
                 continue
             queries.update(batch.rpartition("-")[0] for file in files if (batch := batch_of(file.path)))
-            chosen[partition] = msgspec.structs.replace(place, next=NextLocation(target))
-        # Which batches are final is asked before the announcement: their writers look at the layout no more.
+            chosen[partition] = msgspec.structs.replace(location, next=NextLocation(target))
+        # Read the final batches before the next location is named: their writers will not read the layout again.
         final = final_batches(self._lake, queries)
         self._change(chosen)
         fault_point("move.announced")
-        under_way: dict[str, list[StoredFile]] = {}
-        for partition, place in chosen.items():
-            assert place.next is not None  # noqa: S101 - announced above
-            self._clear(place.next.location, final)
-            files = self._files(place.current)
-            settled = [file for file in files if batch_of(file.path) is None or batch_of(file.path) in final]
-            under_way[partition] = [file for file in files if file not in settled]
-            moved.before[partition] = _size(files)
-            fill(partition, settled, place.next.location)
+        running: dict[str, list[StoredFile]] = {}
+        for partition, location in chosen.items():
+            self._delete_stale(location.newest, final)
+            files = self._files(location.current)
+            finished = [file for file in files if batch_of(file.path) is None or batch_of(file.path) in final]
+            running[partition] = [file for file in files if file not in finished]
+            result.before[partition] = _size(files)
+            fill(partition, finished, location.newest)
             fault_point("move.filled")
-        self._await(under_way, moved)
-        self._drop([partition for partition in chosen if partition in moved.left])
-        complete = [partition for partition in chosen if partition not in moved.left]
-        for partition in moved.left:
-            moved.before.pop(partition, None)
+        self._wait_for_batches(running, result)
+        self._drop([partition for partition in chosen if partition in result.left])
+        complete = [partition for partition in chosen if partition not in result.left]
+        for partition in result.left:
+            result.before.pop(partition, None)
         for partition in complete:
-            moved.after[partition] = _size(self._files(self.layout.location(partition).live[-1]))
+            result.after[partition] = _size(self._files(self.layout.location(partition).newest))
         self._change({partition: _switching(self.layout.location(partition)) for partition in complete})
         fault_point("move.complete")
         self._switch(complete)
-        return moved
+        return result
 
     def sweep(self, grace: timedelta) -> tuple[int, int]:
-        """Deletes the files of locations that were left at least `grace` ago; how many, and their bytes.
+        """Deletes the files of locations that were replaced at least `grace` ago. Returns their number and bytes.
 
-        Files of a batch that is not final stay: its writer copies from them, or its next run deletes them.
+        Keeps files of batches that are not final: their writer copies from them, or its next run deletes them.
         """
-        places: dict[str, PartitionLocation] = {}
-        left: list[StoredFile] = []
+        changes: dict[str, PartitionLocation] = {}
+        candidates: list[StoredFile] = []
         named: set[str] = set()
-        for partition, place in self.layout.partitions.items():
-            kept = tuple(retired for retired in place.retired if self._now() - retired.since < grace)
-            named.update((*place.live, *(retired.location for retired in kept)))
-            for retired in place.retired:
-                if retired not in kept and not retired.location.startswith(f"{RELOCATED}/"):
-                    left += self._files(retired.location)
-            if kept != place.retired:
-                places[partition] = msgspec.structs.replace(place, retired=kept)
-        # A batch that takes longer than the grace time may write to a location that is not even named any more.
-        left += [file for file in self._files(f"{RELOCATED}/{self._table}/") if _folder(file.path) not in named]
-        queries = {batch.rpartition("-")[0] for file in left if (batch := batch_of(file.path))}
+        for partition, location in self.layout.partitions.items():
+            kept = tuple(old for old in location.retired if self._now() - old.since < grace)
+            named.update((*location.live, *(old.location for old in kept)))
+            for old in location.retired:
+                if old not in kept and not old.location.startswith(f"{RELOCATED}/"):
+                    candidates += self._files(old.location)
+            if kept != location.retired:
+                changes[partition] = msgspec.structs.replace(location, retired=kept)
+        # Also locations that the layout no longer names: a batch slower than the grace time may still write to one.
+        candidates += [file for file in self._files(f"{RELOCATED}/{self._table}/") if _folder(file.path) not in named]
+        queries = {batch.rpartition("-")[0] for file in candidates if (batch := batch_of(file.path))}
         final = final_batches(self._lake, queries)
-        deleted = [file for file in left if _is_output(file) or batch_of(file.path) in final]
-        if deleted or places:
+        deleted = [file for file in candidates if _is_output(file) or batch_of(file.path) in final]
+        if deleted or changes:
             self._check_lease()
             self._lake.delete(file.path for file in deleted)
             fault_point("sweep.deleted")
-            self._change(places)
+            self._change(changes)
         return _size(deleted)
 
     def can_restore_default(self, partition: str) -> bool:
-        """Whether the partition lies elsewhere and its plain folder is free for it."""
-        place, home = self.layout.location(partition), default_folder(self._table, partition)
-        return place.current != home and self._next_location(partition, place) == home
+        """Whether the partition is not in its default folder and can move back there."""
+        location, default = self.layout.location(partition), default_folder(self._table, partition)
+        return location.current != default and self._choose_next(partition, location) == default
 
-    def _next_location(self, partition: str, place: PartitionLocation) -> str:
-        home = default_folder(self._table, partition)
-        taken = {place.current, *(retired.location for retired in place.retired)}
-        if home not in taken and not any(_is_unknown(file) for file in self._files(home)):
-            return home
+    def repair(self) -> list[str]:
+        """Points the catalog to the current locations where it differs. Returns the partitions repaired.
+
+        It differs after a run that lost its lease while it was suspended, or if another writer of the catalog put back
+        an older location.
+        """
+        repaired = []
+        for partition, location in self._catalog.locations(self._table).items():
+            current = self.layout.location(partition).current
+            expected = f"{self._catalog.root}/{current}"
+            is_ours = location.startswith(f"{self._catalog.root}/")
+            if is_ours and location.rstrip("/") != expected.rstrip("/"):
+                log.warning("partition %s: the catalog names %s, its files are in %s", partition, location, expected)
+                self._check_lease()
+                self._catalog.relocate(self._table, partition, current)
+                repaired.append(partition)
+        return repaired
+
+    def _choose_next(self, partition: str, location: PartitionLocation) -> str:
+        """The default folder if it is free, else a new one."""
+        default = default_folder(self._table, partition)
+        used = {location.current, *(old.location for old in location.retired)}
+        if default not in used and not any(_is_unknown(file) for file in self._files(default)):
+            return default
         return relocated_folder(self._table, partition, uuid.uuid4().hex[:12])
 
-    def _clear(self, location: str, final: set[str]) -> None:
-        """Deletes what lies in a location from an earlier time: files of batches that were final before it was
-        announced. What a batch under way has written stays, for that batch will count on it."""
-        stale = [f.path for f in self._files(location) if _is_output(f) or batch_of(f.path) in final]
+    def _delete_stale(self, location: str, final: set[str]) -> None:
+        """Deletes stale files left in the target location by an earlier attempt.
+
+        They are outputs, and files of batches that were final before the location was named. Files of a running batch
+        stay: that batch counts on them.
+        """
+        stale = [file.path for file in self._files(location) if _is_output(file) or batch_of(file.path) in final]
         if stale:
             self._check_lease()
             self._lake.delete(stale)
 
-    def _await(self, under_way: Mapping[str, list[StoredFile]], moved: MoveResult) -> None:
-        """Waits until each file of a batch under way is final, and then in the next location too, or gone."""
+    def _wait_for_batches(self, running: Mapping[str, list[StoredFile]], result: MoveResult) -> None:
+        """Waits until every file of a running batch is either final, and then in the next location too, or deleted."""
         deadline = time.monotonic() + self._wait_seconds
-        for partition, files in under_way.items():
-            place, waiting = self.layout.location(partition), files
+        for partition, files in running.items():
+            location, waiting = self.layout.location(partition), files
             while waiting:
-                there = {file.path for file in self._files(place.current)}
-                still = []
+                existing = {file.path for file in self._files(location.current)}
+                unfinished = []
                 for file in waiting:
                     if is_final(self._lake, batch_of(file.path) or ""):
-                        # Of a final batch's file nothing changes any more; a leftover was deleted before that.
-                        self._lake.copy(file.path, place.live[-1] + file.path.rpartition("/")[2])
-                    elif file.path in there:
-                        still.append(file)
-                waiting = still
+                        # Safe: a final batch's files no longer change, and its leftovers were deleted before.
+                        self._lake.copy(file.path, location.newest + file_name(file.path))
+                    elif file.path in existing:
+                        unfinished.append(file)
+                waiting = unfinished
                 if waiting and time.monotonic() > deadline:
                     batch = batch_of(waiting[0].path)
-                    moved.left[partition] = f"batch {batch} has written files and is not final: does its job run?"
+                    result.left[partition] = f"batch {batch} has written files and is not final: does its job run?"
                     break
                 if waiting:
-                    self._sleep(_LOOK_SECONDS)
+                    self._sleep(_POLL_SECONDS)
         fault_point("move.awaited")
 
     def _switch(self, partitions: Iterable[str]) -> None:
-        places = {}
+        changes = {}
         for partition in partitions:
-            place = self.layout.location(partition)
+            location = self.layout.location(partition)
             self._check_lease()
-            self._catalog.relocate(self._table, partition, place.live[-1])
+            self._catalog.relocate(self._table, partition, location.newest)
             fault_point("move.relocated")
-            left = OldLocation(place.current, self._now())
-            places[partition] = PartitionLocation(place.live[-1], None, (*place.retired, left))
-        self._change(places)
+            old = OldLocation(location.current, self._now())
+            changes[partition] = PartitionLocation(location.newest, None, (*location.retired, old))
+        self._change(changes)
         fault_point("move.switched")
 
     def _drop(self, partitions: Iterable[str]) -> None:
-        """Gives up moves that are not complete: what was written for them is deleted as old files are."""
-        places = {}
+        """Abandons incomplete moves. `sweep` deletes their files like those of old locations."""
+        changes = {}
         for partition in partitions:
-            place = self.layout.location(partition)
-            left = OldLocation(place.live[-1], self._now())
-            places[partition] = PartitionLocation(place.current, None, (*place.retired, left))
-        self._change(places)
+            location = self.layout.location(partition)
+            abandoned = OldLocation(location.newest, self._now())
+            changes[partition] = PartitionLocation(location.current, None, (*location.retired, abandoned))
+        self._change(changes)
 
-    def repair(self) -> list[str]:
-        """Points the catalog to the current locations where it says otherwise: after a run that slept through its
-        lease, or a writer of the catalog that put back what it had read before. Partitions set right."""
-        wrong = []
-        for partition, location in self._catalog.locations(self._table).items():
-            current = f"{self._catalog.root}/{self.layout.location(partition).current}"
-            ours = location.startswith(f"{self._catalog.root}/")
-            if ours and location.rstrip("/") != current.rstrip("/"):
-                log.warning("partition %s: the catalog says %s, its files lie in %s", partition, location, current)
-                self._check_lease()
-                self._catalog.relocate(self._table, partition, self.layout.location(partition).current)
-                wrong.append(partition)
-        return wrong
-
-    def _change(self, places: Mapping[str, PartitionLocation]) -> None:
-        if not places:
+    def _change(self, changes: Mapping[str, PartitionLocation]) -> None:
+        if not changes:
             return
         self._check_lease()
-        changed: Layout | None = self._layouts.change(self.layout, places)
+        changed: Layout | None = self._layouts.change(self.layout, changes)
         if changed is None:
             raise AlreadyRunningError(
                 f"the layout of {self._lake.uri}/{self._table} was changed by another run meanwhile; nothing is lost: "
@@ -262,9 +273,8 @@ class Mover:
         return [StoredFile(path, size) for path, size in self._lake.list(location)]
 
 
-def _switching(place: PartitionLocation) -> PartitionLocation:
-    assert place.next is not None  # noqa: S101 - it was announced
-    return msgspec.structs.replace(place, next=NextLocation(place.next.location, switching=True))
+def _switching(location: PartitionLocation) -> PartitionLocation:
+    return msgspec.structs.replace(location, next=NextLocation(location.newest, switching=True))
 
 
 def _folder(path: str) -> str:
@@ -272,7 +282,7 @@ def _folder(path: str) -> str:
 
 
 def _is_output(file: StoredFile) -> bool:
-    return file.path.rpartition("/")[2].startswith(OUTPUT_PREFIXES)
+    return file_name(file.path).startswith(OUTPUT_PREFIXES)
 
 
 def _is_unknown(file: StoredFile) -> bool:

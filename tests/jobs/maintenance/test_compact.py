@@ -80,7 +80,7 @@ def test_many_small_files_become_one_a_partition_with_the_same_rows(
     assert poll(small_files) == (expected(), 2)
     assert (result.partitions, result.files_before, result.files_after) == ([BOSTON, PARIS], 18, 2)
     assert result.bytes_after < result.bytes_before
-    assert result.removed == 18 + 2  # without a grace time it goes back to its plain folder at once
+    assert result.removed == 18 + 2  # without a grace time it goes back to its default folder at once
     assert result.home == [BOSTON, PARIS]
     assert run(small_files).partitions == []
 
@@ -179,7 +179,7 @@ def test_a_file_that_no_batch_wrote_is_never_touched(small_files: Settings) -> N
 
     result = run(small_files)
 
-    assert result.left == {PARIS: f"processed/{PARIS}/by-hand.parquet is no batch's file"}
+    assert result.left == {PARIS: f"processed/{PARIS}/by-hand.parquet is not a batch's file"}
     assert result.partitions == [BOSTON]
 
 
