@@ -58,7 +58,7 @@ def storage_options(uri: str) -> dict[str, str] | None:
     credentials = boto3.Session().get_credentials()
     if credentials is not None:
         frozen = credentials.get_frozen_credentials()
-        options |= {"AWS_ACCESS_KEY_ID": frozen.access_key, "AWS_SECRET_ACCESS_KEY": frozen.secret_key}
+        options |= {"AWS_ACCESS_KEY_ID": str(frozen.access_key), "AWS_SECRET_ACCESS_KEY": str(frozen.secret_key)}
         if frozen.token:
             options["AWS_SESSION_TOKEN"] = frozen.token
     return options

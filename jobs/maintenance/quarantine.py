@@ -1,8 +1,8 @@
-"""Quarantine → the stream: rejected records go back as they came, each once. What `movement replay --quarantine` runs.
+"""Sends quarantined records back to the stream, each once. `movement replay --quarantine`.
 
-From: the lines of quarantine that the ledger vouches for (`jobs.lake.quarantine_files`). Next: the stream, by the
-producer's own machinery, with the partition key that the record came with; then the running job, which reads them as
-any other record. The journal (`jobs.maintenance.sent_journal`) is what makes it once.
+In: the quarantine lines that the ledger names (`jobs.lake.quarantine_files`). Out: the stream, through the producer's
+sender, with each record's bytes and partition key as they came; the running job then reads them like any other record.
+The journal (`sent_journal`) prevents sending a line twice.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from jobs.common.fault_points import fault_point
 from jobs.lake.lease import Lease
 from jobs.lake.quarantine_files import QuarantineFile, committed_files, read_lines
 from jobs.lake.store import Lake, lake_at
-from jobs.maintenance.sent_journal import Line, Run, SentLines
+from jobs.maintenance.sent_journal import JournalRun, Line, SentLines, replay_lease
 from jobs.settings.settings import Settings
 from producer.put_records import MAX_RECORDS, PutClient, PutRecordsClient, kinesis_client
 from producer.record_encoder import Record
@@ -27,10 +27,10 @@ from producer.send_queue import SendQueue
 from producer.sender import Sender
 from producer.stream_info import max_record_bytes, shard_map
 
-# A chunk is one request where no key comes twice; what a kill may double is one chunk.
+# A chunk is one request unless a partition key occurs twice. A kill can duplicate at most one chunk.
 CHUNK_RECORDS = MAX_RECORDS
 CHUNK_BYTES = 5 * 1024 * 1024
-# Lines of the batch path: the record itself went through the stream, whose job has judged it too.
+# The stage of the batch path's lines. Their records came through the stream, so its job has rejected them too.
 _BATCH_STAGE = "batch"
 
 
@@ -38,10 +38,13 @@ _BATCH_STAGE = "batch"
 class ReplayResult:
     """What a run did, in records.
 
-    `sent` went back onto the stream (`by_reason`: of these), or would with `dry_run`; `already_sent` had gone by an
-    earlier run; `skipped` were not chosen, or came from the batch path; `unsendable` are over the stream's limit, or
-    have no partition key. `possible_duplicates`, some of `sent`, may be on the stream twice: a request of this run, or
-    of one that was killed, had no answer. `uncommitted` files were left by a dead batch and are passed over.
+    sent                   sent back to the stream, or would be with `dry_run`; `by_reason` counts these
+    already_sent           sent by an earlier run
+    skipped                not selected, or from the batch path
+    unsendable             over the stream's record limit, or without a partition key
+    possible_duplicates    those of `sent` that may be on the stream twice: a request of this run, or of a run that was
+                           killed, had no answer
+    uncommitted            files that no ledger entry names, left by a run that died; they are ignored
     """
 
     stream: str
@@ -64,7 +67,7 @@ class ReplayResult:
 
 @dataclass(frozen=True, slots=True)
 class ReplayProgress:
-    """Lines looked at, of how many in all, and records sent."""
+    """Lines read, lines in all, and records sent."""
 
     looked_at: int
     lines: int
@@ -72,8 +75,8 @@ class ReplayProgress:
 
 
 @dataclass(slots=True)
-class _Waiting:
-    """A line that is to be sent. `in_doubt`: a run that was killed may have sent it."""
+class _PendingLine:
+    """A line to be sent. `in_doubt`: a run that was killed may have sent it already."""
 
     line: Line
     reason: str
@@ -91,25 +94,20 @@ def replay_quarantine(
     stop: Callable[[], bool] = lambda: False,
     puts: PutClient | None = None,
 ) -> ReplayResult:
-    """Puts the quarantined records of `settings.lake` back onto `settings.stream`, those of `reasons` (none: all) that
-    reached the stream at `since` or later. Takes what stands in quarantine when it starts.
+    """Sends the quarantined records of `settings.lake` back to `settings.stream`.
 
-    Records of one partition key keep their order. `stop` is asked between two chunks. Raises AwsAccessError where the
-    stream is not there, AlreadyRunningError where another replay of this lake runs, TransientError where nothing was
-    accepted for `producer.delivery_timeout_seconds`.
+    Selects the records with one of `reasons` (empty: any) that reached the stream at `since` or later, among the lines
+    in quarantine at the start. Records of one partition key keep their order. `stop` is called between two chunks.
+    Raises AwsAccessError if there is no stream, AlreadyRunningError if another replay of this lake runs, TransientError
+    if nothing was accepted for `producer.delivery_timeout_seconds`.
     """
     lake = lake_at(settings.lake)
     replay = _Replay(settings, lake, frozenset(reasons), since, dry_run, on_progress, stop)
     if dry_run:
         return replay.run(lambda chunk: None)
-    lease = Lease(
-        lake,
-        f"quarantine of {settings.lake}",
-        holder="replay of the",
-        remedy="wait for its end, then see what is left (--dry-run)",
-    )
-    with lease, replay.sending(puts) as sending:
-        return replay.run(lambda chunk: replay.send(chunk, sending, lease))
+    lease = replay_lease(lake)
+    with lease, replay.sender(puts) as sender:
+        return replay.run(lambda chunk: replay.send(chunk, sender, lease))
 
 
 class _Replay:
@@ -128,8 +126,8 @@ class _Replay:
         self._on_progress, self._stop = on_progress, stop
         self._client: Any = kinesis_client(settings.producer.request_timeout_seconds)
         self._record_bytes = max_record_bytes(self._client, settings.stream.name)
-        self._run = Run(lake, settings.stream.name)
-        self._outbox: SendQueue[int] = SendQueue(max_bytes=settings.producer.max_request_bytes)
+        self._run = JournalRun(lake, settings.stream.name)
+        self._queue: SendQueue[int] = SendQueue(max_bytes=settings.producer.max_request_bytes)
         self._accepted: list[int] = []
         self._result = ReplayResult(settings.stream.name, settings.lake, dry_run=dry_run)
         self._sent: Counter[str] = Counter()
@@ -138,19 +136,19 @@ class _Replay:
         self._skipped: Counter[str] = Counter()
         self._looked_at = self._lines = 0
 
-    def sending(self, puts: PutClient | None) -> Sender[int]:
-        """One request at a time: so a kill leaves one chunk in doubt."""
+    def sender(self, puts: PutClient | None) -> Sender[int]:
+        """A sender with one request at a time, so that a kill leaves at most one chunk in doubt."""
         producer, stream = self._settings.producer, self._settings.stream.name
         return Sender(
-            self._outbox,
+            self._queue,
             puts or PutRecordsClient(stream, connections=1, timeout_seconds=producer.request_timeout_seconds),
             self._accepted.extend,
             delivery_timeout_seconds=producer.delivery_timeout_seconds,
             find_shards=lambda: shard_map(self._client, stream),
         )
 
-    def run(self, send: Callable[[list[_Waiting]], None]) -> ReplayResult:
-        """Looks at every line and hands those to be sent to `send`, chunk by chunk."""
+    def run(self, send: Callable[[list[_PendingLine]], None]) -> ReplayResult:
+        """Reads every line and passes the selected ones to `send`, chunk by chunk."""
         started, result = time.monotonic(), self._result
         found = committed_files(self._lake, self._since.date() if self._since else None)
         journal = SentLines(self._lake)
@@ -161,11 +159,11 @@ class _Replay:
                 result.stopped = True
                 break
             send(chunk)
-            self._sent.update(waiting.reason for waiting in chunk)
-            result.possible_duplicates += sum(waiting.in_doubt for waiting in chunk)
+            self._sent.update(line.reason for line in chunk)
+            result.possible_duplicates += sum(line.in_doubt for line in chunk)
             self._show()
         self._show()
-        result.possible_duplicates += self._outbox.counts.possible_duplicates
+        result.possible_duplicates += self._queue.counts.possible_duplicates
         result.by_reason, result.already_sent_by_reason = _sorted(self._sent), _sorted(self._already)
         result.unsendable_by_reason, result.skipped_by_reason = _sorted(self._unsendable), _sorted(self._skipped)
         result.sent, result.already_sent = self._sent.total(), self._already.total()
@@ -173,48 +171,48 @@ class _Replay:
         result.seconds = round(time.monotonic() - started, 3)
         return result
 
-    def send(self, chunk: list[_Waiting], sending: Sender[int], lease: Lease) -> None:
-        """Sends a chunk, every record of it accepted, and keeps the journal about it."""
+    def send(self, chunk: list[_PendingLine], sender: Sender[int], lease: Lease) -> None:
+        """Sends a chunk until every record is accepted, and notes it in the journal."""
         lease.check()
-        entry = self._run.chunk(waiting.line for waiting in chunk)
+        entry = self._run.chunk(pending.line for pending in chunk)
         fault_point("replay.opening")
         entry.open()
         fault_point("replay.opened")
         self._accepted.clear()
-        unanswered = self._outbox.counts.possible_duplicates
-        self._outbox.add_each([waiting.record for waiting in chunk], range(len(chunk)))
+        unanswered = self._queue.counts.possible_duplicates
+        self._queue.add_each([pending.record for pending in chunk], range(len(chunk)))
         try:
-            while not self._outbox.empty:
-                sending.step(block=True)
+            while not self._queue.empty:
+                sender.step(block=True)
         except MovementError:
-            # Given up: what is not accepted was not sent, unless a request of this chunk had no answer.
+            # Records that were not accepted were not sent, unless a request of this chunk had no answer.
             accepted = set(self._accepted)
-            left = [waiting for place, waiting in enumerate(chunk) if place not in accepted]
-            lost = self._outbox.counts.possible_duplicates > unanswered
+            rest = [pending for position, pending in enumerate(chunk) if position not in accepted]
+            lost = self._queue.counts.possible_duplicates > unanswered
             entry.close(
-                (chunk[place].line for place in accepted),
-                (waiting.line for waiting in left if lost or waiting.in_doubt),
+                (chunk[position].line for position in accepted),
+                (pending.line for pending in rest if lost or pending.in_doubt),
             )
             raise
         fault_point("replay.sent")
-        entry.close(waiting.line for waiting in chunk)
+        entry.close(pending.line for pending in chunk)
         fault_point("replay.closed")
 
-    def _chunks(self, files: list[QuarantineFile], journal: SentLines) -> Iterator[list[_Waiting]]:
-        """The lines to be sent, in order, as many at a time as fit into a request."""
-        chunk: list[_Waiting] = []
+    def _chunks(self, files: list[QuarantineFile], journal: SentLines) -> Iterator[list[_PendingLine]]:
+        """The selected lines in order, in chunks that fit into one request."""
+        chunk: list[_PendingLine] = []
         size = 0
-        for waiting in self._waiting(files, journal):
-            data = len(waiting.record.Data)
+        for pending in self._pending(files, journal):
+            data = len(pending.record.Data)
             if chunk and (len(chunk) == CHUNK_RECORDS or size + data > CHUNK_BYTES):
                 yield chunk
                 chunk, size = [], 0
-            chunk.append(waiting)
+            chunk.append(pending)
             size += data
         if chunk:
             yield chunk
 
-    def _waiting(self, files: list[QuarantineFile], journal: SentLines) -> Iterator[_Waiting]:
+    def _pending(self, files: list[QuarantineFile], journal: SentLines) -> Iterator[_PendingLine]:
         for file in files:
             if file.batch_path:
                 self._skipped["(batch path)"] += file.rows
@@ -223,7 +221,7 @@ class _Replay:
             sent, in_doubt = journal.of(file.path)
             for number, line in enumerate(read_lines(self._lake, file.path)):
                 self._looked_at += 1
-                if not self._chosen(line.reason, line.stage, line.arrival_time):
+                if not self._is_selected(line.reason, line.stage, line.arrival_time):
                     self._skipped[line.reason] += 1
                     continue
                 if number in sent:
@@ -233,10 +231,10 @@ class _Replay:
                 if not record.PartitionKey or _size(record) > self._record_bytes:
                     self._unsendable[line.reason] += 1
                     continue
-                yield _Waiting((file.path, number), line.reason, record, number in in_doubt)
+                yield _PendingLine((file.path, number), line.reason, record, number in in_doubt)
             self._show()
 
-    def _chosen(self, reason: str, stage: str, arrival: datetime) -> bool:
+    def _is_selected(self, reason: str, stage: str, arrival: datetime) -> bool:
         return (
             stage != _BATCH_STAGE
             and (not self._reasons or reason in self._reasons)

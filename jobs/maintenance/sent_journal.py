@@ -1,8 +1,8 @@
-"""Which lines of quarantine are back on the stream: the journal of `movement replay --quarantine`, in the lake.
+"""The journal of `movement replay --quarantine`: which quarantine lines are back on the stream.
 
-`_replay/quarantine/<run>/<chunk>.json` is written before a chunk of lines is sent, naming them as `open`, and again
-with what became of them. So a run that is killed leaves at most one chunk open: those lines may be on the stream or
-not. They are sent again, because a record twice can be told and a record lost cannot (docs/adr/0010).
+`<lake>/_replay/quarantine/<run>/<chunk>.json` is written before a chunk of lines is sent, with the lines as `open`, and
+again afterwards with the result. So a run that is killed leaves at most one chunk open: its lines may be on the stream
+or not. They are sent again, because duplicates can be recognised and lost records cannot (docs/adr/0010).
 """
 
 from __future__ import annotations
@@ -15,17 +15,19 @@ from itertools import groupby
 import msgspec
 
 from jobs.common.errors import AlreadyRunningError
+from jobs.lake.lease import Lease
 from jobs.lake.store import Lake, parallel_map
 
-FOLDER = "_replay/quarantine/"
+JOURNAL = "_replay/quarantine/"
 
-# A line: its file's path in the lake, and its number in it from 0.
+# A line: its file's path in the lake, and its number in the file. The first line is number 0.
 Line = tuple[str, int]
+# File → ranges of lines. [(0, 2), (5, 5)] are the lines 0, 1, 2 and 5.
 Ranges = dict[str, list[tuple[int, int]]]
 
 
 class ChunkEntry(msgspec.Struct):
-    """Lines sent together. `sent` and `open`: file → ranges of lines [first, last], both included."""
+    """Lines that are sent together: `sent` are on the stream, `open` may be."""
 
     run: str
     stream: str
@@ -36,68 +38,85 @@ class ChunkEntry(msgspec.Struct):
 
 
 class SentLines:
-    """What all runs so far have sent: read once, when a run starts."""
+    """The lines that all runs so far have sent. Reads the journal once."""
 
     def __init__(self, lake: Lake) -> None:
         self._sent: Ranges = {}
         self._open: Ranges = {}
-        paths = [path for path, _ in lake.list(FOLDER)]
+        paths = [path for path, _ in lake.list(JOURNAL)]
         for content in parallel_map(lake.get, paths):
             entry = msgspec.json.decode(content or b"", type=ChunkEntry)
             for ranges, found in ((self._sent, entry.sent), (self._open, entry.open)):
                 for path, lines in found.items():
                     ranges.setdefault(path, []).extend(lines)
 
+    @property
+    def files(self) -> frozenset[str]:
+        """The quarantine files with a line that is, or may be, on the stream."""
+        return frozenset((*self._sent, *self._open))
+
     def of(self, path: str) -> tuple[set[int], set[int]]:
-        """The lines of a file that are on the stream, and those that may be: a run died while it sent them."""
+        """The lines of a file that are on the stream, and the lines that may be: a run died while it sent them."""
         sent = set(_numbers(self._sent.get(path, ())))
         return sent, set(_numbers(self._open.get(path, ()))) - sent
 
 
-class Chunk:
+class JournalChunk:
     """One chunk of a run in the journal."""
 
     def __init__(self, lake: Lake, path: str, entry: ChunkEntry) -> None:
         self._lake, self._path, self._entry = lake, path, entry
-        self._written = msgspec.json.encode(entry)
+        self._stored = msgspec.json.encode(entry)
 
     def open(self) -> None:
-        """Notes that its lines are about to be sent."""
-        if not self._lake.put_if_absent(self._path, self._written):
+        """Notes that the lines are about to be sent."""
+        if not self._lake.put_if_absent(self._path, self._stored):
             raise AlreadyRunningError(
-                f"{self._lake.uri}/{self._path} is there already: another run has this one's name"
+                f"{self._lake.uri}/{self._path} exists already: another run has the same name. Run this again"
             )
 
     def close(self, sent: Iterable[Line], in_doubt: Iterable[Line] = ()) -> None:
-        """Notes what became of them; a line in neither was not sent."""
+        """Notes the result. Lines in neither argument were not sent."""
         self._entry.sent, self._entry.open = as_ranges(sent), as_ranges(in_doubt)
         content = msgspec.json.encode(self._entry)
-        if not self._lake.replace(self._path, self._written, content):
-            raise AlreadyRunningError(f"{self._lake.uri}/{self._path} was changed by another run meanwhile")
+        if not self._lake.replace(self._path, self._stored, content):
+            raise AlreadyRunningError(
+                f"{self._lake.uri}/{self._path} was changed by another run meanwhile. Run one replay at a time"
+            )
 
 
-class Run:
-    """A run's part of the journal; its name sorts by time."""
+class JournalRun:
+    """A run's part of the journal. Run names sort by time."""
 
     def __init__(self, lake: Lake, stream: str) -> None:
         self._lake, self._stream, self._chunks = lake, stream, 0
         self.name = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{uuid.uuid4().hex[:8]}"
 
-    def chunk(self, lines: Iterable[Line]) -> Chunk:
-        """The next chunk, of these lines; nothing is written yet."""
+    def chunk(self, lines: Iterable[Line]) -> JournalChunk:
+        """The next chunk, with these lines. Writes nothing yet."""
         self._chunks += 1
         entry = ChunkEntry(self.name, self._stream, datetime.now(UTC), open=as_ranges(lines))
-        return Chunk(self._lake, f"{FOLDER}{self.name}/{self._chunks:06d}.json", entry)
+        return JournalChunk(self._lake, f"{JOURNAL}{self.name}/{self._chunks:06d}.json", entry)
+
+
+def replay_lease(lake: Lake) -> Lease:
+    """Only one replay of a lake runs at a time, whether of quarantine or of raw."""
+    return Lease(
+        lake,
+        f"quarantine of {lake.uri}",
+        holder="replay of the",
+        remedy="wait for its end, then run this one again",
+    )
 
 
 def as_ranges(lines: Iterable[Line]) -> Ranges:
-    """Lines by file, as ranges."""
-    found: Ranges = {}
-    # What stays the same within a run of consecutive numbers: the number less its place.
+    """Lines as ranges by file."""
+    ranges: Ranges = {}
+    # Within consecutive numbers, number minus position is constant.
     for (path, _), group in groupby(enumerate(sorted(lines)), key=lambda item: (item[1][0], item[1][1] - item[0])):
         numbers = [number for _, (_, number) in group]
-        found.setdefault(path, []).append((numbers[0], numbers[-1]))
-    return found
+        ranges.setdefault(path, []).append((numbers[0], numbers[-1]))
+    return ranges
 
 
 def _numbers(ranges: Iterable[tuple[int, int]]) -> Iterator[int]:

@@ -13,7 +13,7 @@ from jobs.common.errors import AlreadyRunningError, TransientError
 from jobs.lake.lease import Lease
 from jobs.lake.store import FolderLake
 from jobs.maintenance.quarantine import CHUNK_RECORDS, ReplayProgress, replay_quarantine
-from jobs.maintenance.sent_journal import FOLDER
+from jobs.maintenance.sent_journal import JOURNAL
 from jobs.settings.settings import Settings, load_settings
 from tests.helpers.faulty_kinesis import Fail, FaultyKinesis, Reset, Status
 from tests.helpers.replay_lakes import DAY, Bad, numbered, reject
@@ -246,7 +246,7 @@ def test_many_small_files_share_requests(quarantine: FolderLake, tmp_path: Path,
     with FaultyKinesis() as kinesis:
         assert replay_quarantine(settings_for(kinesis, tmp_path, aws_environment)).sent == 30
         assert len(kinesis.requests) == 1
-    assert len(list(quarantine.list(FOLDER))) == 1
+    assert len(list(quarantine.list(JOURNAL))) == 1
 
 
 def test_two_replays_at_once_do_not_double(

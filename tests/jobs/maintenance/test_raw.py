@@ -28,6 +28,7 @@ from jobs.lake.table_files import live_files
 from jobs.maintenance import compact as compact_job
 from jobs.maintenance import raw as replay_raw_job
 from jobs.maintenance.raw import RebuildResult
+from jobs.maintenance.sent_journal import JournalRun
 from jobs.settings.config_files import find_configuration
 from jobs.settings.settings import Settings
 from movement.cli.replay import rebuild_from_raw
@@ -208,9 +209,9 @@ def test_lines_that_replay_quarantine_has_sent_back_stay_in_quarantine(
     lake = lake_at(lake_in_a_folder.lake)
     path = next(path for path, _ in lake.list("quarantine/") if "-0-00000-" in path)
     content = lake.get(path)
-    lake.put(
-        "_replay/quarantine/r/000001.json", io.BytesIO(msgspec.json.encode({"run": "r", "sent": {path: [[2, 2]]}}))
-    )
+    chunk = JournalRun(lake, lake_in_a_folder.stream.name).chunk([(path, 2)])
+    chunk.open()
+    chunk.close([(path, 2)])
 
     result = rebuild(with_contract(lake_in_a_folder, tmp_path, without_checks))
 

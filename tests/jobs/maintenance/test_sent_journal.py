@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from jobs.common.errors import AlreadyRunningError
 from jobs.lake.store import Lake
-from jobs.maintenance.sent_journal import FOLDER, Run, SentLines, as_ranges
+from jobs.maintenance.sent_journal import JOURNAL, JournalRun, SentLines, as_ranges
 
 LINES = st.sets(st.tuples(st.sampled_from(["a", "b"]), st.integers(0, 30)))
 
@@ -25,7 +25,7 @@ def test_ranges_say_the_same_lines_in_as_few_words_as_can_be(lines: set[tuple[st
 
 
 def test_a_closed_chunk_is_sent_and_an_open_one_in_doubt(folder_lake: Lake) -> None:
-    run = Run(folder_lake, "stream")
+    run = JournalRun(folder_lake, "stream")
     first, second = run.chunk([("f", 0), ("f", 1), ("g", 5)]), run.chunk([("f", 2), ("f", 3)])
     for chunk in (first, second):
         chunk.open()
@@ -37,26 +37,26 @@ def test_a_closed_chunk_is_sent_and_an_open_one_in_doubt(folder_lake: Lake) -> N
 
 
 def test_a_line_that_a_later_run_has_sent_is_no_longer_in_doubt(lake: Lake) -> None:
-    Run(lake, "stream").chunk([("f", 0), ("f", 1)]).open()
-    again = Run(lake, "stream").chunk([("f", 0)])
+    JournalRun(lake, "stream").chunk([("f", 0), ("f", 1)]).open()
+    again = JournalRun(lake, "stream").chunk([("f", 0)])
     again.open()
     again.close([("f", 0)])
     assert SentLines(lake).of("f") == ({0}, {1})
 
 
 def test_a_chunk_that_was_given_up_says_what_went_and_what_is_in_doubt(lake: Lake) -> None:
-    chunk = Run(lake, "stream").chunk([("f", n) for n in range(4)])
+    chunk = JournalRun(lake, "stream").chunk([("f", n) for n in range(4)])
     chunk.open()
     chunk.close([("f", 0)], [("f", 3)])
     assert SentLines(lake).of("f") == ({0}, {3})
 
 
 def test_a_chunk_that_somebody_else_changed_is_an_error(lake: Lake) -> None:
-    chunk = Run(lake, "stream").chunk([("f", 0)])
-    with pytest.raises(AlreadyRunningError, match=FOLDER):
+    chunk = JournalRun(lake, "stream").chunk([("f", 0)])
+    with pytest.raises(AlreadyRunningError, match=JOURNAL):
         chunk.close([("f", 0)])
     chunk.open()
     chunk.open()  # a request whose answer was lost is sent again
     chunk.close([("f", 0)])
-    with pytest.raises(AlreadyRunningError, match=FOLDER):
+    with pytest.raises(AlreadyRunningError, match=JOURNAL):
         chunk.open()
