@@ -166,7 +166,7 @@ class _Rebuilder:
                     entry.name,
                     self._contract,
                     self._settings.sink,
-                    keeps_raw=False,
+                    write_raw=False,
                 )
                 report = task.write(read_records(self._lake, entry, origins[entry.name]), f"{entry.name}-00000")
                 old = [file for file in entry.report.files if file.kind == "quarantine"]
