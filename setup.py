@@ -27,6 +27,9 @@ EXTRAS = {
         "ruff>=0.14",
         "selenium==4.48.0",  # drives Chromium in the page's tests
         "sqlglot==30.30.0",  # what it takes for Redshift's SQL changes between versions
+        # Types for mypy.
+        "botocore-stubs",
+        "types-boto3[cloudformation,cloudwatch,events,glue,kinesis,s3,sqs,sts]",
         "types-PyYAML",
     ],
 }

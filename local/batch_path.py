@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from jobs.common import aws
 from jobs.common.errors import ConfigurationError, TransientError
@@ -192,7 +193,7 @@ class BatchPath:
 def ensure_crawler(name: str, database: str, target: str) -> None:
     """Creates the Glue crawler of one S3 folder; one of that name with another folder or database is replaced."""
     glue = aws.client("glue")
-    targets = {"S3Targets": [{"Path": target}]}
+    targets: Any = {"S3Targets": [{"Path": target}]}
     with aws.translate_aws_errors(f"create the crawler {name}"):
         with allowed("EntityNotFoundException"):
             there = glue.get_crawler(Name=name)["Crawler"]

@@ -9,7 +9,7 @@ Sources: https://docs.aws.amazon.com/glue/latest/dg/crawler-s3-folder-table-part
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import islice
@@ -88,7 +88,7 @@ class Crawler:
         self._announce_end(done, begun)
         return done
 
-    def _crawl(self, described: dict[str, Any]) -> Crawled:
+    def _crawl(self, described: Mapping[str, Any]) -> Crawled:
         target = described["Targets"]["S3Targets"][0]["Path"].rstrip("/")
         bucket, prefix = lake_location(target)
         if bucket is None:
@@ -148,7 +148,7 @@ class Crawler:
                 return iter(())  # says nothing of the schema; the job puts its bytes into quarantine
         return objects_in(body.decode("utf-8", errors="replace"))
 
-    def _keep_table(self, database: str, wanted: dict[str, Any]) -> tuple[bool, bool]:
+    def _keep_table(self, database: str, wanted: Any) -> tuple[bool, bool]:
         """Creates the table or adds to it what it lacks; (created, updated)."""
         try:
             there = self._glue.get_table(DatabaseName=database, Name=wanted["Name"])["Table"]
@@ -175,7 +175,7 @@ class Crawler:
         pages = self._glue.get_paginator("get_partitions").paginate(DatabaseName=database, TableName=table["Name"])
         known = {tuple(found["Values"]) for page in pages for found in page["Partitions"]}
         new = ((values, folder) for folder in folders if (values := _partition_values(folder)) not in known)
-        inputs = [
+        inputs: list[Any] = [
             {
                 "Values": list(values),
                 "StorageDescriptor": table["StorageDescriptor"] | {"Location": f"{target}/{folder}/"},

@@ -14,7 +14,7 @@ import gzip
 import json
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -114,13 +114,13 @@ class DeliveryStream:
                 for record in self._records(shard, until):
                     yield from self._take(shard["ShardId"], record)
 
-    def _records(self, shard: dict[str, Any], until: datetime) -> Iterator[dict[str, Any]]:
+    def _records(self, shard: Mapping[str, Any], until: datetime) -> Iterator[dict[str, Any]]:
         """The shard's records after the position, up to those that arrived at `until`."""
         last = self._buffer.reached.get(shard["ShardId"])
         ending = shard["SequenceNumberRange"].get("EndingSequenceNumber")
         if last is not None and ending is not None and int(last) >= int(ending):
             return  # closed, and read to its end
-        start = (
+        start: dict[str, Any] = (
             {"ShardIteratorType": "TRIM_HORIZON"}
             if last is None
             else {"ShardIteratorType": "AFTER_SEQUENCE_NUMBER", "StartingSequenceNumber": last}

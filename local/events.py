@@ -17,10 +17,16 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import quote_plus, unquote_plus
 
 from jobs.common import aws
+
+if TYPE_CHECKING:
+    from types_boto3_events import EventBridgeClient
+    from types_boto3_events.type_defs import PutEventsRequestEntryTypeDef
+    from types_boto3_sqs import SQSClient
+    from types_boto3_sqs.literals import QueueAttributeNameType
 
 logger = logging.getLogger(__name__)
 
@@ -63,7 +69,7 @@ def notify_of_objects(bucket: str, prefix: str, queue: Queue) -> None:
     """
     s3 = aws.client("s3")
     with aws.translate_aws_errors(f"set the notification of the bucket {bucket}"):
-        there = s3.get_bucket_notification_configuration(Bucket=bucket)
+        there: dict[str, Any] = {**s3.get_bucket_notification_configuration(Bucket=bucket)}
         there.pop("ResponseMetadata", None)
         others = [known for known in there.get("QueueConfigurations", []) if known["QueueArn"] != queue.arn]
         ours = {
@@ -73,7 +79,7 @@ def notify_of_objects(bucket: str, prefix: str, queue: Queue) -> None:
             "Filter": {"Key": {"FilterRules": [{"Name": "prefix", "Value": prefix}]}},
         }
         s3.put_bucket_notification_configuration(
-            Bucket=bucket, NotificationConfiguration={**there, "QueueConfigurations": [*others, ours]}
+            Bucket=bucket, NotificationConfiguration=cast(Any, {**there, "QueueConfigurations": [*others, ours]})
         )
 
 
@@ -90,9 +96,13 @@ def route_crawler_events(rule: str, crawler: str, queue: Queue) -> None:
         events.put_targets(Rule=rule, Targets=[{"Id": "queue", "Arn": queue.arn}])
 
 
-def put_glue_event(events: Any, detail_type: str, detail: Mapping[str, str]) -> None:
+def put_glue_event(events: EventBridgeClient, detail_type: str, detail: Mapping[str, str]) -> None:
     """Sends an event as Glue would. AWS itself refuses a source that begins with `aws.`; the embedded one does not."""
-    entry = {"Source": "aws.glue", "DetailType": detail_type, "Detail": json.dumps({"accountId": ACCOUNT, **detail})}
+    entry: PutEventsRequestEntryTypeDef = {
+        "Source": "aws.glue",
+        "DetailType": detail_type,
+        "Detail": json.dumps({"accountId": ACCOUNT, **detail}),
+    }
     answer = events.put_events(Entries=[entry])
     if answer["FailedEntryCount"]:
         raise ValueError(f"EventBridge refused {detail_type}: {answer['Entries'][0]}")
@@ -173,11 +183,11 @@ class QueueTrigger:
         return moved
 
     def _messages_in(self, url: str) -> int:
-        names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
+        names: list[QueueAttributeNameType] = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
         found = self._sqs.get_queue_attributes(QueueUrl=url, AttributeNames=names)["Attributes"]
         return sum(int(found[name]) for name in names)
 
-    def _lambda_record(self, message: dict[str, Any]) -> dict[str, Any]:
+    def _lambda_record(self, message: Mapping[str, Any]) -> dict[str, Any]:
         return {
             "messageId": message["MessageId"],
             "receiptHandle": message["ReceiptHandle"],
@@ -229,6 +239,6 @@ def _set_in_environment(variables: Mapping[str, str]) -> Iterator[None]:
                 os.environ[name] = value
 
 
-def _queue_arn(sqs: Any, url: str) -> str:
+def _queue_arn(sqs: SQSClient, url: str) -> str:
     attributes = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"]
     return str(attributes["QueueArn"])

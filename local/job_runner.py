@@ -13,10 +13,10 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from jobs.common import aws
 from jobs.common.errors import ConfigurationError
@@ -24,6 +24,9 @@ from local.events import put_glue_event
 from local.glue_reports import report
 
 StateChange = Callable[[str, str], None]
+
+if TYPE_CHECKING:
+    from types_boto3_glue.type_defs import JobRunTypeDef
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,7 @@ def ensure_job(name: str, script: str, arguments: dict[str, str], max_concurrent
     }
     with aws.translate_aws_errors(f"create the job {name}"):
         if name in glue.list_jobs()["JobNames"]:
-            glue.update_job(JobName=name, JobUpdate=wanted)
+            glue.update_job(JobName=name, JobUpdate=cast(Any, wanted))
         else:
             glue.create_job(Name=name, **wanted)
 
@@ -95,12 +98,12 @@ class JobRunner:
             if run["JobRunState"] == "RUNNING":
                 self._state(run["Id"], "FAILED", "the job runner was killed")
 
-    def _runs(self) -> list[dict[str, Any]]:
+    def _runs(self) -> list[JobRunTypeDef]:
         """The job's runs, oldest first."""
         pages = self._glue.get_paginator("get_job_runs").paginate(JobName=self.job)
         return sorted((run for page in pages for run in page["JobRuns"]), key=lambda run: run["StartedOn"])
 
-    def _run(self, run: dict[str, Any]) -> JobRun:
+    def _run(self, run: Mapping[str, Any]) -> JobRun:
         job = self._glue.get_job(JobName=self.job)["Job"]
         command = [*self._submit, job["Command"]["ScriptLocation"], *glue_arguments(job, run)]
         self._logs.mkdir(parents=True, exist_ok=True)
@@ -162,7 +165,7 @@ def spark_submit() -> tuple[list[str], dict[str, str]]:
     return [str(home / "bin" / "spark-submit")], environment
 
 
-def glue_arguments(job: dict[str, Any], run: dict[str, Any]) -> list[str]:
+def glue_arguments(job: Mapping[str, Any], run: Mapping[str, Any]) -> list[str]:
     """A run's command line: the job's default arguments, the run's own over them, then what Glue adds itself."""
     named = {**job.get("DefaultArguments", {}), **run.get("Arguments", {})}
     own = {"--JOB_ID": f"j_{job['Name']}", "--JOB_RUN_ID": run["Id"], "--JOB_NAME": job["Name"]}

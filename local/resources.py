@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from botocore.exceptions import ClientError
@@ -18,6 +18,11 @@ from botocore.exceptions import ClientError
 from jobs.common import aws
 from jobs.common.errors import TerminalError, TransientError
 from jobs.settings.settings import Settings
+
+if TYPE_CHECKING:
+    from types_boto3_kinesis import KinesisClient
+    from types_boto3_s3 import S3Client
+    from types_boto3_s3.type_defs import ObjectIdentifierTypeDef
 
 ACTIVE_SECONDS = 60.0
 EMBEDDED_HOSTS = ("127.0.0.1", "localhost", "::1")
@@ -104,7 +109,7 @@ def lake_location(lake: str) -> tuple[str | None, str]:
     return bucket, f"{prefix.strip('/')}/" if prefix.strip("/") else ""
 
 
-def _ensure_stream(kinesis: Any, name: str, shards: int) -> tuple[int, bool]:
+def _ensure_stream(kinesis: KinesisClient, name: str, shards: int) -> tuple[int, bool]:
     created = False
     with allowed("ResourceInUseException"):
         kinesis.create_stream(StreamName=name, ShardCount=shards)
@@ -113,7 +118,7 @@ def _ensure_stream(kinesis: Any, name: str, shards: int) -> tuple[int, bool]:
     return int(summary["OpenShardCount"]), created
 
 
-def _wait_for_stream(kinesis: Any, name: str, wanted: str | None) -> Any:
+def _wait_for_stream(kinesis: KinesisClient, name: str, wanted: str | None) -> Any:
     """Waits for the stream's state `wanted`, or (None) until it is gone; returns its summary."""
     deadline = time.monotonic() + ACTIVE_SECONDS
     while True:
@@ -128,7 +133,7 @@ def _wait_for_stream(kinesis: Any, name: str, wanted: str | None) -> Any:
         time.sleep(0.1)
 
 
-def _ensure_bucket(s3: Any, bucket: str) -> bool:
+def _ensure_bucket(s3: S3Client, bucket: str) -> bool:
     try:
         s3.head_bucket(Bucket=bucket)
     except ClientError as error:
@@ -138,15 +143,17 @@ def _ensure_bucket(s3: Any, bucket: str) -> bool:
         return False
     region = s3.meta.region_name
     # S3 takes its oldest region by silence only.
-    where = {} if region == "us-east-1" else {"CreateBucketConfiguration": {"LocationConstraint": region}}
+    where: dict[str, Any] = (
+        {} if region == "us-east-1" else {"CreateBucketConfiguration": {"LocationConstraint": region}}
+    )
     with allowed("BucketAlreadyOwnedByYou"):
         s3.create_bucket(Bucket=bucket, **where)
     return True
 
 
-def _remove_objects(s3: Any, bucket: str, prefix: str) -> None:
+def _remove_objects(s3: S3Client, bucket: str, prefix: str) -> None:
     for page in s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
-        keys = [{"Key": entry["Key"]} for entry in page.get("Contents", ())]
+        keys: list[ObjectIdentifierTypeDef] = [{"Key": entry["Key"]} for entry in page.get("Contents", ())]
         if keys:
             answer = s3.delete_objects(Bucket=bucket, Delete={"Objects": keys, "Quiet": True})
             if answer.get("Errors"):

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from jobs.common.errors import ConfigurationError, TerminalError
 from jobs.schema.table import TableContract, load_contract
@@ -121,7 +120,7 @@ def send(
 ) -> ProduceResult:
     """Does what was planned, in this process. `part` numbers the process among those that share the plan."""
     settings, stream = plan.settings.producer, plan.settings.stream.name
-    client: Any = kinesis_client(settings.request_timeout_seconds)
+    client = kinesis_client(settings.request_timeout_seconds)
     record_bytes = max_record_bytes(client, stream)
     journal = None if plan.folder is None else RunCheckpoint(plan.folder, plan.exports, part, dict(plan.skip))
     with RejectsFile(plan.rejects) if plan.rejects else _Nowhere() as rejected:

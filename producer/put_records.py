@@ -11,7 +11,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import boto3
 import botocore.session
@@ -25,6 +25,9 @@ from botocore.utils import get_environ_proxies
 from jobs.common import aws
 from jobs.common.errors import AwsAccessError, TransientError
 from producer.record_encoder import Record
+
+if TYPE_CHECKING:
+    from types_boto3_kinesis import KinesisClient
 
 # https://docs.aws.amazon.com/kinesis/latest/APIReference/API_PutRecords.html and its list of errors.
 MAX_RECORDS = 500
@@ -119,10 +122,11 @@ class SignedPost:
         self._session = URLLib3Session(
             verify=botocore.session.get_session().get_config_variable("ca_bundle") or True,
             proxies=get_environ_proxies(self._url),
-            timeout=(_CONNECT_SECONDS, timeout_seconds),
+            # The stubs are narrower than botocore, which takes what urllib3 takes.
+            timeout=cast(Any, (_CONNECT_SECONDS, timeout_seconds)),
             max_pool_connections=connections,
             # As boto3's clients have it: head and body are two writes, and Nagle would hold the second back 40 ms.
-            socket_options=[(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)],
+            socket_options=cast(Any, [(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)]),
         )
 
     def __call__(self, body: bytes) -> tuple[int, bytes]:
@@ -205,7 +209,7 @@ def is_throttle(code: str | None) -> bool:
     return code in _THROTTLES
 
 
-def kinesis_client(timeout_seconds: float) -> Any:
+def kinesis_client(timeout_seconds: float) -> KinesisClient:
     """boto3's client, for everything but PutRecords. Raises ConfigurationError where there is no region."""
     return aws.client("kinesis", connections=2, read_timeout=timeout_seconds)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from bisect import bisect_right
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import ClientError
 
@@ -13,8 +13,11 @@ from jobs.common import aws
 from jobs.common.errors import AwsAccessError
 from producer.put_records import DEFAULT_MAX_RECORD_BYTES, missing_stream
 
+if TYPE_CHECKING:
+    from types_boto3_kinesis import KinesisClient
 
-def max_record_bytes(client: Any, stream: str) -> int:
+
+def max_record_bytes(client: KinesisClient, stream: str) -> int:
     """The stream's limit of one record, data and partition key together; its existence is checked on the way.
 
     Raises AwsAccessError, with the remedy, where the stream is not there. A role that may put but not describe is
@@ -52,7 +55,7 @@ class ShardMap:
         return self.names[max(0, bisect_right(self.starts, int.from_bytes(digest, "big")) - 1)]
 
 
-def shard_map(client: Any, stream: str) -> ShardMap:
+def shard_map(client: KinesisClient, stream: str) -> ShardMap:
     """The stream's open shards now; call again after a reshard. Raises AwsAccessError or TransientError."""
     found: list[tuple[int, str]] = []
     arguments: dict[str, Any] = {"StreamName": stream}

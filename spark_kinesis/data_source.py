@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import pickle
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -48,7 +48,7 @@ COLUMNS = (
 TASK = "task"
 
 
-class KinesisDataSource(DataSource):  # type: ignore[misc]
+class KinesisDataSource(DataSource):
     """`spark.readStream.format("kinesis")`: the records of one Kinesis stream, each exactly once per checkpoint."""
 
     @classmethod
@@ -65,7 +65,7 @@ class KinesisDataSource(DataSource):  # type: ignore[misc]
         return KinesisStreamReader(options)
 
 
-class ShardTask(InputPartition):  # type: ignore[misc]
+class ShardTask(InputPartition):
     """One Spark task's ranges."""
 
     def __init__(self, ranges: tuple[ShardRange, ...]) -> None:
@@ -145,6 +145,7 @@ class KinesisStreamReader(DataSourceStreamReader, SupportsTriggerAvailableNow): 
     # In the workers
 
     def read(self, partition: InputPartition) -> Iterator[pa.RecordBatch]:
+        assert isinstance(partition, ShardTask)  # noqa: S101 - Spark passes what `partitions` returned
         yield from read_task(self._options, partition)
 
 
@@ -203,7 +204,7 @@ class RecordsOfTasks:
     options: KinesisOptions
 
     def __call__(
-        self, tasks: Iterator[pa.RecordBatch], counters: Counter[str] | None = None
+        self, tasks: Iterable[pa.RecordBatch], counters: Counter[str] | None = None
     ) -> Iterator[pa.RecordBatch]:
         for batch in tasks:
             for task in batch[TASK].to_pylist():

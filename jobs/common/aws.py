@@ -10,13 +10,21 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 from jobs.common.errors import AwsAccessError, ConfigurationError, TransientError
 
 if TYPE_CHECKING:
     from botocore.exceptions import ClientError
     from botocore.session import Session
+    from types_boto3_cloudformation import CloudFormationClient
+    from types_boto3_cloudwatch import CloudWatchClient
+    from types_boto3_events import EventBridgeClient
+    from types_boto3_glue import GlueClient
+    from types_boto3_kinesis import KinesisClient
+    from types_boto3_s3 import S3Client
+    from types_boto3_sqs import SQSClient
+    from types_boto3_sts import STSClient
 
 DENIED = {
     "AccessDenied",
@@ -65,6 +73,25 @@ def use_region(name: str | None) -> None:
         os.environ["AWS_REGION"] = name
 
 
+# The types come from the stubs of the dev extra; other services' clients are untyped.
+@overload
+def client(service: Literal["cloudformation"], *, connections: int = ..., **config: Any) -> CloudFormationClient: ...
+@overload
+def client(service: Literal["cloudwatch"], *, connections: int = ..., **config: Any) -> CloudWatchClient: ...
+@overload
+def client(service: Literal["events"], *, connections: int = ..., **config: Any) -> EventBridgeClient: ...
+@overload
+def client(service: Literal["glue"], *, connections: int = ..., **config: Any) -> GlueClient: ...
+@overload
+def client(service: Literal["kinesis"], *, connections: int = ..., **config: Any) -> KinesisClient: ...
+@overload
+def client(service: Literal["s3"], *, connections: int = ..., **config: Any) -> S3Client: ...
+@overload
+def client(service: Literal["sqs"], *, connections: int = ..., **config: Any) -> SQSClient: ...
+@overload
+def client(service: Literal["sts"], *, connections: int = ..., **config: Any) -> STSClient: ...
+@overload
+def client(service: str, *, connections: int = ..., **config: Any) -> Any: ...
 def client(service: str, *, connections: int = 10, **config: Any) -> Any:
     """A botocore client of `service`, retrying throttles and 5xx with jittered back-off (botocore's standard mode).
 
@@ -140,7 +167,7 @@ _FIRST_SECONDS = 0.2
 _LONGEST_SECONDS = 5.0
 
 
-def read_object(s3: Any, *, most: int | None = None, **place: str) -> tuple[bytes, str]:
+def read_object(s3: S3Client, *, most: int | None = None, **place: Any) -> tuple[bytes, str]:
     """The bytes of the object at `Bucket` and `Key`, or the first `most` of them, and its ETag, from one answer.
 
     A get that breaks within the body is begun anew, a few times. Raises TransientError after that; what botocore

@@ -11,10 +11,13 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING
 
 from jobs.common.aws import translate_aws_errors
 from jobs.lake.store import lake_at
+
+if TYPE_CHECKING:
+    from types_boto3_glue import GlueClient
 
 # Firehose: <stream>-<version>-YYYY-MM-DD-HH-MM-SS-<uuid>, the arrival of the file's oldest record, UTC.
 # https://docs.aws.amazon.com/firehose/latest/dev/s3-object-name.html
@@ -70,7 +73,7 @@ def partition_files(files: Iterable[DeliveryFile], tasks: int) -> list[list[Deli
     return [sorted(partition) for partition in partitions]
 
 
-def find_delivery_files(glue: Any, database: str, table: str) -> Iterator[DeliveryFile]:
+def find_delivery_files(glue: GlueClient, database: str, table: str) -> Iterator[DeliveryFile]:
     """Every file of the table's partitions, or of the table's folder if the table is not partitioned.
 
     Raises AwsAccessError if the table does not exist, because the crawler has not run yet.

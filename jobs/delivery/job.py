@@ -11,11 +11,11 @@ from __future__ import annotations
 import argparse
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any, cast
+from typing import cast
 
 import msgspec
 import pyarrow as pa
@@ -67,7 +67,7 @@ class DeliveryTask:
     read: DeliveryReader
     write: WriteTask
 
-    def __call__(self, numbers: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    def __call__(self, numbers: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in numbers:
             for number in cast(list[int], batch["id"].to_pylist()):
                 records = self.read(self.plan.tasks[number])
@@ -84,7 +84,7 @@ class DeliveryJob:
         self._settings = settings
         self._contract: TableContract = load_contract(settings.contract)
         self._lake: Lake = lake_at(settings.lake)
-        self._glue: Any = client("glue")
+        self._glue = client("glue")
         self._database, self._table = database, table
         self._catalog = GlueCatalog(self._glue, settings.database, settings.lake)
         self._catalog.ensure_tables(batch_tables(self._contract))

@@ -7,7 +7,7 @@ partitions to other folders. A file may hold rows of other batches too; a row's 
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -61,12 +61,12 @@ class ReadRows:
     lake: str
     open_lake: Callable[[str], Store]
 
-    def __call__(self, numbers: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    def __call__(self, numbers: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         names = [name for name, _, _ in CORRIDORS.columns]
         for rows in self.rows(numbers, names, _ROWS):
             yield from typed(rows, CORRIDORS).to_batches()
 
-    def rows(self, numbers: Iterator[pa.RecordBatch], names: Sequence[str], size: int) -> Iterator[pa.Table]:
+    def rows(self, numbers: Iterable[pa.RecordBatch], names: Sequence[str], size: int) -> Iterator[pa.Table]:
         """The wanted rows of the numbered tasks' files, with the columns `names`."""
         store = self.open_lake(self.lake)
         wanted = pa.array(sorted(self.batches), pa.string())
@@ -94,7 +94,7 @@ class ReadZones:
         )
     )
 
-    def __call__(self, numbers: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    def __call__(self, numbers: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         found: pa.Table | None = None
         for rows in self.read.rows(numbers, self.names, _ROWS_WITH_GEOMETRY):
             met = latest_zones(pa.concat_tables(zone_rows(rows, end) for end in ("origin", "destination")))

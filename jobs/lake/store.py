@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, TypeVar
 from urllib.parse import urlsplit
 
 from botocore.exceptions import ClientError
@@ -25,6 +25,9 @@ from botocore.exceptions import ClientError
 from jobs.common.aws import client, error_code, read_object, translate_aws_errors
 from jobs.common.errors import TransientError
 from jobs.common.process_identity import is_gone, signature
+
+if TYPE_CHECKING:
+    from types_boto3_s3.type_defs import ObjectIdentifierTypeDef
 
 AT_ONCE = 16  # parallel requests
 _DELETE_LIMIT = 1000  # keys in one DeleteObjects
@@ -90,7 +93,7 @@ class S3Lake:
         self.uri = uri
         self._bucket = parts.netloc
         self._prefix = parts.path.strip("/") + "/" if parts.path.strip("/") else ""
-        self._s3: Any = client("s3")
+        self._s3 = client("s3")
 
     def put(self, path: str, content: BinaryIO) -> None:
         with translate_aws_errors(f"write {self.uri}/{path}"):
@@ -111,7 +114,7 @@ class S3Lake:
             return current == content
         return self._put_if(path, content, IfMatch=etag)
 
-    def _put_if(self, path: str, content: bytes, **condition: str) -> bool:
+    def _put_if(self, path: str, content: bytes, **condition: Any) -> bool:
         for _ in range(_CONFLICTS):
             with translate_aws_errors(f"write {self.uri}/{path}"):
                 try:
@@ -168,7 +171,7 @@ class S3Lake:
                     yield item["Prefix"].removesuffix("/").rpartition("/")[2]
 
     def delete(self, paths: Iterable[str]) -> None:
-        keys = [{"Key": self._prefix + path} for path in paths]
+        keys: list[ObjectIdentifierTypeDef] = [{"Key": self._prefix + path} for path in paths]
         for start in range(0, len(keys), _DELETE_LIMIT):
             with translate_aws_errors(f"delete files of {self.uri}"):
                 answer = self._s3.delete_objects(

@@ -12,7 +12,6 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
 
 from jobs.common.errors import MovementError
 from jobs.common.fault_points import fault_point
@@ -124,7 +123,7 @@ class _Replay:
         self._settings, self._lake = settings, lake
         self._reasons, self._since = reasons, since
         self._on_progress, self._stop = on_progress, stop
-        self._client: Any = kinesis_client(settings.producer.request_timeout_seconds)
+        self._client = kinesis_client(settings.producer.request_timeout_seconds)
         self._record_bytes = max_record_bytes(self._client, settings.stream.name)
         self._run = JournalRun(lake, settings.stream.name)
         self._queue: SendQueue[int] = SendQueue(max_bytes=settings.producer.max_request_bytes)

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from pyspark.sql import SparkSession
-from pyspark.sql.streaming import StreamingQueryListener
+from pyspark.sql.streaming.listener import StreamingQueryListener
 
 from jobs.metrics.publisher import JobMetrics
 
@@ -35,7 +35,7 @@ def observe_query(spark: SparkSession, metrics: JobMetrics, query: str) -> Itera
         spark.streams.removeListener(listener)
 
 
-class QueryListener(StreamingQueryListener):  # type: ignore[misc]
+class QueryListener(StreamingQueryListener):
     """Reports the events of the query with this name. Spark calls it on a thread of its own."""
 
     def __init__(self, metrics: JobMetrics, query: str) -> None:

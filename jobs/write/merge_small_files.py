@@ -10,7 +10,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import msgspec
@@ -75,7 +75,7 @@ class WriteLargeFiles:
 
     write: WriteTask
 
-    def __call__(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         report, small_files = self.write.run(batches, self.write.sink.small_file_bytes)
         task = task_number()
         yield _row(_REPORT, task, 0, 0, msgspec.json.encode(report))
@@ -108,7 +108,7 @@ class MergeTask:
     write: WriteTask
     tasks: int
 
-    def __call__(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         return_memory_to_system()
         with _Spool() as spool:
             for batch in batches:

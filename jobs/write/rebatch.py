@@ -7,7 +7,7 @@ the same bytes under the same names.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import pyarrow as pa
@@ -17,7 +17,7 @@ MAX_ROWS = 10_000  # Kinesis answers of a backlog have this many records, and pa
 MAX_BYTES = 8 * 1024 * 1024
 
 
-def rebatch(batches: Iterator[pa.RecordBatch], max_bytes: int = MAX_BYTES) -> Iterator[pa.RecordBatch]:
+def rebatch(batches: Iterable[pa.RecordBatch], max_bytes: int = MAX_BYTES) -> Iterator[pa.RecordBatch]:
     """Regroups batches with a column `data binary` into blocks, in the same order.
 
     A block ends with its MAX_ROWS-th record, or with the record that brings its data to `max_bytes` or more. Example:

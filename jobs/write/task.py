@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
 REPORT_SCHEMA = "report binary"
 # Reads the records that Spark's batches only name. Counts the calls that it repeated: "retries", "throttles".
-ReadRecords = Callable[[Iterator[pa.RecordBatch], Counter[str]], Iterator[pa.RecordBatch]]
+ReadRecords = Callable[[Iterable[pa.RecordBatch], Counter[str]], Iterator[pa.RecordBatch]]
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class WriteTask:
     locations: Mapping[str, str] = field(default_factory=dict)
     records: ReadRecords | None = None
 
-    def __call__(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         """Writes the task's records; yields one row of REPORT_SCHEMA, a `TaskReport` as JSON.
 
         Records have the columns `data binary, shard_id string, sequence_number string, partition_key string,
@@ -78,7 +78,7 @@ class WriteTask:
         report, _ = self.run(batches)
         yield report_row(msgspec.json.encode(report))
 
-    def run(self, batches: Iterator[pa.RecordBatch], small_file_bytes: int = 0) -> tuple[TaskReport, list[SmallFile]]:
+    def run(self, batches: Iterable[pa.RecordBatch], small_file_bytes: int = 0) -> tuple[TaskReport, list[SmallFile]]:
         """Writes the task's records, except files smaller than `small_file_bytes`: these are returned."""
         return_memory_to_system()
         name = f"{self.batch}-{task_number():05d}"
@@ -89,13 +89,13 @@ class WriteTask:
         report.retries, report.throttles = counters["retries"], counters["throttles"]
         return report, small_files
 
-    def write(self, batches: Iterator[pa.RecordBatch], name: str) -> TaskReport:
+    def write(self, batches: Iterable[pa.RecordBatch], name: str) -> TaskReport:
         """Writes batches of records into files whose names start with `name`."""
         report, _ = self._write(batches, name, 0)
         return report
 
     def _write(
-        self, batches: Iterator[pa.RecordBatch], name: str, small_file_bytes: int
+        self, batches: Iterable[pa.RecordBatch], name: str, small_file_bytes: int
     ) -> tuple[TaskReport, list[SmallFile]]:
         fault_point("task.started")
         output = _TaskOutput(self, name, small_file_bytes)

@@ -7,6 +7,7 @@ https://docs.aws.amazon.com/glue/latest/dg/glue-streaming-maintenance.html
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from botocore.exceptions import ClientError
@@ -150,5 +151,5 @@ def _exists(job: Job) -> bool:
     return True
 
 
-def _run(run: dict[str, Any]) -> Run:
+def _run(run: Mapping[str, Any]) -> Run:
     return Run(run["Id"], run["JobRunState"], run.get("ErrorMessage", ""))

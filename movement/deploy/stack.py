@@ -7,12 +7,15 @@ import re
 import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import ClientError
 
 from jobs.common.aws import client, error_code, region, translate_aws_errors
 from jobs.common.errors import AwsAccessError, ConfigurationError, TerminalError
+
+if TYPE_CHECKING:
+    from types_boto3_cloudformation import CloudFormationClient
 
 TEMPLATES = Path(__file__).parents[2] / "infra" / "cloudformation"
 ROOT = "root"
@@ -152,7 +155,7 @@ class Deployment:
             "IncludeNestedStacks": True,
         }
 
-    def _wait_for_change_set(self, cloudformation: Any) -> Any:
+    def _wait_for_change_set(self, cloudformation: CloudFormationClient) -> Any:
         """The change set once it is made or refused, with all pages of its changes."""
         while True:
             with translate_aws_errors(f"look at the change set {self._change_set}"):
@@ -168,7 +171,7 @@ class Deployment:
                     return described
             time.sleep(POLL_SECONDS)
 
-    def _reason(self, cloudformation: Any) -> str:
+    def _reason(self, cloudformation: CloudFormationClient) -> str:
         with translate_aws_errors(f"look at the events of the stack {self._name}"):
             events = cloudformation.describe_stack_events(StackName=self._name)["StackEvents"]
         failed = [event for event in events if event["ResourceStatus"].endswith("_FAILED")]
@@ -209,7 +212,7 @@ def _change(change: Mapping[str, Any]) -> str:
     return f"{change['Action']} {change['LogicalResourceId']} {change['ResourceType']}{replaced}"
 
 
-def find_stack(cloudformation: Any, name: str) -> Any:
+def find_stack(cloudformation: CloudFormationClient, name: str) -> Any:
     """A stack's description, None where there is none."""
     with translate_aws_errors(f"look at the stack {name}"):
         try:
