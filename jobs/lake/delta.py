@@ -31,7 +31,7 @@ def is_delta(lake: Lake, table: str = PROCESSED) -> bool:
 
 
 def open_delta(uri: str) -> DeltaTable | None:
-    """The Delta table at `uri` at its latest version; None if there is none.
+    """The Delta table at `uri` at its latest version; None if it does not exist.
 
     `uri` is such as `s3://bucket/lake/processed`, or a local folder. Raises TransientError if it cannot be read.
     """

@@ -95,7 +95,7 @@ class Ledger:
         """The entries after `batch`, in order. `entries_after(-1)` starts with batch 0.
 
         Final batches have consecutive numbers from 0, so this sends one request per entry and at least one for the
-        end. It lists nothing, however long the ledger is.
+        end. It never lists the ledger.
         """
         at_once = 1  # usually there is at most one new batch
         while True:

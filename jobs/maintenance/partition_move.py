@@ -249,7 +249,7 @@ class Mover:
         fault_point("move.switched")
 
     def _drop(self, partitions: Iterable[str]) -> None:
-        """Abandons incomplete moves. `sweep` deletes their files like those of old locations."""
+        """Abandons incomplete moves. `sweep` deletes their files like those of retired locations."""
         changes = {}
         for partition in partitions:
             location = self.layout.location(partition)
