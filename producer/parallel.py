@@ -1,7 +1,7 @@
-"""One run over several processes: the files are dealt out, each process sends its own as `put_records.send` does.
+"""One run in several processes: each process sends its share of the files as `produce.send` does.
 
-Threads add nothing where the interpreter's lock is what is busy; processes do. Files of one city stay together,
-because a city is part of the partition key and a key's order needs a single sender.
+Threads do not help, because the interpreter's lock is the bottleneck. Files of one city stay in one process: the
+city is part of the partition key, and only a single sender keeps the order of a key.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _REPORT_EVERY_SECONDS = 0.2
 
 
 def partition_files(exports: Sequence[Export], processes: int) -> list[tuple[Export, ...]]:
-    """At most `processes` groups of files of about equal size, a city's files all in one, in their order."""
+    """At most `processes` groups of files of about equal size. All files of a city are in one group, in their order."""
     cities: dict[str | None, list[Export]] = defaultdict(list)
     for export in exports:
         cities[export.city].append(export)
@@ -49,9 +49,9 @@ def send_in_processes(
     on_progress: Callable[[ProduceProgress], None] | None = None,
     stop: Callable[[], bool] = lambda: False,
 ) -> ProduceResult:
-    """Does what was planned in up to `processes` processes. Raises what `put_records.send` raises.
+    """Carries out the plan in up to `processes` processes. Raises what `produce.send` raises.
 
-    Raises ConfigurationError where the order of a partition key could not be kept.
+    Raises ConfigurationError if several processes could not keep the order of a partition key.
     """
     if plan.settings.producer.keep_order and CITY_FIELD not in plan.contract.stream_partition_key:
         raise ConfigurationError(
@@ -84,7 +84,7 @@ class _Run:
         self._processes = [
             context.Process(
                 target=_work,
-                # The journal's part 0 would be discarded by its own process: the whole run decides here.
+                # Parts start at 1: a process discards part 0 when it ends, but only the whole run may decide that here.
                 args=(replace(plan, exports=group, rate=rate, rejected_before=0), part, self._messages, self._stopping),
                 daemon=True,
             )
@@ -169,14 +169,14 @@ def _sum_counts(parts: Sequence[SendCounts]) -> SendCounts:
 
 
 def _work(plan: ProducePlan, part: int, messages: Any, stopping: Any) -> None:
-    # A terminal sends Ctrl-C to every process of the run; the first one tells the others.
+    # A terminal sends Ctrl-C to every process of the run. The parent process tells its children to stop.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     pyarrow.enable_signal_handlers(False)
     parent = multiprocessing.parent_process()
     last = 0.0
 
     def stop() -> bool:
-        # Where the first process was killed nobody waits for this one, and a resumed run would send its rows again.
+        # After a kill of the parent, a resumed run would send this process's rows again.
         return stopping.is_set() or parent is None or not parent.is_alive()
 
     def report(progress: ProduceProgress) -> None:
@@ -188,5 +188,5 @@ def _work(plan: ProducePlan, part: int, messages: Any, stopping: Any) -> None:
     try:
         messages.put((part, send(plan, on_progress=report, stop=stop, part=part)))
     except MovementError as error:
-        # boto3's errors, which ours may be raised from, do not all pickle; the text is enough to act on.
+        # Some boto3 errors do not pickle, and ours may carry one as their cause. The text is enough to act on.
         messages.put((part, type(error)(str(error))))

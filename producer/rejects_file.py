@@ -1,6 +1,7 @@
-"""Rows that were not sent, one JSON object a line: where each stands, why, and what stood there.
+"""Rows that were not sent, one JSON object a line: the place, the reason and the cells.
 
-From: `producing`. Next: whoever mends them; the cells are kept, because standard input cannot be read twice.
+`run` writes it, a person reads it and corrects the rows. It holds the cells, because standard input cannot be read
+twice.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from jobs.schema.rejections import Rejection
 
 @dataclass(frozen=True, slots=True)
 class RejectedRow:
-    """A row that was not sent: file, line (from 1), row (from 0), why, and its cells where it could be read."""
+    """A row that was not sent: file, line (from 1), row (from 0), reason, and its cells if they could be parsed."""
 
     file: str
     line: int
@@ -27,7 +28,7 @@ class RejectedRow:
 
 
 class RejectsFile:
-    """Appends rejected rows; the file is made with the first one. Several processes may append to one file."""
+    """Appends rejected rows. The first row creates the file. Several processes may append to one file."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -41,7 +42,7 @@ class RejectsFile:
             os.close(self._descriptor)
 
     def add(self, row: RejectedRow) -> None:
-        """Appends the row, in one write, so that lines of several processes do not mix."""
+        """Appends the row in one write, so that lines of several processes do not mix."""
         if self._descriptor is None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
@@ -54,12 +55,12 @@ class RejectsFile:
             "value": row.rejection.value,
             "cells": row.cells,
         }
-        # ASCII, because text that is no UTF-8 stands here as surrogates.
+        # ASCII, because text that is not UTF-8 is held as surrogates.
         os.write(self._descriptor, (json.dumps(line) + "\n").encode("ascii"))
 
 
 def keep_before(path: Path, done: Mapping[str, int]) -> int:
-    """Drops rejects of rows that will be read again on resume; returns how many stay."""
+    """Removes the rejects of rows that a resumed run reads again. Returns the number of rejects that stay."""
     if not path.exists():
         return 0
     kept = [

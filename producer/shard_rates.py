@@ -1,9 +1,9 @@
-"""How fast each shard takes records, learned from its throttles. Asked by: `queue`. No I/O, no clock of its own.
+"""How fast each shard accepts records, learned from its throttles. `send_queue` uses it. It does no I/O.
 
-A shard takes 1,000 records/s and 1 MB/s; past that Kinesis throttles record by record, and sending the same
-records again at once only takes room from others. So a shard that throttles gets a rate, which is cut at each
-further throttle and grows again in between (additive increase would find AWS's limit as well, but slower). A
-shard that never throttled costs nothing. The Kinesis Producer Library does the same with a token bucket a shard:
+A shard accepts 1,000 records/s and 1 MB/s. Above that Kinesis throttles single records, and an immediate retry
+only takes capacity from other records. A shard that throttles therefore gets a rate. Each further throttle cuts the
+rate, and it grows again in between. A shard that never throttled costs nothing. The Kinesis Producer Library does the
+same with a token bucket for each shard:
 https://docs.aws.amazon.com/streams/latest/dev/kinesis-producer-adv-retries-rate-limiting.html
 """
 
@@ -17,18 +17,18 @@ from producer.stream_info import ShardMap
 SHARD_RECORDS_PER_SECOND = 1000
 SHARD_BYTES_PER_SECOND = 1024 * 1024
 
-# A cut where everything was refused; where a tenth was, it is a tenth of this.
+# The rate is cut by this factor if all records of a request were throttled, by a tenth of it if a tenth was.
 _DEEPEST_CUT = 0.5
 _GROWTH_PER_SECOND = 0.1 * SHARD_RECORDS_PER_SECOND
 _QUIET_SECONDS = 5.0
 _QUIET_GROWTH_PER_SECOND = 0.5
-# Requests that were under way together are throttled together: that is one throttle, not many.
+# Requests that are in flight together are throttled together: they count as one throttle.
 _CUT_AT_MOST_EVERY = 0.25
-# Slower than this, requests become so small that throttling would no longer follow from what is sent.
+# Lowest rate in records/s. Below it, requests are so small that their size no longer explains a throttle.
 _SLOWEST = 50.0
-# Tokens for this long may be spent at once.
+# Tokens of this many seconds may be spent at once.
 _BURST_SECONDS = 0.2
-# A shard that came so far without a throttle is no longer slowed down.
+# A shard that reaches this rate without a throttle is no longer limited.
 _FREE_ABOVE = 20 * SHARD_RECORDS_PER_SECOND
 WHOLE_STREAM = "(stream)"
 
@@ -49,7 +49,7 @@ class _Limit:
 
 
 class ShardRates:
-    """The learned rates, in records/s. `shards` is None until somebody has looked them up: then one rate serves all."""
+    """The learned rates in records/s. While `shards` is None, one rate serves the whole stream."""
 
     def __init__(self) -> None:
         self.shards: ShardMap | None = None
@@ -57,18 +57,18 @@ class ShardRates:
 
     @property
     def active(self) -> bool:
-        """Whether any shard is slowed down now."""
+        """Whether any shard is limited now."""
         return bool(self._limits)
 
     def shard_of(self, key: str) -> str:
-        """The shard that the partition key goes to, as far as is known."""
+        """The shard that the partition key goes to; WHOLE_STREAM while the shards are unknown."""
         return self.shards.shard_of(key) if self.shards is not None else WHOLE_STREAM
 
     def throttled(self, shard: str, share: float, record_bytes: float, now: float) -> None:
-        """Learns that the shard refused `share` (0 to 1) of a request's records, of this average size."""
+        """The shard throttled `share` (0 to 1) of a request's records, whose average size is `record_bytes`."""
         limit = self._limits.get(shard)
         if limit is None:
-            # Where nothing is known yet: what AWS says a shard takes.
+            # The first throttle: start from the limit that AWS documents.
             rate = min(SHARD_RECORDS_PER_SECOND, SHARD_BYTES_PER_SECOND / max(record_bytes, 1.0))
             self._limits[shard] = _Limit(max(_SLOWEST, rate), 0.0, now, now)
         elif now - limit.last_cut >= _CUT_AT_MOST_EVERY:
@@ -78,7 +78,7 @@ class ShardRates:
             limit.last_cut = now
 
     def admit(self, shard: str, now: float) -> bool:
-        """Whether the shard may be sent one more record now; takes a token if so."""
+        """Whether one more record may be sent to the shard now. Takes a token if so."""
         limit = self._limits.get(shard)
         if limit is None:
             return True
@@ -92,7 +92,7 @@ class ShardRates:
         return True
 
     def ready_at(self, shard: str, now: float) -> float:
-        """When the shard will have room for a fifth of a second's records again: asking sooner makes tiny requests."""
+        """The time at which the shard has enough tokens. An earlier look would make tiny requests."""
         limit = self._limits.get(shard)
         if limit is None:
             return now
@@ -100,5 +100,5 @@ class ShardRates:
         return now + max(0.0, wanted - limit.tokens) / limit.rate
 
     def limits(self) -> dict[str, float]:
-        """Shard → records/s of those that are slowed down."""
+        """The limited shards and their rates in records/s."""
         return {shard: limit.rate for shard, limit in self._limits.items()}

@@ -1,4 +1,4 @@
-"""What the producer asks about the stream before and while it sends: is it there, its record limit, its shards."""
+"""The stream as the producer sees it: does it exist, how large may a record be, which shards does it have."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 
 def max_record_bytes(client: KinesisClient, stream: str) -> int:
-    """The stream's limit of one record, data and partition key together; its existence is checked on the way.
+    """The stream's size limit in bytes for one record: data and partition key together.
 
-    Raises AwsAccessError, with the remedy, where the stream is not there. A role that may put but not describe is
-    no fault: it gets AWS's default of 1 MiB.
+    Raises AwsAccessError with the remedy if the stream does not exist. A role that may put records but may not
+    describe the stream gets AWS's default of 1 MiB.
     """
     try:
         with aws.translate_aws_errors(f"describe stream '{stream}'"):
@@ -41,13 +41,13 @@ def max_record_bytes(client: KinesisClient, stream: str) -> int:
 
 @dataclass(frozen=True)
 class ShardMap:
-    """The open shards and where each one's range of hash keys starts, ascending."""
+    """The open shards, ordered by the start of their hash key range."""
 
     starts: tuple[int, ...]
     names: tuple[str, ...]
 
     def shard_of(self, partition_key: str) -> str:
-        """The shard that takes the key: Kinesis maps a key to a range by its MD5, read as a 128-bit number.
+        """The shard of a partition key: Kinesis compares the key's MD5, a 128-bit number, with the hash key ranges.
 
         Source: https://docs.aws.amazon.com/streams/latest/dev/key-concepts.html#partition-key
         """
@@ -56,7 +56,7 @@ class ShardMap:
 
 
 def shard_map(client: KinesisClient, stream: str) -> ShardMap:
-    """The stream's open shards now; call again after a reshard. Raises AwsAccessError or TransientError."""
+    """The stream's open shards. Call it again after a reshard. Raises AwsAccessError or TransientError."""
     found: list[tuple[int, str]] = []
     arguments: dict[str, Any] = {"StreamName": stream}
     with aws.translate_aws_errors(f"list the shards of stream '{stream}'"):
