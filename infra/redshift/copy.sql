@@ -1,6 +1,6 @@
 -- Made by `movement gold --redshift-ddl DIR` from jobs/gold/tables.py; do not edit.
 -- psql -v role=arn:aws:iam::<account>:role/<role that reads the lake> -f copy.sql
--- Loads each table anew, in one transaction: who queries meanwhile sees the old rows. Run it after `movement gold`.
+-- Replaces each table's rows in one transaction; queries see the old rows until then. Run it after `movement gold`.
 BEGIN;
 DELETE FROM movement_gold.corridors;
 COPY movement_gold.corridors

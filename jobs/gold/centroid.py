@@ -1,4 +1,4 @@
-"""The middle of a zone: the centroid of its ring's area. Pure."""
+"""The centroid of a zone's outline. Pure functions."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ Point = tuple[float, float]
 
 
 def centroid(ring: Sequence[Point]) -> Point | None:
-    """The centroid of the area within a ring of (longitude, latitude), closed or not; None for a ring of no points.
+    """The centroid of the area inside a ring of (longitude, latitude), closed or not; None for an empty ring.
 
-    In the plane of degrees, as a map draws it. A ring without area (a line, a point) has the mean of its points.
-    Source: https://en.wikipedia.org/wiki/Centroid#Of_a_polygon, moved to the first point so that no digits are lost.
+    Computed in the plane of degrees. A ring without area (a line, a point) has the mean of its points. Coordinates are
+    relative to the first point, so that no digits are lost.
+    Source: https://en.wikipedia.org/wiki/Centroid#Of_a_polygon
     """
     points = list(ring[:-1] if len(ring) > 1 and ring[0] == ring[-1] else ring)
     if not points:
@@ -27,7 +28,7 @@ def centroid(ring: Sequence[Point]) -> Point | None:
         y += (ay + by - 2 * y0) * cross
     west, east = min(x for x, _ in points), max(x for x, _ in points)
     south, north = min(y for _, y in points), max(y for _, y in points)
-    # A line's area is 0 but for rounding, and a ring that crosses itself may cancel out.
+    # Because of rounding, a line's area may differ from 0; the parts of a ring that crosses itself may cancel out.
     if abs(twice_area) > 1e-12 * (east - west) * (north - south) and twice_area != 0:
         found = (x0 + x / (3 * twice_area), y0 + y / (3 * twice_area))
         if west <= found[0] <= east and south <= found[1] <= north:
@@ -37,7 +38,7 @@ def centroid(ring: Sequence[Point]) -> Point | None:
 
 
 def centroid_of(geometry: str | None) -> Point | None:
-    """The centroid of a ring as JSON, `[[longitude, latitude], …]`; None for anything else."""
+    """The centroid of a JSON ring, `[[longitude, latitude], …]`; None for any other text."""
     if geometry is None:
         return None
     try:
@@ -55,5 +56,5 @@ def centroid_of(geometry: str | None) -> Point | None:
 
 
 def _is_degrees(value: object) -> bool:
-    # Beyond this it is no place on Earth, and products of four such numbers stay finite.
+    # Outside of this range the value is not a place on Earth; inside it, products of four values stay finite.
     return isinstance(value, int | float) and not isinstance(value, bool) and -360 <= value <= 360

@@ -1,8 +1,8 @@
-"""The gold tables' Delta logs: who is how far, and a write that is there once or not at all.
+"""Writes rows into a gold table's Delta log, at most once.
 
-Rows and progress are one commit: `txnAppId` is the query, `txnVersion` the last batch. Delta skips a commit whose
-version is not above the table's own. MERGE takes no writer options, so both stand in the session's settings, of a
-session that nothing but one increment uses (`increment_session`).
+Rows and progress are one commit: `txnAppId` is the query, `txnVersion` the increment's last batch. Delta skips a
+commit whose version is not greater than the table's. MERGE takes no writer options, so both are settings of a Spark
+session that only the gold job uses (`set_transaction`).
 Source: https://docs.delta.io/latest/delta-batch.html (idempotent writes); delta-io/delta#1555.
 """
 
@@ -17,36 +17,36 @@ from jobs.gold.tables import GoldTable
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, SparkSession
 
-# Small tables' needs; a key that the settings' spark.conf names keeps the value from there.
+# For small tables. The user's spark.conf wins over these.
 _SESSION = {
     "spark.databricks.delta.snapshotPartitions": "1",
-    "spark.databricks.delta.retentionDurationCheck.enabled": "false",  # gold.retention_hours has a bound of its own
+    "spark.databricks.delta.retentionDurationCheck.enabled": "false",  # gold.retention_hours has its own minimum
     "spark.databricks.delta.schema.autoMerge.enabled": "false",
-    "spark.databricks.delta.writeChecksumFile.enabled": "false",  # costs a look at the whole log after each commit
+    "spark.databricks.delta.writeChecksumFile.enabled": "false",  # reads the whole log after each commit
     "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",
     "spark.sql.sources.parallelPartitionDiscovery.parallelism": "8",  # VACUUM's tasks: 10,000 otherwise
 }
-SMALL = 500_000
+SMALL_ROWS = 500_000  # below this, adaptive plans cost more than they save
 _APP, _VERSION = "spark.databricks.delta.write.txnAppId", "spark.databricks.delta.write.txnVersion"
 
 
 def gold_session(spark: SparkSession, conf: Mapping[str, object]) -> SparkSession:
-    """A session of our own beside `spark`, with its own settings; `conf`: the user's, which win."""
+    """A new session beside `spark` with settings for the gold tables. `conf`: the user's settings, which win."""
     session = spark.newSession()
     for key, value in {**_SESSION, **conf}.items():
         if session.conf.isModifiable(key):
             session.conf.set(key, str(value))
-    tune(session, conf, SMALL)
+    tune_session(session, conf, SMALL_ROWS)
     return session
 
 
-def tune(spark: SparkSession, conf: Mapping[str, object], rows: int) -> None:
-    """Plans for a step over about so many rows: below SMALL, what makes plans adaptive costs more than it gives."""
-    small = rows < SMALL
+def tune_session(spark: SparkSession, conf: Mapping[str, object], rows: int) -> None:
+    """Sets the session up for steps over about `rows` rows."""
+    small = rows < SMALL_ROWS
     parallel = spark.sparkContext.defaultParallelism
     for key, value in {
         "spark.sql.adaptive.enabled": str(not small).lower(),
-        "spark.sql.shuffle.partitions": 1 if rows < SMALL // 10 else 2 * parallel,
+        "spark.sql.shuffle.partitions": 1 if rows < SMALL_ROWS // 10 else 2 * parallel,
         "spark.databricks.delta.optimizeWrite.enabled": str(not small).lower(),  # one task writes one file anyway
         **conf,
     }.items():
@@ -54,19 +54,19 @@ def tune(spark: SparkSession, conf: Mapping[str, object], rows: int) -> None:
             spark.conf.set(key, str(value))
 
 
-def increment_session(spark: SparkSession, query: str, last: int) -> None:
-    """From here on every Delta write of the session is the one that takes a table to batch `last` of `query`."""
+def set_transaction(spark: SparkSession, query: str, last: int) -> None:
+    """Every later Delta write of the session sets its table's progress in `query` to batch `last`."""
     spark.conf.set(_APP, query)
     spark.conf.set(_VERSION, str(last))
 
 
-def no_increment(spark: SparkSession) -> None:
-    """Undoes `increment_session`: what follows (OPTIMIZE) would be skipped as done before."""
+def clear_transaction(spark: SparkSession) -> None:
+    """Undoes `set_transaction`, because Delta would skip an OPTIMIZE under the same transaction as already done."""
     spark.conf.unset(_APP)
     spark.conf.unset(_VERSION)
 
 
-def write(
+def write_rows(
     rows: DataFrame,
     lake: str,
     table: GoldTable,
@@ -78,11 +78,11 @@ def write(
     add: tuple[str, ...] = (),
     cities: tuple[str | None, ...] = (None,),
 ) -> None:
-    """Puts rows into the table within `increment_session`: MERGE by its key, or an append where it has none.
+    """Writes rows after `set_transaction`: a MERGE by the table's key, or an append if it has none or is new.
 
-    `order` (of the table's row, named `t.`) and `source_order` (`s.`): a row is replaced by a greater one only.
-    `add`: columns that are added to the table's own instead. `cities`: those in `rows`, so that files without any of
-    them are not read; None: any. A table that does not exist is created by this very commit.
+    order, source_order  the order of the table's row (`t.`) and of the new row (`s.`): only a greater row replaces one
+    add                  columns whose new values are added to the table's values
+    cities               the cities in `rows`, so that MERGE can skip files of other cities; None: any city
     """
     uri = f"{lake}/{table.folder}"
     fault_point("gold.writing")
@@ -94,7 +94,7 @@ def write(
 
 
 def _append(rows: DataFrame, uri: str, retention_hours: int) -> None:
-    # Readers other than Spark (Athena, Redshift, delta-rs) know no deletion vectors, or not all of them do.
+    # Not every reader (Athena, Redshift, delta-rs) supports deletion vectors.
     rows.write.format("delta").mode("append").option("delta.enableDeletionVectors", "false").option(
         "delta.deletedFileRetentionDuration", f"interval {retention_hours} hours"
     ).save(uri)

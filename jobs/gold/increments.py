@@ -1,9 +1,10 @@
-"""What a run takes next: consecutive batches of one streaming query, the same for every table that lacks them. Pure.
+"""Plans the next increment: consecutive batches of one streaming query, and the tables that lack them. Pure functions.
 
-A table's progress in a query is the number of the last batch that is in it, and stands in the table's own Delta log
-(`txnAppId` = query, `txnVersion` = batch), in the very commit that put the rows there. Tables agree on it but after a
-crash between two of them, or where one was deleted to be made anew; then the increments stop where the next table's
-progress is, so that a table has either all of an increment or nothing of it.
+A table's progress in a query is the number of the last batch that it contains, from its Delta log (docs/adr/0008).
+The tables differ only after a crash between two of them, or after one was deleted. Then an increment stops at the next
+table's progress, so that every table contains all of an increment or nothing of it.
+
+Example: if `corridors` has batches up to 4 and `zones` up to 2, the next increment is batches 3 and 4 for `zones`.
 """
 
 from __future__ import annotations
@@ -13,16 +14,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 
-class SourceFile(NamedTuple):
-    """A Parquet file of the processed layer: its partition `city=…/start_date=…`, its path in the lake, its bytes."""
-
-    partition: str
-    path: str
-    bytes: int
-
-
-class Batch(NamedTuple):
-    """A final batch of the ledger: `rows` went into the partitions."""
+class CommittedBatch(NamedTuple):
+    """A batch that is in the ledger: it wrote `rows` processed rows into `partitions`."""
 
     query: str
     number: int
@@ -31,7 +24,7 @@ class Batch(NamedTuple):
 
     @property
     def name(self) -> str:
-        """As in the rows' column `batch`."""
+        """`<query>-<number>`, the value of the rows' column `batch`."""
         return f"{self.query}-{self.number}"
 
 
@@ -40,12 +33,12 @@ class Increment:
     """Batches of one query, in order, and the tables that lack them."""
 
     query: str
-    batches: tuple[Batch, ...]
+    batches: tuple[CommittedBatch, ...]
     tables: tuple[str, ...]
 
     @property
     def last(self) -> int:
-        """The number that the tables' progress becomes."""
+        """The last batch's number: the tables' progress after the increment."""
         return self.batches[-1].number
 
     @property
@@ -54,14 +47,18 @@ class Increment:
 
 
 def next_increment(
-    query: str, progress: Mapping[str, int], following: Iterable[Batch], max_batches: int, max_rows: int
+    query: str, progress: Mapping[str, int], following: Iterable[CommittedBatch], max_batches: int, max_rows: int
 ) -> Increment | None:
-    """The increment to do now; None where no batch with rows waits.
+    """The next increment, or None if there is no new batch with rows.
 
-    `progress`: by table; `following`: the query's final batches after the least of it, in order. A batch is never
-    taken apart; those without rows ride along and count for nothing, and none stands first.
+    progress     each table's progress
+    following    the query's committed batches after the lowest progress, in order
+    max_batches  the most batches with rows in one increment
+    max_rows     the most rows in one increment; a single larger batch is one increment
+
+    Batches without rows do not count, and an increment does not start with one.
     """
-    taken: list[Batch] = []
+    taken: list[CommittedBatch] = []
     stop: int | None = None
     rows = with_rows = 0
     for batch in following:

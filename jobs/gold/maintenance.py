@@ -1,7 +1,7 @@
-"""Upkeep of Delta tables: OPTIMIZE makes few files of many and sorts them, VACUUM deletes what left the table long ago.
+"""Maintenance of the gold tables: OPTIMIZE merges and sorts files, VACUUM deletes files that left the table long ago.
 
-`movement gold --upkeep` runs it. Neither changes a row, both are safe to repeat, and both leave the tables' progress.
-The caller holds the gold tables' lease: Delta's own way to S3 knows one writer at a time.
+`movement gold --upkeep` runs it. Neither changes a row or a table's progress, and both are safe to repeat. The caller
+holds the gold tables' lease, because Delta on S3 allows only one writer at a time.
 Source: https://docs.delta.io/latest/optimizations-oss.html, https://docs.delta.io/latest/delta-utility.html.
 """
 
@@ -10,8 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from jobs.gold.delta_writes import no_increment
-from jobs.gold.manifests import files_of
+from jobs.gold.delta_writes import clear_transaction
+from jobs.gold.manifests import data_files
 from jobs.gold.tables import TABLES, GoldTable
 from jobs.lake.delta import open_delta
 
@@ -20,20 +20,20 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Kept:
-    """What upkeep did to a table: its files before and after."""
+class MaintenanceResult:
+    """How many files a table had before and after its maintenance."""
 
     table: str
     files_before: int
     files_after: int
 
 
-def keep_up(spark: SparkSession, lake: str, retention_hours: int) -> list[Kept]:
-    """OPTIMIZE and VACUUM of every gold table there is. `spark` is a `delta.gold_session`.
+def maintain_tables(spark: SparkSession, lake: str, retention_hours: int) -> list[MaintenanceResult]:
+    """Runs OPTIMIZE and VACUUM on every gold table that exists. `spark` is a `delta_writes.gold_session`.
 
-    `retention_hours`: files that have left a table stay as long, for readers that still use them.
+    `retention_hours`: how long files stay after they leave a table, for readers that still use them.
     """
-    kept = []
+    results = []
     for table in TABLES:
         before = open_delta(f"{lake}/{table.folder}")
         if before is None:
@@ -41,24 +41,24 @@ def keep_up(spark: SparkSession, lake: str, retention_hours: int) -> list[Kept]:
         optimize(spark, lake, table)
         vacuum(spark, lake, table, retention_hours)
         after = open_delta(f"{lake}/{table.folder}") or before
-        kept.append(Kept(table.name, len(files_of(before)), len(files_of(after))))
-    return kept
+        results.append(MaintenanceResult(table.name, len(data_files(before)), len(data_files(after))))
+    return results
 
 
 def optimize(spark: SparkSession, lake: str, table: GoldTable) -> None:
-    """Writes small files together, sorted by the table's `order`, where a city's rows then lie side by side."""
+    """Merges small files into larger ones, sorted by the table's `order`."""
     from delta.tables import DeltaTable
 
-    no_increment(spark)
-    found = DeltaTable.forPath(spark, f"{lake}/{table.folder}").optimize()
+    clear_transaction(spark)
+    optimizer = DeltaTable.forPath(spark, f"{lake}/{table.folder}").optimize()
     if table.order:
-        found.executeZOrderBy(*table.order)
+        optimizer.executeZOrderBy(*table.order)
     else:
-        found.executeCompaction()
+        optimizer.executeCompaction()
 
 
 def vacuum(spark: SparkSession, lake: str, table: GoldTable, retention_hours: int) -> None:
-    """Deletes files that are in no version younger than the retention."""
+    """Deletes files that no version within the retention uses."""
     from delta.tables import DeltaTable
 
     DeltaTable.forPath(spark, f"{lake}/{table.folder}").vacuum(retention_hours)

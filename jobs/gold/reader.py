@@ -1,15 +1,14 @@
-"""A task's processed files → Arrow batches of gold's columns. `frames` and the tables come next.
+"""Reads a task's processed files into Arrow batches of the gold tables' columns; `transforms` takes them next.
 
-A file is read by its path and takes its partition from whoever named it, not from its folder: compaction moves
-partitions to other folders. A file may hold rows of other batches too; a row's column `batch` decides.
+The partition's values come with the file's name, not from its folder, because compaction moves partitions to other
+folders. A file may also contain rows of other batches; the column `batch` selects the rows.
 """
 
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -17,28 +16,23 @@ import pyarrow.parquet as pq
 
 from jobs.common.errors import TransientError
 from jobs.gold.centroid import centroid_of
-from jobs.gold.increments import SourceFile
 from jobs.gold.tables import CORRIDORS, ZONES, GoldTable
+from jobs.lake.store import Lake, lake_at
+from jobs.lake.table_files import LiveFile
 from jobs.schema.partitions import parse_partition_path
 from jobs.schema.record_parser import ARROW_TYPES
 
-# Rows of Arrow at once: with geometry a row may have 100 KB.
+# Rows of one Arrow batch: with geometry a row may have 100 KB.
 _ROWS, _ROWS_WITH_GEOMETRY = 65_536, 4_096
-# A task reads about so much; a file costs a request even if it is small.
+# The bytes that one task reads, and the bytes that one request costs as much as.
 _TASK_BYTES, _FILE_BYTES = 64 * 1024 * 1024, 256 * 1024
 
 
-class Store(Protocol):
-    """What is needed of a lake."""
-
-    def get(self, path: str) -> bytes | None: ...
-
-
-def tasks_of(files: Sequence[SourceFile], parallel: int) -> list[list[SourceFile]]:
-    """Files over tasks of about the same bytes: no more tasks than needed, and no fewer than `parallel` use."""
+def split_into_tasks(files: Sequence[LiveFile], parallel: int) -> list[list[LiveFile]]:
+    """Divides the files into tasks of about equal bytes: at least `parallel` if the files are large enough."""
     total = sum(file.bytes + _FILE_BYTES for file in files)
     target = min(_TASK_BYTES, max(total // max(parallel, 1), 16 * _FILE_BYTES))
-    tasks: list[list[SourceFile]] = []
+    tasks: list[list[LiveFile]] = []
     load = target
     for file in sorted(files):
         if load >= target:
@@ -50,40 +44,39 @@ def tasks_of(files: Sequence[SourceFile], parallel: int) -> list[list[SourceFile
 
 
 @dataclass(frozen=True)
-class ReadRows:
-    """For `mapInArrow` over task numbers; pickles, and opens the lake where it runs.
+class RowReader:
+    """Reads the rows of `batches`, for `mapInArrow` over task numbers. Yields the columns of `corridors`.
 
-    `batches`: the names of the batches whose rows are wanted. Yields the columns of `corridors`.
+    It can be pickled, because it opens the lake where it runs.
     """
 
-    tasks: Sequence[Sequence[SourceFile]]
+    tasks: Sequence[Sequence[LiveFile]]
     batches: frozenset[str]
     lake: str
-    open_lake: Callable[[str], Store]
 
     def __call__(self, numbers: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         names = [name for name, _, _ in CORRIDORS.columns]
-        for rows in self.rows(numbers, names, _ROWS):
+        for rows in self.read(numbers, names, _ROWS):
             yield from typed(rows, CORRIDORS).to_batches()
 
-    def rows(self, numbers: Iterable[pa.RecordBatch], names: Sequence[str], size: int) -> Iterator[pa.Table]:
-        """The wanted rows of the numbered tasks' files, with the columns `names`."""
-        store = self.open_lake(self.lake)
+    def read(self, numbers: Iterable[pa.RecordBatch], names: Sequence[str], size: int) -> Iterator[pa.Table]:
+        """The rows of the numbered tasks, with the columns `names`, in batches of at most `size`."""
+        lake = lake_at(self.lake)
         wanted = pa.array(sorted(self.batches), pa.string())
         for batch in numbers:
             for number in batch["id"].to_pylist():
                 for file in self.tasks[number]:
-                    for rows in _read(store, self.lake, file, names, size):
+                    for rows in _read(lake, file, names, size):
                         rows = rows.filter(pc.is_in(rows["batch"], value_set=wanted))
                         if rows.num_rows:
                             yield rows
 
 
 @dataclass(frozen=True)
-class ReadZones:
-    """Yields the columns of `zones`: of each zone that a task meets, the row that counts among the task's own."""
+class ZoneReader:
+    """Like RowReader, but yields the columns of `zones`: for each zone, the task's latest row by `latest_zones`."""
 
-    read: ReadRows
+    rows: RowReader
     names: Sequence[str] = field(
         default=(
             "city",
@@ -96,7 +89,7 @@ class ReadZones:
 
     def __call__(self, numbers: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         found: pa.Table | None = None
-        for rows in self.read.rows(numbers, self.names, _ROWS_WITH_GEOMETRY):
+        for rows in self.rows.read(numbers, self.names, _ROWS_WITH_GEOMETRY):
             met = latest_zones(pa.concat_tables(zone_rows(rows, end) for end in ("origin", "destination")))
             found = met if found is None else latest_zones(pa.concat_tables([found, met]))
         if found is not None:
@@ -108,7 +101,7 @@ class ReadZones:
 
 
 def zone_rows(rows: pa.Table, end: str) -> pa.Table:
-    """The zones at one end (`origin`, `destination`) of rows; an empty name or geometry is null."""
+    """The zones at one end (`origin` or `destination`) of the rows. An empty name or geometry becomes null."""
     columns = {"city": rows["city"], "movement_id": rows[f"{end}_movement_id"]}
     for name in ("display_name", "geometry"):
         values = rows[f"{end}_{name}"]
@@ -117,9 +110,9 @@ def zone_rows(rows: pa.Table, end: str) -> pa.Table:
 
 
 def latest_zones(zones: pa.Table) -> pa.Table:
-    """One row a zone: one with a geometry before one without, then one with a name, then the latest.
+    """One row a zone: first choice a row with a geometry, then one with a name, then the latest.
 
-    `frames.zone_order` says the same to Spark.
+    `transforms.zone_order` is the same order for Spark.
     """
     keys = ["city", "movement_id"]
     sequence = pc.list_flatten(pc.list_slice(pc.split_pattern(zones["sequence_number"], ":"), 0, 1))
@@ -147,23 +140,23 @@ def latest_zones(zones: pa.Table) -> pa.Table:
 
 
 def typed(rows: pa.Table, table: GoldTable) -> pa.Table:
-    """Rows with exactly the table's columns and types."""
+    """The rows with exactly the table's columns and types."""
     schema = pa.schema([pa.field(name, ARROW_TYPES[kind]) for name, kind, _ in table.columns])
     return rows.select(schema.names).cast(schema)
 
 
-def _read(store: Store, lake: str, file: SourceFile, names: Sequence[str], size: int) -> Iterator[pa.Table]:
-    content = store.get(file.path)
+def _read(lake: Lake, file: LiveFile, names: Sequence[str], size: int) -> Iterator[pa.Table]:
+    content = lake.get(file.path)
     if content is None:
         raise TransientError(
-            f"{lake}/{file.path} is gone since the run was planned: run it again. If it stays so, the file was deleted "
-            "by something other than this project, and its rows must be replayed from raw"
+            f"{lake.uri}/{file.path} is gone since the run was planned: run it again. If it is still gone, another "
+            "program deleted the file, and its rows must be replayed from raw"
         )
     parquet = pq.ParquetFile(io.BytesIO(content))
     within = set(parquet.schema_arrow.names)
     partition = parse_partition_path(file.partition)
     for batch in parquet.iter_batches(size, columns=[name for name in names if name in within]):
-        # A column that the file was written without is null; the partition's stand in no file.
+        # Partition columns are not in the file; a column that the file does not have is null.
         columns = {
             name: batch[name]
             if name in within

@@ -1,8 +1,8 @@
-"""Redshift's SQL for the gold tables, generated from their columns. Pure; `infra/redshift/` holds its defaults.
+"""Generates Redshift's SQL for the gold tables. Pure functions; `infra/redshift/` contains the output for the defaults.
 
-Three scripts: the external schema over the Glue catalog (Redshift Spectrum), CREATE TABLE and COPY for a loaded
-warehouse. What only the warehouse's owner knows is a psql variable (`:'role'`). COPY reads a manifest that names a
-table's live Parquet files: all of them and nothing else, whatever OPTIMIZE and MERGE left lying about.
+Three scripts: an external schema over the Glue catalog (Redshift Spectrum), CREATE TABLE, and COPY. The IAM role is a
+psql variable (`:'role'`). COPY reads a manifest of the table's current Parquet files, so files that OPTIMIZE or MERGE
+replaced are not loaded.
 Source: https://docs.aws.amazon.com/redshift/latest/dg/r_CREATE_EXTERNAL_SCHEMA.html, …/r_CREATE_TABLE_NEW.html,
 …/copy-usage_notes-copy-from-columnar.html.
 """
@@ -29,12 +29,12 @@ _TYPES: Mapping[str, str] = {
     "date": "DATE",
     "timestamp": "TIMESTAMP",
 }
-_LONG = ("geometry",)  # an outline has up to 58 KB; VARCHAR ends at 65,535 bytes
+_LONG = ("geometry",)  # an outline has up to 58 KB; VARCHAR allows 65,535 bytes
 _HEADER = "-- Made by `movement gold --redshift-ddl DIR` from jobs/gold/tables.py; do not edit.\n"
 
 
 def scripts(settings: Settings) -> dict[str, str]:
-    """File name → SQL, for the lake and the database of the settings."""
+    """The SQL of each script, by file name, for the settings' lake and database."""
     return {
         "external_schema.sql": external_schema(settings.database, settings.gold.table_prefix),
         "create_tables.sql": "\n".join([_HEADER + f"CREATE SCHEMA IF NOT EXISTS {SCHEMA};\n", *map(create, TABLES)]),
@@ -43,7 +43,7 @@ def scripts(settings: Settings) -> dict[str, str]:
 
 
 def external_schema(database: str, prefix: str) -> str:
-    """The Glue database as a schema of Redshift's, and a view for each gold table."""
+    """The Glue database as an external schema, and a view for each gold table."""
     views = "\n".join(
         f"CREATE OR REPLACE VIEW {EXTERNAL}_{table.name} AS\n"
         f"SELECT {', '.join(_name(column) for column, _, _ in table.columns)}\n"
@@ -59,7 +59,7 @@ def external_schema(database: str, prefix: str) -> str:
 
 
 def create(table: GoldTable) -> str:
-    """CREATE TABLE; columns in the files' order, for COPY goes by it."""
+    """CREATE TABLE, with the columns in the files' order, because COPY maps columns by position."""
     width = max(len(_name(name)) for name, _, _ in table.columns)
     columns = [f"    {_name(name):<{width}} {_type(name, kind)}" for name, kind, _ in table.columns]
     if table.key:
@@ -76,12 +76,12 @@ def create(table: GoldTable) -> str:
 
 _COPY_NOTE = """\
 -- psql -v role=arn:aws:iam::<account>:role/<role that reads the lake> -f copy.sql
--- Loads each table anew, in one transaction: who queries meanwhile sees the old rows. Run it after `movement gold`.
+-- Replaces each table's rows in one transaction; queries see the old rows until then. Run it after `movement gold`.
 """
 
 
 def copy(table: GoldTable, lake: str) -> str:
-    """DELETE and COPY; TRUNCATE would commit before the rows are there."""
+    """DELETE and COPY. TRUNCATE would commit before the new rows are loaded."""
     target, place = f"{SCHEMA}.{table.name}", lake.replace("'", "''")
     return (
         f"BEGIN;\nDELETE FROM {target};\nCOPY {target}\nFROM '{place}/{table.folder}/{COPY}'\n"
@@ -97,5 +97,5 @@ def _name(name: str) -> str:
     return f'"{name}"' if name in _RESERVED else name
 
 
-# Of the columns' names, what Redshift reads as a word of its own.
+# Column names that are reserved words in Redshift.
 _RESERVED = ("rows",)

@@ -1,7 +1,7 @@
-"""The gold tables: names, columns, keys. Glue, Redshift's DDL and the docs follow from what stands here.
+"""The gold tables: names, columns and keys. Glue's tables, Redshift's DDL and the docs follow from this module.
 
-None is partitioned: every column stands in every file, so Redshift's COPY and manifests can take a file by itself,
-and a city of ten rows makes no file of its own. `upkeep` sorts the files instead (Z-order), which lets readers skip.
+No table is partitioned: every file contains every column, as Redshift's COPY needs, and a city of ten rows does not get
+a file of its own. Instead, `maintenance` sorts the files (Z-order), so that readers can skip files.
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ Columns = tuple[tuple[str, ColumnType, str], ...]
 
 @dataclass(frozen=True)
 class GoldTable:
-    """A table under `<lake>/gold/<name>/`. `key` names a row; the history, which has every row, has none.
+    """A table in `<lake>/gold/<name>/`.
 
-    `order`: the columns that its files are sorted by, for readers that look for some of the rows.
+    key    the columns that identify a row; the history, which keeps every row, has none
+    order  the columns that its files are sorted by
     """
 
     name: str
@@ -29,12 +30,12 @@ class GoldTable:
 
     @property
     def folder(self) -> str:
-        """Where it lies in the lake."""
+        """Its folder in the lake."""
         return f"gold/{self.name}"
 
     @property
     def ddl(self) -> str:
-        """Its columns as Spark's DDL."""
+        """Its columns as a Spark DDL string."""
         return ", ".join(f"{name} {'bigint' if kind == 'long' else kind}" for name, kind, _ in self.columns)
 
 
@@ -110,7 +111,7 @@ _GEOMETRIES = ("origin_geometry", "destination_geometry")
 
 
 def check_contract(contract: TableContract) -> None:
-    """Raises ConfigurationError where a contract's rows lack what the gold tables are made of."""
+    """Raises ConfigurationError if the contract lacks a column that the gold tables need."""
     found = {name: kind for name, kind, _ in contract.data_columns}
     wanted = {name: kind for name, kind, _ in _CORRIDOR if name not in PROVENANCE} | dict.fromkeys(
         _GEOMETRIES, "string"
@@ -118,6 +119,6 @@ def check_contract(contract: TableContract) -> None:
     lacking = [f"{name} ({kind})" for name, kind in wanted.items() if found.get(name) != kind]
     if lacking:
         raise ConfigurationError(
-            f"contract {contract.name}: gold needs the columns {', '.join(lacking)}, which it lacks or has of another "
-            "type; gold tables are for travel times (conf/travel_times.yaml)"
+            f"contract {contract.name}: gold needs the columns {', '.join(lacking)}, which are missing or have "
+            "another type; gold tables are only for travel times (conf/travel_times.yaml)"
         )

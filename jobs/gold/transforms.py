@@ -1,7 +1,7 @@
-"""The gold tables' rows, DataFrame → DataFrame. Nothing is read or written here.
+"""Computes the gold tables' rows from processed rows: DataFrames in, DataFrames out, no I/O.
 
-"Latest" is one total order for all of it: by arrival, then by sequence number (a number of up to 56 digits, kept as
-text), then by shard, batch and the row itself, so that any order of increments ends in the same tables.
+"Latest" is one total order: by arrival, sequence number (up to 56 digits, stored as text), shard, batch and then the
+row's other columns. So the tables do not depend on the order of the increments.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from jobs.gold.tables import CITY_SUMMARY, CORRIDORS, LOWER, MEAN, UPPER, ZONES,
 
 
 def arrival_order(prefix: str = "") -> list[Column]:
-    """When a row arrived, as columns to compare; `prefix` such as `t.` names the table."""
+    """The columns that order rows by arrival. `prefix`, such as `t.`, is the table's alias."""
     sequence = F.col(f"{prefix}sequence_number")
     main = F.substring_index(sequence, ":", 1)
     return [
@@ -30,34 +30,34 @@ def arrival_order(prefix: str = "") -> list[Column]:
 
 
 def corridor_order(prefix: str = "") -> Column:
-    """The order of a corridor's rows: the greatest is the one that counts."""
+    """The order of a corridor's rows; the greatest row is the corridor's row."""
     rest = [name for name in _payload(CORRIDORS) if name not in _ORIGIN]
     return _order([*arrival_order(prefix), *(F.col(f"{prefix}{name}") for name in rest)])
 
 
 def zone_order(prefix: str = "") -> Column:
-    """The order of a zone's rows: with a geometry, then with a name, then the latest."""
+    """The order of a zone's rows: rows with a geometry are greatest, then rows with a name, then the latest."""
     name, geometry = F.col(f"{prefix}display_name"), F.col(f"{prefix}geometry")
     return _order([geometry.isNotNull(), name.isNotNull(), *arrival_order(prefix), name, geometry])
 
 
 def latest_corridors(rows: DataFrame) -> DataFrame:
-    """One row a corridor, the latest."""
+    """The latest row of each corridor."""
     return _latest(rows, CORRIDORS, corridor_order())
 
 
 def latest_zones(rows: DataFrame) -> DataFrame:
-    """One row a zone, the one that counts."""
+    """The greatest row of each zone, by `zone_order`."""
     return _latest(rows, ZONES, zone_order())
 
 
 def row_counts(rows: DataFrame) -> DataFrame:
-    """city, date_range, rows: how many rows of each there are."""
+    """The number of rows for each city and date range: columns city, date_range, rows."""
     return rows.groupBy("city", "date_range").agg(F.count("*").alias("rows"))
 
 
 def city_summaries(corridors: DataFrame, counts: DataFrame) -> DataFrame:
-    """`city_summary` of the cities and periods in `counts` (city, date_range, rows), over their latest corridors."""
+    """The rows of `city_summary` for the cities and periods in `counts` (see `row_counts`)."""
     touched = F.broadcast(counts.withColumnsRenamed({"city": "_city", "date_range": "_range"}))
     share = (F.col(UPPER) - F.col(LOWER)) / F.when(F.col(MEAN) > 0, F.col(MEAN))
     return (

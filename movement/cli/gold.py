@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from jobs.gold.increments import Increment
     from jobs.gold.job import GoldResult
-    from jobs.gold.maintenance import Kept
+    from jobs.gold.maintenance import MaintenanceResult
     from jobs.settings.settings import Settings
 
 
@@ -89,13 +89,13 @@ def run_gold(settings: Settings, log: Path, *, follow: bool = False) -> GoldResu
         return gold_job.follow(start, settings, stop, on_increment=show, on_run=lambda _: line.update(waiting))
 
 
-def _run_upkeep(settings: Settings, log: Path) -> list[Kept]:
+def _run_upkeep(settings: Settings, log: Path) -> list[MaintenanceResult]:
     with log_to_file(log), spinner("starting Spark") as line:
         from jobs.gold import job as gold_job
 
         spark = _spark_starter(settings, log, threading.Event(), line)()
         line.update("OPTIMIZE and VACUUM")
-        return gold_job.upkeep(spark, settings)
+        return gold_job.maintain(spark, settings)
 
 
 def _spark_starter(settings: Settings, log: Path, stop: threading.Event, line: Spinner) -> Callable[[], SparkSession]:
@@ -141,7 +141,7 @@ def print_gold(result: GoldResult) -> None:
     )
 
 
-def _print_upkeep(maintained: list[Kept]) -> None:
+def _print_upkeep(maintained: list[MaintenanceResult]) -> None:
     from rich.table import Table
 
     table = Table(box=None, padding=(0, 2, 0, 0))

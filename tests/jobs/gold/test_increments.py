@@ -1,18 +1,18 @@
-"""What a run takes next."""
+"""The plan of the next increment."""
 
 from __future__ import annotations
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs.gold.increments import Batch, next_increment
+from jobs.gold.increments import CommittedBatch, next_increment
 from jobs.lake.delta import NO_BATCH
 
 EVEN = {"corridors": NO_BATCH, "zones": NO_BATCH}
 
 
-def batches(*rows: int, first: int = 0) -> list[Batch]:
-    return [Batch("q", number, count, ()) for number, count in enumerate(rows, first)]
+def batches(*rows: int, first: int = 0) -> list[CommittedBatch]:
+    return [CommittedBatch("q", number, count, ()) for number, count in enumerate(rows, first)]
 
 
 def numbers(increment: object) -> list[int]:

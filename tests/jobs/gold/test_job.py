@@ -11,8 +11,10 @@ import sys
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
+from unittest.mock import MagicMock
 
 import pytest
+from pyspark.errors import PySparkException
 
 from jobs.common.aws import client
 from jobs.common.errors import AlreadyRunningError, BatchMismatchError, ConfigurationError
@@ -49,7 +51,7 @@ def run(spark: SparkSession, settings: Settings) -> GoldResult:
 
 
 def no_spark() -> SparkSession:
-    raise AssertionError("Spark was started although nothing was to be done")
+    raise AssertionError("Spark was started although there is no new batch")
 
 
 def killed(settings: Settings, tmp_path: Path, fault: str) -> None:
@@ -111,7 +113,7 @@ def test_on_s3_with_glue_tables_manifests_and_upkeep(spark: SparkSession, lake_s
 
     finish(lake_settings, "q", 2, [good(**{MEAN: 300})], at=NOON.replace(hour=11))
     run(spark, lake_settings)
-    kept = {entry.table: entry for entry in gold_job.upkeep(spark, lake_settings)}
+    kept = {entry.table: entry for entry in gold_job.maintain(spark, lake_settings)}
 
     assert (kept["corridor_history"].files_before, kept["corridor_history"].files_after) == (2, 1)
     assert_gold_is_plain(lake_settings)
@@ -162,7 +164,9 @@ def test_rows_that_the_ledger_counts_and_no_file_holds_stop_the_job_before_anyth
     finish(folder, "q", 0, [good(), good(City="Boston")])
 
     with pytest.raises(BatchMismatchError, match="counts 2 processed rows, their files hold 1"):
-        gold_job.run(lambda: spark, folder, resolve=lambda lake, batches: gold_job.files_of_batches(lake, batches)[:1])
+        gold_job.run(
+            lambda: spark, folder, find_files=lambda lake, batches: gold_job.files_of_batches(lake, batches)[:1]
+        )
 
     assert not list(lake_at(folder.lake).list("gold/"))
     lake_at(folder.lake).delete([path for path, _ in lake_at(folder.lake).list("processed/city=Boston/")])
@@ -176,7 +180,7 @@ def test_a_second_gold_job_ends_with_one_clear_error(folder: Settings) -> None:
 
     with (
         Lease(lake, f"{lake.uri}/gold"),
-        pytest.raises(AlreadyRunningError, match="another gold job, or its upkeep, is at work"),
+        pytest.raises(AlreadyRunningError, match="another gold job, or its upkeep, is running"),
     ):
         gold_job.run(no_spark, folder)
 
@@ -211,6 +215,34 @@ def test_follow_takes_what_comes_and_ends_when_told(spark: SparkSession, folder:
 
     assert runs == [1, 1, 0]
     assert (total.rows, total.batches, total.tables["corridors"]) == (2, {"q": 2}, {"rows": 2, "new": 2})
+
+
+def test_follow_tries_again_after_a_transient_error_of_a_spark_task(
+    folder: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = folder.model_copy(update={"gold": folder.gold.model_copy(update={"poll_seconds": 0.01})})
+    finish(settings, "q", 0, [])  # nothing to write: the first run succeeds without Spark
+    stop, attempts = threading.Event(), []
+
+    class FailingWriter:
+        def __init__(self, *_: object) -> None:
+            pass
+
+        def write(self, *_: object) -> None:
+            attempts.append(1)
+            if len(attempts) == 3:
+                stop.set()
+            raise PySparkException("Traceback:\njobs.common.errors.TransientError: s3://lake/a.parquet is gone")
+
+    def more(_: GoldResult) -> None:
+        if not attempts:
+            finish(settings, "q", 1, [good()])
+
+    monkeypatch.setattr(gold_job, "IncrementWriter", FailingWriter)
+    monkeypatch.setattr(gold_job, "gold_session", lambda *_: None)
+    total = gold_job.follow(MagicMock(), settings, stop, on_run=more)
+
+    assert (len(attempts), total.increments) == (3, 0)
 
 
 def progress(settings: Settings, query: str, table: str) -> int:

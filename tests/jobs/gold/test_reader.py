@@ -1,4 +1,4 @@
-"""Processed files → gold's columns, without Spark."""
+"""The gold job's reader, without Spark: processed files in, Arrow batches of gold's columns out."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from jobs.common.errors import TransientError
-from jobs.gold.increments import SourceFile
-from jobs.gold.reader import ReadRows, ReadZones, tasks_of
+from jobs.gold.reader import RowReader, ZoneReader, split_into_tasks
 from jobs.gold.tables import CORRIDORS, ZONES
 from jobs.lake.store import lake_at
+from jobs.lake.table_files import LiveFile
 from jobs.settings.settings import Settings, load_settings
 from tests.helpers import plain_gold as plain
 from tests.helpers.made_gold import finish, some_records
@@ -27,18 +27,18 @@ def settings(tmp_path: Path) -> Settings:
     return load_settings(None, [f"lake={tmp_path / 'lake'}"])
 
 
-def files(settings: Settings) -> list[SourceFile]:
+def files(settings: Settings) -> list[LiveFile]:
     return [
-        SourceFile(path.removeprefix("processed/").rpartition("/")[0], path, size)
+        LiveFile(path.removeprefix("processed/").rpartition("/")[0], path, size)
         for path, size in lake_at(settings.lake).list("processed/")
     ]
 
 
-def reader(settings: Settings, *batches: str) -> ReadRows:
-    return ReadRows([[file] for file in files(settings)], frozenset(batches), settings.lake, lake_at)
+def reader(settings: Settings, *batches: str) -> RowReader:
+    return RowReader([[file] for file in files(settings)], frozenset(batches), settings.lake)
 
 
-def rows_of(read: ReadRows | ReadZones, tasks: int) -> list[dict[str, object]]:
+def rows_of(read: RowReader | ZoneReader, tasks: int) -> list[dict[str, object]]:
     numbers = pa.record_batch({"id": pa.array(range(tasks), pa.int64())})
     return [row for batch in read(iter([numbers])) for row in batch.to_pylist()]
 
@@ -83,9 +83,9 @@ def test_zones_are_those_of_a_plain_computation_whatever_the_tasks(settings: Set
     rows = plain.processed(lake_at(settings.lake))
     names = {str(row["batch"]) for row in rows}
     found = files(settings)
-    one_task = ReadRows([found], frozenset(names), settings.lake, lake_at)
+    one_task = RowReader([found], frozenset(names), settings.lake)
 
-    zones = rows_of(ReadZones(one_task), 1)
+    zones = rows_of(ZoneReader(one_task), 1)
 
     assert {(zone["city"], zone["movement_id"]): zone for zone in zones} == {
         (zone["city"], zone["movement_id"]): zone for zone in plain.zones(rows)
@@ -94,10 +94,10 @@ def test_zones_are_those_of_a_plain_computation_whatever_the_tasks(settings: Set
     assert list(zones[0]) == [name for name, _, _ in ZONES.columns]
 
 
-def test_files_are_spread_over_tasks_each_once() -> None:
-    small = [SourceFile("p", f"f{number}", 1000) for number in range(36)]
-    assert sorted(file for task in tasks_of(small, 4) for file in task) == sorted(small)
-    assert len(tasks_of(small, 4)) <= 4
-    large = [SourceFile("p", f"f{number}", 128 * 1024 * 1024) for number in range(10)]
-    assert [len(task) for task in tasks_of(large, 4)] == [1] * 10
-    assert tasks_of([], 4) == []
+def test_every_file_is_in_exactly_one_task() -> None:
+    small = [LiveFile("p", f"f{number}", 1000) for number in range(36)]
+    assert sorted(file for task in split_into_tasks(small, 4) for file in task) == sorted(small)
+    assert len(split_into_tasks(small, 4)) <= 4
+    large = [LiveFile("p", f"f{number}", 128 * 1024 * 1024) for number in range(10)]
+    assert [len(task) for task in split_into_tasks(large, 4)] == [1] * 10
+    assert split_into_tasks([], 4) == []

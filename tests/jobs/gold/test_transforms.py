@@ -1,4 +1,4 @@
-"""The gold tables' rows, DataFrame → DataFrame."""
+"""The gold tables' rows, computed from small DataFrames."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from chispa import assert_df_equality
 
-from jobs.gold import transforms as frames
+from jobs.gold import transforms
 from jobs.gold.tables import CITY_SUMMARY, CORRIDORS, ZONES, GoldTable
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def frame(spark: SparkSession, table: GoldTable, *rows: dict[str, Any]) -> DataF
 
 def the_latest_is(spark: SparkSession, expected: dict[str, Any], *rows: dict[str, Any]) -> None:
     for order in (rows, rows[::-1]):
-        found = frames.latest_corridors(frame(spark, CORRIDORS, *order))
+        found = transforms.latest_corridors(frame(spark, CORRIDORS, *order))
         assert_df_equality(found, frame(spark, CORRIDORS, expected), ignore_nullable=True)
 
 
@@ -57,7 +57,7 @@ def test_the_latest_row_is_by_arrival_then_by_sequence_as_a_number_then_by_a_kpl
 def test_rows_of_other_periods_and_directions_are_other_corridors(spark: SparkSession) -> None:
     back = ROW | {"origin_movement_id": "2", "destination_movement_id": "1"}
     rows = frame(spark, CORRIDORS, ROW, back, ROW | {"date_range": "r2"}, ROW | {"city": "Lima"}, ROW)
-    assert frames.latest_corridors(rows).count() == 4
+    assert transforms.latest_corridors(rows).count() == 4
 
 
 def test_a_zone_with_a_geometry_comes_before_one_with_a_name_before_a_later_one(spark: SparkSession) -> None:
@@ -66,7 +66,7 @@ def test_a_zone_with_a_geometry_comes_before_one_with_a_name_before_a_later_one(
     drawn = ZONE | {"display_name": None, "geometry": "[]"}
     newer = drawn | {"arrival_time": NOON + MINUTE}
     for rows, expected in (((nameless, named), named), ((nameless, named, drawn), drawn), ((newer, drawn), newer)):
-        found = frames.latest_zones(frame(spark, ZONES, *rows))
+        found = transforms.latest_zones(frame(spark, ZONES, *rows))
         assert_df_equality(found, frame(spark, ZONES, expected), ignore_nullable=True)
 
 
@@ -84,7 +84,7 @@ def test_a_citys_summary_is_over_its_corridors_and_what_cannot_be_divided_is_lef
     )
     counts = spark.createDataFrame([("Paris", "r", 9), ("Lima", "r", 1)], "city string, date_range string, rows bigint")
 
-    found = frames.city_summaries(corridors, counts).orderBy("city")
+    found = transforms.city_summaries(corridors, counts).orderBy("city")
 
     paris = ("Paris", "r", ROW["start_date"], ROW["end_date"], 9, 4, 175.0, 150.0, 340.0, 0.75)
     lima = ("Lima", "r", ROW["start_date"], ROW["end_date"], 1, 1, 0.0, 0.0, 0.0, None)

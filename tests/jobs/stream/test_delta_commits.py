@@ -313,7 +313,7 @@ def test_gold_waits_for_a_batch_that_is_not_in_the_log(settings: Settings) -> No
     assert gold_job.run(no_spark, settings).increments == 0
 
     started(settings)
-    assert gold_job._pending(lake_at(settings.lake), settings, {"corridors": None}) is not None
+    assert gold_job.find_increment(lake_at(settings.lake), settings, {"corridors": None}) is not None
 
 
 def test_compaction_keeps_every_row_and_what_is_under_way(settings: Settings) -> None:
