@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Chromium for the tests of the page, where apt-get and the rights to use it are at hand. Never fails: without it
-# those tests are skipped, and say so.
+# Installs Chromium for the tests of the report page, if apt-get is available and permitted. Never fails: without
+# Chromium those tests are skipped with a message.
 set -uo pipefail
 
 command -v chromedriver >/dev/null && { command -v chromium || command -v google-chrome; } >/dev/null && exit 0
 
-hint() { echo "note: no Chromium, so the page's browser tests are skipped (Debian: apt-get install chromium chromium-driver)"; exit 0; }
+hint() { echo "note: no Chromium; the browser tests of the page are skipped (Debian: apt-get install chromium chromium-driver)"; exit 0; }
 
 root=""
 if [ "$(id -u)" != 0 ]; then
@@ -13,7 +13,7 @@ if [ "$(id -u)" != 0 ]; then
 fi
 command -v apt-get >/dev/null || hint
 echo "Chromium is missing: installing it for the tests of the page (apt-get)"
-# A mirror that hangs must not hold up the tests.
+# The limits keep a mirror that hangs from delaying the tests.
 timeout 60 $root apt-get update -qq >/dev/null 2>&1
 timeout 180 $root env DEBIAN_FRONTEND=noninteractive \
     apt-get install -y -qq --no-install-recommends chromium chromium-driver >/dev/null 2>&1

@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
-# EMR on EC2, bootstrap action: the release's environment on every node, checked, before anything runs.
+# Bootstrap action for EMR on EC2: installs the release's Python environment on every node.
 #
 #   emr-bootstrap.sh s3://BUCKET/PREFIX/RELEASE [SHA256-OF-MANIFEST [FOLDER]]
 #
-# Fetches manifest.json and environment.tar.gz, checks the second against the first, and with the argument the first
-# against that, so that nothing that lies in S3 is trusted by itself. Unpacks to FOLDER/RELEASE (/opt/movement);
-# `deploy.emr.bootstrapped: true` makes the steps use it. Safe to repeat: what is there and whole is left alone.
+# Downloads manifest.json and environment.tar.gz, checks the archive against the manifest, and the manifest against
+# SHA256-OF-MANIFEST if given, so that the files in S3 need not be trusted. Unpacks to FOLDER/RELEASE; the default of
+# FOLDER is /opt/movement. With `deploy.emr.bootstrapped: true` the steps use it. Safe to repeat: a complete environment
+# is not installed again.
 set -euo pipefail
-umask 022  # what is unpacked is for every user of the node
+umask 022  # every user of the node may read the environment
 
 fail() { echo "emr-bootstrap: $*" >&2; exit 1; }
 
@@ -23,7 +24,7 @@ root=""
 scratch=$(mktemp -d)
 trap '$root rm -rf "$scratch" "$target.part"' EXIT
 
-# The AWS CLI speaks TLS and checks certificates; a plain-text endpoint is refused.
+# The AWS CLI uses TLS and checks certificates; an endpoint without TLS is refused.
 case "${AWS_ENDPOINT_URL_S3:-${AWS_ENDPOINT_URL:-https://}}" in https://* | http://127.0.0.1:*) ;; *) fail "S3 without TLS" ;; esac
 fetch() { aws s3 cp --only-show-errors "$source/$1" "$scratch/$1" || fail "could not fetch $source/$1"; }
 check() { echo "$2  $scratch/$1" | sha256sum --check --status || fail "$source/$1: its SHA-256 is not $2"; }
@@ -32,10 +33,10 @@ fetch manifest.json
 [ -z "$wanted" ] || check manifest.json "$wanted"
 wanted=$(sha256sum "$scratch/manifest.json" | cut -d' ' -f1)
 if [ -f "$target/.sha256" ] && [ "$(cat "$target/.sha256")" = "$wanted" ]; then
-    echo "emr-bootstrap: $target is there"
+    echo "emr-bootstrap: $target exists already"
     exit 0
 fi
-# Python is on every node, jq is not.
+# Every node has Python, but not jq.
 read -r digest python < <(python3 - "$scratch/manifest.json" <<'PYTHON'
 import json, sys
 manifest = json.load(open(sys.argv[1]))
@@ -48,7 +49,7 @@ check environment.tar.gz "$digest"
 $root rm -rf "$target.part"
 $root mkdir -p "$target.part"
 $root tar --extract --gzip --no-same-owner --file "$scratch/environment.tar.gz" --directory "$target.part"
-# Compiled once here: the users that run Spark cannot write there.
+# Compiled here, because the users that run Spark cannot write to the folder.
 "$target.part/bin/python" -c 'import sys; sys.exit("%d.%d" % sys.version_info[:2] != sys.argv[1])' "$python" ||
     fail "this node has no Python $python where the environment expects it; see \`movement package --interpreter\`"
 $root "$target.part/bin/python" -m compileall -q -j 0 "$target.part/lib" >/dev/null || true

@@ -1,7 +1,7 @@
-"""Gives this Python's Spark some Maven artifacts and what they need: `ivy_jars.py CACHE GROUP:ARTIFACT:VERSION…`
+"""Adds Maven artifacts and their dependencies to this Python's Spark: `ivy_jars.py CACHE GROUP:ARTIFACT:VERSION…`
 
-For `make test-spark`, where each Spark has its own; what `make setup` installs is locked by checksum (`spark_jars.py`).
-Jars that pyspark ships itself, in whatever version, are left as they are.
+For `make test-spark`, where each Spark needs its own versions. `make setup` uses `spark_jars.py`, which checks
+checksums. A jar that pyspark has already, in any version, is not replaced.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 import pyspark
 from pyspark.sql import SparkSession
 
-# The SDK in one piece (558 MB), and the other clouds.
+# The whole AWS SDK (558 MB), and other clouds.
 EXCLUDED = "software.amazon.awssdk:bundle,org.apache.hadoop:hadoop-cloud-storage"
 _SETTINGS = """<ivysettings>
   <settings defaultResolver="central"/>
@@ -39,7 +39,7 @@ def main() -> None:
     jars = Path(pyspark.__file__).parent / "jars"
     there = {base_name(jar) for jar in jars.glob("*.jar")}
     for jar in sorted((folder / "jars").glob("*.jar")):
-        name = jar.name.partition("_")[2]  # Ivy puts the group in front
+        name = jar.name.partition("_")[2]  # Ivy's file names start with the group
         if base_name(Path(name)) not in there:
             shutil.copy(jar, jars / name)
 

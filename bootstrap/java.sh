@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Finds Java 17 or 21 for Spark, and installs it where a package manager and the rights to use it are at hand.
+# Finds Java 17 or 21 for Spark; installs Java 17 if a package manager is available and permitted.
 set -euo pipefail
 
 java="${JAVA_HOME:+$JAVA_HOME/bin/}java"
 
-# The major version of the `java` that Spark would start; nothing where there is none.
+# Prints the major version of the `java` that Spark would start; prints nothing if there is no java.
 major() { command -v "$java" >/dev/null 2>&1 && "$java" -version 2>&1 | sed -nE 's/.*version "([0-9]+).*/\1/p' | head -n 1 || true; }
 good() { local version; version=$(major); [ -n "$version" ] && [ "$version" -ge 17 ] && [ "$version" -le 21 ]; }
 
@@ -14,7 +14,7 @@ root=""
 if [ "$(id -u)" != 0 ]; then
     if command -v sudo >/dev/null && sudo -n true 2>/dev/null; then root="sudo -n"; else root="none"; fi
 fi
-# A Java that somebody chose by JAVA_HOME is theirs to change.
+# JAVA_HOME is the user's choice, so no other Java is installed.
 if [ -z "${JAVA_HOME:-}" ] && [ -z "$(major)" ] && [ "$root" != none ]; then
     if command -v apt-get >/dev/null; then
         echo "Java is missing: installing Java 17 (apt-get)"

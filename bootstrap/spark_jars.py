@@ -1,8 +1,8 @@
-"""Gives the virtual environment's Spark the jars that EMR's and Glue's bring along: S3A and Delta.
+"""Adds the jars that EMR and Glue have and pyspark does not, S3A and Delta, to the virtual environment's Spark.
 
-`python bootstrap/spark_jars.py` puts the artifacts of spark-jars.lock into pyspark's own `jars/` folder, so that
-`spark-submit` works here with no further option, as on a cluster. Each is checked against its SHA-256; what is
-already there is not fetched again. MAVEN_CENTRAL names a mirror where Maven Central itself is out of reach.
+`python bootstrap/spark_jars.py` downloads the artifacts of spark-jars.lock to pyspark's `jars/` folder, so that
+`spark-submit` needs no option for them, as on a cluster. It checks each against its SHA-256 and skips those that exist.
+Set MAVEN_CENTRAL to a mirror if Maven Central cannot be reached.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ CENTRAL = "https://repo1.maven.org/maven2"
 
 
 def locked() -> Iterator[tuple[str, str, str]]:
-    """(jar's file name, path in a Maven repository, SHA-256) of each line of the lock."""
+    """For each line of the lock: the jar's file name, its path in a Maven repository, its SHA-256."""
     for line in LOCK.read_text(encoding="utf-8").splitlines():
         if line and not line.startswith("#"):
             coordinates, digest = line.split()
@@ -34,7 +34,7 @@ def locked() -> Iterator[tuple[str, str, str]]:
 
 
 def fetch(url: str, digest: str, target: Path) -> None:
-    """Downloads `url` to `target`, whole or not at all. Raises ValueError where the SHA-256 differs."""
+    """Downloads `url` to `target`, by rename. Raises ValueError if the SHA-256 differs."""
     with urllib.request.urlopen(url, timeout=120) as answer:  # noqa: S310 - https or a mirror that the user named
         content = answer.read()
     if hashlib.sha256(content).hexdigest() != digest:
@@ -45,7 +45,7 @@ def fetch(url: str, digest: str, target: Path) -> None:
 
 
 def main() -> int:
-    """Fetches what is missing; exit code 1 with one line for each jar that could not be had."""
+    """Downloads missing jars; returns 1 and prints a line for each that failed."""
     jars = Path(pyspark.__file__).parent / "jars"
     missing = [(name, path, digest) for name, path, digest in locked() if not (jars / name).is_file()]
     if not missing:

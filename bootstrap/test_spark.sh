@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# The streaming tests on another Spark: bootstrap/test_spark.sh 4.0.2. Everything but Spark, and the jars of S3A and Delta
-# that go with it, is as locked.
+# Runs the streaming tests on another Spark: bootstrap/test_spark.sh 4.0.2. Only Spark and its jars of S3A and Delta
+# differ from the lock.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 version=${1:-}
-# Hadoop's S3A as that Spark was built with, Delta's jar for it, and Spark's own module for S3's checkpoint files: Maven
-# Central has none for 4.2, and the job does without.
+# The S3A that this Spark was built with, Delta's jar for it, and Spark's module for checkpoint files on S3. Maven Central
+# has no such module for 4.2; the job works without it.
 case "$version" in
     4.0.*) hadoop=3.4.1 sdk=2.25.53 delta=io.delta:delta-spark_2.13:4.0.0 cloud=$version ;;
     4.1.*) hadoop=3.4.2 sdk=2.29.52 delta=io.delta:delta-spark_4.1_2.13:4.2.0 cloud=$version ;;
@@ -15,7 +15,7 @@ esac
 venv=".venv-spark-$version"
 if [ ! -f "$venv/.ready" ]; then
     "${PYTHON:-python3}" -m venv "$venv"
-    # Without --require-hashes: the other Spark is not in the lock.
+    # Without --require-hashes, because the lock does not have this Spark.
     sed -E 's/ \\$//; /^ +(--hash|#)/d' requirements.lock | grep -vE '^(pyspark|delta-spark|#)' > "$venv/constraints.txt"
     "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps -r "$venv/constraints.txt" \
         "pyspark==$version" py4j

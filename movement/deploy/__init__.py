@@ -1,8 +1,10 @@
-"""`movement deploy …`: a packaged release → S3 → the streaming job, running, on one of three platforms.
+"""Deploys a packaged release: uploads it to S3 and runs the streaming job on one of three platforms.
 
-calls            an AWS request as data: printed by --dry-run, checked against botocore's model, sent
-upload           the release's files, those that are not there yet
-job              what runs, the same everywhere: script, arguments, Python environment
-emr_serverless · emr · glue    how each platform starts, finds and stops it
-rollout          upload, look for a running job, leave or replace it, start, wait
+calls            an AWS request as data: --dry-run prints it, botocore's model checks it
+upload           uploads the files of a release that are not in S3 yet
+job              the job as all platforms run it: script, arguments, Python environment
+spark_conf       the Spark options of the submit
+emr_serverless · emr · glue    how each platform starts, finds and stops the job
+rollout          uploads, finds a running job, leaves or replaces it, starts, waits
+stack            the CloudFormation stack, and the settings from its outputs
 """

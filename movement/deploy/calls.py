@@ -1,4 +1,4 @@
-"""An AWS request as data: what --dry-run prints is what is sent, and both are checked against botocore's model."""
+"""An AWS request as data: --dry-run prints exactly what a run sends, and botocore's model checks both."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from jobs.common.errors import ConfigurationError
 
 @dataclass(frozen=True)
 class Call:
-    """One request. `operation` is AWS's name of it, such as StartJobRun.
+    """One request. `operation` is AWS's name, such as StartJobRun.
 
-    `body`: a file that is sent as the parameter Body. `when`: on what it depends whether it is sent, in words.
+    `body`: the file that is sent as the parameter Body. `when`: the condition for sending it, in words.
     """
 
     service: str
@@ -30,14 +30,14 @@ class Call:
     when: str | None = None
 
     def described(self) -> dict[str, Any]:
-        """The request for --dry-run, checked."""
+        """Checks the request and describes it for --dry-run."""
         self.check()
         body = {"Body": f"<the file {self.body}>"} if self.body else {}
         found = {"service": self.service, "operation": self.operation, "parameters": {**self.parameters, **body}}
         return found | ({"when": self.when} if self.when else {})
 
     def check(self) -> None:
-        """Raises ConfigurationError where botocore's model of the service does not take the parameters."""
+        """Raises ConfigurationError if the parameters do not fit botocore's model of the service."""
         shape = _model(self.service).operation_model(self.operation).input_shape
         body = {"Body": b""} if self.body else {}
         report = ParamValidator().validate({**self.parameters, **body, **_tokens(shape)}, shape)
@@ -46,7 +46,7 @@ class Call:
             raise ConfigurationError(f"{self.service} {self.operation}: {'; '.join(wrong)}")
 
     def send(self) -> Any:
-        """Sends the request; AWS's answer. Raises ConfigurationError, AwsAccessError or TransientError."""
+        """Sends the request and returns the answer. Raises ConfigurationError, AwsAccessError or TransientError."""
         self.check()
         method = getattr(client(self.service), xform_name(self.operation))
         with translate_aws_errors(f"{self.service} {self.operation}"):
@@ -57,12 +57,12 @@ class Call:
 
 
 def _tokens(shape: Any) -> dict[str, str]:
-    """Idempotency tokens, which botocore adds to a request by itself."""
+    """Idempotency tokens: botocore adds them when it sends a request."""
     return {name: "token" for name, member in shape.members.items() if member.metadata.get("idempotencyToken")}
 
 
 def _not_in_enum(value: Any, shape: Any, at: str) -> Iterator[str]:
-    """What botocore does not look at: values that are none of the enumeration's."""
+    """Names values outside of their enumeration, which botocore does not check."""
     if shape.type_name == "structure" and isinstance(value, dict):
         for name, member in value.items():
             if name in shape.members:
@@ -71,7 +71,7 @@ def _not_in_enum(value: Any, shape: Any, at: str) -> Iterator[str]:
         for member in value:
             yield from _not_in_enum(member, shape.member, at)
     elif shape.type_name == "string" and getattr(shape, "enum", None) and value not in shape.enum:
-        yield f"{at}: '{value}' is none of {', '.join(shape.enum)}"
+        yield f"{at}: '{value}' is not one of {', '.join(shape.enum)}"
 
 
 @lru_cache

@@ -1,8 +1,8 @@
-"""EMR on EC2: a step that runs spark-submit on YARN, the driver in the cluster.
+"""EMR on EC2: a step that runs spark-submit on YARN, with the driver in the cluster.
 
-YARN starts a driver that died again; the step lasts as long as the job, so its state is the job's. Cancelling a
-step ends spark-submit, not what it started: a job that is replaced is killed in YARN by its tag, in a step before
-the new one. A kill harms nothing (docs/adr/0003). Sources:
+The step runs as long as the job, so its state is the job's. YARN restarts a driver that died. Cancelling a step ends
+spark-submit, but not the YARN application: to replace a job, a step before the new one kills the application by its
+tag, which loses nothing (docs/adr/0003). Sources:
 https://docs.aws.amazon.com/emr/latest/ReleaseGuide/emr-spark-submit-step.html
 https://docs.aws.amazon.com/emr/latest/ManagementGuide/emr-cancel-steps.html
 https://spark.apache.org/docs/4.1.1/running-on-yarn.html
@@ -23,7 +23,7 @@ from movement.packaging.release import EMR_ENVIRONMENT
 SERVICE = "emr"
 GOING = ["PENDING", "CANCEL_PENDING", "RUNNING"]
 USABLE = {"RUNNING", "WAITING"}
-# Where the bootstrap action puts environments.
+# The folder in which the bootstrap action unpacks environments.
 BOOTSTRAPPED = "/opt/movement"
 
 
@@ -44,7 +44,9 @@ class Emr:
         found = _cluster(job, "DescribeCluster", "ClusterId").send()["Cluster"]
         check_release(job, found["ReleaseLabel"], f"cluster {found['Id']}")
         if found["Status"]["State"] not in USABLE:
-            raise ConfigurationError(f"cluster {found['Id']} is {found['Status']['State']}: it has to run or wait")
+            raise ConfigurationError(
+                f"cluster {found['Id']} is {found['Status']['State']}; needed is RUNNING or WAITING"
+            )
 
     def found(self, job: Job) -> Run | None:
         call = _cluster(job, "ListSteps", "ClusterId", StepStates=GOING)
@@ -77,7 +79,7 @@ class Emr:
 
 
 def add_steps(job: Job, replacing: bool) -> Call:
-    """The request that starts the job, behind one that ends what a replaced step left in YARN."""
+    """The request that starts the job; `replacing` adds a step that kills the replaced job in YARN."""
     first = [_step(f"{job.settings.deploy.job_name}-stop", ["bash", "-c", kill(job)])] if replacing else []
     return _cluster(
         job, "AddJobFlowSteps", "JobFlowId", Steps=[*first, _step(job.settings.deploy.job_name, spark_submit(job))]
@@ -105,7 +107,7 @@ def spark_submit(job: Job) -> list[str]:
 
 
 def kill(job: Job) -> str:
-    """The shell command that ends what runs in YARN under the job's tag."""
+    """The shell command that kills the job's YARN application, found by its tag."""
     listing = f"yarn application -list -appTags {job.settings.deploy.job_name} -appStates SUBMITTED,ACCEPTED,RUNNING"
     return f"{listing} | grep -o '^application_[0-9_]*' | xargs -r -n 1 yarn application -kill"
 
@@ -132,5 +134,7 @@ def _run(step: dict[str, Any]) -> Run:
 def _cluster(job: Job, operation: str, parameter: str, **parameters: object) -> Call:
     cluster = job.settings.deploy.emr.cluster_id
     if cluster is None:
-        raise ConfigurationError("deploy.emr.cluster_id: say which cluster: --set deploy.emr.cluster_id=j-…")
+        raise ConfigurationError(
+            "deploy.emr.cluster_id: not set; the job runs on this cluster: --set deploy.emr.cluster_id=j-…"
+        )
     return Call(SERVICE, operation, {parameter: cluster, **parameters})

@@ -1,4 +1,4 @@
-"""EMR Serverless: a job run in mode STREAMING, which the service starts again when it fails.
+"""EMR Serverless: a job run in mode STREAMING, which the service restarts when it fails.
 
 https://docs.aws.amazon.com/emr-serverless/latest/APIReference/API_StartJobRun.html
 https://docs.aws.amazon.com/emr/latest/EMR-Serverless-UserGuide/interworker-encryption.html
@@ -17,7 +17,7 @@ from movement.packaging.release import EMR_ENVIRONMENT
 
 SERVICE = "emr-serverless"
 GOING = ["SUBMITTED", "PENDING", "SCHEDULED", "RUNNING", "QUEUED", "CANCELLING"]
-# EMR's words for processors → wheels'.
+# By EMR's name of a processor: the name in wheels.
 PROCESSORS = {"X86_64": "x86_64", "ARM64": "aarch64"}
 
 
@@ -41,7 +41,7 @@ class EmrServerless:
         built = job.manifest.environments[EMR_ENVIRONMENT].processor
         if processor != built:
             raise ConfigurationError(
-                f"application {found['applicationId']} runs on {processor}, the release's environment on {built}; "
+                f"application {found['applicationId']} runs on {processor}, the release's environment is for {built}; "
                 f"build it with `movement package --platform {processor}`"
             )
 
@@ -80,7 +80,7 @@ def start_job_run(job: Job) -> Call:
     """The request that starts the job."""
     deploy = job.settings.deploy
     if deploy.role_arn is None:
-        raise ConfigurationError("deploy.role_arn: say which role the job runs as: --set deploy.role_arn=arn:…")
+        raise ConfigurationError("deploy.role_arn: not set; the job runs as this role: --set deploy.role_arn=arn:…")
     conf = {
         "spark.archives": f"{job.artifact(EMR_ENVIRONMENT)}#environment",
         **python_conf(job, "./environment/bin/python", "spark.emr-serverless.driverEnv"),
@@ -98,7 +98,7 @@ def start_job_run(job: Job) -> Call:
         name=deploy.job_name,
         mode="STREAMING",
         executionRoleArn=deploy.role_arn,
-        executionTimeoutMinutes=0,  # never
+        executionTimeoutMinutes=0,  # no timeout
         retryPolicy={"maxFailedAttemptsPerHour": deploy.emr_serverless.max_failed_attempts_per_hour},
         jobDriver={
             "sparkSubmit": {
@@ -113,22 +113,22 @@ def start_job_run(job: Job) -> Call:
 
 
 def _one_line(conf: dict[str, str]) -> str:
-    """The submit's options as the one text that the service takes, whose quoting AWS does not document."""
+    """The submit's options as one text. AWS does not document how to quote in it, so nothing that needs quotes."""
     for key, value in conf.items():
         if re.search(r"[\s'\"\\]", value):
             raise ConfigurationError(
-                f"deploy.spark_conf: {key}: '{value}' has a blank, a quote or a backslash; "
+                f"deploy.spark_conf: {key}: '{value}' has a space, a quote or a backslash; "
                 "put it into the application's runtime configuration instead"
             )
     return " ".join(options(conf))
 
 
 def check_release(job: Job, found: str, what: str) -> None:
-    """Raises ConfigurationError where an EMR application or cluster has another release than the settings'."""
+    """Raises ConfigurationError if an EMR application or cluster has another release than the settings."""
     if found != job.settings.deploy.emr_release:
         raise ConfigurationError(
             f"{what} has release {found}, deploy.emr_release says {job.settings.deploy.emr_release}: "
-            "this project needs a Spark that it is tested on"
+            "the job is tested on that release only"
         )
 
 
@@ -136,7 +136,7 @@ def _application(job: Job) -> str:
     application = job.settings.deploy.emr_serverless.application_id
     if application is None:
         raise ConfigurationError(
-            "deploy.emr_serverless.application_id: say which application: "
+            "deploy.emr_serverless.application_id: not set; the job runs in this application: "
             "--set deploy.emr_serverless.application_id=00…"
         )
     return application

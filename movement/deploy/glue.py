@@ -1,4 +1,4 @@
-"""AWS Glue: a `gluestreaming` job, created or updated, and one run of it.
+"""AWS Glue: creates or updates a `gluestreaming` job, and runs it.
 
 https://docs.aws.amazon.com/glue/latest/dg/aws-glue-api-jobs-job.html
 https://docs.aws.amazon.com/glue/latest/dg/aws-glue-programming-etl-glue-arguments.html
@@ -22,7 +22,7 @@ from movement.packaging.release import GLUE_ENVIRONMENT
 
 SERVICE = "glue"
 GOING = {"STARTING", "RUNNING", "STOPPING", "WAITING"}
-# Glue answers with the newest first; a run that is going is among these.
+# Glue lists the newest runs first; a run that has not ended is among these.
 RUNS_SEARCHED = 200
 
 
@@ -81,22 +81,22 @@ class Glue:
 
 
 def definition(job: Job) -> dict[str, Any]:
-    """The job as Glue is to know it: what CreateJob and UpdateJob have in common."""
+    """The job's definition: the part that CreateJob and UpdateJob have in common."""
     deploy = job.settings.deploy
     if deploy.role_arn is None:
-        raise ConfigurationError("deploy.role_arn: say which role the job runs as: --set deploy.role_arn=arn:…")
+        raise ConfigurationError("deploy.role_arn: not set; the job runs as this role: --set deploy.role_arn=arn:…")
     arguments = {
         "--job-language": "python",
         "--python-virtual-env": job.artifact(GLUE_ENVIRONMENT),
         "--datalake-formats": "delta",
-        "--TempDir": f"{deploy.artifacts}/glue-temporary/",  # else Glue makes a bucket, which may be open to all
+        "--TempDir": f"{deploy.artifacts}/glue-temporary/",  # otherwise Glue creates a bucket, which may be public
         "--enable-metrics": "true",
         "--enable-observability-metrics": "true",
         "--enable-continuous-cloudwatch-log": "true",
         **dict(zip(job.arguments[::2], job.arguments[1::2], strict=True)),
     }
     conf = with_own(job, {})
-    if conf:  # one --conf, which holds the others
+    if conf:  # Glue takes one --conf; the others follow in its value
         arguments["--conf"] = " --conf ".join(f"{key}={value}" for key, value in conf.items())
     found: dict[str, Any] = {
         "Description": f"movement-lake {job.manifest.release}: Kinesis to the lake",
@@ -120,13 +120,13 @@ def create_job(job: Job) -> Call:
     """The request that creates the job."""
     tags = {"movement-lake-release": job.manifest.release}
     parameters = {"Name": job.settings.deploy.glue.job_name, **definition(job), "Tags": tags}
-    return Call(SERVICE, "CreateJob", parameters, when="there is no such job")
+    return Call(SERVICE, "CreateJob", parameters, when="the job does not exist")
 
 
 def update_job(job: Job) -> Call:
-    """The request that brings a job that is there up to date: it replaces the whole definition."""
+    """The request that updates an existing job: it replaces the whole definition."""
     parameters = {"JobName": job.settings.deploy.glue.job_name, "JobUpdate": definition(job)}
-    return Call(SERVICE, "UpdateJob", parameters, when="there is such a job")
+    return Call(SERVICE, "UpdateJob", parameters, when="the job exists")
 
 
 def start_job_run(job: Job) -> Call:

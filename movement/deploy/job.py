@@ -1,8 +1,8 @@
 """The streaming job as every platform runs it: one script, one list of arguments, one Python environment.
 
-A configuration or contract that is the release's own is named (`emr.yaml`); any other is uploaded beside it under
-its hash and named by its address. Overrides are one JSON object: Glue's arguments are a map, where `--set` stands
-once.
+A configuration or contract of the release is passed by its name (`emr.yaml`); any other is uploaded to the release's
+folder under its hash and passed by its address. Overrides are passed as one JSON object, because Glue's arguments are
+a map and `--set` can be in it only once.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ SCRIPT = "jobs/stream_job.py"
 
 @dataclass(frozen=True)
 class Job:
-    """What to run. `uri`: the release's folder in S3; `arguments`: for the script."""
+    """The job of a release. `uri`: the release's folder in S3; `arguments`: the script's."""
 
     settings: Settings
     manifest: Manifest
@@ -37,25 +37,25 @@ class Job:
 
     @property
     def script(self) -> str:
-        """The entry script's address."""
+        """The address of the entry script."""
         return f"{self.uri}/{SCRIPT}"
 
     def artifact(self, name: str) -> str:
-        """An artifact's address. Raises ConfigurationError where the release was built without it."""
+        """An artifact's address. Raises ConfigurationError if the release was built without it."""
         if name not in self.manifest.artifacts:
             raise ConfigurationError(f"release {self.manifest.release} has no {name}; build it with `movement package`")
         return f"{self.uri}/{name}"
 
 
 def plan(folder: Path, config: str, overrides: list[str]) -> Job:
-    """The job of a packaged release with these settings; reads and writes nothing outside this machine.
+    """The job of a packaged release with these settings. Sends no request.
 
-    Raises ConfigurationError naming the file or key, the value and the remedy.
+    Raises ConfigurationError with the file or key, the value and the remedy.
     """
     settings = load_settings(config, overrides)
-    load_contract(settings.contract)  # a wrong one is to fail here, not on the cluster
+    load_contract(settings.contract)  # a wrong one fails here, not on the cluster
     if not settings.lake.startswith("s3://") or settings.lake == Settings().lake:
-        raise ConfigurationError(f"lake: {settings.lake}: name a bucket of yours: --set lake=s3://bucket/prefix")
+        raise ConfigurationError(f"lake: {settings.lake}: not a bucket of yours; --set lake=s3://bucket/prefix")
     if region() is None:
         raise ConfigurationError("no AWS region: set AWS_REGION, or a region in the AWS profile")
     manifest = read_manifest(folder)
@@ -75,7 +75,7 @@ def plan(folder: Path, config: str, overrides: list[str]) -> Job:
 
 
 def _named(name: str, manifest: Manifest, uri: str) -> tuple[str, list[Call]]:
-    """How the job is to name a configuration file, and what has to be uploaded for it."""
+    """The name by which the job finds a configuration file, and the uploads that this needs."""
     if name.startswith("s3://"):
         return name, []
     file = find_configuration(name)
@@ -88,8 +88,8 @@ def _named(name: str, manifest: Manifest, uri: str) -> tuple[str, list[Call]]:
 
 
 def _json(passed: dict[str, str]) -> str:
-    """One argument. YARN takes two closing or opening braces in a row for a variable of its own."""
+    """The overrides as one argument. YARN would replace `{{…}}` as one of its own variables."""
     text = json.dumps(passed, ensure_ascii=True)
     if "{{" in text or "}}" in text:
-        raise ConfigurationError(f"--set: {text}: no two braces may stand together; put the setting into a file")
+        raise ConfigurationError(f"--set: {text}: '{{{{' and '}}}}' are not allowed; put the setting into a file")
     return text

@@ -1,7 +1,7 @@
-"""One way to bring a job out, whatever the platform: check, upload, leave or replace what runs, start, wait.
+"""Rolls a job out on any platform: check, upload, leave or replace a running job, start, wait.
 
-Safe to repeat: uploads that are there are skipped, and a job that runs under the name is found. Should two run all
-the same, the lease on the checkpoint stops the second (docs/adr/0006).
+Safe to repeat: files that exist are not uploaded again, and a job that runs under the name is found. If two run
+nevertheless, the lease on the checkpoint stops the second (docs/adr/0006).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ POLL_SECONDS = 3.0
 
 @dataclass(frozen=True)
 class Run:
-    """A run of the job. `state` is the platform's own word, `detail` what it says about it."""
+    """A run of the job. `state` is the platform's own word, `detail` its explanation."""
 
     id: str
     state: str
@@ -29,26 +29,26 @@ class Run:
 
 
 class Platform(Protocol):
-    """Where the job runs. Each method raises AwsAccessError or TransientError where AWS does."""
+    """A platform for the job. Each method raises AwsAccessError or TransientError if AWS refuses or fails."""
 
     title: str
-    running: frozenset[str]  # the states in which it reads the stream
-    ending: frozenset[str]  # the states of a run that was told to end
-    ended: frozenset[str]  # the states that nothing follows
+    running: frozenset[str]  # states in which the job reads the stream
+    ending: frozenset[str]  # states of a run that was told to end
+    ended: frozenset[str]  # final states
 
     def requests(self, job: Job, replace: bool) -> list[Call]:
-        """The requests that change something, in their order, for --dry-run."""
+        """The requests that change something, in order, for --dry-run."""
         ...
 
     def check(self, job: Job) -> None:
-        """Raises ConfigurationError where the application or cluster does not fit the job."""
+        """Raises ConfigurationError if the application or cluster does not fit the job."""
 
     def found(self, job: Job) -> Run | None:
-        """The job's run that has not ended, if there is one."""
+        """The job's run that has not ended; None if there is none."""
         ...
 
     def start(self, job: Job, replacing: bool) -> Run:
-        """Creates or updates what the run needs, and starts it."""
+        """Creates or updates the job, and starts a run."""
         ...
 
     def stop(self, job: Job, run: Run) -> None:
@@ -59,13 +59,13 @@ class Platform(Protocol):
         ...
 
     def where(self, job: Job, run: Run) -> list[tuple[str, str]]:
-        """(what, address or command) of where to look, to follow and to stop it."""
+        """(what, address or command): the logs, the state, and how to stop the run."""
         ...
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a deployment did. `left`: a run was there, and goes on as it was."""
+    """The result of a deployment. `left`: the job was running already and was not changed."""
 
     run: Run
     uploaded: list[str]
@@ -83,14 +83,14 @@ def roll_out(
     pause: Callable[[float], None] = time.sleep,
     clock: Callable[[], float] = time.monotonic,
 ) -> Outcome:
-    """Brings the job out; returns once it runs, or without `wait` once it is started. `step` is told what is done.
+    """Rolls the job out; returns once it runs, or without `wait` once it is started.
 
-    Raises ConfigurationError before anything is changed, TerminalError where the run ends instead of running,
-    TransientError where it does neither within `deploy.wait_seconds`.
+    `step` is called with the name of each step. Raises ConfigurationError before any change, TerminalError if the run
+    ends before it reads the stream, TransientError if it does neither within `deploy.wait_seconds`.
     """
     step(f"looking at {platform.title}")
     platform.check(job)
-    sent = upload.send(job.uploads, lambda key, new: step(f"{'uploaded' if new else 'is there'}: {key}"))
+    sent = upload.send(job.uploads, lambda key, new: step(f"{'uploaded' if new else 'exists'}: {key}"))
     deadline = clock() + job.settings.deploy.wait_seconds
     before = platform.found(job)
     if before is not None and before.state not in platform.ending:
@@ -100,21 +100,19 @@ def roll_out(
         platform.stop(job, before)
     if before is not None:
         while (before := platform.look(job, before)).state not in platform.ended:
-            _go_on(before, deadline, clock, pause, "still has not ended")
+            _pause(before, deadline, clock, pause, "has not ended")
             step(f"stopping {before.id}: {before.state}")
     step("starting")
     run = platform.start(job, before is not None)
     while wait and (run := platform.look(job, run)).state not in platform.running:
         if run.state in platform.ended:
-            raise TerminalError(
-                f"{platform.title}: {run.id} ended as {run.state}: {run.detail or 'no reason is given'}"
-            )
-        _go_on(run, deadline, clock, pause, "still does not run")
+            raise TerminalError(f"{platform.title}: {run.id} ended as {run.state}: {run.detail or 'no reason given'}")
+        _pause(run, deadline, clock, pause, "does not run")
         step(f"{run.id}: {run.state}")
     return Outcome(run, sent, left=False, replaced=before.id if before else None)
 
 
-def _go_on(run: Run, deadline: float, clock: Callable[[], float], pause: Callable[[float], None], what: str) -> None:
+def _pause(run: Run, deadline: float, clock: Callable[[], float], pause: Callable[[float], None], what: str) -> None:
     if clock() > deadline:
-        raise TransientError(f"{run.id} {what} ({run.state}) after deploy.wait_seconds; it was left as it is")
+        raise TransientError(f"{run.id} {what} ({run.state}) after deploy.wait_seconds; it was not changed")
     pause(POLL_SECONDS)

@@ -1,7 +1,7 @@
-"""Spark settings of the submit: what has to be known before the job's own code runs.
+"""The Spark options of the submit: those that must be set before the job's own code runs.
 
-What the code relies on once it runs (UTC, Arrow's batch sizes, S3A) is set by jobs/common/spark_session.py. What
-concerns a whole cluster (encryption between its nodes, its disks) is the cluster's: see docs/deploy.md.
+The job's other options (UTC, Arrow's batch sizes, S3A) are in jobs/common/spark_session.py. Options of a whole cluster
+(encryption between nodes, disks) belong to the cluster: docs/deploy.md.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from movement.deploy.job import Job
 
 
 def python_conf(job: Job, python: str, driver: str) -> dict[str, str]:
-    """The environment's Python and the region, for driver and executors alike.
+    """The environment's Python and the region, for driver and executors.
 
     `driver`: the prefix of the driver's environment variables on the platform.
     """
@@ -24,13 +24,13 @@ def python_conf(job: Job, python: str, driver: str) -> dict[str, str]:
 
 
 def with_own(job: Job, conf: dict[str, str]) -> dict[str, str]:
-    """`conf` with the user's own `deploy.spark_conf` over it."""
+    """`conf`, overridden by the user's `deploy.spark_conf`."""
     own = {key: _text(value) for key, value in job.settings.deploy.spark_conf.items()}
     return {**conf, **own}
 
 
 def options(conf: dict[str, str]) -> list[str]:
-    """As options of spark-submit."""
+    """The options of spark-submit."""
     return [part for key, value in conf.items() for part in ("--conf", f"{key}={value}")]
 
 

@@ -1,4 +1,8 @@
-"""The templates of infra/cloudformation → S3 → a change set → the stack, and its outputs → settings."""
+"""Creates or updates the CloudFormation stack by a change set, and reads settings from its outputs.
+
+A change is always a change set that can be shown first:
+https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/using-cfn-updating-stacks-changesets.html
+"""
 
 from __future__ import annotations
 
@@ -20,10 +24,11 @@ if TYPE_CHECKING:
 TEMPLATES = Path(__file__).parents[2] / "infra" / "cloudformation"
 ROOT = "root"
 POLL_SECONDS = 5.0
-# A stack that was never made, or whose making failed: nothing that could be updated.
+# The state of a stack without resources: it is created, not updated.
 UNMADE = {"REVIEW_IN_PROGRESS"}
-NOTHING = ("didn't contain changes", "No updates are to be performed")
-# Output of the root stack → key of the settings.
+# CloudFormation's reasons for a change set without changes.
+NO_CHANGES = ("didn't contain changes", "No updates are to be performed")
+# By output of the root stack: the key of the settings.
 SETTINGS = {
     "Lake": "lake",
     "Database": "database",
@@ -41,7 +46,7 @@ Notice = Callable[[str], None]
 
 
 class Deployment:
-    """One run of `movement deploy stack`. Raises ConfigurationError for what is wrong before anything is sent."""
+    """One deployment of the stack. Raises ConfigurationError for wrong arguments, before any request."""
 
     def __init__(self, name: str, artifacts: str, release: str, parameters: Iterable[str]) -> None:
         found = re.fullmatch(r"s3://([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])((?:/[A-Za-z0-9._-]+)*)/?", artifacts)
@@ -67,7 +72,7 @@ class Deployment:
         self._exists: bool | None = None
 
     def requests(self) -> list[dict[str, Any]]:
-        """The requests of a first deployment, as --dry-run prints them; an update has ChangeSetType UPDATE."""
+        """The requests of a first deployment, for --dry-run. An update differs in ChangeSetType."""
         puts = [
             {"service": "s3", "operation": "PutObject", "parameters": {**request, "Body": f"<{TEMPLATES / file}.yaml>"}}
             for file, request in self._uploads()
@@ -81,16 +86,16 @@ class Deployment:
         ]
 
     def upload(self) -> None:
-        """Puts the templates beside the release, in a folder named by their content: nothing is overwritten."""
+        """Uploads the templates to a folder that is named by their content, so that nothing is overwritten."""
         s3 = client("s3")
         for file, request in self._uploads():
             with translate_aws_errors(f"upload {file}.yaml to s3://{self._bucket}/{self._templates}"):
                 s3.put_object(**request, Body=self._files[file])
 
     def plan(self) -> list[str]:
-        """Makes the change set; a line for each change of it, none where the stack is as the templates say.
+        """Creates the change set; returns a line for each change, none if the stack is up to date.
 
-        Raises TerminalError with CloudFormation's reason where it refuses the templates.
+        Raises TerminalError with CloudFormation's reason if it refuses the templates.
         """
         cloudformation = client("cloudformation")
         there = find_stack(cloudformation, self._name)
@@ -103,18 +108,18 @@ class Deployment:
         if described["Status"] == "FAILED":
             self.discard()
             reason = described.get("StatusReason", "")
-            if any(nothing in reason for nothing in NOTHING):
+            if any(text in reason for text in NO_CHANGES):
                 return []
             raise TerminalError(f"stack {self._name}: CloudFormation refuses the change set: {reason}")
         return [_change(each["ResourceChange"]) for each in described["Changes"]]
 
     def discard(self) -> None:
-        """Deletes the change set: nothing is changed."""
+        """Deletes the change set; the stack stays as it is."""
         with translate_aws_errors(f"delete the change set {self._change_set}"):
             client("cloudformation").delete_change_set(StackName=self._name, ChangeSetName=self._change_set)
 
     def execute(self, notice: Notice = lambda _text: None) -> None:
-        """Makes the changes and waits for their end. Raises TerminalError with the first reason where they failed."""
+        """Makes the changes and waits until they are done. Raises TerminalError with the first failure's reason."""
         cloudformation = client("cloudformation")
         with translate_aws_errors(f"change the stack {self._name}"):
             cloudformation.execute_change_set(StackName=self._name, ChangeSetName=self._change_set)
@@ -156,7 +161,7 @@ class Deployment:
         }
 
     def _wait_for_change_set(self, cloudformation: CloudFormationClient) -> Any:
-        """The change set once it is made or refused, with all pages of its changes."""
+        """Waits until the change set is created or refused; returns it with all pages of its changes."""
         while True:
             with translate_aws_errors(f"look at the change set {self._change_set}"):
                 described = cloudformation.describe_change_set(StackName=self._name, ChangeSetName=self._change_set)
@@ -176,13 +181,13 @@ class Deployment:
             events = cloudformation.describe_stack_events(StackName=self._name)["StackEvents"]
         failed = [event for event in events if event["ResourceStatus"].endswith("_FAILED")]
         if not failed:
-            return "its events name no resource that failed"
+            return "its events name no failed resource"
         first = failed[-1]  # events come newest first, and the first failure is the cause
         return f"{first['LogicalResourceId']}: {first.get('ResourceStatusReason', 'no reason given')}"
 
 
 def templates() -> dict[str, bytes]:
-    """Every template by its name. Raises ConfigurationError where they are not there: they come with a clone."""
+    """Every template by its name. Raises ConfigurationError if there are none: only a clone has them."""
     found = {file.stem: file.read_bytes() for file in sorted(TEMPLATES.glob("*.yaml"))}
     if ROOT not in found:
         raise ConfigurationError(f"{TEMPLATES}: no templates; run `movement deploy stack` from a clone of the project")
@@ -196,7 +201,7 @@ def declared_parameters() -> set[str]:
 
 
 def _parameters(given: Iterable[str], own: set[str]) -> dict[str, str]:
-    """`NAME=VALUE`, checked against the root template's names."""
+    """Parses `NAME=VALUE`, and checks the names against the root template."""
     found: dict[str, str] = {}
     allowed = declared_parameters() - own
     for each in given:
@@ -213,7 +218,7 @@ def _change(change: Mapping[str, Any]) -> str:
 
 
 def find_stack(cloudformation: CloudFormationClient, name: str) -> Any:
-    """A stack's description, None where there is none."""
+    """A stack's description; None if it does not exist."""
     with translate_aws_errors(f"look at the stack {name}"):
         try:
             return cloudformation.describe_stacks(StackName=name)["Stacks"][0]
@@ -224,21 +229,23 @@ def find_stack(cloudformation: CloudFormationClient, name: str) -> Any:
 
 
 def stack_outputs(name: str) -> dict[str, str]:
-    """A stack's outputs by name. Raises AwsAccessError where there is no such stack."""
+    """A stack's outputs by name. Raises AwsAccessError if it does not exist."""
     there = find_stack(client("cloudformation"), name)
     if there is None:
-        raise AwsAccessError(f"stack {name}: does not exist; check name, region and account")
+        raise AwsAccessError(f"stack {name}: does not exist; check the name, the region and the account")
     return {each["OutputKey"]: each["OutputValue"] for each in there.get("Outputs", [])}
 
 
 def settings_of(outputs: Mapping[str, str]) -> dict[str, Any]:
-    """The settings that a stack's outputs say, nested as in a settings file.
+    """The settings from a stack's outputs, nested as in a settings file.
 
-    Raises ConfigurationError where the stack is none of ours.
+    Raises ConfigurationError if the stack is not from our templates.
     """
     missing = {"Lake", "Database", "StreamName"} - outputs.keys()
     if missing:
-        raise ConfigurationError(f"the stack has no output {', '.join(sorted(missing))}: is it made from root.yaml?")
+        raise ConfigurationError(
+            f"the stack has no output {', '.join(sorted(missing))}: was it created from root.yaml?"
+        )
     settings: dict[str, Any] = {}
     for output, key in SETTINGS.items():
         if output in outputs:
@@ -246,6 +253,6 @@ def settings_of(outputs: Mapping[str, str]) -> dict[str, Any]:
             section = settings
             for each in sections:
                 section = section.setdefault(each, {})
-            # Releases lie beside each other; the settings name the folder that they are in.
+            # The setting is the folder of all releases, the output one release in it.
             section[last] = outputs[output].rpartition("/")[0] if output == "Release" else outputs[output]
     return settings

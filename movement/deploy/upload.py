@@ -1,7 +1,7 @@
-"""The release's files → `<artifacts>/<release>/`. What is there with the same checksum is not sent again.
+"""Uploads a release to `<artifacts>/<release>/`, without the files that are there already with the same checksum.
 
-S3 checks each upload against its SHA-256, and takes none over a file that is there: a release never changes. The
-manifest goes last, so a release whose manifest is there is whole.
+S3 checks each upload against its SHA-256 and refuses to overwrite, so a release never changes. The manifest goes
+last: a release that has its manifest is complete.
 """
 
 from __future__ import annotations
@@ -19,27 +19,29 @@ from jobs.common.errors import AwsAccessError, ConfigurationError, TerminalError
 from movement.deploy.calls import Call
 from movement.packaging.release import MANIFEST, Manifest
 
-# S3 takes a file of so much in one request.
+# The largest file that S3 accepts in one request.
 LARGEST = 5 * 1024**3
 
 
 def release_uri(artifacts: str | None, release: str) -> str:
-    """Where a release lies. Raises ConfigurationError where `deploy.artifacts` is not set."""
+    """The release's folder in S3. Raises ConfigurationError if `deploy.artifacts` is not set."""
     if artifacts is None:
-        raise ConfigurationError("deploy.artifacts: say where releases go: --set deploy.artifacts=s3://bucket/prefix")
+        raise ConfigurationError(
+            "deploy.artifacts: not set; releases are uploaded there: --set deploy.artifacts=s3://bucket/prefix"
+        )
     return f"{artifacts}/{release}"
 
 
 def uploads(folder: Path, manifest: Manifest, uri: str) -> list[Call]:
-    """The requests that put a release there, the manifest's last."""
+    """The requests that upload a release to `uri`, the manifest's last."""
     names = [*sorted(manifest.artifacts), MANIFEST]
     return [put(folder / name, f"{uri}/{name}") for name in names]
 
 
 def put(file: Path, uri: str) -> Call:
-    """The request that puts one file there, unless one is there. Raises ConfigurationError where it is too large."""
+    """The request that uploads one file unless it exists. Raises ConfigurationError if the file is too large."""
     if file.stat().st_size > LARGEST:
-        raise ConfigurationError(f"{file}: larger than {LARGEST:,} bytes")
+        raise ConfigurationError(f"{file}: larger than {LARGEST:,} bytes, the limit of one S3 request")
     parts = urlsplit(uri)
     with file.open("rb") as content:
         digest = hashlib.file_digest(content, "sha256")
@@ -50,18 +52,19 @@ def put(file: Path, uri: str) -> Call:
         "Metadata": {"sha256": digest.hexdigest()},
         "IfNoneMatch": "*",
     }
-    return Call("s3", "PutObject", parameters, body=file, when="it is not there yet")
+    return Call("s3", "PutObject", parameters, body=file, when="it does not exist yet")
 
 
 def send(calls: Iterable[Call], on_file: Callable[[str, bool], None] = lambda _key, _sent: None) -> list[str]:
-    """Sends what is not there yet; the keys that were sent. `on_file` is told each key, and whether it was sent.
+    """Uploads the files that do not exist yet, and returns their keys.
 
-    Raises TerminalError where another file has the name, AwsAccessError or TransientError.
+    `on_file` is called with each key and whether it was uploaded. Raises TerminalError if another file has the name,
+    AwsAccessError or TransientError.
     """
     sent = []
     for call in calls:
         key = call.parameters["Key"]
-        is_new = not _stands(call)
+        is_new = not _exists(call)
         if is_new:
             call.send()
             sent.append(key)
@@ -69,8 +72,8 @@ def send(calls: Iterable[Call], on_file: Callable[[str, bool], None] = lambda _k
     return sent
 
 
-def _stands(call: Call) -> bool:
-    """Whether the same file is there already. Raises TerminalError where another is."""
+def _exists(call: Call) -> bool:
+    """Whether the same file exists already. Raises TerminalError if it is another file."""
     bucket, key = call.parameters["Bucket"], call.parameters["Key"]
     with translate_aws_errors(f"look for s3://{bucket}/{key}"):
         try:
@@ -78,9 +81,9 @@ def _stands(call: Call) -> bool:
         except ClientError as error:
             if error_code(error) in ("404", "NoSuchKey", "NotFound"):
                 return False
-            if error_code(error) in ("403", "AccessDenied"):  # HEAD has no body that would say more
+            if error_code(error) in ("403", "AccessDenied"):  # the answer to HEAD has no body with a reason
                 raise AwsAccessError(
-                    f"look for s3://{bucket}/{key}: AWS refused; it takes s3:GetObject, and s3:ListBucket on the bucket"
+                    f"look for s3://{bucket}/{key}: AWS refused; needs s3:GetObject, and s3:ListBucket on the bucket"
                 ) from error
             raise
     if found.get("Metadata") != call.parameters["Metadata"]:

@@ -1,9 +1,10 @@
-"""What `movement package` builds, the same bytes from the same input:
+"""Builds a release: the same input gives the same bytes.
 
-lock          requirements.lock → the distributions that a target needs
-wheel         this source tree → the wheel
-environment   distributions and wheel → a relocatable virtual environment, for EMR and for Glue
-functions     lambdas/ → one zip a function
-release       all of it in one folder, with manifest.json; `movement deploy` uploads that folder
-archives      tar and zip files that know no clock, no user and no order of a file system
+lock          selects from requirements.lock the distributions that a target needs
+wheel         builds the wheel of this source tree
+environment   packs distributions and wheel as a relocatable virtual environment, for EMR and for Glue
+functions     builds one zip for each Lambda function
+release       puts everything into one folder with manifest.json, which `movement deploy` uploads
+archives      writes tar and zip files without times, users or the file system's order
+target        describes the machine that an environment is built for
 """

@@ -1,6 +1,6 @@
-"""Tar and zip files of the same bytes for the same content: sorted, one time, fixed modes, nobody's files.
+"""Reproducible tar and zip files: sorted names, one time, fixed modes, no owner.
 
-gzip's bytes are zlib's: another zlib may compress the same content otherwise.
+The bytes of gzip depend on zlib: another version of it may compress the same content differently.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
-# zip files begin in 1980. SOURCE_DATE_EPOCH: https://reproducible-builds.org/specs/source-date-epoch/
+# zip files cannot hold an earlier time. SOURCE_DATE_EPOCH: https://reproducible-builds.org/specs/source-date-epoch/
 EARLIEST = 315532800
 FILE, PROGRAM = 0o644, 0o755
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A file (`content`: its bytes, or where they are) or a symbolic link (`link`: its target) at `name`."""
+    """A file (`content`: its bytes or its path) or a symbolic link (`link`: its target); `name` is in the archive."""
 
     name: str
     content: bytes | Path = b""
@@ -36,17 +36,17 @@ class Entry:
 
     @property
     def mode(self) -> int:
-        """The file's mode, in one of two kinds."""
+        """The file's permissions."""
         return PROGRAM if self.executable else FILE
 
 
 def epoch() -> int:
-    """The time that every file gets, in seconds: SOURCE_DATE_EPOCH, or 1980-01-01."""
+    """The time of every file, in seconds since 1970: SOURCE_DATE_EPOCH, or 1980-01-01."""
     return max(int(os.environ.get("SOURCE_DATE_EPOCH") or EARLIEST), EARLIEST)
 
 
 def write_tar_gz(target: Path, entries: Iterable[Entry], level: int = 6) -> None:
-    """Writes a .tar.gz, whole or not at all. Raises ValueError where two entries have one name."""
+    """Writes a .tar.gz, by rename. Raises ValueError if two entries have the same name."""
     draft = target.with_name(target.name + ".part")
     with (
         draft.open("wb") as raw,
@@ -67,12 +67,12 @@ def write_tar_gz(target: Path, entries: Iterable[Entry], level: int = 6) -> None
 
 
 def write_zip(target: Path, entries: Iterable[Entry]) -> None:
-    """Writes a .zip of files, whole or not at all. Raises ValueError where two entries have one name."""
+    """Writes a .zip of files, by rename. Raises ValueError if two entries have the same name."""
     draft = target.with_name(target.name + ".part")
     with zipfile.ZipFile(draft, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as packed:
         for entry in _in_order(entries):
             info = zipfile.ZipInfo(entry.name, _zip_time(epoch()))
-            info.create_system = 3  # Unix, so that the mode counts
+            info.create_system = 3  # Unix; otherwise the mode is ignored
             info.external_attr = (0o100000 | entry.mode) << 16
             packed.writestr(info, entry.read(), zipfile.ZIP_DEFLATED, compresslevel=9)
     draft.replace(target)
@@ -82,7 +82,7 @@ def _in_order(entries: Iterable[Entry]) -> list[Entry]:
     ordered = sorted(entries, key=lambda entry: entry.name)
     for before, after in pairwise(ordered):
         if before.name == after.name:
-            raise ValueError(f"{after.name} is to be packed twice")
+            raise ValueError(f"{after.name}: two entries have this name")
     return ordered
 
 

@@ -1,9 +1,9 @@
-"""Distributions and our wheel → a relocatable virtual environment in a .tar.gz, for EMR and for Glue.
+"""Packs the dependencies and our wheel as a relocatable virtual environment, a .tar.gz for EMR or for Glue.
 
-It is what `venv-pack` makes of a virtual environment: `bin/python` is a link to the platform's own interpreter,
-`pyvenv.cfg` makes `lib/python3.x/site-packages` beside it the place to import from. Neither holds a path of the
-machine that built it. Spark is not in it: the platform's own comes by PYTHONPATH. The wheels are those of
-requirements.lock, checked against its hashes, for the target's Python, processor and glibc. Formats:
+The layout is that of `venv-pack`: `bin/python` links to the platform's interpreter, and `pyvenv.cfg` makes Python
+import from `lib/python3.x/site-packages`. It holds no path of the machine that built it, and no Spark: the platform
+adds its own to PYTHONPATH. The wheels come from requirements.lock, checked against its hashes, for the target's
+Python, processor and glibc. Formats:
 https://docs.aws.amazon.com/emr/latest/EMR-Serverless-UserGuide/using-python-libraries.html
 https://docs.aws.amazon.com/glue/latest/dg/aws-glue-programming-python-virtual-environments.html
 """
@@ -27,17 +27,17 @@ from movement.packaging.lock import needed, read_lock
 from movement.packaging.target import Target
 from movement.packaging.wheel import dependencies, run_pip, source_tree
 
-# KPL aggregates are a setting, so what takes them apart has to be there.
+# KPL aggregation is a setting of the job, so every environment needs the library for it.
 EXTRAS = ("kpl",)
-# Tests of other projects, and what only compiling against Arrow needs: 60 MB that no job opens.
+# Tests of other projects and Arrow's headers: 60 MB that no job opens.
 _LEFT_OUT = ("pandas/tests/", "numpy/_core/tests/", "pyarrow/tests/", "pyarrow/include/")
 
 
 def build_environment(archive: Path, wheel: Path, target: Target, level: int = 6) -> dict[str, str]:
-    """Builds the archive from requirements.lock by pip, for a machine other than this one too.
+    """Builds the archive from requirements.lock with pip; the target can be another machine.
 
-    Returns name → version of what is in it. Raises TransientError where pip fails, ConfigurationError where the
-    lock lacks something.
+    Returns the version of each distribution in it. Raises TransientError if pip fails, ConfigurationError if the lock
+    lacks a distribution.
     """
     pins = needed(read_lock(source_tree() / "requirements.lock"), dependencies(wheel, EXTRAS), target)
     with tempfile.TemporaryDirectory() as scratch:
@@ -46,20 +46,22 @@ def build_environment(archive: Path, wheel: Path, target: Target, level: int = 6
         packages = Path(scratch) / "packages"
         run_pip(
             ["install", "--require-hashes", "--no-deps", "--no-compile", "--only-binary", ":all:"]
-            + ["--ignore-requires-python"]  # older pips ask this Python, not the target; the lock has asked already
+            + [
+                "--ignore-requires-python"
+            ]  # older pips check this Python instead of the target; the lock is for the target
             + ["--python-version", target.python, "--implementation", "cp", "--target", str(packages)]
             + [part for tag in target.platforms for part in ("--platform", tag)]
             + ["--requirement", str(wanted)],
-            f"install what the jobs need, for Python {target.python} on {target.processor}",
+            f"install the dependencies for Python {target.python} on {target.processor}",
         )
         write_tar_gz(archive, _entries(_files(packages), wheel, target), level)
     return {pin.name: pin.version for pin in pins}
 
 
 def copy_environment(archive: Path, wheel: Path, level: int = 6) -> dict[str, str]:
-    """Builds the archive from the distributions that are installed here: quick, and for this very machine alone.
+    """Builds the archive from the installed distributions: quick, but only for this machine.
 
-    Returns name → version of what is in it.
+    Returns the version of each distribution in it.
     """
     target = Target(
         f"{sys.version_info.major}.{sys.version_info.minor}", os.uname().machine, os.path.realpath(sys.executable)
@@ -76,13 +78,13 @@ def copy_environment(archive: Path, wheel: Path, level: int = 6) -> dict[str, st
 
 
 def _files(packages: Path) -> dict[str, Path]:
-    """What pip installed, by its place under site-packages."""
+    """The files that pip installed, by their path under site-packages."""
     found = (path for path in packages.rglob("*") if path.is_file() and path.suffix != ".pyc")
     return {name: path for path in found if not (name := path.relative_to(packages).as_posix()).startswith("bin/")}
 
 
 def _entries(files: dict[str, Path], wheel: Path, target: Target) -> Iterator[Entry]:
-    """The archive's content. What pip notes of itself (who installed, from where) differs, and is left out."""
+    """The archive's content, without pip's notes about the installation, which differ from run to run."""
     home = os.path.dirname(target.interpreter)
     settings = f"home = {home}\ninclude-system-site-packages = false\nversion = {target.python}\n"
     yield Entry("pyvenv.cfg", settings.encode())
@@ -101,7 +103,7 @@ def _entries(files: dict[str, Path], wheel: Path, target: Target) -> Iterator[En
 
 
 def _installed(roots: list[str]) -> dict[str, importlib.metadata.Distribution]:
-    """The distributions of `roots` and of all that these ask for, as they are installed here."""
+    """The installed distributions of `roots` and of everything they depend on."""
     found: dict[str, importlib.metadata.Distribution] = {}
     asked = list(roots)
     while asked:
@@ -111,7 +113,7 @@ def _installed(roots: list[str]) -> dict[str, importlib.metadata.Distribution]:
         try:
             found[name] = importlib.metadata.distribution(name)
         except importlib.metadata.PackageNotFoundError as error:
-            raise ConfigurationError(f"{name} is not installed here: `make setup` installs what is locked") from error
+            raise ConfigurationError(f"{name} is not installed here: `make setup` installs it") from error
         wanted = [Requirement(line) for line in found[name].requires or ()]
         asked += [each.name for each in wanted if each.marker is None or each.marker.evaluate({"extra": ""})]
     return found

@@ -1,6 +1,6 @@
-"""lambdas/ → one zip for each Lambda function: its handler's module and those that it imports of ours.
+"""Builds one zip for each Lambda function: the handler's module and our modules that it imports.
 
-boto3 comes with Lambda's Python runtime, so nothing else is in the zip.
+Lambda's Python runtime has boto3, so the zip needs nothing else.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from pathlib import Path
 from movement.packaging.archives import Entry, write_zip
 from movement.packaging.wheel import source_tree
 
-# zip → the handler's module
+# By zip: the handler's module.
 FUNCTIONS = {
     "lambda-crawler-trigger.zip": "lambdas.crawler_trigger",
     "lambda-gluejob-trigger.zip": "lambdas.gluejob_trigger",
@@ -28,7 +28,7 @@ def build_functions(folder: Path) -> list[Path]:
 
 
 def modules(module: str) -> set[str]:
-    """`module`, what it imports of ours, and the packages around them."""
+    """`module`, our modules that it imports, and the packages that contain them."""
     chosen: set[str] = set()
     asked = [module]
     while asked:

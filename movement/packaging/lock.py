@@ -1,8 +1,8 @@
-"""requirements.lock as a graph: which pinned distributions a target needs, and no other.
+"""Selects from requirements.lock the pinned distributions that a target needs.
 
-The lock is universal and holds every extra, the tests' included. Its `# via` comments say who asks for what, so the
-part that the jobs need follows without asking an index. Markers are evaluated for the target: pip would evaluate
-them for the Python that runs pip (https://github.com/pypa/pip/issues/11664).
+The lock is for all platforms and holds every extra. Its `# via` comments name the dependents of each distribution, so
+the jobs' part follows without a package index. Markers are evaluated for the target, because pip would evaluate them
+for the Python that runs pip (https://github.com/pypa/pip/issues/11664).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _PIN = re.compile(r"(?P<name>[A-Za-z0-9._-]+)(?:\[[^]]*\])?==(?P<version>[^ ;\\]
 
 @dataclass(frozen=True)
 class Pin:
-    """One pinned distribution: its hashes as `sha256:…`, and the names of those that ask for it."""
+    """One pinned distribution, its hashes (`sha256:…`), and the names of the distributions that depend on it."""
 
     name: str
     version: str
@@ -33,12 +33,12 @@ class Pin:
 
     @property
     def requirement(self) -> str:
-        """A line for pip, with hashes and without the marker, which has been answered."""
+        """A line for pip with hashes, without the marker, which is already evaluated."""
         return " ".join([f"{self.name}=={self.version}", *(f"--hash={digest}" for digest in self.hashes)])
 
 
 def read_lock(file: Path) -> list[Pin]:
-    """The pins of a lock that `uv pip compile --generate-hashes` wrote. Raises ConfigurationError where it is not."""
+    """Reads a lock of `uv pip compile --generate-hashes`. Raises ConfigurationError if the file is something else."""
     pins: list[Pin] = []
     for block in re.split(r"\n(?=\S)", file.read_text(encoding="utf-8")):
         first, *rest = block.rstrip().splitlines() or [""]
@@ -46,10 +46,12 @@ def read_lock(file: Path) -> list[Pin]:
             continue
         found = _PIN.match(first)
         if found is None:
-            raise ConfigurationError(f"{file}: '{first}' is not a pinned requirement; `make lock` writes the file anew")
+            raise ConfigurationError(
+                f"{file}: '{first}' is not a pinned requirement; `make lock` writes the file again"
+            )
         hashes = tuple(re.findall(r"--hash=(sha256:[0-9a-f]{64})", block))
         if not hashes:
-            raise ConfigurationError(f"{file}: {first.split()[0]} has no hash; `make lock` writes the file anew")
+            raise ConfigurationError(f"{file}: {first.split()[0]} has no hash; `make lock` writes the file again")
         comments = [line.strip().removeprefix("#").strip() for line in rest if line.strip().startswith("#")]
         via = [word for line in comments if (word := line.removeprefix("via").strip().split(" ")[0])]
         pins.append(
@@ -65,9 +67,9 @@ def read_lock(file: Path) -> list[Pin]:
 
 
 def needed(pins: Iterable[Pin], roots: Iterable[str], target: Target) -> list[Pin]:
-    """The pins of `roots` and of all that these ask for, on the target, by name.
+    """The pins of `roots` and of everything they depend on, on the target, sorted by name.
 
-    Raises ConfigurationError naming a root that the lock does not hold for that target.
+    Raises ConfigurationError if the lock has no pin of a root for the target.
     """
     fitting = {pin.name: pin for pin in pins if pin.marker is None or Marker(pin.marker).evaluate(dict(target.markers))}
     chosen: set[str] = set()
@@ -75,7 +77,7 @@ def needed(pins: Iterable[Pin], roots: Iterable[str], target: Target) -> list[Pi
     for root in asked:
         if root not in fitting:
             raise ConfigurationError(
-                f"requirements.lock has no {root} for Python {target.python}; `make lock` writes the file anew"
+                f"requirements.lock has no {root} for Python {target.python}; `make lock` writes the file again"
             )
     while asked:
         name = asked.pop()

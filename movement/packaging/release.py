@@ -1,7 +1,7 @@
-"""All that a deployment takes, in one folder with a manifest: `movement deploy …` uploads exactly this.
+"""Builds a release: everything that a deployment needs, in one folder with a manifest.
 
-A release's name is the version and the start of a hash over every file: the same content has the same name, and
-under a name nothing ever changes, so going back is naming the older one.
+A release is named by its version and a hash over every file, such as 0.1.0-5f0c2a91. The files under a name never
+change, so to go back is to deploy the older name.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Artifact:
 
 @dataclass(frozen=True)
 class Environment:
-    """What an environment archive holds, and what it needs of the platform."""
+    """The content of an environment archive, and the platform that it needs."""
 
     python: str
     processor: str
@@ -51,7 +51,7 @@ class Environment:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a release holds. `spark`: the version of the platforms that it is made for and tested with."""
+    """The content of a release. `spark`: the Spark version that it is built for and tested with."""
 
     release: str
     version: str
@@ -62,15 +62,15 @@ class Manifest:
 
     @property
     def wheel(self) -> str:
-        """The wheel's name."""
+        """The wheel's file name."""
         return next(name for name in self.artifacts if name.endswith(".whl"))
 
 
 def package(out: Path, environments: dict[str, Target | None], *, level: int, step: Step) -> Manifest:
-    """Builds a release into the folder `out`, over one that stands there.
+    """Builds a release in the folder `out`, replacing an earlier one.
 
-    `environments`: archive → its target; None copies what is installed here, for this machine. `step` is told what
-    is being done. Raises ConfigurationError, or TransientError where pip fails.
+    `environments`: the target of each archive; None copies the installed packages, for this machine. `step` is called
+    with the name of each step. Raises ConfigurationError, or TransientError if pip fails.
     """
     root = source_tree()
     _clear(out)
@@ -85,7 +85,7 @@ def package(out: Path, environments: dict[str, Target | None], *, level: int, st
         _copy(file, out / "conf" / file.name)
     held = {}
     for name, target in environments.items():
-        step(f"{name}: {_words(target)}")
+        step(f"{name}: {_described(target)}")
         if target is None:
             packages = copy_environment(out / name, wheel, level)
             held[name] = Environment(
@@ -106,7 +106,7 @@ def package(out: Path, environments: dict[str, Target | None], *, level: int, st
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """The manifest of a packaged release, whose files are as it says. Raises ConfigurationError where they are not."""
+    """Reads a release's manifest and checks every file. Raises ConfigurationError if one differs or is missing."""
     try:
         content: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         environments = {name: Environment(**each) for name, each in content.pop("environments").items()}
@@ -116,25 +116,25 @@ def read_manifest(folder: Path) -> Manifest:
         raise ConfigurationError(f"{folder}: no {MANIFEST}; `movement package --out {folder}` builds one") from error
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise ConfigurationError(
-            f"{folder / MANIFEST}: not readable ({error!r}); `movement package --out {folder}` builds it anew"
+            f"{folder / MANIFEST}: not readable ({error!r}); `movement package --out {folder}` builds it again"
         ) from error
     for name, wanted in manifest.artifacts.items():
         path = folder / name
         if not path.is_file() or _artifact(path) != wanted:
             raise ConfigurationError(
-                f"{path}: not the file that {MANIFEST} names; `movement package --out {folder}` builds it anew"
+                f"{path}: its content differs from {MANIFEST}; `movement package --out {folder}` builds it again"
             )
     return manifest
 
 
 def _clear(out: Path) -> None:
-    """Empties a folder that an earlier `movement package` filled; refuses any other that holds something."""
+    """Empties a folder of an earlier `movement package`; refuses another folder that is not empty."""
     if out.is_dir() and any(out.iterdir()) and not (out / MANIFEST).is_file():
-        raise ConfigurationError(f"--out {out}: holds other files; choose an empty folder")
+        raise ConfigurationError(f"--out {out}: the folder has other files; choose an empty one")
     if out.is_dir():
         shutil.rmtree(out)
     out.mkdir(parents=True)
-    # Taken for ours until the true one is written, so that a build that was stopped can be done again.
+    # Marks the folder as ours until the real manifest is written, so that an interrupted build can be repeated.
     (out / MANIFEST).write_text("{}\n", encoding="utf-8")
 
 
@@ -150,11 +150,11 @@ def _artifact(path: Path) -> Artifact:
 
 
 def _spark(root: Path) -> str:
-    """The pinned Spark, from the lock: the version of the platforms that this is made for."""
+    """The Spark version of the lock."""
     return next(pin.version for pin in read_lock(root / "requirements.lock") if pin.name == "pyspark")
 
 
-def _words(target: Target | None) -> str:
+def _described(target: Target | None) -> str:
     if target is None:
-        return "what is installed here, for this machine"
+        return "the installed packages, for this machine"
     return f"Python {target.python} on {target.processor}"

@@ -1,8 +1,8 @@
-"""The machine that an environment is built for: its Python, its processor, where its interpreter lies.
+"""The machine that an environment is built for: its Python, its processor and the path of its interpreter.
 
 EMR `emr-spark-8.1.0` has Python 3.11 and 3.13, on x86_64 and Graviton (arm64); Glue 6.0 has Python 3.13 on x86_64.
-Both are Amazon Linux 2023, glibc 2.34, with `python3.x` in /usr/bin. Wheels are taken for exactly that, so any
-machine can build the archive, and nothing is compiled. Sources:
+Both are Amazon Linux 2023, glibc 2.34, with `python3.x` in /usr/bin. The wheels match exactly that, so any machine can
+build the archive without compiling. Sources:
 https://docs.aws.amazon.com/emr/latest/ReleaseGuide/emr-spark810-release.html
 https://docs.aws.amazon.com/glue/latest/dg/aws-glue-programming-python-libraries.html (appendix B)
 """
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from jobs.common.errors import ConfigurationError
 
 PYTHONS = ("3.11", "3.12", "3.13")
-# What users call a processor → what wheels call it.
+# By a user's name of a processor: the name in wheels.
 PROCESSORS = {"x86_64": "x86_64", "amd64": "x86_64", "arm64": "aarch64", "aarch64": "aarch64"}
 # manylinux versions up to Amazon Linux 2023's glibc, newest first.
 _GLIBC = ("2_34", "2_31", "2_28", "2_27", "2_26", "2_24", "2_17")
@@ -23,7 +23,7 @@ _GLIBC = ("2_34", "2_31", "2_28", "2_27", "2_26", "2_24", "2_17")
 
 @dataclass(frozen=True)
 class Target:
-    """Where an environment is to run. `python` is `3.x`, `processor` a wheel's name of it."""
+    """Where an environment will run. `python` is such as 3.11, `processor` as in the names of wheels."""
 
     python: str
     processor: str
@@ -31,12 +31,12 @@ class Target:
 
     @property
     def platforms(self) -> list[str]:
-        """The wheels' platform tags that run there, best first."""
+        """The platform tags of wheels that run there, best first."""
         return [*(f"manylinux_{glibc}_{self.processor}" for glibc in _GLIBC), f"manylinux2014_{self.processor}"]
 
     @property
     def markers(self) -> dict[str, str]:
-        """What environment markers (PEP 508) are evaluated with: the target's values, not this machine's."""
+        """The target's values for environment markers (PEP 508)."""
         return {
             "implementation_name": "cpython",
             "implementation_version": f"{self.python}.0",
@@ -54,7 +54,7 @@ class Target:
 
 
 def target(python: str, processor: str, interpreter: str | None = None) -> Target:
-    """A target, checked. Raises ConfigurationError naming the option, the value and what is allowed."""
+    """Checks a target's options. Raises ConfigurationError with the option, the value and the allowed ones."""
     if python not in PYTHONS:
         raise ConfigurationError(f"--python {python}: allowed: {', '.join(PYTHONS)}")
     if processor not in PROCESSORS:

@@ -1,8 +1,8 @@
-"""This source tree → the wheel, built by setuptools from a clean copy of what belongs in it.
+"""Builds the wheel of this source tree, with setuptools, from a clean copy.
 
-The copy has fixed modes, and neither a checkout's leftovers (caches, `build/`, another `egg-info`) nor its umask get
-into the wheel. setuptools is pinned, with its hash, in bootstrap/wheel-build.txt; pip's own build isolation takes
-hashes in its newest versions only. SOURCE_DATE_EPOCH gives every file its time.
+The copy has fixed modes and leaves out caches, `build/` and `egg-info`, so the wheel does not depend on the checkout.
+bootstrap/wheel-build.txt pins setuptools with its hash; only the newest versions of pip's build isolation accept
+hashes. SOURCE_DATE_EPOCH sets every file's time.
 """
 
 from __future__ import annotations
@@ -22,14 +22,15 @@ from jobs.common.errors import ConfigurationError, TransientError
 from movement.packaging.archives import FILE, epoch
 
 ROOT = Path(__file__).parents[2]
-PARTS = ("spark_kinesis", "jobs", "producer", "lambdas", "local", "movement", "conf")
+# The top-level packages of setup.py.
+PACKAGES = ("spark_kinesis", "jobs", "producer", "lambdas", "local", "movement", "conf")
 # The PEP 517 hook, without this environment's packages.
 _BUILD = "import sys; from setuptools import build_meta; build_meta.build_wheel(sys.argv[1])"
 _BESIDE = ("setup.py", "pyproject.toml", "README.md", "requirements.lock")
 
 
 def source_tree() -> Path:
-    """The checkout that this code runs from. Raises ConfigurationError where it is an installed wheel instead."""
+    """The checkout that this code runs from. Raises ConfigurationError if it is an installed wheel instead."""
     missing = [name for name in (*_BESIDE, "bootstrap/wheel-build.txt") if not (ROOT / name).is_file()]
     if missing:
         raise ConfigurationError(
@@ -39,13 +40,13 @@ def source_tree() -> Path:
 
 
 def build_wheel(folder: Path) -> Path:
-    """Builds the wheel into `folder`. Raises TransientError with pip's last words where that fails."""
+    """Builds the wheel in `folder`. Raises TransientError with the error of pip or setuptools if that fails."""
     root = source_tree()
     with tempfile.TemporaryDirectory() as scratch:
         copy = Path(scratch) / "source"
-        for part in PARTS:
+        for package in PACKAGES:
             ignored = shutil.ignore_patterns("__pycache__", "*.pyc", "*.egg-info", ".*")
-            shutil.copytree(root / part, copy / part, ignore=ignored)
+            shutil.copytree(root / package, copy / package, ignore=ignored)
         for name in ("setup.py", "pyproject.toml", "README.md"):
             shutil.copyfile(root / name, copy / name)
         for found in copy.rglob("*"):
@@ -54,7 +55,7 @@ def build_wheel(folder: Path) -> Path:
         pins = str(root / "bootstrap" / "wheel-build.txt")
         run_pip(
             ["install", "--no-deps", "--require-hashes", "--target", str(tools), "--requirement", pins],
-            "fetch what builds the wheel",
+            "download setuptools for the wheel",
         )
         built.mkdir()
         _run(["-S", "-c", _BUILD, str(built)], "build the wheel", cwd=copy, PYTHONPATH=str(tools))
@@ -66,13 +67,13 @@ def build_wheel(folder: Path) -> Path:
 
 
 def run_pip(arguments: list[str], what: str) -> None:
-    """Runs this interpreter's pip. Raises TransientError with its last words where it fails."""
+    """Runs this interpreter's pip. Raises TransientError with its last error if it fails."""
     _run(["-m", "pip", "--quiet", "--disable-pip-version-check", "--no-input", *arguments], what)
 
 
 def _run(arguments: list[str], what: str, cwd: Path | None = None, **variables: str) -> None:
-    """Runs this interpreter. Raises TransientError with its last words where it fails."""
-    done = subprocess.run(  # noqa: S603 (our own interpreter, arguments of our own)
+    """Runs this interpreter. Raises TransientError with its last error if it fails."""
+    done = subprocess.run(  # noqa: S603 (our own interpreter and arguments)
         [sys.executable, *arguments],
         cwd=cwd,
         env={**os.environ, "SOURCE_DATE_EPOCH": str(epoch()), "PYTHONDONTWRITEBYTECODE": "1", **variables},
@@ -83,7 +84,7 @@ def _run(arguments: list[str], what: str, cwd: Path | None = None, **variables: 
     if done.returncode:
         said = [line for line in (done.stderr + done.stdout).splitlines() if line.strip()]
         errors = [line for line in said if "error" in line.lower()]
-        raise TransientError(f"{what}: it failed: {(errors or said or ['it said nothing'])[-1].strip()}")
+        raise TransientError(f"could not {what}: {(errors or said or ['no message'])[-1].strip()}")
 
 
 def version_of(wheel: Path) -> str:
@@ -92,7 +93,7 @@ def version_of(wheel: Path) -> str:
 
 
 def dependencies(wheel: Path, extras: tuple[str, ...]) -> list[str]:
-    """Names of the distributions that the wheel itself asks for, its `extras` included."""
+    """Names of the distributions that the wheel directly depends on, with its `extras`."""
     with zipfile.ZipFile(wheel) as packed:
         (name,) = [name for name in packed.namelist() if name.endswith(".dist-info/METADATA")]
         metadata = email.message_from_bytes(packed.read(name))

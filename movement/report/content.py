@@ -1,6 +1,6 @@
-"""`model` → what the page's script reads: one JSON object, and blobs of packed numbers that it decodes when asked.
+"""Encodes `model` for the page's script: one JSON object, and blobs of packed numbers that the script decodes later.
 
-Keys are the page's (assets/*.js). A blob's name stands in the JSON; its bytes are raw deflate.
+assets/*.js reads the keys. The JSON names the blobs; a blob's bytes are raw deflate.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ from movement.report.geometry import outlines
 from movement.report.model import NONE, City, Gold, Ints, Pipeline, ReportData, Slice
 from movement.report.packing import deflate, pack_columns
 
-# Upper ends of the file sizes' classes, in bytes.
+# Upper bounds of the histogram of file sizes, in bytes.
 SIZE_CLASSES = (64 * 1024, 1024**2, 16 * 1024**2, 64 * 1024**2, 256 * 1024**2)
 
 
 @dataclass(frozen=True)
 class Content:
-    """What goes into the page: `meta` as JSON, `blobs` by name."""
+    """The page's data: `meta` becomes JSON, `blobs` are by name."""
 
     meta: dict[str, Any]
     blobs: dict[str, bytes]
 
 
 def content_of(data: ReportData) -> Content:
-    """All of a report, ready to be put into a page."""
+    """Encodes a whole report."""
     blobs: dict[str, bytes] = {}
     meta = {
-        "generated": _moment(data.generated_at),
+        "generated": _timestamp(data.generated_at),
         "stream": data.stream,
         "lake": data.lake,
         "database": data.database,
@@ -47,7 +47,7 @@ def content_of(data: ReportData) -> Content:
 
 
 def gold_meta(gold: Gold, blobs: dict[str, bytes]) -> dict[str, Any]:
-    """The gold tables' part of the JSON; adds its blobs to `blobs`."""
+    """The gold tables' part of the JSON; adds their blobs to `blobs`."""
     tasks: list[tuple[dict[str, Any], Callable[[], dict[str, Any]]]] = []
     cities = []
     for city_number, city in enumerate(gold.cities):
@@ -60,7 +60,7 @@ def gold_meta(gold: Gold, blobs: dict[str, bytes]) -> dict[str, Any]:
             slices.append(described)
         entry["slices"] = slices
         cities.append(entry)
-    # Deflate lets go of the interpreter's lock, so threads shorten it.
+    # Deflate releases the interpreter's lock, so threads help.
     with ThreadPoolExecutor() as pool:
         for (target, _), found in zip(tasks, pool.map(lambda task: task[1](), tasks), strict=True):
             target.update(found)
@@ -115,7 +115,7 @@ def _slice_task(part: Slice, zones: int, name: str, blobs: dict[str, bytes]) -> 
         columns = [
             part.origin[starts],
             np.diff(starts, append=len(part.origin)),
-            # Each destination less the one before it, around the end of the list: small, and never negative.
+            # Differences between neighbours, modulo the number of zones: small and never negative.
             np.diff(part.destination, prepend=0) % max(zones, 1),
             part.mean,
             _distance(part.mean, part.lower),
@@ -128,18 +128,18 @@ def _slice_task(part: Slice, zones: int, name: str, blobs: dict[str, bytes]) -> 
 
 
 def _distance(greater: Ints, lesser: Ints) -> Ints:
-    """How far two times are apart, `NONE` where either is missing."""
+    """The difference of two times; `NONE` if either is missing."""
     return np.where((greater == NONE) | (lesser == NONE), NONE, greater - lesser)
 
 
 def pipeline_meta(pipeline: Pipeline) -> dict[str, Any]:
-    """The pipeline's part of the JSON: a column for each of the batches' figures."""
+    """The pipeline's part of the JSON: a list for each figure of the batches."""
     batches = pipeline.batches
     classes = np.histogram(pipeline.sizes, [0, *SIZE_CLASSES, 2**62])[0]
     return {
         "batches": {
             "name": [f"{batch.query}-{batch.number}" for batch in batches],
-            "finished": [_moment(batch.finished_at) for batch in batches],
+            "finished": [_timestamp(batch.finished_at) for batch in batches],
             "duration": [round((batch.finished_at - batch.started_at).total_seconds(), 3) for batch in batches],
             "read": [batch.read for batch in batches],
             "read_bytes": [batch.read_bytes for batch in batches],
@@ -159,6 +159,6 @@ def pipeline_meta(pipeline: Pipeline) -> dict[str, Any]:
     }
 
 
-def _moment(moment: datetime) -> float:
-    """Seconds since 1970, as JavaScript's clock counts."""
-    return round(moment.timestamp(), 3)
+def _timestamp(time: datetime) -> float:
+    """Seconds since 1970."""
+    return round(time.timestamp(), 3)

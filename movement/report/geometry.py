@@ -1,8 +1,7 @@
-"""Zones' outlines on a grid of whole numbers, small enough to travel in the page.
+"""Draws zones' outlines on a grid of integers, which is small enough for the page.
 
-A geometry is a ring of [longitude, latitude] pairs as JSON (docs: the exports), or rings, or polygons of rings. The
-grid spans the city; it is made coarser until all outlines together have no more points than the limit, or 512 cells
-span the city.
+A geometry is JSON: a ring of [longitude, latitude] pairs, a list of rings, or a list of polygons. The grid spans the
+city. It gets coarser until all outlines together have at most `max_points` points, or until it has 512 cells a side.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ import numpy as np
 from movement.report.model import Ints
 from movement.report.packing import Header, deltas, pack_columns, zigzag
 
-# Cells along the longer side of a city: 16,384 on 80 km is 5 m, less than a street's width.
+# Cells along the longer side of a city. 16,384 cells on 80 km are 5 m each, less than a street's width.
 _FINEST = 1 << 14
 _COARSEST = 1 << 9
 MAX_POINTS = 400_000
@@ -32,9 +31,8 @@ _WORLD = np.array([180.0, 90.0])
 class Outlines:
     """A city's outlines. `size`: width and height of the grid; `metres`: the length of one cell.
 
-    `drawn`: zones that have an outline larger than a cell; `unreadable`: zones whose geometry is none. Columns of
-    `content`: zone of each ring, points of each ring, then x and y as zigzag differences; y grows to the south, as on
-    a screen.
+    `drawn`: zones whose outline is larger than a cell; `unreadable`: zones whose geometry cannot be parsed. Columns of
+    `content`: the zone of each ring, the points of each ring, then x and y as zigzag differences; y grows southwards.
     """
 
     size: tuple[int, int]
@@ -46,7 +44,7 @@ class Outlines:
 
 
 def outlines(geometry: list[str | None], max_points: int = MAX_POINTS) -> Outlines | None:
-    """The outlines of a city's zones, by the zones' numbers; None where no zone has one."""
+    """The outlines of a city's zones. `geometry` is by zone number. None if no zone has an outline."""
     owners: list[int] = []
     rings: list[np.ndarray] = []
     unreadable = 0
@@ -63,7 +61,7 @@ def outlines(geometry: list[str | None], max_points: int = MAX_POINTS) -> Outlin
     lengths = np.array([len(ring) for ring in rings])
     west, south = points.min(axis=0)
     north = points[:, 1].max()
-    # A degree of longitude is shorter than one of latitude: the map shows both in metres.
+    # A degree of longitude is shorter than a degree of latitude, so both become metres.
     shrink = math.cos(math.radians((south + north) / 2))
     metres = np.column_stack([(points[:, 0] - west) * shrink, north - points[:, 1]]) * _DEGREE
     extent = max(float(metres.max()), 1.0)
@@ -89,7 +87,7 @@ def outlines(geometry: list[str | None], max_points: int = MAX_POINTS) -> Outlin
 
 
 def _on_grid(points: np.ndarray, lengths: np.ndarray) -> tuple[Ints, Ints]:
-    """The points in whole cells without repetitions, and how many of each ring remain (0: it is but a line)."""
+    """The points as cells, without repeats, and the number left of each ring; 0 if it has become a line."""
     cells = np.rint(points).astype(np.int64)
     ring = np.repeat(np.arange(len(lengths)), lengths)
     new = np.ones(len(cells), bool)
@@ -100,7 +98,7 @@ def _on_grid(points: np.ndarray, lengths: np.ndarray) -> tuple[Ints, Ints]:
 
 
 def _rings(text: str) -> Iterator[np.ndarray]:
-    """The rings of a geometry, as arrays of shape (points, 2); nothing where it is not one."""
+    """The rings of a geometry, as arrays of shape (points, 2); none if it cannot be parsed."""
     try:
         found = _decode(text)
     except (msgspec.DecodeError, RecursionError):

@@ -1,7 +1,7 @@
-"""The gold tables → `model.Gold`, without Spark: delta-rs reads Delta, its SQL engine counts and projects.
+"""Reads the gold tables into `model.Gold` without Spark: delta-rs reads Delta, and its SQL engine counts and selects.
 
-Bounded: at most `max_rows` corridors are read. Slices (a city and date range) are taken whole, the newest period of
-each city first, cities in turn; the last one taken is cut at a whole origin, the rest are left out and named.
+At most `max_rows` corridors are read. A slice is a city and a date range. Slices are taken whole, cities in turn, each
+city's newest period first. The last slice is cut at an origin; the others are left out and named.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _PERIOD = ("start_date", "end_date", "day_filter", "time_filter")
 
 @dataclass(frozen=True)
 class _Wanted:
-    """A slice as it was counted, and the origins to read of it (None: every one)."""
+    """A slice with its number of rows, and the origins to read (None: all)."""
 
     city: str
     date_range: str
@@ -42,24 +42,24 @@ class _Wanted:
 class GoldTables:
     """The gold tables of a lake (`s3://bucket/prefix` or a folder).
 
-    Raises TerminalError, naming the table, where one is there and cannot be read.
+    Raises TerminalError, naming the table, if one exists and cannot be read.
     """
 
     def __init__(self, lake: str) -> None:
         self._root = f"{lake}/gold"
 
     def version(self) -> str | None:
-        """Names the present state of the tables; None where there is no `corridors` yet."""
+        """A text that changes with each change of a table; None if `corridors` does not exist yet."""
         tables = {name: self._open(name) for name in ("corridors", "zones", "city_summary")}
         if tables["corridors"] is None:
             return None
-        # The table's id too: one that was dropped and made anew starts at version 0 again.
+        # The table's id is part of it, because a table that is dropped and created again starts at version 0.
         return ".".join(
             f"{str(table.metadata().id)[:8]}-{table.version()}" if table else "0" for table in tables.values()
         )
 
     def read(self, max_rows: int) -> Gold | None:
-        """The tables, at most `max_rows` corridors of them; None where there is no `corridors` yet."""
+        """Reads the tables, at most `max_rows` corridors; None if `corridors` does not exist yet."""
         version, corridors = self.version(), self._open("corridors")
         if version is None or corridors is None:
             return None
@@ -139,7 +139,7 @@ def _within(counted: list[_Wanted], max_rows: int, corridors: DeltaTable) -> tup
 
 
 def _first_origins(one: _Wanted, room: int, corridors: DeltaTable) -> list[str]:
-    """Origins of a slice whose corridors fit into `room`, those with the most corridors first."""
+    """Origins of a slice whose corridors fit into `room` rows, those with the most corridors first."""
     found = _query(
         corridors,
         f"SELECT origin_movement_id AS origin, COUNT(*) AS rows FROM t WHERE {_condition([one])} "  # noqa: S608
@@ -154,7 +154,7 @@ def _first_origins(one: _Wanted, room: int, corridors: DeltaTable) -> list[str]:
 
 
 def _condition(wanted: Iterable[_Wanted]) -> str:
-    """SQL that holds for the rows of these slices."""
+    """An SQL condition that selects the rows of these slices."""
     parts = []
     for one in wanted:
         part = f"COALESCE(city, '') = {_text(one.city)} AND COALESCE(date_range, '') = {_text(one.date_range)}"
@@ -165,17 +165,17 @@ def _condition(wanted: Iterable[_Wanted]) -> str:
 
 
 def _finite(value: float | None) -> float | None:
-    """A figure, or None where a division had nothing to divide by."""
+    """The value, or None if it is NaN or infinite, as after a division by zero."""
     return value if value is not None and math.isfinite(value) else None
 
 
 def _text(value: str) -> str:
-    """A value as an SQL literal, in which only the quote means anything."""
+    """A value as an SQL literal."""
     return "'" + value.replace("'", "''") + "'"
 
 
 def _read_rows(corridors: DeltaTable, wanted: list[_Wanted], *, complete: bool) -> pa.Table:
-    """city, date_range, origin, destination (dictionaries) and the three times of the rows wanted."""
+    """Reads city, date_range, origin, destination (dictionary columns) and the three times of the slices."""
     condition = f"{_TIMES[0]} IS NOT NULL" if complete else _condition(wanted)
     found = _query(
         corridors,
@@ -227,7 +227,7 @@ def _city(
 
 
 def _zones(city: str, used: list[str], table: DeltaTable | None) -> Zones:
-    """The zones that corridors use, with what the table of zones knows of them."""
+    """The zones that corridors use, with name and geometry from the table of zones."""
     known: dict[str, tuple[str | None, str | None]] = {}
     if table is not None:
         found = _query(
@@ -277,5 +277,5 @@ def _ints(column: pa.ChunkedArray) -> Ints:
 
 
 def _by_number(zone: str) -> tuple[int, int, str]:
-    """Ids in the order that people expect: 2 before 10, numbers before other texts."""
+    """Sort key of zone ids: 2 comes before 10, numbers before other texts."""
     return (0, int(zone), zone) if zone.isdecimal() and len(zone) < 19 else (1, 0, zone)

@@ -1,7 +1,6 @@
-"""What the page shows, apart from where it was read and from how it is drawn.
+"""The data of the report page, independent of where it was read and how it is drawn.
 
-Times of travel are whole seconds; `NONE` stands where there is no value. Zones are numbers: positions in the
-city's list of zones.
+Travel times are whole seconds; `NONE` is a missing value. A zone is a number: its index in the city's list of zones.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ Ints = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Zones:
-    """A city's zones, by number: id, name and geometry (JSON, as in the export), each None where there is none."""
+    """A city's zones, by number: id, name and geometry (JSON, as in the export), each None if unknown."""
 
     ids: list[str]
     names: list[str | None]
@@ -39,9 +38,9 @@ class Summary:
 
 @dataclass(frozen=True)
 class Slice:
-    """The corridors of one city and date range, sorted by origin and destination. The arrays are equally long.
+    """The corridors of one city and date range, sorted by origin and destination. The arrays have one length.
 
-    `total`: the corridors that the lake holds of it, more than the arrays where the slice was cut.
+    `total`: the corridors in the lake; greater than the arrays' length if the slice was cut.
     """
 
     date_range: str
@@ -69,9 +68,9 @@ class City:
 
 @dataclass(frozen=True)
 class Gold:
-    """The gold tables. `version` changes whenever a table does.
+    """The gold tables. `version` changes with each change of a table.
 
-    `total`: corridors in the lake; `left_out`: "city, date range" of the slices that the limit had no room for.
+    `total`: corridors in the lake; `left_out`: "city, date range" of each slice beyond the limit.
     """
 
     version: str
@@ -83,8 +82,11 @@ class Gold:
 
 @dataclass(frozen=True)
 class Batch:
-    """A micro-batch, from its ledger entry. Times are UTC, `lag`: how many seconds before its end its last record
-    had arrived, of the slowest shard; None where the ledger does not say."""
+    """A micro-batch, from its ledger entry. Times are UTC.
+
+    `lag`: seconds from the arrival of a shard's last record to the end of the batch, of the slowest shard; for example
+    3.0 if that record arrived at 12:00:00 and the batch ended at 12:00:03. None if the ledger has no arrival times.
+    """
 
     query: str
     number: int
@@ -100,7 +102,7 @@ class Batch:
 
 @dataclass
 class Partition:
-    """A partition of the processed layer as it lies in the lake; `rows` None where the ledger was not read whole."""
+    """A partition of processed/. `rows` is None if only a part of the ledger was read."""
 
     name: str
     files: int = 0
@@ -110,10 +112,10 @@ class Partition:
 
 @dataclass(frozen=True)
 class Pipeline:
-    """How the pipeline does. `batches` are the latest, oldest first, of `batches_total` in the ledger.
+    """The state of the pipeline. `batches`: the latest of `batches_total` in the ledger, oldest first.
 
-    `layers`: folder → (files, bytes); `sizes`: sizes of the processed files; `listed_all`: whether the listing came
-    to its end before the limit. `parity`: the last check's result, None where none was kept.
+    `layers`: (files, bytes) by folder; `sizes`: sizes of the processed files; `listed_all`: whether the listing ended
+    before the limit; `parity`: the last check's result, None if there is none.
     """
 
     batches: list[Batch]
@@ -129,7 +131,7 @@ class Pipeline:
 
 @dataclass(frozen=True)
 class ReportData:
-    """All of it. `gold` is None where there are no gold tables yet."""
+    """The whole report. `gold` is None if there are no gold tables yet."""
 
     generated_at: datetime
     stream: str

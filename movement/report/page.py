@@ -1,8 +1,8 @@
-"""The page as HTML: template, styles, script and data in one text that asks nothing of any network.
+"""Renders the page: template, style, script and data in one HTML text that loads nothing from a network.
 
-What comes from the data reaches HTML in one place, `as_json`, which leaves no character in it that HTML knows. The
-Content-Security-Policy allows the one style and the one script by their hashes and nothing else; the live page may
-also ask the server that it came from.
+Data enters the HTML in one place only, `as_json`, which escapes every character that HTML knows. The
+Content-Security-Policy allows the style and the script by their hashes and nothing else; the live page may also
+request data from its own server.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ SCRIPTS = ("decode.js", "scale.js", "dom.js", "combobox.js", "charts.js", "map.j
 
 
 def render(content: Content) -> str:
-    """A page that holds its data."""
+    """A page with its data."""
     blobs = "".join(
         f'<script type="text/plain" id="blob-{name}">{base64.b64encode(blob).decode("ascii")}</script>\n'
         for name, blob in content.blobs.items()
@@ -30,7 +30,7 @@ def render(content: Content) -> str:
 
 
 def render_live() -> str:
-    """A page without data, which asks the server that it came from (movement/report/live.py)."""
+    """A page without data, which requests it from its server (movement/report/live.py)."""
     return _fill({"live": True}, "", live=True)
 
 
@@ -49,7 +49,7 @@ def policy(*, live: bool) -> str:
 
 
 def as_json(value: Any) -> str:
-    """JSON that may stand within a script element: no markup, and no character that ends a line in JavaScript."""
+    """JSON that is safe in a script element: no markup, and no line separator of JavaScript."""
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     for char in "<>&\u2028\u2029":
         text = text.replace(char, f"\\u{ord(char):04x}")
@@ -65,7 +65,7 @@ def _fill(meta: dict[str, Any], blobs: str, *, live: bool) -> str:
         "script": _script(),
     }
     pieces = _asset("page.html").split("%%")
-    # Every other piece is a name: filled in one pass, so that nothing within the data is taken for one.
+    # Every second piece is a name. One pass, so that a %% in the data is never treated as one.
     return "".join(parts[piece] if number % 2 else piece for number, piece in enumerate(pieces))
 
 

@@ -1,4 +1,4 @@
-"""A lake → `model.ReportData`: what `movement report` reads, once."""
+"""Reads a lake into `model.ReportData`, for `movement report`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from movement.report.pipeline import PipelineReader
 
 
 def read_report(settings: Settings, on_step: Callable[[str], None] = lambda _: None) -> ReportData:
-    """Reads all that the page shows. Raises AwsAccessError, TransientError or TerminalError, naming what it read."""
+    """Reads the page's data. Raises AwsAccessError, TransientError or TerminalError, naming the file or table."""
     on_step("reading the ledger")
     pipeline = PipelineReader(lake_at(settings.lake), settings.report.max_batches).read()
     on_step("reading the gold tables")

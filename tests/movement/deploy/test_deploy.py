@@ -137,11 +137,11 @@ def test_a_configuration_of_ones_own_is_uploaded_under_its_hash(release: Path, r
 @pytest.mark.parametrize(
     ("platform", "changes", "told"),
     [
-        ("glue", ["deploy.artifacts=null"], "deploy.artifacts: say where releases go"),
-        ("glue", ["deploy.role_arn=null"], "deploy.role_arn: say which role"),
-        ("emr", ["deploy.emr.cluster_id=null"], "deploy.emr.cluster_id: say which cluster"),
-        ("emr-serverless", ["deploy.emr_serverless.application_id=null"], "application_id: say which application"),
-        ("emr-serverless", ["deploy.spark_conf.spark.x=a b"], "'a b' has a blank"),
+        ("glue", ["deploy.artifacts=null"], "deploy.artifacts: not set; releases are uploaded there"),
+        ("glue", ["deploy.role_arn=null"], "deploy.role_arn: not set; the job runs as this role"),
+        ("emr", ["deploy.emr.cluster_id=null"], "deploy.emr.cluster_id: not set; the job runs on this cluster"),
+        ("emr-serverless", ["deploy.emr_serverless.application_id=null"], "application_id: not set; the job runs in"),
+        ("emr-serverless", ["deploy.spark_conf.spark.x=a b"], "'a b' has a space"),
         ("emr", ["lake=/tmp/lake"], "name a bucket of yours"),
         ("emr", ["lake=s3://movement-lake/lake"], "name a bucket of yours"),
         ("glue", ["deploy.glue_version=5.1"], "deploy.glue_version"),
@@ -161,7 +161,7 @@ def test_what_is_missing_or_wrong_is_said_before_anything_is_sent(
 def test_a_request_that_the_model_does_not_take_is_never_sent() -> None:
     with pytest.raises(ConfigurationError, match=r"glue StartJobRun: .*Nmae"):
         Call("glue", "StartJobRun", {"Nmae": "x", "JobName": "j"}).send()
-    with pytest.raises(ConfigurationError, match=r"WorkerType: 'G.3X' is none of"):
+    with pytest.raises(ConfigurationError, match=r"WorkerType: 'G.3X' is not one of"):
         Call("glue", "StartJobRun", {"JobName": "j", "WorkerType": "G.3X"}).check()
 
 
@@ -206,7 +206,7 @@ class Scripted:
         return Run("old", self.before.pop(0)) if self.before else None
 
     def start(self, job: Job, replacing: bool) -> Run:
-        self.log.append("start anew" if replacing else "start")
+        self.log.append("start again" if replacing else "start")
         return Run("new", "STARTING")
 
     def stop(self, job: Job, run: Run) -> None:
@@ -245,7 +245,7 @@ def test_a_job_is_replaced_only_once_the_old_run_has_ended(no_uploads: Job) -> N
     outcome = go(platform, no_uploads, replace=True)
 
     assert (outcome.run, outcome.replaced) == (Run("new", "RUNNING", "disk full"), "old")
-    assert platform.log == ["check", "stop old", "start anew"]
+    assert platform.log == ["check", "stop old", "start again"]
     assert platform.before == ["STOPPED"], "it was seen ended"
 
 
@@ -254,14 +254,14 @@ def test_a_run_that_is_ending_already_is_waited_for(no_uploads: Job) -> None:
 
     outcome = go(platform, no_uploads)
 
-    assert (outcome.run.id, outcome.left, platform.log) == ("new", False, ["check", "start anew"])
+    assert (outcome.run.id, outcome.left, platform.log) == ("new", False, ["check", "start again"])
 
 
 @pytest.mark.parametrize(
     ("after", "error", "told"),
     [
         (["STARTING", "FAILED"], TerminalError, "new ended as FAILED: disk full"),
-        (["STARTING"], TransientError, "new still does not run .STARTING. after deploy.wait_seconds"),
+        (["STARTING"], TransientError, "new does not run .STARTING. after deploy.wait_seconds"),
     ],
 )
 def test_a_job_that_does_not_come_to_run_is_an_error(
