@@ -1,7 +1,8 @@
-"""The ledger and the lake's listing → `model.Pipeline`.
+"""Reads the pipeline's state, `model.Pipeline`, from the ledger and the listing of the lake.
 
-Bounded: the latest `max_batches` entries and `MAX_LISTED` objects. Entries never change, so a reader that stays (the
-live page's) fetches each once. AWS: ListObjectsV2, and GetObject of ledger entries and of the last parity check.
+It reads at most the latest `max_batches` entries and lists at most `MAX_LISTED` objects a layer. Entries do not change,
+so the live page's reader fetches each entry once. AWS calls: ListObjectsV2, and GetObject of ledger entries and of the
+last parity check.
 """
 
 from __future__ import annotations
@@ -12,13 +13,12 @@ import time
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
-from datetime import datetime
 from typing import Any
 
 import msgspec
 
 from jobs.common.errors import TerminalError
-from jobs.lake.ledger import BATCH_PATH
+from jobs.lake.ledger import BATCH_PATH, LedgerEntry
 from jobs.lake.store import Lake, parallel_map
 from jobs.lake.table_files import live_files
 from jobs.parity.job import LATEST
@@ -29,39 +29,14 @@ LISTING_SECONDS = 60.0
 _LAYERS = ("raw", "processed", "quarantine", "processed_batch", "gold")
 
 
-class _File(msgspec.Struct):
-    kind: str
-    partition: str
-    rows: int
-
-
-class _Shard(msgspec.Struct):
-    arrived: datetime | None = None
-
-
-class _Report(msgspec.Struct):
-    read: int
-    processed: int
-    quarantined: int
-    read_bytes: int = 0
-    reasons: dict[str, int] = {}
-    shards: dict[str, _Shard] = {}
-    files: list[_File] = []
-
-
-class _Entry(msgspec.Struct):
-    """The part of a ledger entry (jobs/lake/ledger.py) that the page needs, of this release or of an older one."""
-
-    query: str
-    batch: int
-    started_at: datetime
-    finished_at: datetime
-    report: _Report
-    alarms: list[str] = []
-
-
 class _Listing(msgspec.Struct):
-    """The lake's files: partitions and sizes of the processed ones, files and bytes of each layer."""
+    """The lake's files.
+
+    layers       by layer: number of files, bytes
+    partitions   the processed partitions by name
+    sizes        bytes of each processed file
+    complete     whether the listing ended before MAX_LISTED
+    """
 
     layers: dict[str, tuple[int, int]]
     partitions: dict[str, Partition]
@@ -70,19 +45,21 @@ class _Listing(msgspec.Struct):
 
 
 class PipelineReader:
-    """Reads one lake's pipeline, again and again. Raises AwsAccessError or TransientError where S3 does not answer,
-    TerminalError for a ledger entry that is none."""
+    """Reads one lake's pipeline, repeatedly.
+
+    Raises AwsAccessError or TransientError if S3 does not answer, TerminalError for an unreadable ledger entry.
+    """
 
     def __init__(self, lake: Lake, max_batches: int) -> None:
         self._lake = lake
         self._max_batches = max_batches
-        self._entries: dict[str, _Entry] = {}
+        self._entries: dict[str, LedgerEntry] = {}
         self._lock = threading.Lock()
         self._listed: _Listing | None = None
         self._listed_at = 0.0
 
     def read(self) -> Pipeline:
-        """The pipeline as it is now."""
+        """The current state of the pipeline."""
         with self._lock:
             return self._read()
 
@@ -120,16 +97,16 @@ class PipelineReader:
             parity=self._parity(),
         )
 
-    def _fetch(self, paths: list[str]) -> list[_Entry]:
+    def _fetch(self, paths: list[str]) -> list[LedgerEntry]:
         missing = [path for path in paths if path not in self._entries]
         contents = parallel_map(self._lake.get, missing)
         fetched = {path: _entry(path, content) for path, content in zip(missing, contents, strict=True) if content}
-        # What has gone out of sight is forgotten, so that a page left open for months does not grow.
+        # Older entries are dropped, so that a page that stays open for months does not grow.
         self._entries = {path: self._entries[path] for path in paths if path in self._entries} | fetched
         return list(self._entries.values())
 
     def _listing(self) -> _Listing:
-        """The files of the lake, listed anew once a minute: 1,000 take a request."""
+        """The files of the lake. Listed at most once a minute, because 1,000 files take a request."""
         if self._listed is None or time.monotonic() - self._listed_at >= LISTING_SECONDS:
             self._listed, self._listed_at = _list(self._lake), time.monotonic()
         return self._listed
@@ -144,17 +121,15 @@ class PipelineReader:
             raise TerminalError(f"{self._lake.uri}/{LATEST} is not readable: {error}; delete it") from error
 
 
-def _entry(path: str, content: bytes) -> _Entry:
+def _entry(path: str, content: bytes) -> LedgerEntry:
     try:
-        return msgspec.json.decode(content, type=_Entry)
+        return msgspec.json.decode(content, type=LedgerEntry)
     except msgspec.DecodeError as error:
         raise TerminalError(f"{path} is not readable as a ledger entry: {error}") from error
 
 
-def _batch(entry: _Entry) -> Batch:
+def _batch(entry: LedgerEntry) -> Batch:
     report = entry.report
-    # Each shard's last record; the one that waited longest is what a reader of the lake is behind by.
-    arrivals = [shard.arrived for shard in report.shards.values() if shard.arrived is not None]
     return Batch(
         query=entry.query,
         number=entry.batch,
@@ -164,7 +139,7 @@ def _batch(entry: _Entry) -> Batch:
         read_bytes=report.read_bytes,
         processed=report.processed,
         quarantined=report.quarantined,
-        lag=max((entry.finished_at - min(arrivals)).total_seconds(), 0.0) if arrivals else None,
+        lag=None if entry.age is None else entry.age / 1000,
         alarms=entry.alarms,
     )
 
@@ -191,7 +166,7 @@ def _list(lake: Lake) -> _Listing:
     return found
 
 
-def _add_rows(partitions: dict[str, Partition], entries: Iterable[_Entry]) -> None:
+def _add_rows(partitions: dict[str, Partition], entries: Iterable[LedgerEntry]) -> None:
     for entry in entries:
         for file in entry.report.files:
             if file.kind == "processed" and file.partition in partitions:
