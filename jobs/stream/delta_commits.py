@@ -179,7 +179,7 @@ class DeltaCommitter:
         return [field for name, field in wanted.items() if name not in found]
 
     def _wait_or_raise(self, pause: float | None, what: str, error: Exception) -> None:
-        """Sleeps before the next attempt, or raises TransientError if there is none (`pause` None)."""
+        """Sleeps before the next attempt, or raises TransientError after the last one (`pause` None)."""
         if pause is None:
             raise TransientError(
                 f"{what} in the Delta log of {self._uri}: {error}. No record is lost: the next start of the job "

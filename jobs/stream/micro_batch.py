@@ -43,7 +43,7 @@ log = logging.getLogger(__name__)
 class MicroBatchWriter:
     """The function that Spark's `foreachBatch` calls with each micro-batch.
 
-    busy         held while a batch is written; whoever holds it stops the query between two batches
+    busy         held while a batch is written; `stop_query` holds it to stop between two batches
     closed       refuse further batches, because the query is being stopped
     last_batch   number of the last batch that was written or skipped; -1 before the first
     error        the error that a batch failed with

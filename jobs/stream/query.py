@@ -37,7 +37,7 @@ _ABORTABLE = "org.apache.spark.internal.io.cloud.AbortableStreamBasedCheckpointF
 
 
 def backoff(failures: int) -> float:
-    """Seconds to wait before the restart after so many consecutive failures: 1 to 2 after the first, then doubled."""
+    """Seconds to wait before a restart: 1 to 2 after the first of consecutive failures, then doubled each time."""
     return random.uniform(0.5, 1.0) * float(2**failures)  # noqa: S311 - jitter
 
 

@@ -151,7 +151,7 @@ class _Spool:
 
     def __init__(self) -> None:
         self._file = tempfile.TemporaryFile()  # noqa: SIM115 - closed when the `with` block ends
-        # Folder → (task, number) of a small file → chunk → (offset, size) in the spool.
+        # By folder, by (task, number) of a small file, by chunk: (offset, size) in the spool.
         self.folders: dict[str, dict[tuple[int, int], dict[int, tuple[int, int]]]] = defaultdict(
             lambda: defaultdict(dict)
         )

@@ -98,7 +98,7 @@ class RollingFiles:
         self._numbers: dict[str, int] = {}
         self.written: list[WrittenFile] = []
         self.small_files: list[SmallFile] = []
-        self._spool: BinaryIO | None = None  # one file for all small files, however many partitions there are
+        self._spool: BinaryIO | None = None  # one file for the small files of all partitions
 
     def write(self, partition: str, rows: Any, runs: tuple[RecordRun, ...] = ()) -> None:
         """Adds rows to the partition's file. `runs`: the records that the rows hold, for the ledger."""

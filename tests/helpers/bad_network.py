@@ -1,4 +1,4 @@
-"""A proxy in front of the embedded AWS that answers a share of the requests as AWS does on a bad day."""
+"""A proxy in front of the embedded AWS that makes a share of the requests fail."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ _JSON_THROTTLES = {"Kinesis": "ProvisionedThroughputExceededException", "AWSGlue
 
 
 class BadNetwork(Proxy):
-    """Forwards to `upstream`; of the requests `share` are throttled, fail, are slow or lose their connection.
+    """Forwards requests to `upstream`. A share of them is throttled, fails, is slow or loses its connection.
 
-    `reset after` is the worst of them: the request is carried out and its answer is lost. `reset within` loses half of
-    it. `done` counts what was done, by service and kind.
+    `reset after`: the request is executed and its answer is lost. `reset within`: the connection breaks after half of
+    the answer. `done` counts the requests by service and kind of fault.
     """
 
     def __init__(self, upstream: str, share: float, seed: int = 1) -> None:
         super().__init__(upstream)
         self.done: Counter[tuple[str, str]] = Counter()
-        # One request of each block goes wrong, at a place that chance decides, the kinds taking turns.
+        # One request of each block fails, at a random position. The kinds take turns.
         self._block = round(1 / share)
         self._passed = 0
         self._place = 0
@@ -35,7 +35,7 @@ class BadNetwork(Proxy):
         self._lock = threading.Lock()
 
     def handle(self, request: BaseHTTPRequestHandler, body: bytes) -> None:
-        """Forwards a request, or does it harm."""
+        """Forwards a request, or makes it fail."""
         service = request.headers.get("X-Amz-Target", "S3").partition("_")[0].partition(".")[0]
         with self._lock:
             fault = self._fault()
@@ -80,7 +80,7 @@ class BadNetwork(Proxy):
 
     @staticmethod
     def _reset(request: BaseHTTPRequestHandler) -> None:
-        """Closes the connection with a RST, as a dying load balancer does."""
+        """Closes the connection with a RST, as a failing load balancer does."""
         request.close_connection = True
         request.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         request.connection.close()

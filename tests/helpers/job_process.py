@@ -1,4 +1,4 @@
-"""The streaming job as a process of its own, to be killed; and a producer that goes on meanwhile."""
+"""The streaming job as a separate process that tests kill, and a producer that runs meanwhile."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.helpers.samples import GOOD, MEAN, UPPER
 
 
 class Job:
-    """A driver process running `jobs.stream_job`, leader of a process group that its JVM and workers belong to."""
+    """A driver process that runs `jobs.stream_job`. It leads a process group with its JVM and Python workers."""
 
     def __init__(
         self,
@@ -56,27 +56,27 @@ class Job:
             )
 
     def wait(self, seconds: float) -> int | None:
-        """The exit code, None where the process still runs after `seconds`."""
+        """The exit code, or None if the process still runs after `seconds`."""
         try:
             return self.process.wait(seconds)
         except subprocess.TimeoutExpired:
             return None
 
     def kill(self) -> None:
-        """kill -9 of the driver alone: its JVM and workers go on until they notice."""
+        """kill -9 of the driver alone: its JVM and workers run until they notice."""
         self.process.kill()
         self.process.wait()
 
     def lose_machine(self) -> None:
-        """kill -9 of everything the job has started."""
+        """kill -9 of the driver and all processes it has started."""
         try:
             os.killpg(self.process.pid, signal.SIGKILL)
         except ProcessLookupError:
-            return  # all of them had ended
+            return  # all of them have ended
         self.process.wait()
 
     def output(self) -> str:
-        """What this run has said so far."""
+        """The output of this run so far."""
         return self.log.read_text(encoding="utf-8", errors="replace").rpartition("\n=== ")[2]
 
     def tail(self, lines: int = 40) -> str:
@@ -84,7 +84,7 @@ class Job:
 
 
 class Producer:
-    """Puts records, some of them bad, until the `with` block ends; `accepted` is what the stream took."""
+    """Puts records, some of them bad, until the `with` block ends. `accepted`: the records that the stream accepted."""
 
     def __init__(self, settings: Settings, *, pause: float = 0.3, size: int = 10) -> None:
         self.accepted: dict[Place, bytes] = {}
@@ -138,14 +138,14 @@ class Producer:
 
 
 def wait_until(condition: object, seconds: float, what: str) -> None:
-    """Returns once `condition()` is true; AssertionError after `seconds`."""
+    """Waits until `condition()` is true. Raises AssertionError after `seconds`."""
     deadline = time.monotonic() + seconds
     while not condition():  # type: ignore[operator]
         assert time.monotonic() < deadline, f"waited {seconds:.0f} s for {what}"
         time.sleep(0.1)
 
 
-# A task for each shard, so that batches are joined (ADR 18).
+# One task for each shard, so that small files are merged (ADR 18).
 FAST = (
     "stream.shards=2", "stream_job.trigger_seconds=0.2", "spark.master=local[2]",
     "spark.conf={spark.sql.shuffle.partitions: 1}", 'source.options={"bytesPerTask": 0}',

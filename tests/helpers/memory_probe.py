@@ -1,4 +1,4 @@
-"""Writes a task's worth of large records and prints what memory it took: `memory_probe.py CASE MEGABYTES LAKE`."""
+"""Writes large records in one task and prints its memory use: `memory_probe.py CASE MEGABYTES LAKE`."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from jobs.settings.sections import SinkSettings
 from jobs.write.task import WriteTask
 from tests.helpers.samples import TRAVEL_TIMES, arrived, good
 
-# An answer of Kinesis, at most; Spark sends less (`session_conf`).
+# The maximum size of a Kinesis answer. Spark's batches are smaller (`session_conf`).
 BATCH_BYTES = 10 * 1024 * 1024
-# Name of the case → (bytes of a record, cities, share of records that are not JSON).
+# By case: bytes of a record, number of cities, share of records that are not JSON.
 CASES = {
     "58 KB": (58_000, 3, 0.0),
     "10 MB": (10_000_000, 3, 0.0),
@@ -37,7 +37,7 @@ def batches(size: int, cities: int, bad: float, total: int) -> Iterator[pa.Recor
 
 
 def peak() -> int:
-    """Bytes of memory that this process has had at most."""
+    """Peak memory of this process, in bytes."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 

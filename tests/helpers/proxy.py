@@ -1,4 +1,4 @@
-"""A proxy in front of the embedded AWS, for tests that look at requests or spoil them."""
+"""A proxy in front of the embedded AWS, for tests that inspect requests or make them fail."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ class Proxy:
             def handle_one_request(self) -> None:
                 try:
                     super().handle_one_request()
-                except ConnectionError:  # the client has given up
+                except ConnectionError:  # the client has closed the connection
                     self.close_connection = True
 
             def log_message(self, *_: object) -> None:
-                """Says nothing."""
+                """Logs nothing."""
 
             def do_GET(self) -> None:
                 proxy.handle(self, proxy._body(self))
@@ -56,7 +56,7 @@ class Proxy:
         self.answer(request, *self.forward(request, body))
 
     def forward(self, request: BaseHTTPRequestHandler, body: bytes) -> tuple[http.client.HTTPResponse, bytes]:
-        """The upstream's answer and its body."""
+        """Sends a request to the upstream; returns its answer and body."""
         connection = http.client.HTTPConnection(self._upstream.hostname or "", self._upstream.port, timeout=120)
         try:
             headers = {
@@ -74,7 +74,7 @@ class Proxy:
     def answer(
         request: BaseHTTPRequestHandler, answer: http.client.HTTPResponse, content: bytes, sent: int | None = None
     ) -> None:
-        """Passes the upstream's answer on, or only the first `sent` bytes of what it says it is."""
+        """Answers with the upstream's answer. `sent`: send only this many bytes of the body."""
         request.send_response(answer.status)
         for name, value in answer.getheaders():
             if name.lower() not in ("connection", "transfer-encoding", "content-length", "date", "server"):

@@ -1,4 +1,4 @@
-"""Throttles, errors, slow answers and lost connections at one call in twenty: the job finishes, and is right."""
+"""One call in twenty is throttled, fails, is slow or loses its connection: the job ends with the right result."""
 
 from __future__ import annotations
 
@@ -18,13 +18,17 @@ pytestmark = [pytest.mark.spark, pytest.mark.aws]
 log = logging.getLogger(__name__)
 
 
-def test_the_job_finishes_right_although_one_call_in_twenty_goes_wrong(embedded_aws: Running, tmp_path: Path) -> None:
+def test_the_result_is_right_although_one_call_in_twenty_fails(embedded_aws: Running, tmp_path: Path) -> None:
     settings = make_lake(tmp_path, *FAST)
     with BadNetwork(embedded_aws.endpoint, share=0.05) as network:
         with Producer(settings) as producer:
             job = Job(settings, tmp_path / "job.log", endpoint=network.endpoint)
             try:
-                wait_until(lambda: hit(network) and len(ledger(lake_at(settings.lake))) > 1, 180, "every kind of fault")
+                wait_until(
+                    lambda: all_kinds_happened(network) and len(ledger(lake_at(settings.lake))) > 1,
+                    180,
+                    "every kind of fault",
+                )
                 assert job.process.poll() is None, job.tail()
                 job.process.terminate()
                 assert job.wait(90) == 0, job.tail()
@@ -37,6 +41,6 @@ def test_the_job_finishes_right_although_one_call_in_twenty_goes_wrong(embedded_
     log.info("%d batches, %d records; %s", len(entries), len(producer.accepted), dict(network.done))
 
 
-def hit(network: BadNetwork) -> bool:
+def all_kinds_happened(network: BadNetwork) -> bool:
     """Whether each kind of fault has happened."""
     return {fault for _, fault in network.done} >= set(KINDS)

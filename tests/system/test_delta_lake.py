@@ -1,4 +1,4 @@
-"""The whole way with `sink.format: delta`: a job killed between ledger and Delta log, the next one, and all readers."""
+"""The whole pipeline with `sink.format: delta`: a job killed before its Delta commit, the next job, all readers."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def send(settings: Settings, start: int) -> None:
     put(settings, [record(City=city, n=start + number) for number, city in enumerate(CITIES)] + [b"no record"])
 
 
-def test_the_whole_way(embedded_aws: object, spark: SparkSession, tmp_path: Path) -> None:
+def test_the_whole_pipeline_with_a_delta_table(embedded_aws: object, spark: SparkSession, tmp_path: Path) -> None:
     settings = make_lake(
         tmp_path, "sink.format=delta", "stream.shards=2", "spark.master=local[2]", "compact.min_files=2",
         "spark.conf={spark.sql.shuffle.partitions: 2}", "compact.grace_seconds=0",
@@ -59,8 +59,8 @@ def test_the_whole_way(embedded_aws: object, spark: SparkSession, tmp_path: Path
     job.lose_machine()
     assert code == -signal.SIGKILL, job.tail()
     assert [entry.report.processed for entry in entries(lake)] == [len(CITIES)], "the batch is in the ledger"
-    assert rows_of(settings) == [], "and not in the table"
-    assert gold_job.run(lambda: spark, settings).rows == 0, "nor does gold pass over it"
+    assert rows_of(settings) == [], "but not in the table"
+    assert gold_job.run(lambda: spark, settings).rows == 0, "gold waits for it"
 
     send(settings, 100)
     stream_job.run(spark, settings, until_drained=True)
@@ -94,7 +94,7 @@ def test_the_whole_way(embedded_aws: object, spark: SparkSession, tmp_path: Path
 
 
 def assert_catalog(settings: Settings) -> None:
-    """processed is a Delta table without partitions of its own; raw and quarantine are as ever."""
+    """processed is a Delta table without Glue partitions; raw and quarantine have theirs."""
     glue = client("glue")
     table = glue.get_table(DatabaseName=settings.database, Name="processed")["Table"]
     assert table["Parameters"]["spark.sql.sources.provider"] == "delta"

@@ -1,4 +1,4 @@
-"""A lake whose contract changes under it, the whole way: files of before and after are read as one table."""
+"""The contract of a lake changes: files from before and after are read as one table."""
 
 from __future__ import annotations
 
@@ -62,14 +62,14 @@ def test_old_and_new_files_are_one_table_to_spark_and_pyarrow(
     columns = glue_columns(lake_settings, "processed")
     assert (columns["mean_travel_time_seconds"], columns["weather"]) == ("bigint", "string")
 
-    # Spark, by the table's schema in the catalog.
+    # Spark, with the table's schema from the catalog.
     schema = ", ".join(f"`{name}` {kind}" for name, kind in columns.items())
     frame = spark.read.schema(schema).parquet(f"{lake_settings.lake}/processed")
     rows = frame.select("city", "mean_travel_time_seconds", "weather").collect()
     assert sorted((tuple(row) for row in rows), key=lambda row: row[:2]) == expected
     assert frame.where(f"mean_travel_time_seconds >= {BIG}").count() == len(new), "pushed down to int32 statistics too"
 
-    # pyarrow, by the same schema and Hive's folders.
+    # pyarrow, with the same schema and Hive partitioning.
     kinds = {"bigint": "long"}
     arrow = pa.schema([(name, ARROW_TYPES[kinds.get(kind, kind)]) for name, kind in columns.items()])
     s3 = S3FileSystem(endpoint_override=embedded_aws.endpoint, access_key="test", secret_key="test", region="us-east-1")
@@ -81,7 +81,7 @@ def test_old_and_new_files_are_one_table_to_spark_and_pyarrow(
     ).to_table(columns=["city", "mean_travel_time_seconds", "weather"])
     assert sorted((tuple(row.values()) for row in found.to_pylist()), key=lambda row: row[:2]) == expected
 
-    # Every partition of before holds rows of both, and says so.
+    # Every old partition holds rows of both contracts, and has the new schema.
     pages = client("glue").get_paginator("get_partitions")
     partitions = [
         partition
@@ -108,5 +108,5 @@ def test_a_breaking_contract_stops_before_anything_is_read_or_written(
         drain(spark, lake_settings, contract_file(tmp_path, origin_geometry=None), [GOOD])
 
     assert _all_but_claims(lake_settings) == before
-    # With the column back, the record that waited on the stream is written.
+    # With the column restored, the record that remained on the stream is written.
     assert drain(spark, lake_settings, contract_file(tmp_path), []).processed == 1

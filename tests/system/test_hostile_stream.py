@@ -1,4 +1,4 @@
-"""The whole streaming job on hostile payloads: each is accounted for, and none of their text gets raw into the log."""
+"""The whole streaming job on hostile payloads: each is accounted for, and the log has none of their text unescaped."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ pytestmark = [pytest.mark.spark, pytest.mark.aws]
 DRAWN = 300
 UNSEEN = {"Cc", "Cf", "Co", "Cs", "Zl", "Zp"}
 NEEDLE = "needle-in-a-record"
-# Folders that Hive does not escape: a control sequence, text turned around, a new line for some.
+# Names that Hive does not escape: control sequences, right-to-left text, Unicode line breaks.
 CITIES = ["\x9b2J", "\u202emoc", "\u2028INFO jobs: all is well", "\x85", "\ue000", "\u200b", "\x1b[31m", "\r\n"]
 
 
 def drawn() -> list[bytes]:
-    """Payloads: Hypothesis draws them one by one, for together they are too large an example."""
+    """Payloads, drawn one by one: together they are too large for one Hypothesis example."""
     found: list[bytes] = []
 
     @settings(
@@ -46,7 +46,7 @@ def drawn() -> list[bytes]:
     return found
 
 
-def test_hostile_payloads_are_all_accounted_for_and_none_of_their_text_is_raw_in_the_log(
+def test_hostile_payloads_are_accounted_for_and_none_of_their_text_is_unescaped_in_the_log(
     spark: SparkSession, lake_settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     payloads = [
@@ -67,7 +67,7 @@ def test_hostile_payloads_are_all_accounted_for_and_none_of_their_text_is_raw_in
 
     with log_to_file(tmp_path / "log"):
         with monkeypatch.context() as patched:
-            # An error that names every folder, and leaves all the files to be cleared.
+            # An error that names every folder and leaves all files behind.
             patched.setattr("jobs.stream.micro_batch.TABLES", ("processed", "raw", "quarantine"))
             patched.setattr(GlueCatalog, "register", refuse)
             with pytest.raises(TerminalError, match="register in processed: city="):
@@ -76,7 +76,7 @@ def test_hostile_payloads_are_all_accounted_for_and_none_of_their_text_is_raw_in
 
     audit(lake_settings, accepted)
     assert result.read == len(payloads) > 2 * DRAWN
-    # What Hypothesis draws depends on the modules that were loaded before: so much is there in any case.
+    # Hypothesis's draws depend on the modules loaded before. These lower limits hold in any case.
     assert result.processed > len(CITIES)
     assert len(result.partitions) > len(CITIES)
     assert len(result.reasons) >= 4, "of many kinds"

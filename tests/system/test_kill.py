@@ -1,4 +1,4 @@
-"""kill -9 of the job, at every gap between two steps and at random moments, while records are being produced.
+"""kill -9 of the job between any two steps and at random moments, while records are being produced.
 
 `make test` kills a handful of times; `CRASH_KILLS=200 pytest tests/crash` goes on (`make crash N=200`).
 `CRASH_SEED` repeats a run's choices.
@@ -27,16 +27,16 @@ log = logging.getLogger(__name__)
 
 KILLS = int(os.environ.get("CRASH_KILLS", "0"))
 SEED = int(os.environ.get("CRASH_SEED", "1"))
-# For every run of the tests: between two files, then among the leftovers of that, within a join, before the ledger.
+# For `make test`: between two files, after deleting the leftovers of that run, during a merge, before the ledger entry.
 A_HANDFUL = ["file.put:2", "leftovers.deleted", "join.started", "ledger.committing"]
 
 
 def plan(kills: int, chance: random.Random, points: Sequence[str] = POINTS) -> list[str]:
-    """Where to kill, in order: every point in turn, each second round at random moments instead."""
+    """Where to kill, in order: every fault point, then half as many random moments, and again."""
     if not kills:
         return A_HANDFUL
     often = {"file.put": 6, "file.encoded": 6, "ledger.looked_up": 3, "ledger.committing": 3, "ledger.committed": 3}
-    points = ["file.put:2", *points]  # the leftovers' points need a run that left some
+    points = ["file.put:2", *points]  # the leftovers' points need a run that left files behind
     found: list[str] = []
     while len(found) < kills:
         found += [f"{name.partition(':')[0]}:{chance.randint(1, often.get(name, 1))}" for name in points]
@@ -44,18 +44,18 @@ def plan(kills: int, chance: random.Random, points: Sequence[str] = POINTS) -> l
     return found[:kills]
 
 
-def test_no_kill_loses_or_doubles_a_record(embedded_aws: object, tmp_path: Path) -> None:
+def test_no_kill_loses_or_duplicates_a_record(embedded_aws: object, tmp_path: Path) -> None:
     kill_and_audit(make_lake(tmp_path, *FAST), plan(KILLS, random.Random(SEED)), tmp_path)
 
 
 @pytest.mark.skipif(not KILLS, reason="make crash; tests/system/test_delta_lake.py kills once")
-def test_no_kill_loses_or_doubles_a_record_of_a_delta_table(embedded_aws: object, tmp_path: Path) -> None:
+def test_no_kill_loses_or_duplicates_a_record_of_a_delta_table(embedded_aws: object, tmp_path: Path) -> None:
     points = [*DELTA_POINTS, *(name for name in POINTS if not name.startswith("catalog"))]
     settings = make_lake(tmp_path, *FAST, "sink.format=delta")
     kill_and_audit(settings, plan(KILLS // 2, random.Random(SEED), points), tmp_path)
 
 
-def test_a_lake_in_a_folder_is_as_safe(embedded_aws: object, tmp_path: Path) -> None:
+def test_a_lake_in_a_local_folder_is_as_safe(embedded_aws: object, tmp_path: Path) -> None:
     settings = make_lake(tmp_path, *FAST, f"lake={tmp_path / 'lake'}")
     kill_and_audit(settings, ["file.put:3"], tmp_path)
 
@@ -70,15 +70,15 @@ def kill_and_audit(settings: Settings, faults: list[str], tmp_path: Path) -> Non
     drain(settings, tmp_path / "job.log")
 
     entries = audit(settings, producer.accepted)
-    assert missed == [], "every planned kill was one"
+    assert missed == [], "every planned kill happened"
     log.info("%d kills, %d batches, %d records", len(faults), len(entries), len(producer.accepted))
 
 
 def end_at(settings: Settings, log_file: Path, fault: str, chance: random.Random) -> bool:
-    """Runs the job until it is killed at `fault`; whether it was."""
+    """Runs the job until it is killed at `fault`; returns whether it was."""
     if fault == "random":
         job = Job(settings, log_file)
-        # Half of them while it starts, the others within the batches that follow.
+        # 30 % are killed during the start, the others within the batches that follow.
         if chance.random() < 0.7:
             wait_until(lambda: "Callback Server Starting" in job.output(), 90, "the query's start")
         assert job.wait(chance.uniform(0, 10)) is None, job.tail()
@@ -87,7 +87,7 @@ def end_at(settings: Settings, log_file: Path, fault: str, chance: random.Random
     job = Job(settings, log_file, fault=fault)
     code = job.wait(120)
     if chance.random() < 0.5:
-        job.lose_machine()  # otherwise the JVM and its workers live on for a moment, into the next run
+        job.lose_machine()  # otherwise the JVM and its workers survive for a moment, into the next run
     if code is None:
         job.kill()
         return False

@@ -1,4 +1,4 @@
-"""kill -9 of `movement replay --quarantine`, between every two steps and at random moments."""
+"""kill -9 of `movement replay --quarantine` between any two steps and at random moments."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SEED = int(os.environ.get("CRASH_SEED", "1"))
 
 
 class Command:
-    """`movement replay --quarantine` of a lake in a folder, as a process."""
+    """A process of `movement replay --quarantine` on a lake in a local folder."""
 
     def __init__(self, kinesis: FaultyKinesis, folder: Path, fault: str | None = None) -> None:
         self._result = folder / "result.json"
@@ -55,16 +55,16 @@ class Command:
 
 
 @pytest.mark.parametrize(
-    ("point", "doubled", "in_doubt"),
+    ("point", "duplicated", "in_doubt"),
     [
         ("replay.opening", 0, 0),
         ("replay.opened", 0, CHUNK_RECORDS),
-        ("replay.sent", CHUNK_RECORDS, CHUNK_RECORDS),  # the one gap that doubles: accepted, and not yet noted
+        ("replay.sent", CHUNK_RECORDS, CHUNK_RECORDS),  # the one gap that duplicates: accepted, but not yet recorded
         ("replay.closed", 0, 0),
     ],
 )
-def test_a_kill_loses_nothing_and_doubles_at_most_the_chunk_in_hand(
-    point: str, doubled: int, in_doubt: int, tmp_path: Path
+def test_a_kill_loses_no_record_and_duplicates_at_most_the_current_chunk(
+    point: str, duplicated: int, in_doubt: int, tmp_path: Path
 ) -> None:
     assert point in REPLAY_POINTS
     reject(FolderLake(str(tmp_path / "lake")), 0, numbered(RECORDS, keys=RECORDS), files=3)
@@ -74,14 +74,14 @@ def test_a_kill_loses_nothing_and_doubles_at_most_the_chunk_in_hand(
         result = Command(kinesis, tmp_path).result()
         times = Counter(data for _, data in kinesis.accepted)
         assert set(times) == {record.payload for record in numbered(RECORDS)}
-        assert sum(count - 1 for count in times.values()) == doubled
-        assert result["possible_duplicates"] == in_doubt, "what may be there twice is told"
+        assert sum(count - 1 for count in times.values()) == duplicated
+        assert result["possible_duplicates"] == in_doubt, "possible duplicates are reported"
         assert result["sent"] + result["already_sent"] == RECORDS
         assert Command(kinesis, tmp_path).result()["sent"] == 0
 
 
 @pytest.mark.skipif(not KILLS, reason="make nightly")
-def test_kills_at_random_moments_lose_nothing_and_double_a_chunk_each_at_most(tmp_path: Path) -> None:
+def test_random_kills_lose_no_record_and_duplicate_at_most_one_chunk_each(tmp_path: Path) -> None:
     chance = random.Random(SEED)
     lake = FolderLake(str(tmp_path / "lake"))
     with FaultyKinesis(delay=0.02) as kinesis:

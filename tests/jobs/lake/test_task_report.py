@@ -1,4 +1,4 @@
-"""Reports of tasks add up to the batch's, in whatever order they come."""
+"""The reports of tasks add up to the batch's, in any order."""
 
 from __future__ import annotations
 
@@ -42,23 +42,23 @@ def test_the_order_of_tasks_does_not_matter(reports: list[TaskReport], random: o
 
 
 @given(st.lists(REPORTS, max_size=4), st.lists(REPORTS, max_size=4))
-def test_sums_of_sums_are_the_sum(one: list[TaskReport], other: list[TaskReport]) -> None:
+def test_a_sum_of_sums_is_the_sum(one: list[TaskReport], other: list[TaskReport]) -> None:
     assert sum_reports([sum_reports(one), sum_reports(other)]) == sum_reports(one + other)
 
 
 @given(st.lists(REPORTS, max_size=5))
-def test_adding_up_changes_no_tasks_report(reports: list[TaskReport]) -> None:
+def test_summing_changes_no_report(reports: list[TaskReport]) -> None:
     before = msgspec.json.encode(reports)
     sum_reports(reports)
     assert msgspec.json.encode(reports) == before
 
 
 @given(REPORTS)
-def test_a_report_travels_as_json(report: TaskReport) -> None:
+def test_a_report_can_be_encoded_as_json(report: TaskReport) -> None:
     assert msgspec.json.decode(msgspec.json.encode(report), type=TaskReport) == report
 
 
-def test_nothing_adds_up_to_nothing() -> None:
+def test_no_reports_give_an_empty_report() -> None:
     assert sum_reports([]) == TaskReport()
 
 
@@ -69,7 +69,7 @@ def test_sequence_numbers_compare_as_numbers() -> None:
     assert both.shards == {"s": SequenceRange("9", "100", 5)}
 
 
-def test_user_records_of_kpl_aggregates_compare_by_their_number_in_it_too() -> None:
+def test_user_records_of_a_kpl_aggregate_compare_by_their_sub_sequence_number() -> None:
     ranges = [SequenceRange("9:0", "9:11", 12, MOMENT), SequenceRange("9:12", "10:2", 3, MOMENT + timedelta(hours=1))]
     for order in (ranges, ranges[::-1]):
         both = sum_reports(TaskReport(shards={"s": found}) for found in order)
@@ -77,6 +77,6 @@ def test_user_records_of_kpl_aggregates_compare_by_their_number_in_it_too() -> N
 
 
 @pytest.mark.parametrize(("kind", "expected"), [("raw", []), ("processed", ["city=a", "city=b"])])
-def test_each_partition_is_named_once_and_in_order(kind: str, expected: list[str]) -> None:
+def test_partitions_are_distinct_and_sorted(kind: str, expected: list[str]) -> None:
     files = [WrittenFile("processed", f"{at}", f"city={at}", 1, 1) for at in ("b", "a", "b")]
     assert TaskReport(files=files).partitions(kind) == expected  # type: ignore[arg-type]

@@ -70,7 +70,7 @@ class RecordingPublisher:
         return [(dict(metric.dimensions), metric.value) for metric in self.metrics if metric.name == name]
 
 
-def test_the_lines_of_a_batch_are_the_golden_ones() -> None:
+def test_the_lines_of_a_batch_equal_the_golden_file() -> None:
     found = list(
         emf_lines("MovementLake", "trips", batch_metrics(BATCH) + shard_metrics(BATCH, 2), MOMENT, {"batch": 7})
     )
@@ -78,7 +78,7 @@ def test_the_lines_of_a_batch_are_the_golden_ones() -> None:
     assert [json.loads(line) for line in found] == [json.loads(line) for line in golden]
 
 
-def test_every_line_keeps_to_the_format() -> None:
+def test_every_line_follows_the_format() -> None:
     for line in emf_lines(
         "MovementLake", "trips", batch_metrics(BATCH) + shard_metrics(BATCH, 2), MOMENT, {"batch": 7}
     ):
@@ -88,10 +88,10 @@ def test_every_line_keeps_to_the_format() -> None:
         assert directive["Namespace"] == "MovementLake"
         assert len(directive["Metrics"]) <= 100
         for name in (*directive["Dimensions"][0], *(metric["Name"] for metric in directive["Metrics"])):
-            assert name in found, "what a directive names stands at the root"
+            assert name in found, "every metric and dimension of the directive is at the root"
 
 
-def test_the_documented_metrics_are_those_that_are_published() -> None:
+def test_the_documented_metrics_are_the_published_ones() -> None:
     groups = [batch_metrics(BATCH), shard_metrics(BATCH, 2), plan_metrics(1.0), idle_metrics(), failure_metrics()]
     published = {metric.name for group in groups for metric in group}
     text = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")
@@ -106,39 +106,39 @@ def test_a_batch_without_records_has_no_share_and_no_age() -> None:
     assert "Progress" in names
 
 
-def test_ages_by_shard_come_once_an_interval_and_only_of_few_shards() -> None:
-    now, kept = [100.0], RecordingPublisher()
+def test_ages_by_shard_are_published_once_an_interval_and_only_for_few_shards() -> None:
+    now, recorded = [100.0], RecordingPublisher()
     settings = ObserveSettings(max_shard_metrics=2)
-    job_metrics = JobMetrics(settings, "trips", publisher=kept, clock=lambda: now[0])
+    job_metrics = JobMetrics(settings, "trips", publisher=recorded, clock=lambda: now[0])
     for _ in range(5):
         job_metrics.batch_committed(BATCH)
         now[0] += 20
-    by_shard = [dimensions for dimensions, _ in kept.values("IteratorAgeMilliseconds") if dimensions]
+    by_shard = [dimensions for dimensions, _ in recorded.values("IteratorAgeMilliseconds") if dimensions]
     assert by_shard == [{"Shard": "shardId-0"}, {"Shard": "shardId-1"}] * 2
-    assert kept.values("IteratorAgeMilliseconds").count(({}, 7100)) == 5, "the greatest, of every batch"
+    assert recorded.values("IteratorAgeMilliseconds").count(({}, 7100)) == 5, "the greatest age of each batch"
     assert shard_metrics(BATCH, 1) == []
 
 
-def test_an_idle_stream_makes_progress_and_a_dead_query_a_failed_batch() -> None:
-    kept = RecordingPublisher()
-    job_metrics = JobMetrics(ObserveSettings(), "trips", publisher=kept)
+def test_an_idle_stream_counts_as_progress_and_a_failed_query_as_a_failed_batch() -> None:
+    recorded = RecordingPublisher()
+    job_metrics = JobMetrics(ObserveSettings(), "trips", publisher=recorded)
     job_metrics.idle()
     job_metrics.failed(ValueError("secret payload"))
-    assert kept.values("Progress") == [({}, 1)]
-    assert kept.values("BatchesFailed") == [({}, 1)]
+    assert recorded.values("Progress") == [({}, 1)]
+    assert recorded.values("BatchesFailed") == [({}, 1)]
 
 
-def test_a_closed_standard_output_costs_the_metrics_alone(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_closed_standard_output_loses_only_the_metrics(caplog: pytest.LogCaptureFixture) -> None:
     out = io.StringIO()
     out.close()
     publisher = EmfPublisher("MovementLake", "trips", out)
     publisher.publish(idle_metrics(), MOMENT, {})
     publisher.publish(idle_metrics(), MOMENT, {})
     assert publisher.dropped == 4
-    assert len(caplog.records) == 1, "said once"
+    assert len(caplog.records) == 1, "logged once"
 
 
-def test_a_log_line_is_one_object_with_the_batchs_figures_and_nothing_of_its_records() -> None:
+def test_a_log_line_is_one_object_with_the_batchs_figures_and_no_record() -> None:
     record = logging.LogRecord("jobs", logging.INFO, "f", 1, "batch %s", ("abc-7",), None)
     record.fields = log_fields(BATCH)
     text = JsonLines().format(record)
@@ -148,7 +148,7 @@ def test_a_log_line_is_one_object_with_the_batchs_figures_and_nothing_of_its_rec
     assert found["reasons"] == {"not_json": 10, "missing_field": 20}
 
 
-def test_every_line_of_a_job_is_json_once_the_settings_say_so() -> None:
+def test_every_log_line_is_json_if_the_settings_say_so() -> None:
     program = (
         "import logging; from jobs.common.logging import log_to_stderr;"
         "log_to_stderr(); logging.info('before'); log_to_stderr('json'); logging.info('é\\nafter')"
@@ -159,7 +159,7 @@ def test_every_line_of_a_job_is_json_once_the_settings_say_so() -> None:
     assert json.loads(line)["message"] == "é\nafter"
 
 
-def test_values_of_one_minute_are_one_datum() -> None:
+def test_values_of_one_minute_are_merged_into_one_datum() -> None:
     minute = MOMENT.replace(second=0, microsecond=0)
     taken = [(Metric("RecordsRead", "Count", value), minute) for value in (5, 5, 7)]
     ((number, (datum,)),) = requests("trips", taken)
@@ -168,7 +168,7 @@ def test_values_of_one_minute_are_one_datum() -> None:
     assert datum["Dimensions"] == [{"Name": "Stream", "Value": "trips"}]
 
 
-def test_no_call_is_larger_than_cloudwatch_takes() -> None:
+def test_no_call_exceeds_cloudwatchs_limits() -> None:
     minute = MOMENT.replace(second=0, microsecond=0)
     taken = [
         (Metric("Age", "Milliseconds", value, {"Shard": str(shard)}), minute)
@@ -198,7 +198,7 @@ class Failing:
         raise RuntimeError("Rate exceeded")
 
 
-def test_a_cloudwatch_that_fails_is_said_once_and_counted(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_failing_cloudwatch_is_logged_once_and_the_loss_counted(caplog: pytest.LogCaptureFixture) -> None:
     failing = Failing()
     publisher = CloudWatchPublisher("MovementLake", "trips", 0.01, make_client=lambda: failing)
     while failing.calls < 3:
@@ -210,7 +210,7 @@ def test_a_cloudwatch_that_fails_is_said_once_and_counted(caplog: pytest.LogCapt
     assert sum("do not reach CloudWatch" in record.message for record in caplog.records) == 1
 
 
-def test_a_cloudwatch_that_hangs_holds_up_nobody_and_memory_stays_bounded() -> None:
+def test_a_hanging_cloudwatch_delays_nothing_and_memory_stays_bounded() -> None:
     free = threading.Event()
     hanging = Failing(free)
     publisher = CloudWatchPublisher(
@@ -227,7 +227,7 @@ def test_a_cloudwatch_that_hangs_holds_up_nobody_and_memory_stays_bounded() -> N
     free.set()
 
 
-def test_a_client_that_cannot_be_made_is_harmless_too(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_client_that_cannot_be_created_does_no_harm(caplog: pytest.LogCaptureFixture) -> None:
     def make() -> Any:
         raise ConfigurationError("no AWS region")
 
@@ -258,15 +258,15 @@ def test_metrics_arrive_in_cloudwatch(embedded_aws: server.Running) -> None:
 
 
 @pytest.fixture(autouse=True)
-def _no_thread_is_left() -> Iterator[None]:
+def _no_thread_remains() -> Iterator[None]:
     yield
     deadline = time.monotonic() + 5
     while any(thread.name == "cloudwatch" for thread in threading.enumerate()):
-        assert time.monotonic() < deadline, "a publisher's thread goes on"
+        assert time.monotonic() < deadline, "a publisher's thread is still running"
         time.sleep(0.01)
 
 
 @pytest.mark.parametrize("namespace", ["AWS/Mine", "", "a b"])
-def test_a_namespace_that_cloudwatch_refuses_is_refused_before_anything_starts(namespace: str) -> None:
+def test_an_invalid_namespace_is_refused_before_the_job_starts(namespace: str) -> None:
     with pytest.raises(ConfigurationError, match=r"observe\.namespace"):
         load_settings(None, [f"observe.namespace='{namespace}'"])

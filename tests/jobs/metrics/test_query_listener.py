@@ -1,4 +1,4 @@
-"""A streaming run as its metrics tell it: batches, planning, idleness, failure."""
+"""The metrics of a streaming run: batches, planning, idle periods, failure."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _IDLE = "spark.sql.streaming.noDataProgressEventInterval"
 
 @pytest.fixture
 def often_idle(spark: SparkSession) -> Iterator[None]:
-    """Spark says after a fifth of a second that a query is idle, not after ten."""
+    """Spark reports an idle query after 0.2 seconds instead of 10."""
     spark.conf.set(_IDLE, "200ms")
     yield
     spark.conf.unset(_IDLE)
@@ -36,14 +36,14 @@ def metrics(text: str) -> list[dict[str, Any]]:
 
 
 @pytest.mark.usefixtures("often_idle")
-def test_batches_planning_and_idleness_are_told(
+def test_batches_planning_and_idle_periods_are_published(
     spark: SparkSession, embedded_aws: object, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     settings = make_lake(tmp_path, "observe.metrics=emf", "stream_job.trigger_seconds=0")
     put(settings, [*(record(n=number) for number in range(20)), b"not json"])
     stop, lines = threading.Event(), list[dict[str, Any]]()
 
-    def until_told() -> None:
+    def until_published() -> None:
         deadline = time.monotonic() + 200
         while time.monotonic() < deadline:
             lines.extend(metrics(capsys.readouterr().out))
@@ -52,7 +52,7 @@ def test_batches_planning_and_idleness_are_told(
             time.sleep(0.1)
         stop.set()
 
-    watcher = threading.Thread(target=until_told)
+    watcher = threading.Thread(target=until_published)
     watcher.start()
     run(spark, settings, stop=stop)
     watcher.join()
@@ -61,7 +61,7 @@ def test_batches_planning_and_idleness_are_told(
     batches = [line for line in lines if "RecordsRead" in line]
     assert sum(line["RecordsRead"] for line in batches) == 21
     assert sum(line["RecordsWritten"] for line in batches) == 20
-    assert sum(line["RecordsRescued"] for line in batches) == 20, "each has a field `n` that the contract does not name"
+    assert sum(line["RecordsRescued"] for line in batches) == 20, "each has the unknown field `n`"
     assert [line["RecordsQuarantined"] for line in lines if line.get("Reason") == "not_json"] == [1]
     assert all(line["IteratorAgeMilliseconds"] >= 0 for line in batches)
     assert any(str(line.get("Shard", "")).startswith("shardId-") for line in lines)
@@ -74,7 +74,7 @@ def _is_idle(line: dict[str, Any]) -> bool:
     return "Progress" in line and "RecordsRead" not in line and line["IteratorAgeMilliseconds"] == 0
 
 
-def test_too_many_rejected_records_are_told_in_ledger_and_metrics_and_the_job_goes_on(
+def test_too_many_rejected_records_are_in_ledger_and_metrics_and_the_job_continues(
     spark: SparkSession, embedded_aws: object, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     settings = make_lake(tmp_path, "observe.metrics=emf", "stream_job.trigger_seconds=0")
@@ -98,7 +98,7 @@ def test_too_many_rejected_records_are_told_in_ledger_and_metrics_and_the_job_go
     assert [line["RejectedShareExceeded"] for line in lines] == [1, 0]
 
 
-def test_a_query_that_dies_is_a_failed_batch(
+def test_a_failed_query_is_a_failed_batch(
     spark: SparkSession, embedded_aws: object, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     settings = make_lake(tmp_path, "observe.metrics=emf", "sink.fail_on_max_rejected_share=true")

@@ -1,4 +1,4 @@
-"""The processed layer as one Delta table: the log follows the ledger, each batch once, whatever happens in between."""
+"""The processed layer as a Delta table: the log follows the ledger, each batch once, also after a crash."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def settings(tmp_path: Path) -> Settings:
 
 
 def started(settings: Settings, contract: TableContract = TRAVEL_TIMES) -> DeltaCommitter:
-    """The log as a job has it after its start."""
+    """The committer after a job's start."""
     found = DeltaCommitter(lake_at(settings.lake), contract)
     found.check_table()
     found.ensure_table()
@@ -49,7 +49,7 @@ def started(settings: Settings, contract: TableContract = TRAVEL_TIMES) -> Delta
 def final(
     settings: Settings, query: str, number: int, records: Sequence[bytes], contract: TableContract = TRAVEL_TIMES
 ) -> LedgerEntry:
-    """Writes a batch's files and its ledger entry; nothing of it is in the Delta log yet."""
+    """Writes a batch's files and its ledger entry, but does not commit it to the Delta log."""
     task = WriteTask(settings.lake, f"{query}-{number}", contract, settings.sink)
     batches = [arrived(list(records), first=10_000 * number + 1)] if records else []
     report = task.write(iter(batches), f"{query}-{number}-00000")
@@ -66,7 +66,7 @@ def table_of(settings: Settings) -> DeltaTable:
 
 
 def rows(settings: Settings) -> list[dict[str, Any]]:
-    """The table's rows as any reader of Delta sees them."""
+    """The table's rows as any Delta reader sees them."""
     return list(pa.table(table_of(settings).to_pyarrow_table()).to_pylist())
 
 
@@ -108,7 +108,7 @@ def test_null_and_typed_partitions(settings: Settings, tmp_path: Path) -> None:
     }
 
 
-def test_what_a_crash_left_out_of_the_log_comes_in_once_at_the_next_start(settings: Settings) -> None:
+def test_batches_missing_after_a_crash_are_committed_once_at_the_next_start(settings: Settings) -> None:
     started(settings).commit(final(settings, "q", 0, [good()]))
     final(settings, "q", 1, [good(), good()])
     final(settings, "q", 2, [good()])
@@ -124,7 +124,7 @@ def test_what_a_crash_left_out_of_the_log_comes_in_once_at_the_next_start(settin
     assert batches(settings)["q-3"] == 1
 
 
-def test_a_batch_never_overtakes_one_that_is_missing(settings: Settings) -> None:
+def test_a_missing_batch_is_committed_before_a_later_one(settings: Settings) -> None:
     log = started(settings)
     final(settings, "q", 0, [good()])
     log.commit(final(settings, "q", 1, [good(), good()]))
@@ -132,7 +132,7 @@ def test_a_batch_never_overtakes_one_that_is_missing(settings: Settings) -> None
     assert batches(settings) == {"q-0": 1, "q-1": 2}
 
 
-def test_a_batch_of_rejected_records_alone_is_passed_too(settings: Settings) -> None:
+def test_a_batch_of_rejected_records_only_is_committed_too(settings: Settings) -> None:
     log = started(settings)
     log.commit(final(settings, "q", 0, [b"no record"]))
     log.commit(final(settings, "q", 1, [good()]))
@@ -141,7 +141,7 @@ def test_a_batch_of_rejected_records_alone_is_passed_too(settings: Settings) -> 
     assert batches(settings) == {"q-1": 1}
 
 
-def test_each_query_has_a_progress_of_its_own(settings: Settings) -> None:
+def test_each_query_has_its_own_progress(settings: Settings) -> None:
     first, second = started(settings), started(settings)
     for number in range(2):
         first.commit(final(settings, "one", number, [good()]))
@@ -153,7 +153,7 @@ def test_each_query_has_a_progress_of_its_own(settings: Settings) -> None:
 
 
 @pytest.mark.parametrize("moment", ["delta.committing", "delta.committed"])
-def test_two_jobs_that_commit_the_same_batch_put_it_there_once(
+def test_a_batch_that_two_jobs_commit_is_in_the_table_once(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
     monkeypatch.setattr(delta_commits, "RETRY_PAUSES", (0.0, 0.0))
@@ -175,7 +175,7 @@ def test_two_jobs_that_commit_the_same_batch_put_it_there_once(
     assert batches(settings) == {"q-0": 1, "q-1": 1}
 
 
-def test_a_commit_whose_answer_was_lost_is_not_made_again(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_commit_whose_answer_was_lost_is_not_repeated(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(delta_commits, "RETRY_PAUSES", (0.0,))
     log = started(settings)
     lost = []
@@ -193,7 +193,7 @@ def test_a_commit_whose_answer_was_lost_is_not_made_again(settings: Settings, mo
     assert table_of(settings).version() == 1
 
 
-def test_progress_outlives_a_checkpoint_of_the_log(settings: Settings) -> None:
+def test_progress_survives_a_checkpoint_of_the_log(settings: Settings) -> None:
     log = started(settings)
     for number in range(3):
         log.commit(final(settings, "q", number, [good()]))
@@ -206,7 +206,7 @@ def test_progress_outlives_a_checkpoint_of_the_log(settings: Settings) -> None:
     assert batches(settings) == {"q-0": 1, "q-1": 1, "q-2": 1}
 
 
-def test_a_deleted_log_is_an_error_and_no_new_table(settings: Settings) -> None:
+def test_a_deleted_log_is_an_error_and_creates_no_new_table(settings: Settings) -> None:
     log = started(settings)
     log.commit(final(settings, "q", 0, [good()]))
     lake = lake_at(settings.lake)
@@ -219,7 +219,7 @@ def test_a_deleted_log_is_an_error_and_no_new_table(settings: Settings) -> None:
 
 
 def with_columns(*more: dict[str, Any], **changed: dict[str, Any]) -> TableContract:
-    """The contract with columns changed by name (None: left out) and others added."""
+    """The contract with the named columns changed and others added."""
     found = TRAVEL_TIMES.model_dump(mode="json")
     columns = [column | changed.get(column["column"], {}) for column in found["columns"]]
     return TableContract.model_validate(found | {"columns": [*columns, *more]})
@@ -247,7 +247,7 @@ def test_a_new_column_is_added_and_null_in_older_rows(settings: Settings) -> Non
     ],
     ids=["wider", "gone", "partitions"],
 )
-def test_any_other_change_is_refused_before_anything_is_changed(
+def test_any_other_change_is_refused_before_the_table_is_changed(
     settings: Settings, contract: TableContract, why: str
 ) -> None:
     started(settings)
@@ -258,17 +258,17 @@ def test_any_other_change_is_refused_before_anything_is_changed(
     assert table_of(settings).version() == 0
 
 
-def test_a_lake_stays_what_it_was_begun_as(settings: Settings) -> None:
+def test_the_format_of_a_lake_cannot_change(settings: Settings) -> None:
     lake = lake_at(settings.lake)
     check_format(lake, "parquet")
-    final(settings, "q", 0, [good()])  # as the job writes without a Delta log
+    final(settings, "q", 0, [good()])  # as a job without a Delta table writes it
 
     with pytest.raises(ConfigurationError, match=r"sink\.format: delta, but .*holds plain Parquet"):
         check_format(lake, "delta")
     check_format(lake, "parquet")
 
 
-def test_a_lake_whose_partitions_have_all_moved_is_plain_parquet_too(settings: Settings) -> None:
+def test_a_lake_whose_partitions_have_all_moved_is_still_plain_parquet(settings: Settings) -> None:
     layouts = LayoutFile(lake_at(settings.lake), PROCESSED)
     layouts.change(layouts.read(), {"city=Paris": PartitionLocation("relocated/processed/city=Paris/1/")})
 
@@ -276,7 +276,7 @@ def test_a_lake_whose_partitions_have_all_moved_is_plain_parquet_too(settings: S
         started(settings)
 
 
-def test_a_delta_table_is_refused_by_what_moves_partitions(settings: Settings) -> None:
+def test_jobs_that_move_partitions_refuse_a_delta_table(settings: Settings) -> None:
     started(settings)
     parquet = settings.model_copy(update={"sink": settings.sink.model_copy(update={"format": "parquet"})})
 
@@ -289,7 +289,7 @@ def test_a_delta_table_is_refused_by_what_moves_partitions(settings: Settings) -
             replay_raw_job.run(each, NOON, NOON.replace(hour=13))
 
 
-def test_live_files_are_the_logs_and_not_the_folders(settings: Settings) -> None:
+def test_live_files_are_those_of_the_log(settings: Settings) -> None:
     log = started(settings)
     entry = final(settings, "q", 0, [good(City=city) for city in CITIES])
     log.commit(entry)
@@ -308,7 +308,7 @@ def test_gold_waits_for_a_batch_that_is_not_in_the_log(settings: Settings) -> No
     final(settings, "q", 0, [good()])
 
     def no_spark() -> Any:
-        raise AssertionError("Spark was started although nothing was to be done")
+        raise AssertionError("Spark was started without any work to do")
 
     assert gold_job.run(no_spark, settings).increments == 0
 
@@ -316,7 +316,7 @@ def test_gold_waits_for_a_batch_that_is_not_in_the_log(settings: Settings) -> No
     assert gold_job.find_increment(lake_at(settings.lake), settings, {"corridors": None}) is not None
 
 
-def test_compaction_keeps_every_row_and_what_is_under_way(settings: Settings) -> None:
+def test_compaction_keeps_every_row_and_uncommitted_files(settings: Settings) -> None:
     log = started(settings)
     for number in range(4):
         log.commit(final(settings, "q", number, [good(City=city, n=number) for city in (*CITIES, None)]))
@@ -330,13 +330,13 @@ def test_compaction_keeps_every_row_and_what_is_under_way(settings: Settings) ->
 
     assert sorted(map(str, rows(settings))) == before
     assert set(done.partitions) == planned
-    assert len(planned) == len(CITIES) + 1, "with the null city's"
+    assert len(planned) == len(CITIES) + 1, "including the null city"
     assert (done.files_before, done.files_after, done.left) == (4 * len(planned) + 1, len(planned), {})
     assert done.removed == done.files_before
     assert done.removed_bytes == done.bytes_before > done.bytes_after > 0
     lake = lake_at(settings.lake)
     live = list(live_files(lake, PROCESSED))
-    assert {file.partition for file in live} == planned, "named as Hive does, whatever the folders"
+    assert {file.partition for file in live} == planned, "Hive names, whatever the folders are"
     assert all(lake.get(file.path) for file in live)
     assert {file.bytes for file in live} == {len(lake.get(file.path) or b"") for file in live}
 
@@ -346,7 +346,7 @@ def test_compaction_keeps_every_row_and_what_is_under_way(settings: Settings) ->
     assert (again.partitions, again.removed) == ([], 0)
 
 
-def test_replaced_files_stay_for_the_grace_time(settings: Settings) -> None:
+def test_replaced_files_remain_for_the_grace_time(settings: Settings) -> None:
     log = started(settings)
     for number in range(4):
         log.commit(final(settings, "q", number, [good()]))

@@ -1,4 +1,4 @@
-"""The streaming job, the whole way against the embedded AWS, in this process: records in, lake and catalog out."""
+"""The whole streaming job in this process, against the embedded AWS: records in, lake and catalog out."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def _as_table(kind: str, value: str | None) -> object:
     return int(value) if kind == "int" and value is not None else value
 
 
-def test_derived_columns_and_where_a_row_came_from(spark: SparkSession, lake_settings: Settings) -> None:
+def test_derived_columns_and_columns_of_origin(spark: SparkSession, lake_settings: Settings) -> None:
     put(lake_settings, [record()])
 
     drain(spark, lake_settings)
@@ -102,7 +102,7 @@ def test_derived_columns_and_where_a_row_came_from(spark: SparkSession, lake_set
     assert Ledger(lake_at(lake_settings.lake), query).entry(int(batch)) is not None
 
 
-def test_a_58_kb_geometry_and_odd_city_names_arrive_whole(spark: SparkSession, lake_settings: Settings) -> None:
+def test_a_58_kb_geometry_and_unusual_city_names_arrive_unchanged(spark: SparkSession, lake_settings: Settings) -> None:
     ring = json.dumps([[-71.062911 + n / 1e6, 42.361229] for n in range(2600)], separators=(",", ":"))
     assert len(ring) > 58_000
     cities = ["São Paulo", "a/b", "a:b=c%20", 'it\'s "quoted"', "東京", "x y  z", "#?*{}[]^"]
@@ -119,7 +119,7 @@ def test_a_58_kb_geometry_and_odd_city_names_arrive_whole(spark: SparkSession, l
     assert sorted(row.city for row in seen) == sorted(cities)
 
 
-def test_a_bad_record_ends_in_quarantine_with_its_bytes_and_the_rest_is_written(
+def test_a_bad_record_goes_to_quarantine_with_its_bytes_and_the_rest_is_written(
     spark: SparkSession, lake_settings: Settings
 ) -> None:
     broken = b'{"City": "Paris", \xff\xfe'
@@ -143,7 +143,7 @@ def test_a_bad_record_ends_in_quarantine_with_its_bytes_and_the_rest_is_written(
     assert len(raw_lines(lake_settings)) == 5
 
 
-def test_a_job_started_again_goes_on_where_it_ended(spark: SparkSession, lake_settings: Settings) -> None:
+def test_a_restarted_job_continues_where_it_ended(spark: SparkSession, lake_settings: Settings) -> None:
     put(lake_settings, (record(n=number) for number in range(20)))
     first = drain(spark, lake_settings)
     put(lake_settings, (record(n=number) for number in range(20, 50)))
@@ -155,7 +155,7 @@ def test_a_job_started_again_goes_on_where_it_ended(spark: SparkSession, lake_se
     assert len(raw_lines(lake_settings)) == 50
 
 
-def test_a_new_checkpoint_on_an_old_lake_leaves_what_is_there(spark: SparkSession, lake_settings: Settings) -> None:
+def test_a_new_checkpoint_on_an_old_lake_changes_no_existing_file(spark: SparkSession, lake_settings: Settings) -> None:
     put(lake_settings, [*(record(n=number) for number in range(10)), b"not json"])
     drain(spark, lake_settings)
     lake = lake_at(lake_settings.lake)
@@ -178,20 +178,20 @@ def test_a_new_checkpoint_on_an_old_lake_leaves_what_is_there(spark: SparkSessio
     assert record_numbers(lake_settings) == sorted([*range(10), *range(10)])
 
 
-def test_it_drains_to_the_tip_of_its_start_although_producers_go_on(
+def test_it_drains_to_the_tip_at_its_start_although_producers_continue(
     spark: SparkSession, lake_settings: Settings
 ) -> None:
     put(lake_settings, (record(n=number) for number in range(50)))
     ended = threading.Event()
 
-    def go_on() -> None:
+    def produce_more() -> None:
         number = 50
         while not ended.is_set():
             put(lake_settings, [record(n=number)])
             number += 1
             time.sleep(0.01)
 
-    producer = threading.Thread(target=go_on)
+    producer = threading.Thread(target=produce_more)
     producer.start()
     try:
         result = drain(spark, lake_settings)
@@ -227,7 +227,7 @@ def test_the_ledger_waits_for_the_catalog(
     assert len(list(lake_at(lake_settings.lake).list("_ledger/"))) == 1
 
 
-def test_a_stop_ends_after_the_batch_in_hand(spark: SparkSession, tmp_path: Path, embedded_aws: object) -> None:
+def test_a_stop_waits_for_the_current_batch(spark: SparkSession, tmp_path: Path, embedded_aws: object) -> None:
     settings = make_lake(tmp_path, "stream_job.trigger_seconds=0")
     put(settings, (record(n=number) for number in range(30)))
     stop = threading.Event()
@@ -238,7 +238,7 @@ def test_a_stop_ends_after_the_batch_in_hand(spark: SparkSession, tmp_path: Path
     assert result.read == len(raw_lines(settings)) == len(list(processed_rows(settings)))
 
 
-def test_a_batch_that_fails_while_the_job_is_being_stopped_is_a_failure_and_the_next_start_clears_it(
+def test_a_batch_that_fails_during_a_stop_is_a_failure_and_the_next_start_deletes_its_files(
     spark: SparkSession, lake_settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put(lake_settings, (record(n=number) for number in range(5)))
@@ -253,7 +253,7 @@ def test_a_batch_that_fails_while_the_job_is_being_stopped_is_a_failure_and_the_
         with pytest.raises(TerminalError, match="the executors are gone"):
             run(spark, lake_settings, stop=stop)
     lake = lake_at(lake_settings.lake)
-    # As if another deployment had split the batch otherwise: a name that writing it again does not overwrite.
+    # A file that the repeated batch does not overwrite, as if another deployment had split the batch differently.
     (path, _), *_ = lake.list("processed/")
     assert lake.copy(path, path.replace("-0000", "-9999"))
 
@@ -261,7 +261,7 @@ def test_a_batch_that_fails_while_the_job_is_being_stopped_is_a_failure_and_the_
     assert record_numbers(lake_settings) == list(range(5))
 
 
-def test_a_batch_that_is_refused_for_its_rejected_records_leaves_nothing_to_read_and_is_read_anew(
+def test_a_batch_with_too_many_rejected_records_leaves_no_file_and_is_read_again(
     spark: SparkSession, lake_settings: Settings
 ) -> None:
     put(lake_settings, [record(n=0)])
@@ -280,7 +280,7 @@ def test_a_batch_that_is_refused_for_its_rejected_records_leaves_nothing_to_read
     assert record_numbers(lake_settings) == list(range(60))
 
 
-def test_a_second_job_on_the_checkpoint_is_refused_before_it_touches_the_catalog(
+def test_a_second_job_on_the_checkpoint_is_refused_before_it_changes_the_catalog(
     spark: SparkSession, lake_settings: Settings
 ) -> None:
     mine = lake_settings.model_copy(
@@ -294,10 +294,10 @@ def test_a_second_job_on_the_checkpoint_is_refused_before_it_touches_the_catalog
     assert client("glue").get_tables(DatabaseName=lake_settings.database)["TableList"] == []
 
 
-def test_it_writes_to_a_folder_as_it_does_to_s3(spark: SparkSession, tmp_path: Path, embedded_aws: object) -> None:
+def test_it_writes_to_a_local_folder_as_to_s3(spark: SparkSession, tmp_path: Path, embedded_aws: object) -> None:
     settings = make_lake(tmp_path, f"lake={tmp_path / 'lake'}")
     put(settings, [record(), b"nothing"])
-    killed = tmp_path / "lake" / "_drafts" / f"{signature().rpartition('.')[0]}.1-x"  # of a process that is no more
+    killed = tmp_path / "lake" / "_drafts" / f"{signature().rpartition('.')[0]}.1-x"  # of a process that has ended
     killed.parent.mkdir(parents=True)
     killed.write_bytes(b"half")
 
@@ -310,7 +310,7 @@ def test_it_writes_to_a_folder_as_it_does_to_s3(spark: SparkSession, tmp_path: P
     assert catalogued(settings) == ["city=Paris/start_date=2016-09-03"]
 
 
-def test_tasks_join_what_they_have_so_that_a_partition_has_one_file(
+def test_small_files_of_several_tasks_are_merged_into_one_file_a_partition(
     spark: SparkSession, lake_settings: Settings
 ) -> None:
     settings = lake_settings.model_copy(

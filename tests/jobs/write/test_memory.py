@@ -1,4 +1,4 @@
-"""Memory of a task does not grow with what it writes: not with large records, rejected ones or many partitions."""
+"""A task's memory stays bounded with large records, rejected records and many partitions."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import pytest
 from tests.helpers.paths import ROOT
 
 
-@pytest.mark.spark  # no Spark, but half a minute
+@pytest.mark.spark  # without Spark, but takes half a minute
 @pytest.mark.parametrize("case", ["10 MB", "many partitions"])
-def test_a_task_of_many_times_its_memory_stays_within_bounds(case: str, tmp_path: Path) -> None:
+def test_a_task_stays_within_its_memory_limit(case: str, tmp_path: Path) -> None:
     found = subprocess.run(
         [sys.executable, "-m", "tests.helpers.memory_probe", case, "600", str(tmp_path / "lake")],
         cwd=ROOT,
@@ -23,5 +23,5 @@ def test_a_task_of_many_times_its_memory_stays_within_bounds(case: str, tmp_path
     )
     grown, read, _ = map(int, found.stdout.split())
     assert read >= 600
-    # Rows that wait, a row group being sorted, a block in its forms: bytes, texts, columns, lines. 120 and 210 seen.
+    # Buffered rows, a row group being sorted, a block as bytes, text, columns and lines. Measured: 120 and 210 MB.
     assert grown < 300, f"{case}: {grown} MB more for {read} MB of records"

@@ -88,7 +88,7 @@ def test_each_record_is_in_the_merged_files_once(tmp_path: Path, monkeypatch: py
     raw = [
         line for path, data in files.items() if path.startswith("raw/") for line in gzip.decompress(data).splitlines()
     ]
-    assert raw == [record for records in tasks for record in records["data"].to_pylist()], "in the order of the tasks"
+    assert raw == [record for records in tasks for record in records["data"].to_pylist()], "in task order"
     rows = [
         (row["shard_id"], row["sequence_number"])
         for path, data in files.items()

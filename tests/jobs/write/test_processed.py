@@ -1,4 +1,4 @@
-"""Processed: typed, split by partition, sorted within a row group, in files of about the size asked for."""
+"""Processed files: typed, split by partition, sorted within a row group."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from jobs.write.processed import SortedParquet, file_schema, split_by_partition
 from tests.helpers.samples import READINGS_YAML, TRAVEL_TIMES
 
 READINGS = TableContract.model_validate(yaml.safe_load(READINGS_YAML))
-# How Athena and Spark read a Glue type in a Parquet file.
+# The Parquet type that Athena and Spark read for a Glue type.
 GLUE_TYPES = {
     "string": pa.string(), "int": pa.int32(), "bigint": pa.int64(), "double": pa.float64(), "boolean": pa.bool_(),
     "date": pa.date32(), "timestamp": pa.timestamp("us", tz="UTC"),
@@ -30,13 +30,13 @@ GLUE_TYPES = {
 
 
 def table_of(contract: TableContract, count: int, **columns: list[Any]) -> pa.Table:
-    """`count` rows with the partition columns, null wherever `columns` does not say."""
+    """`count` rows with the partition columns; columns that are not given are null."""
     kinds = {name: ARROW_TYPES[kind] for name, kind, _ in contract.partition_columns + contract.table_columns}
     return pa.table({name: pa.array(columns.get(name, [None] * count), kind) for name, kind in kinds.items()})
 
 
 def rows_of(contract: TableContract, count: int, **columns: list[Any]) -> pa.Table:
-    """As `table_of`, without the partition columns: what a file holds."""
+    """As `table_of`, without the partition columns: the content of a file."""
     return table_of(contract, count, **columns).drop_columns(list(contract.partition_by))
 
 
@@ -45,7 +45,7 @@ def read(file: io.BytesIO) -> pq.ParquetFile:
 
 
 @pytest.mark.parametrize("contract", [TRAVEL_TIMES, READINGS], ids=lambda contract: contract.name)
-def test_a_file_has_the_columns_and_types_that_glue_is_told(contract: TableContract) -> None:
+def test_a_file_has_the_columns_and_types_of_the_glue_table(contract: TableContract) -> None:
     file = io.BytesIO()
     SortedParquet(file, contract, "zstd").close()
     processed = lake_tables(contract)[1]
@@ -74,7 +74,7 @@ def test_rows_are_sorted_within_a_row_group_so_that_statistics_help() -> None:
     assert (statistics.min, statistics.max) == ("0", "99")
 
 
-def test_rows_with_equal_keys_stay_in_the_order_they_came() -> None:
+def test_rows_with_equal_keys_keep_their_order() -> None:
     file = io.BytesIO()
     encoder = SortedParquet(file, TRAVEL_TIMES, "zstd")
     encoder.write(
@@ -86,7 +86,7 @@ def test_rows_with_equal_keys_stay_in_the_order_they_came() -> None:
     assert read(file).read()["sequence_number"].to_pylist() == ["1", "3", "5", "0", "2", "4"]
 
 
-def test_a_row_group_ends_at_its_bytes() -> None:
+def test_a_row_group_ends_at_its_maximum_size() -> None:
     file = io.BytesIO()
     encoder = SortedParquet(file, TRAVEL_TIMES, "zstd", row_group_bytes=10_000)
     for _ in range(10):
@@ -145,7 +145,7 @@ def test_every_row_is_in_the_folder_of_its_own_values(keys: list[tuple[str | Non
     assert found == expected
 
 
-def test_a_null_is_not_taken_for_the_next_columns_first_value() -> None:
+def test_a_null_is_not_confused_with_the_next_columns_first_value() -> None:
     rows = table_of(TRAVEL_TIMES, 3, city=["a", "b", "a"], start_date=[None, date(2016, 1, 1), date(2016, 1, 1)])
     assert sorted(folder for folder, _ in split_by_partition(rows, TRAVEL_TIMES)) == [
         "city=a/start_date=2016-01-01",

@@ -1,4 +1,4 @@
-"""Quarantine: a rejected record is a line with its reason, where it came from, and its exact bytes."""
+"""A rejected record is a line with its reason, its origin and its exact bytes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.helpers.samples import TRAVEL_TIMES, arrived
 
 
 def bytes_of_line(line: bytes) -> bytes:
-    """The record's bytes again, as a reader of quarantine makes them."""
+    """Decodes the record's bytes from a line."""
     found = json.loads(line)
     payload: str = found["payload"]
     return payload.encode() if found["encoding"] == "utf-8" else base64.b64decode(payload, validate=True)
@@ -27,14 +27,14 @@ def bytes_of_line(line: bytes) -> bytes:
         min_size=1,
     )
 )
-def test_the_exact_bytes_come_back_from_a_single_line(records: list[bytes]) -> None:
+def test_a_line_keeps_the_exact_bytes(records: list[bytes]) -> None:
     rejections = {position: Rejection("not_json") for position in range(len(records))}
     found = quarantine_lines(arrived(records), rejections, "q-1", "transform").to_pylist()
     assert all(b"\n" not in line and b"\r" not in line for line in found)
     assert [bytes_of_line(line) for line in found] == records
 
 
-def test_a_line_says_why_where_and_when() -> None:
+def test_a_line_has_the_reason_and_the_origin() -> None:
     records = arrived([b"good", b"{", b"\xff"], first=101)
     rejections = {2: Rejection("not_utf8"), 1: Rejection("wrong_type", "Mean", 'n"a')}
     first, second = (json.loads(line) for line in quarantine_lines(records, rejections, "q-1", "transform").to_pylist())
@@ -60,5 +60,5 @@ def test_a_line_has_the_columns_of_its_glue_table() -> None:
     assert list(json.loads(line)) == [name for name, _, _ in lake_tables(TRAVEL_TIMES)[2].columns]
 
 
-def test_nothing_rejected_is_no_line() -> None:
+def test_no_rejection_gives_no_line() -> None:
     assert len(quarantine_lines(arrived([b"x"]), {}, "q-1", "transform")) == 0

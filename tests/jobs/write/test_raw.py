@@ -1,4 +1,4 @@
-"""Raw: each record a line of its own bytes, by the hour in which Kinesis accepted it."""
+"""Raw files: each record's bytes as a line, by the hour of its arrival."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ def written(*batches: list[bytes], level: int = 3) -> bytes:
 @given(
     st.lists(st.lists(st.binary(max_size=30).filter(lambda data: b"\n" not in data and b"\r" not in data)), max_size=4)
 )
-def test_every_record_is_a_line_of_its_exact_bytes(batches: list[list[bytes]]) -> None:
+def test_every_record_is_a_line_with_its_exact_bytes(batches: list[list[bytes]]) -> None:
     assert written(*batches) == b"".join(record + b"\n" for batch in batches for record in batch)
 
 
 @given(st.lists(st.binary(max_size=30), max_size=6))
-def test_there_are_as_many_lines_as_records_whatever_these_hold(records: list[bytes]) -> None:
+def test_the_number_of_lines_is_the_number_of_records(records: list[bytes]) -> None:
     assert written(records).count(b"\n") == len(records)
     assert b"\r" not in written(records)
 
@@ -40,17 +40,17 @@ def test_a_line_break_within_a_record_becomes_a_space() -> None:
     assert written([b'{\r\n"a": 1\n}', b"\n", b"", b"x"]) == b'{  "a": 1 }\n \n\nx\n'
 
 
-def test_bytes_that_are_no_text_stay_as_they_are() -> None:
+def test_bytes_that_are_not_text_are_unchanged() -> None:
     records = [b"\xff\xfe\x00", b"\xed\xa0\x80"]
     assert written(records) == b"\xff\xfe\x00\n\xed\xa0\x80\n"
     assert written([b"\xff\n\xfe"]) == b"\xff \xfe\n"
 
 
-def test_no_records_are_an_empty_file() -> None:
+def test_no_records_give_an_empty_file() -> None:
     assert written([]) == b""
 
 
-def test_a_slice_of_an_array_writes_its_own_records_alone() -> None:
+def test_a_slice_of_an_array_writes_only_its_own_records() -> None:
     file = io.BytesIO()
     encoder = GzipLines(file, 1)
     encoder.write(to_lines(as_data([b"before", b"one", b"two", b"after"]).slice(1, 2)))
@@ -58,7 +58,7 @@ def test_a_slice_of_an_array_writes_its_own_records_alone() -> None:
     assert gzip.decompress(file.getvalue()) == b"one\ntwo\n"
 
 
-def test_the_same_records_are_the_same_bytes_on_every_run() -> None:
+def test_the_same_records_give_the_same_bytes_on_every_run() -> None:
     files = []
     for _ in range(2):
         file = io.BytesIO()
@@ -66,15 +66,15 @@ def test_the_same_records_are_the_same_bytes_on_every_run() -> None:
         encoder.write(as_data([b"one", b"two"]))
         encoder.close()
         files.append(file.getvalue())
-    assert files[0] == files[1], "gzip's header would hold the time"
+    assert files[0] == files[1], "the gzip header must not hold the time"
 
 
 @pytest.mark.parametrize("level", [1, 9])
-def test_every_level_reads_back(level: int) -> None:
+def test_every_compression_level_reads_back(level: int) -> None:
     assert written([b"x" * 100_000], level=level) == b"x" * 100_000 + b"\n"
 
 
-def test_records_are_split_by_the_hour_of_their_arrival_in_utc() -> None:
+def test_records_are_split_by_the_utc_hour_of_their_arrival() -> None:
     times = [
         datetime(2026, 11, 23, 0, 0, tzinfo=UTC),
         datetime(2026, 11, 22, 23, 59, 59, 999999, tzinfo=UTC),

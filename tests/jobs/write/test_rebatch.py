@@ -45,7 +45,7 @@ def test_a_batch_of_the_usual_size_is_not_copied() -> None:
     assert block["data"].buffers()[2].address == whole["data"].buffers()[2].address
 
 
-def test_large_records_make_small_rebatch() -> None:
+def test_large_records_make_small_blocks() -> None:
     whole = batch([MAX_BYTES // 2, MAX_BYTES, 1, MAX_BYTES // 2 - 1, MAX_BYTES // 2, 7])
     assert [block.num_rows for block in rebatch(iter([whole]))] == [2, 3, 1]
 

@@ -1,4 +1,4 @@
-"""One task's part of a batch, without Spark: three kinds of files in one pass, and counts that add up."""
+"""One task of a batch, without Spark: raw, processed and quarantine files in one pass, and counts that add up."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from jobs.settings.sections import SinkSettings
 from jobs.write.task import WriteTask
 from tests.helpers.samples import LOWER, MEAN, TRAVEL_TIMES, UPPER, arrived, good
 
-# Of the records of `arrived`.
+# The arrival time of the records of `arrived`.
 ARRIVED = datetime(2026, 11, 23, 10, 30, tzinfo=UTC)
 
 
@@ -75,7 +75,7 @@ def read_with_retries(tasks: Iterator[pa.RecordBatch], counters: Counter[str]) -
         yield records
 
 
-def test_the_calls_that_were_retried_to_read_the_records_are_in_the_report(task: WriteTask) -> None:
+def test_retried_calls_of_the_reader_are_in_the_report(task: WriteTask) -> None:
     reading = replace(task, records=read_with_retries)
     report, _ = reading.run(iter([arrived([good()] * 4), arrived([good()], first=5)]))
     assert (report.read, report.retries, report.throttles) == (5, 6, 2)
@@ -88,13 +88,13 @@ def test_a_task_without_records_writes_no_file(task: WriteTask) -> None:
     assert not Path(task.lake).exists()
 
 
-def test_a_batch_of_rejections_alone_writes_no_parquet(task: WriteTask) -> None:
+def test_a_batch_of_rejected_records_only_writes_no_parquet(task: WriteTask) -> None:
     report = task.write(iter([arrived([b"x", b"y"])]), "q-7-00000")
     assert (report.processed, report.quarantined) == (0, 2)
     assert files(task, "processed") == []
 
 
-def test_what_comes_in_many_batches_stands_in_one_file_a_partition(task: WriteTask) -> None:
+def test_records_of_many_batches_are_in_one_file_a_partition(task: WriteTask) -> None:
     batches = [arrived([good(), b"x"], first=1 + 2 * number) for number in range(50)]
     report = task.write(iter(batches), "q-7-00000")
     assert (report.read, report.raw, report.processed, report.quarantined) == (100, 100, 50, 50)
@@ -122,7 +122,7 @@ def test_a_batch_may_span_hours_days_and_shards(task: WriteTask) -> None:
     assert (report.raw, report.processed, report.quarantined) == (4, 2, 2)
 
 
-def test_a_replayed_task_writes_the_same_bytes_under_the_same_names(task: WriteTask) -> None:
+def test_a_repeated_task_writes_the_same_bytes_under_the_same_names(task: WriteTask) -> None:
     batches = [arrived([good(City=f"c{number % 5}", **{UPPER: 9999}) for number in range(200)] + [b"x"])]
     found = []
     for _ in range(2):
@@ -137,10 +137,10 @@ def test_a_replayed_task_writes_the_same_bytes_under_the_same_names(task: WriteT
 
 
 @pytest.mark.parametrize(("count", "cities", "size", "target"), [(1350, 450, 50, 1024**3), (3000, 2, 1000, 1024**2)])
-def test_a_second_attempt_that_is_given_other_batches_writes_the_same_bytes(
+def test_a_second_attempt_with_other_batches_writes_the_same_bytes(
     tmp_path: Path, count: int, cities: int, size: int, target: int
 ) -> None:
-    # Kinesis answers in other portions each time; with 450 partitions, or small files, files are begun anew on the way.
+    # The sizes of Kinesis answers vary. 450 partitions or small files close files before the task ends.
     chance = random.Random(4)
     records = [
         b"no"
@@ -161,8 +161,8 @@ def test_a_second_attempt_that_is_given_other_batches_writes_the_same_bytes(
     assert found[0] == found[1] == found[2]
 
 
-def test_records_whose_shard_is_not_told_are_written_without_their_runs(task: WriteTask) -> None:
-    # As EMR's JVM connector hands them over.
+def test_records_of_an_unknown_shard_are_written_without_runs(task: WriteTask) -> None:
+    # As EMR's JVM connector delivers them.
     told = arrived([good(), b"x"])
     unknown = told.set_column(1, "shard_id", pa.nulls(2, pa.string()))
     (answer,) = task(iter([unknown]))
@@ -171,7 +171,7 @@ def test_records_whose_shard_is_not_told_are_written_without_their_runs(task: Wr
     assert all(file.runs == () for file in report.files)
 
 
-def test_odd_city_names_are_folders_that_read_back(task: WriteTask) -> None:
+def test_unusual_city_names_read_back_from_folder_names(task: WriteTask) -> None:
     names = [
         "São Paulo",
         "a/b",
@@ -195,7 +195,7 @@ def test_odd_city_names_are_folders_that_read_back(task: WriteTask) -> None:
     assert sorted(found["city"].to_pylist()) == sorted(names)
 
 
-def test_a_partition_that_outgrows_the_target_goes_on_in_another_file(tmp_path: Path) -> None:
+def test_a_partition_beyond_the_target_size_continues_in_another_file(tmp_path: Path) -> None:
     target = 1024 * 1024
     chance = random.Random(1)
     sink = SinkSettings(target_file_bytes=target, parquet_compression="none", raw_compression_level=1)
@@ -208,13 +208,13 @@ def test_a_partition_that_outgrows_the_target_goes_on_in_another_file(tmp_path: 
     sizes = {kind: [file.bytes for file in report.files if file.kind == kind] for kind in ("raw", "processed")}
     assert len(sizes["raw"]) > 5
     assert len(sizes["processed"]) > 2
-    # A file is looked at after each batch (raw) or row group (Parquet: four targets of Arrow at most).
+    # A file's size is checked after each block (raw) or row group (Parquet: at most four targets of Arrow).
     assert all(size < 2.5 * target for size in sizes["raw"])
     assert all(size < 6 * target for size in sizes["processed"])
     assert report.raw == report.processed == 400
 
 
-def test_a_task_travels_to_its_worker(task: WriteTask) -> None:
+def test_a_task_can_be_pickled(task: WriteTask) -> None:
     batches = pickle.loads(pickle.dumps(task))(iter([arrived([good(), b"x"])]))
     (answer,) = list(batches)
     report = msgspec.json.decode(answer["report"][0].as_py(), type=TaskReport)
