@@ -8,7 +8,6 @@ Source: https://docs.aws.amazon.com/glue/latest/webapi/ (CreateTable, BatchCreat
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -23,14 +22,15 @@ from jobs.catalog.schema_evolution import (
     table_update,
 )
 from jobs.catalog.tables import Columns, LakeTable
-from jobs.common.aws import error_code
+from jobs.common.aws import error_code, translate_aws_errors
 from jobs.common.errors import TerminalError, TransientError
 from jobs.common.fault_points import fault_point
-from jobs.common.retry import Patience, pauses
+from jobs.common.retry import RetryPolicy
 from jobs.schema.partitions import NULL_PARTITION, parse_partition_path, partition_path
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
+PartitionValues = tuple[str, ...]
 
 BATCH = 100  # AWS's limit of partitions in one BatchCreatePartition or BatchUpdatePartition
 _EXISTS = "AlreadyExistsException"
@@ -42,18 +42,21 @@ _HIVE_TYPES = {"long": "bigint"}
 _PARTITION_KEYS = ("Values", "Parameters", "LastAccessTime", "LastAnalyzedTime")
 
 
+_RETRY = RetryPolicy()
+
+
 class GlueCatalog:
     """One database of the catalog. `glue` is a boto3 Glue client.
 
     Raises AwsAccessError if permission is missing, TerminalError if AWS keeps failing.
     """
 
-    def __init__(self, glue: Any, database: str, lake: str, sleep: Callable[[float], None] = time.sleep) -> None:
+    def __init__(self, glue: Any, database: str, lake: str, retry: RetryPolicy = _RETRY) -> None:
         self._glue = glue
         self._database = database
         self._lake = lake
-        self._patience = Patience(sleep)
-        self._migrator = TableMigrator(glue, database, self._patience)
+        self._calls = GlueCalls(retry)
+        self._migrator = TableMigrator(glue, database, self._calls)
         self._tables: dict[str, LakeTable] = {}
         self._schemas: dict[str, dict[str, Any]] = {}
         self._registered: set[tuple[str, str]] = set()
@@ -87,7 +90,7 @@ class GlueCatalog:
             inputs = [
                 self._partition_input(self._tables[table], folder, (locations or {}).get(folder)) for folder in chunk
             ]
-            existing = self._patience.batch(
+            existing = self._calls.batch(
                 f"register {len(chunk)} partitions of {self._database}.{table}",
                 lambda entries: self._glue.batch_create_partition(**names, PartitionInputList=entries),
                 {tuple(entry["Values"]): entry for entry in inputs},
@@ -122,7 +125,7 @@ class GlueCatalog:
                 **names, PartitionValueList=wanted["Values"], PartitionInput={**kept, "StorageDescriptor": storage}
             )
 
-        self._patience.call(f"move partition {partition} of {self._database}.{table}", move)
+        self._calls.call(f"move partition {partition} of {self._database}.{table}", move)
 
     def locations(self, table: str) -> dict[str, str]:
         """Partition `city=…/start_date=…` → the location that the catalog gives to readers."""
@@ -145,7 +148,7 @@ class GlueCatalog:
                 for found in page["Partitions"]
             ]
 
-        return self._patience.call(f"list partitions of {self._database}.{table}", read)
+        return self._calls.call(f"list partitions of {self._database}.{table}", read)
 
     def _table_input(self, table: LakeTable) -> dict[str, Any]:
         return {
@@ -178,13 +181,69 @@ class GlueCatalog:
         return storage
 
 
+class GlueCalls:
+    """Makes calls to Glue, and repeats those that fail.
+
+    Raises AwsAccessError at once if permission is missing, TerminalError if all attempts fail.
+    """
+
+    def __init__(self, retry: RetryPolicy) -> None:
+        self.retry = retry
+
+    def call(self, what: str, operation: Callable[[], T]) -> T:
+        """Returns the result of `operation`. `what` describes it in error messages."""
+
+        def attempt() -> T:
+            with translate_aws_errors(what):
+                return operation()
+
+        try:
+            return self.retry.call(attempt)
+        except TransientError as error:
+            raise TerminalError(
+                f"{error}; given up after {self.retry.attempts} attempts: see AWS's health, then start again"
+            ) from error
+
+    def batch(
+        self,
+        what: str,
+        send: Callable[[list[Any]], Mapping[str, Any]],
+        entries: Mapping[PartitionValues, Any],
+        *,
+        values_key: str,
+        harmless: str,
+    ) -> list[PartitionValues]:
+        """Sends the entries of a Batch… call, and sends those that fail again. Keys are the partitions' values.
+
+        The answer has status 200 and lists the failed entries, so botocore retries none of them; `values_key` is the
+        key of their values. Returns the values of those that failed with the code `harmless`.
+        """
+        unsent, refused = dict(entries), list[PartitionValues]()
+
+        def send_unsent() -> None:
+            failed = {}
+            for error in send(list(unsent.values())).get("Errors", []):
+                values, detail = tuple(error[values_key]), error.get("ErrorDetail", {})
+                if detail.get("ErrorCode") == harmless:
+                    refused.append(values)
+                else:
+                    failed[values] = f"{list(values)}: {detail.get('ErrorCode')}: {detail.get('ErrorMessage')}"
+            for values in unsent.keys() - failed.keys():
+                del unsent[values]
+            if failed:
+                raise TransientError(f"{what}: {len(failed)} failed, such as {next(iter(failed.values()))}")
+
+        self.call(what, send_unsent)
+        return refused
+
+
 class TableMigrator:
     """Creates tables and migrates existing ones; `schema_evolution` decides what changes. `glue`: a boto3 client."""
 
-    def __init__(self, glue: Any, database: str, patience: Patience) -> None:
+    def __init__(self, glue: Any, database: str, calls: GlueCalls) -> None:
         self._glue = glue
         self._database = database
-        self._patience = patience
+        self._calls = calls
 
     def ensure(self, wanted: Iterable[dict[str, Any]]) -> dict[str, dict[str, Any]]:
         """Creates missing tables and migrates the others to the `wanted` TableInputs.
@@ -202,7 +261,7 @@ class TableMigrator:
         if mismatches:
             raise incompatible_schema(self._database, mismatches)
         if None in found.values():
-            self._patience.call(
+            self._calls.call(
                 f"create Glue database {self._database}",
                 lambda: create(self._glue.create_database, DatabaseInput={"Name": self._database}),
             )
@@ -222,7 +281,7 @@ class TableMigrator:
             if missing:
                 raise TransientError(f"{what}: {len(missing)} were left out, such as {missing[0]['Values']}")
 
-        self._patience.call(what, look_up)
+        self._calls.call(what, look_up)
         return found
 
     def migrate_partitions(self, table: dict[str, Any], found: Iterable[Mapping[str, Any]]) -> None:
@@ -234,7 +293,7 @@ class TableMigrator:
         ]
         names = {"DatabaseName": self._database, "TableName": table["Name"]}
         for chunk in chunks(behind, BATCH):
-            self._patience.batch(
+            self._calls.batch(
                 f"update {len(chunk)} partitions of {self._database}.{table['Name']}",
                 lambda entries: self._glue.batch_update_partition(**names, Entries=entries),
                 {tuple(entry["PartitionValueList"]): entry for entry in chunk},
@@ -250,7 +309,7 @@ class TableMigrator:
             for page in pages.paginate(DatabaseName=self._database, TableName=table["Name"]):
                 self.migrate_partitions(table, page["Partitions"])
 
-        self._patience.call(f"list partitions of {self._database}.{table['Name']}", migrate)
+        self._calls.call(f"list partitions of {self._database}.{table['Name']}", migrate)
 
     def _find(self, name: str) -> dict[str, Any] | None:
         """The table in the catalog; None if the table or the database does not exist."""
@@ -263,7 +322,7 @@ class TableMigrator:
                     return None
                 raise
 
-        return self._patience.call(f"look up Glue table {self._database}.{name}", get)
+        return self._calls.call(f"look up Glue table {self._database}.{name}", get)
 
     def _migrate(self, wanted: dict[str, Any], found: dict[str, Any] | None) -> dict[str, Any]:
         """Creates or updates a table until it is as `wanted`, even if other processes do the same meanwhile.
@@ -271,9 +330,9 @@ class TableMigrator:
         Returns `wanted` with the columns in the order of the table in the catalog, for readers that go by position.
         """
         name, described = wanted["Name"], False
-        for pause in pauses():
+        for attempt in range(1, self._calls.retry.attempts + 1):
             if found is None:
-                self._patience.call(
+                self._calls.call(
                     f"create Glue table {self._database}.{name}",
                     lambda: create(self._glue.create_table, DatabaseName=self._database, TableInput=wanted),
                 )
@@ -293,7 +352,7 @@ class TableMigrator:
                     columns = found["StorageDescriptor"]["Columns"]
                     return {**wanted, "StorageDescriptor": {**wanted["StorageDescriptor"], "Columns": columns}}
                 if not done:
-                    self._patience.sleep(pause)
+                    self._calls.retry.sleep(self._calls.retry.pause(attempt))
             found = self._find(name)
         raise TerminalError(
             f"update Glue table {self._database}.{name}: others kept changing it at the same time; see who does "
@@ -314,7 +373,7 @@ class TableMigrator:
                 raise
             return True
 
-        return self._patience.call(f"update Glue table {self._database}.{found['Name']}", send)
+        return self._calls.call(f"update Glue table {self._database}.{found['Name']}", send)
 
 
 def create(call: Callable[..., Any], **arguments: Any) -> None:

@@ -13,6 +13,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from jobs.common.errors import AwsAccessError, ConfigurationError, TransientError
+from jobs.common.retry import RetryPolicy
 
 if TYPE_CHECKING:
     from botocore.exceptions import ClientError
@@ -36,6 +37,8 @@ DENIED = {
     "SignatureDoesNotMatch",
     "UnrecognizedClientException",
 }
+# For answers that break off within an object's content.
+BODY_RETRY = RetryPolicy()
 MISSING = {"EntityNotFoundException", "NoSuchBucket", "ResourceNotFoundException"}
 
 
@@ -160,39 +163,25 @@ def translate_aws_errors(what: str) -> Iterator[None]:
         raise TransientError(f"{what}: {error}") from error
 
 
-# The whole of an S3 object, although connections break while its bytes are on their way.
-
-ATTEMPTS = 6
-_FIRST_SECONDS = 0.2
-_LONGEST_SECONDS = 5.0
-
-
 def read_object(s3: S3Client, *, most: int | None = None, **place: Any) -> tuple[bytes, str]:
-    """The bytes of the object at `Bucket` and `Key`, or the first `most` of them, and its ETag, from one answer.
+    """Returns the content of the object at `Bucket` and `Key`, or its first `most` bytes, and the ETag of that content.
 
-    A get that breaks within the body is begun anew, a few times. Raises TransientError after that; what botocore
-    raises of the request itself goes through, for `translate_aws_errors`.
+    Repeats the request if the connection breaks within the body, and raises TransientError if it keeps breaking.
+    botocore's own errors are raised unchanged; use `translate_aws_errors`.
     """
-    # Here, for Spark's tasks write alone and start sooner without.
     from botocore.exceptions import IncompleteReadError, ReadTimeoutError, ResponseStreamingError
-    from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
     def attempt() -> tuple[bytes, str]:
         answer = s3.get_object(**place)
         try:
             content = answer["Body"].read(most)
             if most is not None and len(content) < most:
-                answer["Body"].read()  # only a read to the end counts whether the body was whole
+                answer["Body"].read()  # botocore checks the length only if the body is read to its end
             return content, answer["ETag"]
         except (IncompleteReadError, ReadTimeoutError, ResponseStreamingError) as error:
             raise TransientError(
-                f"read s3://{place['Bucket']}/{place['Key']}: the answer broke off {ATTEMPTS} times: {error}"
+                f"read s3://{place['Bucket']}/{place['Key']}: the connection broke within the object's content "
+                f"{BODY_RETRY.attempts} times: {error}"
             ) from error
 
-    retrying = Retrying(
-        retry=retry_if_exception_type(TransientError),
-        stop=stop_after_attempt(ATTEMPTS),
-        wait=wait_random_exponential(multiplier=_FIRST_SECONDS, max=_LONGEST_SECONDS),
-        reraise=True,
-    )
-    return retrying(attempt)
+    return BODY_RETRY.call(attempt)

@@ -1,84 +1,48 @@
-"""Patience with Glue: what botocore does not retry (an entry of a batch, a lost race) is tried a few times more."""
+"""Repeats calls that fail with a TransientError, with growing random pauses.
+
+botocore repeats throttled and failed requests itself. This policy is for failures that botocore does not see: an answer
+with status 200 that reports failed entries, a connection that breaks within an object's body, a lost race.
+"""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, TypeVar
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
 
-from jobs.common.aws import translate_aws_errors
-from jobs.common.errors import TerminalError, TransientError
+from jobs.common.errors import TransientError
 
 T = TypeVar("T")
-Values = tuple[str, ...]
-
-ATTEMPTS = 6
-_FIRST_SECONDS = 0.2
-_LONGEST_SECONDS = 5.0
 
 
-def pauses() -> Iterator[float]:
-    """How long to wait after each of ATTEMPTS attempts, in seconds: growing, with jitter."""
-    for attempt in range(ATTEMPTS):
-        longest = min(_LONGEST_SECONDS, _FIRST_SECONDS * 2**attempt)
-        yield random.uniform(longest / 2, longest)  # noqa: S311 - spreads retries; guards nothing
+@dataclass(frozen=True)
+class RetryPolicy:
+    """How many times a call is made, and the pauses between.
 
+    With the defaults a call is made at most 6 times, with pauses of up to 0.2, 0.4, 0.8, 1.6 and 3.2 seconds.
+    """
 
-class Patience:
-    """Makes calls to Glue. Raises AwsAccessError at once, TerminalError where a call fails to the end."""
+    attempts: int = 6
+    first_pause: float = 0.2
+    longest_pause: float = 5.0
+    sleep: Callable[[float], None] = time.sleep
 
-    def __init__(self, sleep: Callable[[float], None]) -> None:
-        self.sleep = sleep
+    def call(self, operation: Callable[[], T], on: type[TransientError] = TransientError) -> T:
+        """Returns the result of `operation`. Repeats it while it raises `on`; raises the error of the last attempt."""
+        # Imported here: most processes, such as Spark's Python workers, never retry.
+        from tenacity import Retrying, retry_if_exception_type, stop_after_attempt
 
-    def call(self, what: str, call: Callable[..., T], **arguments: Any) -> T:
-        """What the call returns, once it does. `what` is being done, for the error."""
+        return Retrying(
+            retry=retry_if_exception_type(on),
+            stop=stop_after_attempt(self.attempts),
+            wait=lambda state: self.pause(state.attempt_number),
+            sleep=self.sleep,
+            reraise=True,
+        )(operation)
 
-        def attempt() -> T:
-            with translate_aws_errors(what):
-                return call(**arguments)
-
-        return self._until_done(attempt)
-
-    def batch(
-        self,
-        what: str,
-        send: Callable[[list[Any]], Mapping[str, Any]],
-        entries: Mapping[Values, Any],
-        *,
-        values_key: str,
-        harmless: str,
-    ) -> list[Values]:
-        """Sends a Batch… call's entries (by a partition's values), those that fail again and again.
-
-        Such a call answers 200 with an error for each entry that failed, under `values_key`, so botocore retries none
-        of them. Returns the values of those that failed with the code `harmless`.
-        """
-        left, told = dict(entries), list[Values]()
-
-        def attempt() -> None:
-            with translate_aws_errors(what):
-                errors = send(list(left.values())).get("Errors", [])
-            failed = {}
-            for error in errors:
-                values, detail = tuple(error[values_key]), error.get("ErrorDetail", {})
-                if detail.get("ErrorCode") == harmless:
-                    told.append(values)
-                else:
-                    failed[values] = f"{list(values)}: {detail.get('ErrorCode')}: {detail.get('ErrorMessage')}"
-            for values in [values for values in left if values not in failed]:
-                del left[values]
-            if failed:
-                raise TransientError(f"{what}: {len(failed)} failed, such as {next(iter(failed.values()))}")
-
-        self._until_done(attempt)
-        return told
-
-    def _until_done(self, attempt: Callable[[], T]) -> T:
-        last: TransientError | None = None
-        for pause in pauses():
-            try:
-                return attempt()
-            except TransientError as error:
-                last = error
-                self.sleep(pause)
-        raise TerminalError(f"{last}; given up after {ATTEMPTS} attempts: see AWS's health, then start again") from last
+    def pause(self, attempt: int) -> float:
+        """Seconds to wait after attempt 1, 2, …: random, from half of a growing limit up to that limit."""
+        limit = min(self.longest_pause, self.first_pause * 2 ** (attempt - 1))
+        return random.uniform(limit / 2, limit)  # noqa: S311 - spreads the retries of many processes

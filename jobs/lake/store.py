@@ -25,19 +25,24 @@ from botocore.exceptions import ClientError
 from jobs.common.aws import client, error_code, read_object, translate_aws_errors
 from jobs.common.errors import TransientError
 from jobs.common.process_identity import is_gone, signature
+from jobs.common.retry import RetryPolicy
 
 if TYPE_CHECKING:
     from types_boto3_s3.type_defs import ObjectIdentifierTypeDef
 
 AT_ONCE = 16  # parallel requests
 _DELETE_LIMIT = 1000  # keys in one DeleteObjects
-_CONFLICTS = 50
+_CONFLICT_RETRY = RetryPolicy(attempts=50, first_pause=0.1, longest_pause=0.1)
 _DRAFTS = "_drafts"
 _LOCK = "replace.lock"
 _DRAFT_SECONDS = 3600.0
 
 T = TypeVar("T")
 R = TypeVar("R")
+
+
+class _ConflictError(TransientError):
+    """Another writer's conditional request for the same key is in progress."""
 
 
 class Lake(Protocol):
@@ -115,7 +120,7 @@ class S3Lake:
         return self._put_if(path, content, IfMatch=etag)
 
     def _put_if(self, path: str, content: bytes, **condition: Any) -> bool:
-        for _ in range(_CONFLICTS):
+        def attempt() -> bool:
             with translate_aws_errors(f"write {self.uri}/{path}"):
                 try:
                     self._s3.put_object(Bucket=self._bucket, Key=self._prefix + path, Body=content, **condition)
@@ -123,10 +128,13 @@ class S3Lake:
                 except ClientError as error:
                     if error_code(error) in ("PreconditionFailed", "412"):
                         return self.get(path) == content
-                    if error_code(error) != "ConditionalRequestConflict":
-                        raise
-            time.sleep(0.1)  # another writer's request for the same key is in progress
-        raise TransientError(f"write {self.uri}/{path}: other writers kept writing the same file; try again")
+                    if error_code(error) == "ConditionalRequestConflict":
+                        raise _ConflictError(
+                            f"write {self.uri}/{path}: other writers kept writing the same file; try again"
+                        ) from error
+                    raise
+
+        return _CONFLICT_RETRY.call(attempt, on=_ConflictError)
 
     def get(self, path: str) -> bytes | None:
         with translate_aws_errors(f"read {self.uri}/{path}"):

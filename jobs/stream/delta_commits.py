@@ -18,6 +18,7 @@ from deltalake.transaction import AddAction
 
 from jobs.common.errors import IncompatibleSchemaError, TerminalError, TransientError
 from jobs.common.fault_points import fault_point
+from jobs.common.retry import RetryPolicy
 from jobs.lake.delta import NO_BATCH, PROCESSED, check_format, last_committed_batch, open_delta, storage_options
 from jobs.lake.ledger import Ledger, LedgerEntry, queries
 from jobs.lake.store import Lake
@@ -28,8 +29,8 @@ from jobs.schema.table import TableContract
 
 log = logging.getLogger(__name__)
 
-# Seconds before each retry. delta-rs itself retries a commit that another one preceded; these retry other errors.
-RETRY_PAUSES = (0.1, 0.5, 2.0, 5.0)
+# For errors other than a commit that another one preceded, which delta-rs itself repeats.
+RETRY = RetryPolicy(attempts=5, first_pause=0.4)
 # The table is reopened after this time, because delta-rs keeps the credentials that it was opened with.
 _REOPEN_SECONDS = 300.0
 # Without deletion vectors: reader version 1 and writer version 2, which every Delta reader supports.
@@ -40,6 +41,10 @@ def table_schema(contract: TableContract) -> Schema:
     """The Delta table's columns: the partition columns, then the columns of the files."""
     columns = (*contract.partition_columns, *contract.table_columns)
     return Schema.from_arrow(pa.schema([pa.field(name, ARROW_TYPES[kind]) for name, kind, _ in columns]))
+
+
+class _DeltaLogError(TransientError):
+    """The Delta log could not be read or written."""
 
 
 class DeltaCommitter:
@@ -65,19 +70,19 @@ class DeltaCommitter:
 
     def ensure_table(self) -> None:
         """Creates the table if it does not exist, and adds the contract's new columns."""
-        for pause in (*RETRY_PAUSES, None):
+
+        def attempt() -> None:
             table = open_delta(self._uri)
             try:
                 if table is None:
                     self._create()
-                    return
-                new = self._new_columns(table)
-                if new:
+                elif new := self._new_columns(table):
                     table.alter.add_columns(new)
                     log.info("%s has new columns: %s", self._uri, ", ".join(field.name for field in new))
-                return
             except (DeltaError, OSError) as error:  # another job may create or change it at the same time
-                self._wait_or_raise(pause, "create or change the table", error)
+                raise self._log_error("create or change the table", error) from error
+
+        RETRY.call(attempt, on=_DeltaLogError)
 
     def catch_up_all(self) -> int:
         """Commits the final batches of all queries that are missing in the log; returns their number."""
@@ -103,7 +108,7 @@ class DeltaCommitter:
             self.catch_up(entry.query)
 
     def _commit(self, entry: LedgerEntry) -> None:
-        for pause in (*RETRY_PAUSES, None):
+        def attempt() -> None:
             try:
                 table = self._latest()
                 committed = last_committed_batch(table, entry.query)
@@ -121,11 +126,12 @@ class DeltaCommitter:
                     )
                     fault_point("delta.committed")
                 self._committed[entry.query] = max(committed, entry.batch)
-                return
             except (DeltaError, OSError, TransientError) as error:
                 # The commit may have succeeded, or another job may have made it: the retry reads the log again.
                 self._table = None
-                self._wait_or_raise(pause, f"commit batch {entry.name}", error)
+                raise self._log_error(f"commit batch {entry.name}", error) from error
+
+        RETRY.call(attempt, on=_DeltaLogError)
 
     def _latest(self) -> DeltaTable:
         """The table at its latest version."""
@@ -178,15 +184,12 @@ class DeltaCommitter:
             )
         return [field for name, field in wanted.items() if name not in found]
 
-    def _wait_or_raise(self, pause: float | None, what: str, error: Exception) -> None:
-        """Sleeps before the next attempt, or raises TransientError after the last one (`pause` None)."""
-        if pause is None:
-            raise TransientError(
-                f"{what} in the Delta log of {self._uri}: {error}. No record is lost: the next start of the job "
-                "commits the batches that are in the ledger"
-            ) from error
-        log.info("%s: next attempt in %g s: %s", what, pause, error)
-        time.sleep(pause)
+    def _log_error(self, what: str, error: Exception) -> _DeltaLogError:
+        log.info("%s failed: %s", what, error)
+        return _DeltaLogError(
+            f"{what} in the Delta log of {self._uri}: {error}. No record is lost: the next start of the job commits "
+            "the batches that are in the ledger"
+        )
 
 
 def _add_action(file: WrittenFile, entry: LedgerEntry) -> AddAction:

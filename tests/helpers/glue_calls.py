@@ -9,6 +9,7 @@ from botocore.exceptions import ClientError
 
 from jobs.catalog.glue import GlueCatalog
 from jobs.catalog.tables import lake_tables
+from jobs.common.retry import RetryPolicy
 from tests.helpers.samples import TRAVEL_TIMES
 
 LAKE = "s3://bucket/lake"
@@ -48,7 +49,7 @@ class Calls(list[tuple[str, dict[str, Any]]]):
 
 def patient(glue: Calls) -> GlueCatalog:
     """A catalog that does not really wait between attempts."""
-    return GlueCatalog(glue, "travel", LAKE, sleep=lambda _: None)
+    return GlueCatalog(glue, "travel", LAKE, RetryPolicy(sleep=lambda _: None))
 
 
 def table(glue: Calls, name: str) -> dict[str, Any]:

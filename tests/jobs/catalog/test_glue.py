@@ -10,7 +10,7 @@ from botocore.exceptions import ClientError
 from jobs.catalog.glue import GlueCatalog
 from jobs.catalog.tables import lake_tables
 from jobs.common.errors import AwsAccessError, TerminalError
-from jobs.common.retry import ATTEMPTS
+from jobs.common.retry import RetryPolicy
 from jobs.schema.partitions import NULL_PARTITION, partition_path
 from tests.helpers.glue_calls import LAKE, TABLES, Calls, patient, table, values
 from tests.helpers.samples import ODD_NAMES, TRAVEL_TIMES
@@ -173,7 +173,7 @@ def test_a_partition_that_glue_goes_on_refusing_ends_the_job_and_is_not_taken_fo
         sizes = _refuse(patched, glue, code, times=100)
         with pytest.raises(TerminalError) as error:
             catalog.register("raw", HOURS)
-    assert len(sizes) == ATTEMPTS
+    assert len(sizes) == RetryPolicy.attempts
     for words in ("['2026-11-23', '01']", "travel.raw", code, "no"):
         assert words in str(error.value)
     assert catalog.register("raw", HOURS) == 3
@@ -193,14 +193,14 @@ def test_a_partition_that_glue_goes_on_refusing_ends_the_job_and_is_not_taken_fo
 def test_a_table_that_cannot_be_made_is_named_with_the_reason(
     glue: Calls, operation: str, code: str, kind: type[Exception]
 ) -> None:
-    glue.fail(operation, code, times=ATTEMPTS)
+    glue.fail(operation, code, times=RetryPolicy.attempts)
     with pytest.raises(kind, match=f"travel.*{code}"):
         patient(glue).ensure_tables(TABLES)
 
 
 @pytest.mark.parametrize("operation", ["create_database", "get_table", "create_table"])
 def test_a_table_is_made_although_glue_fails_a_few_times(glue: Calls, operation: str) -> None:
-    glue.fail(operation, "OperationTimeoutException", times=ATTEMPTS - 1)
+    glue.fail(operation, "OperationTimeoutException", times=RetryPolicy.attempts - 1)
     patient(glue).ensure_tables(TABLES)
     assert len(glue.get_tables(DatabaseName="travel")["TableList"]) == 3
 
@@ -211,7 +211,7 @@ def test_a_table_is_made_although_glue_fails_a_few_times(glue: Calls, operation:
 def test_a_call_that_fails_registers_nothing_and_can_be_repeated(
     glue: Calls, catalog: GlueCatalog, code: str, kind: type[Exception]
 ) -> None:
-    glue.fail("batch_create_partition", code, times=1 if kind is AwsAccessError else ATTEMPTS)
+    glue.fail("batch_create_partition", code, times=1 if kind is AwsAccessError else RetryPolicy.attempts)
     with pytest.raises(kind, match=f"register 1 partitions of travel.raw: .*{code}"):
         catalog.register("raw", ["ingest_date=2026-11-23/hour=01"])
     assert catalog.register("raw", ["ingest_date=2026-11-23/hour=01"]) == 1
@@ -257,7 +257,7 @@ def test_a_partition_is_moved_although_glue_fails_a_few_times(
     glue: Calls, catalog: GlueCatalog, operation: str
 ) -> None:
     catalog.register("processed", ["city=x/start_date=2016-09-03"])
-    glue.fail(operation, "InternalServiceException", times=ATTEMPTS - 1)
+    glue.fail(operation, "InternalServiceException", times=RetryPolicy.attempts - 1)
     catalog.relocate("processed", "city=x/start_date=2016-09-03", "relocated/somewhere/")
     assert catalog.locations("processed") == {"city=x/start_date=2016-09-03": f"{LAKE}/relocated/somewhere/"}
 
@@ -266,7 +266,7 @@ def test_partitions_are_listed_although_glue_fails_a_few_times(
     glue: Calls, catalog: GlueCatalog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     catalog.register("processed", ["city=x/start_date=2016-09-03"])
-    real, failures = glue.get_paginator("get_partitions"), [1] * (ATTEMPTS - 1)
+    real, failures = glue.get_paginator("get_partitions"), [1] * (RetryPolicy.attempts - 1)
 
     class Failing:
         def paginate(self, **arguments: Any) -> Any:

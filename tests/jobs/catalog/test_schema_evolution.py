@@ -18,7 +18,7 @@ from jobs.catalog.glue import GlueCatalog, TableMigrator
 from jobs.catalog.schema_evolution import PARTITIONS_BEHIND, WIDER, mismatch, partition_update, table_update
 from jobs.catalog.tables import lake_tables
 from jobs.common.errors import ConfigurationError, IncompatibleSchemaError, TerminalError
-from jobs.common.retry import ATTEMPTS
+from jobs.common.retry import RetryPolicy
 from jobs.schema.record_parser import ARROW_TYPES
 from jobs.schema.table import TableContract
 from tests.helpers.glue_calls import LAKE, Calls, patient, table
@@ -414,10 +414,10 @@ def test_a_job_with_yet_another_contract_does_not_overwrite_what_was_first(
 @pytest.mark.parametrize("operation", ["update_table", "batch_update_partition"])
 def test_failures_are_retried_and_then_end_the_job(glue: Calls, catalog: GlueCatalog, operation: str) -> None:
     catalog.register("processed", [PARTITION])
-    glue.fail(operation, "InternalServiceException", times=ATTEMPTS)
-    with pytest.raises(TerminalError, match=f"travel.*InternalServiceException.*given up after {ATTEMPTS} attempts"):
+    glue.fail(operation, "InternalServiceException", times=RetryPolicy.attempts)
+    with pytest.raises(TerminalError, match=r"travel.*InternalServiceException.*given up after 6 attempts"):
         patient(glue).ensure_tables(lake_tables(FOLLOWING))
-    glue.fail(operation, "InternalServiceException", times=ATTEMPTS - 1)
+    glue.fail(operation, "InternalServiceException", times=RetryPolicy.attempts - 1)
     patient(glue).ensure_tables(lake_tables(FOLLOWING))
     assert "weather" in columns(partitions(glue, "processed")[0])
 

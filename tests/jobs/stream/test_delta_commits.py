@@ -13,6 +13,7 @@ import pytest
 from deltalake import DeltaTable
 
 from jobs.common.errors import ConfigurationError, IncompatibleSchemaError, TerminalError
+from jobs.common.retry import RetryPolicy
 from jobs.gold import job as gold_job
 from jobs.lake.delta import NO_BATCH, PROCESSED, check_format, last_committed_batch, open_delta
 from jobs.lake.ledger import TABLES, Ledger, LedgerEntry
@@ -156,7 +157,7 @@ def test_each_query_has_its_own_progress(settings: Settings) -> None:
 def test_a_batch_that_two_jobs_commit_is_in_the_table_once(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
-    monkeypatch.setattr(delta_commits, "RETRY_PAUSES", (0.0, 0.0))
+    monkeypatch.setattr(delta_commits, "RETRY", RetryPolicy(attempts=3, first_pause=0))
     slow, fast = started(settings), started(settings)
     entry = final(settings, "q", 0, [good()])
     met = []
@@ -176,7 +177,7 @@ def test_a_batch_that_two_jobs_commit_is_in_the_table_once(
 
 
 def test_a_commit_whose_answer_was_lost_is_not_repeated(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(delta_commits, "RETRY_PAUSES", (0.0,))
+    monkeypatch.setattr(delta_commits, "RETRY", RetryPolicy(attempts=2, first_pause=0))
     log = started(settings)
     lost = []
 
