@@ -1,12 +1,12 @@
-"""Two tables compared row for row, as multisets: DataFrames in, differences out.
+"""Compares two tables row for row, as multisets: DataFrames in, differences out.
 
-First a fingerprint of each partition (one pass over both tables, a few numbers each), then rows, and only in the
-partitions whose fingerprints differ: +1 for a row of one side, -1 for one of the other, summed over equal rows.
-Both are aggregations that Spark spills to disk: memory is bounded whatever the size.
+The first pass compares a fingerprint of each partition. The second compares rows, only in partitions whose fingerprints
+differ: +1 for a row of one side, -1 for a row of the other, summed over equal rows. Both are aggregations that Spark
+can spill to disk, so memory does not grow with the tables.
 
-In a window of time the two sides do not begin and end with the same row: the batch side knows a record's arrival
-only as its file's, a little earlier. Then each side must contain the other: the stream's rows of the window must
-all be among the batch's of a wider one, and the batch's rows of the window among the stream's of a wider one.
+In a time window the two sides do not start and end with the same rows, because the batch side only knows the arrival of
+a file's oldest record. Then the stream's rows of the window must be among the batch side's rows of a wider window, and
+the other way round.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pyspark.sql import functions as F
 
 from jobs.parity.fingerprints import COUNT, SUMS, fingerprints
 
-# Up to so many partitions that differ are named to Spark, which then reads no others.
+# Up to this many differing partitions are named in Spark's filter, so that Spark skips the others.
 NAMED_PARTITIONS = 200
 
 STREAM, BATCH = "stream", "batch"
@@ -31,9 +31,9 @@ ARRIVAL = "arrival_time"
 
 @dataclass(frozen=True)
 class Window:
-    """Rows that arrived at `since` or later and before `until`; None: no bound. Times with a zone.
+    """The rows that arrived in [since, until); None is no bound. Times have a zone.
 
-    `delivery`: a record's file is named after a time at most so long before its arrival.
+    `delivery`: the longest time between the arrival of a file's oldest record, its name's time, and of its newest.
     """
 
     since: datetime | None
@@ -45,7 +45,7 @@ class Window:
         return _between(self.since, self.until)
 
     def wide(self, side: str) -> Column:
-        """The rows of one side among which the other's rows of the window must be."""
+        """The rows of one side that must include the other side's rows of the window."""
         if side == BATCH:
             return _between(self.since and self.since - self.delivery, self.until)
         return _between(self.since, self.until and self.until + self.delivery)
@@ -53,7 +53,7 @@ class Window:
 
 @dataclass(frozen=True)
 class PartitionParity:
-    """One partition: its rows on either side, and how many are on one alone (a row twice there and once here: 1)."""
+    """A partition's rows on each side, and how many one side lacks (a row twice here and once there counts 1)."""
 
     partition: tuple[Any, ...]
     stream: int
@@ -64,7 +64,7 @@ class PartitionParity:
 
 @dataclass(frozen=True)
 class Difference:
-    """A row that is on `side` `count` times more often than on the other."""
+    """A row that `side` has `count` times more often than the other side."""
 
     side: str
     count: int
@@ -73,7 +73,7 @@ class Difference:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What `compare` found: every partition, and some rows of each side that the other lacks."""
+    """The result of `compare`: every partition, and sample rows that one side lacks."""
 
     partitions: list[PartitionParity]
     samples: list[Difference] = field(default_factory=list)
@@ -95,15 +95,15 @@ def compare(
     window: Window | None = None,
     samples: int = 5,
 ) -> Comparison:
-    """Compares `columns` of two tables that have them all, `partition_by` among them; with `window`, ARRIVAL too.
+    """Compares `columns`, which include `partition_by`, of two tables. A `window` also needs the column ARRIVAL.
 
-    At most `samples` rows of each side are brought along.
+    At most `samples` sample rows of each side are returned.
     """
     sides = {STREAM: stream, BATCH: batch}
     inside = {side: rows.where(window.of_both()) if window else rows for side, rows in sides.items()}
-    marks = _marks(inside, columns, partition_by)
-    differing = [key for key, of in marks.items() if of.get(STREAM) != of.get(BATCH)]
-    counts = {key: (_count(of.get(STREAM)), _count(of.get(BATCH))) for key, of in marks.items()}
+    prints = _fingerprints_by_partition(inside, columns, partition_by)
+    differing = [key for key, of in prints.items() if of.get(STREAM) != of.get(BATCH)]
+    counts = {key: (_count(of.get(STREAM)), _count(of.get(BATCH))) for key, of in prints.items()}
     if not differing:
         return Comparison([PartitionParity(key, *counts[key]) for key in sorted(counts, key=_order)])
 
@@ -115,7 +115,7 @@ def compare(
             .agg(F.sum("only_stream").alias("only_stream"), F.sum("only_batch").alias("only_batch"))
             .collect()
         }
-        lacking = [
+        samples_by_side = [
             differences.where(F.col(f"only_{side}") > 0)
             .orderBy(*columns)
             .limit(samples)
@@ -124,7 +124,7 @@ def compare(
         ]
         found = [
             Difference(row.side, row[f"only_{row.side}"], {name: row[name] for name in columns})
-            for row in lacking[0].unionByName(lacking[1]).collect()
+            for row in samples_by_side[0].unionByName(samples_by_side[1]).collect()
         ]
     finally:
         differences.unpersist()
@@ -134,10 +134,10 @@ def compare(
     return Comparison(partitions, found)
 
 
-def _marks(
+def _fingerprints_by_partition(
     sides: dict[str, DataFrame], columns: Sequence[str], partition_by: Sequence[str]
 ) -> dict[tuple[Any, ...], dict[str, tuple[int, ...]]]:
-    """Partition → side → its fingerprint."""
+    """The fingerprints of each partition, by side."""
     both = [fingerprints(rows, columns, partition_by).withColumn("side", F.lit(side)) for side, rows in sides.items()]
     found: dict[tuple[Any, ...], dict[str, tuple[int, ...]]] = {}
     for row in both[0].unionByName(both[1]).collect():
@@ -153,10 +153,10 @@ def _differences(
     partitions: Sequence[tuple[Any, ...]],
     window: Window | None,
 ) -> DataFrame:
-    """`columns`, only_stream, only_batch: the rows that one side has more often than the other."""
-    weighed = []
+    """The rows that one side has more often, with their excess: `columns`, only_stream, only_batch."""
+    weighted = []
     for side, rows in sides.items():
-        chosen = _in_partitions(rows, partition_by, partitions)
+        chosen = in_partitions(rows, partition_by, partitions)
         if window is None:
             must, may = F.lit(1), F.lit(1)
         else:
@@ -164,7 +164,7 @@ def _differences(
             must, may = window.of_both().cast("int"), window.wide(side).cast("int")
         nothing = F.lit(0)
         weights = {STREAM: (nothing, nothing), BATCH: (nothing, nothing)} | {side: (must, may)}
-        weighed.append(
+        weighted.append(
             chosen.select(
                 *columns,
                 *[weights[of][0].alias(f"must_{of}") for of in (STREAM, BATCH)],
@@ -173,17 +173,18 @@ def _differences(
         )
     more = {STREAM: F.sum("must_stream") - F.sum("may_batch"), BATCH: F.sum("must_batch") - F.sum("may_stream")}
     return (
-        weighed[0]
-        .unionByName(weighed[1])
+        weighted[0]
+        .unionByName(weighted[1])
         .groupBy(*columns)
         .agg(*[F.greatest(extra, F.lit(0)).alias(f"only_{side}") for side, extra in more.items()])
         .where((F.col("only_stream") > 0) | (F.col("only_batch") > 0))
     )
 
 
-def _in_partitions(rows: DataFrame, partition_by: Sequence[str], partitions: Sequence[tuple[Any, ...]]) -> DataFrame:
+def in_partitions(rows: DataFrame, partition_by: Sequence[str], partitions: Sequence[tuple[Any, ...]]) -> DataFrame:
+    """The rows of the given partitions."""
     if len(partitions) > NAMED_PARTITIONS:
-        # Too many to name: the partitions' values are sent to where the rows are.
+        # Too many for a filter: join with the partitions' values.
         schema = rows.select(*[F.col(name).alias(f"_{name}") for name in partition_by]).schema
         wanted = F.broadcast(rows.sparkSession.createDataFrame([Row(*key) for key in partitions], schema))
         same = reduce(
@@ -198,7 +199,7 @@ def _in_partitions(rows: DataFrame, partition_by: Sequence[str], partitions: Seq
 
 
 def _between(since: datetime | None, until: datetime | None) -> Column:
-    """Rows whose ARRIVAL lies in [since, until); one without an arrival time lies in no window."""
+    """Rows whose ARRIVAL is in [since, until); a row without an arrival time is in no window."""
     arrival = F.col(ARRIVAL)
     bounds = [arrival.isNotNull()]
     if since is not None:
@@ -208,8 +209,8 @@ def _between(since: datetime | None, until: datetime | None) -> Column:
     return reduce(lambda one, other: one & other, bounds)
 
 
-def _count(mark: tuple[int, ...] | None) -> int:
-    return mark[0] if mark else 0
+def _count(fingerprint: tuple[int, ...] | None) -> int:
+    return fingerprint[0] if fingerprint else 0
 
 
 def _order(key: tuple[Any, ...]) -> tuple[tuple[bool, str], ...]:

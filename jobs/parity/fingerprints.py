@@ -1,6 +1,6 @@
-"""A table's fingerprint, partition by partition: how many rows, and sums over their hashes that know no order.
+"""A fingerprint of each partition of a table: the number of rows, and sums of their hashes, in any order.
 
-`comparison` looks at rows only where two fingerprints differ. Reads each table once and keeps a few numbers.
+`comparison` compares rows only in partitions whose fingerprints differ.
 """
 
 from __future__ import annotations
@@ -10,8 +10,7 @@ from collections.abc import Sequence
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-# Two hashes that start from different values; a row's hash is 64 bits, summed in two halves, for a sum of whole
-# 64-bit numbers overflows.
+# Two hashes of each row, with different salts. A 64-bit hash is summed in two halves, because its sum would overflow.
 _SALTS = ("one", "other")
 _LOW = 0xFFFFFFFF
 
@@ -20,13 +19,13 @@ SUMS = tuple(f"sum_{salt}_{half}" for salt in _SALTS for half in ("high", "low")
 
 
 def row_hash(columns: Sequence[str], salt: str) -> Column:
-    """64 bits of a row. xxhash64 passes over nulls, so that which columns are null is hashed as well."""
+    """A 64-bit hash of a row. xxhash64 skips nulls, so the hash also includes which columns are null."""
     nulls = [F.col(name).isNull() for name in columns]
     return F.xxhash64(F.lit(salt), *[F.col(name) for name in columns], *nulls)
 
 
 def fingerprints(rows: DataFrame, columns: Sequence[str], partition_by: Sequence[str]) -> DataFrame:
-    """One row a partition: `partition_by`, COUNT and SUMS. Equal rows, in any order, give an equal fingerprint."""
+    """One row a partition: `partition_by`, COUNT and SUMS. The same rows in any order give the same fingerprint."""
     hashes = {salt: row_hash(columns, salt) for salt in _SALTS}
     hashed = rows.select(*partition_by, *[column.alias(salt) for salt, column in hashes.items()])
     sums: list[Column] = []

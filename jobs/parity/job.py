@@ -1,8 +1,8 @@
-"""The parity check. processed (the stream's) against processed_batch (the batch path's), row for row.
+"""The parity check: compares processed (the stream's) with processed_batch (the batch path's), row for row.
 
-`movement parity` runs the same code. Compared is what came from the record, not where the row came from; the same
-record twice is two rows. With `since` and `until` it compares what arrived in between, and can run every hour on
-live data (docs/batch-path.md says which hours both sides have completed).
+`movement parity` runs the same code. Only the columns that come from the record are compared, not its origin; the same
+record twice is two rows. With `since` and `until` the check compares the rows that arrived in that time, so it can run
+every hour on live data (docs/batch-path.md says which hours are complete on both sides).
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
-from jobs.common.errors import ConfigurationError, MovementError, TerminalError
+from jobs.common.errors import ConfigurationError, TerminalError
+from jobs.common.spark_errors import explained_failure
 from jobs.common.spark_session import spark_session
 from jobs.common.times import time_option
 from jobs.lake.delta import is_delta
@@ -38,7 +39,9 @@ from jobs.settings.settings import Settings
 log = logging.getLogger(__name__)
 
 STREAM_TABLE, BATCH_TABLE = "processed", "processed_batch"
-# Firehose holds a record back for 15 minutes at most; an hour leaves room.
+# The last check's result, which the HTML page shows.
+RESULT_PATH = "_parity/latest.json"
+# Firehose buffers a record for at most 15 minutes; an hour is a safe maximum.
 DELIVERY_SECONDS = 3600
 
 _TYPES: dict[ColumnType, T.DataType] = {
@@ -54,9 +57,12 @@ _TYPES: dict[ColumnType, T.DataType] = {
 
 @dataclass
 class ParityResult:
-    """What the check found. `partitions`: partition, stream, batch (rows), only_stream, only_batch, of each.
+    """The result of a check.
 
-    `samples`: side, count, row (the contract's columns): some of the rows that one side has more often.
+    stream, batch            each side's rows
+    only_stream, only_batch  how many rows a side has that the other lacks (twice here and once there: 1)
+    partitions               the same counts for each partition
+    samples                  some rows that one side lacks: side, count, row (the contract's columns)
     """
 
     equal: bool
@@ -80,12 +86,12 @@ def run(
     samples: int = 5,
     delivery_seconds: float = DELIVERY_SECONDS,
 ) -> ParityResult:
-    """Compares the two tables, whole or what arrived in [since, until); a time without a zone is UTC.
+    """Compares the two tables, or the rows of them that arrived in [since, until). A time without a zone is in UTC.
 
-    A folder that does not exist is an empty table. `samples`: rows shown of each side, at most; `delivery_seconds`:
-    how long a record may wait for its file. Raises ConfigurationError for a window that is none.
+    A table whose folder does not exist is empty. `samples`: the most rows shown of each side. `delivery_seconds`: the
+    longest time that Firehose buffers a record. Raises ConfigurationError if `since` is not before `until`.
     """
-    begun = time.perf_counter()
+    started = time.perf_counter()
     contract = load_contract(settings.contract)
     window = _window(since, until, delivery_seconds)
     stream, batch = (read_table(spark, settings.lake, table, contract) for table in (STREAM_TABLE, BATCH_TABLE))
@@ -93,73 +99,70 @@ def run(
     try:
         found = compare(stream, batch, columns, contract.partition_by, window, samples)
     except Exception as error:
-        if isinstance(error, MovementError):
-            raise
-        first = next((line for line in str(error).splitlines() if line.strip()), repr(error))
-        raise TerminalError(f"the parity check of {settings.lake} failed: {first}") from error
-    return _result(found, contract, window, round(time.perf_counter() - begun, 3))
+        raise explained_failure(error, f"the parity check of {settings.lake}") from error
+    return _result(found, contract, window, round(time.perf_counter() - started, 3))
 
 
-def keep(settings: Settings, result: ParityResult) -> None:
-    """Puts the result, without its rows and partitions, into the lake, over the one before: the page shows it."""
-    kept = {key: value for key, value in asdict(result).items() if key not in ("partitions", "samples")}
-    kept["checked_at"] = datetime.now(UTC).isoformat(timespec="seconds")
-    lake_at(settings.lake).put(LATEST, io.BytesIO(json.dumps(kept).encode()))
+def store_result(settings: Settings, result: ParityResult) -> None:
+    """Stores the result in the lake for the HTML page, without partitions and samples; replaces the last result."""
+    stored = {key: value for key, value in asdict(result).items() if key not in ("partitions", "samples")}
+    stored["checked_at"] = datetime.now(UTC).isoformat(timespec="seconds")
+    lake_at(settings.lake).put(RESULT_PATH, io.BytesIO(json.dumps(stored).encode()))
 
 
 def read_table(spark: SparkSession, lake: str, table: str, contract: TableContract) -> DataFrame:
-    """The contract's columns and ARRIVAL of a table of the lake, typed by the contract, not by Spark's guesses."""
+    """The contract's columns and ARRIVAL of a table of the lake, with the contract's types."""
     wanted = [name for name, _, _ in contract.data_columns]
     schema = T.StructType([T.StructField(name, _TYPES[kind]) for name, kind, _ in contract.data_columns])
     schema.add(ARRIVAL, T.TimestampType())
     if is_delta(lake_at(lake), table):
         return _delta_rows(spark, f"{lake}/{table}", schema)
-    places = _places(lake_at(lake), table)
-    if not places:
+    folders = _folders_by_root(lake_at(lake), table)
+    if not folders:
         return spark.createDataFrame([], schema)
     try:
-        found = [
+        parts = [
             spark.read.schema(schema)
             .option("basePath", f"{lake}/{root}")
             .parquet(*[f"{lake}/{path}" for path in paths])
-            for root, paths in places.items()
+            for root, paths in folders.items()
         ]
-        rows = reduce(DataFrame.unionByName, found)
+        rows = reduce(DataFrame.unionByName, parts)
     except AnalysisException as error:
         raise TerminalError(f"{lake}/{table} is not readable as the contract's table: {error}") from error
     return rows.select(*wanted, ARRIVAL)
 
 
 def _delta_rows(spark: SparkSession, uri: str, schema: T.StructType) -> DataFrame:
-    """The columns of `schema` from a Delta table, null where it has none of that name yet."""
+    """The columns of `schema` from a Delta table; null if the table does not have the column yet."""
     try:
         rows = spark.read.format("delta").load(uri)
     except AnalysisException as error:
         raise TerminalError(f"{uri} is not readable as a Delta table: {error}") from error
-    there = set(rows.columns)
+    existing = set(rows.columns)
     return rows.select(
         *[
-            (F.col(each.name) if each.name in there else F.lit(None)).cast(each.dataType).alias(each.name)
+            (F.col(each.name) if each.name in existing else F.lit(None)).cast(each.dataType).alias(each.name)
             for each in schema
         ]
     )
 
 
-def _places(lake: Lake, table: str) -> dict[str, list[str]]:
-    """Root folder → the folders below it to read: the table's own, but for partitions that lie elsewhere."""
+def _folders_by_root(lake: Lake, table: str) -> dict[str, list[str]]:
+    """The folders to read, by the root that Spark derives their partitions from: the table's, or of relocated ones."""
     if not LayoutFile(lake, table).read().relocated:
         return {} if next(lake.list(f"{table}/"), None) is None else {table: [table]}
-    found: dict[str, set[str]] = {}
+    folders: dict[str, set[str]] = {}
     for file in live_files(lake, table):
         root = table if file.path.startswith(f"{table}/") else f"{RELOCATED}/{table}"
-        found.setdefault(root, set()).add(file.path.rpartition("/")[0])
-    return {root: sorted(folders) for root, folders in found.items()}
+        folders.setdefault(root, set()).add(file.path.rpartition("/")[0])
+    return {root: sorted(below) for root, below in folders.items()}
 
 
 def _window(since: datetime | None, until: datetime | None, delivery_seconds: float) -> Window | None:
     if since is None and until is None:
         return None
-    bounds = [moment and (moment if moment.tzinfo else moment.replace(tzinfo=UTC)) for moment in (since, until)]
+    bounds = [bound and (bound if bound.tzinfo else bound.replace(tzinfo=UTC)) for bound in (since, until)]
     if bounds[0] and bounds[1] and bounds[0] >= bounds[1]:
         raise ConfigurationError(f"since {since} is not before until {until}")
     return Window(bounds[0], bounds[1], timedelta(seconds=delivery_seconds))
@@ -185,10 +188,10 @@ def _result(found: Comparison, contract: TableContract, window: Window | None, s
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """For spark-submit and Glue; the exit code: 0 where both are equal."""
+    """Runs the check for spark-submit and Glue; returns the exit code, which is 0 if both tables are equal."""
     parser = job_parser(__doc__)
-    parser.add_argument("--since", metavar="TIME", help="what arrived then or later (ISO 8601)")
-    parser.add_argument("--until", metavar="TIME", help="what arrived before")
+    parser.add_argument("--since", metavar="TIME", help="compare rows that arrived at this time or later (ISO 8601)")
+    parser.add_argument("--until", metavar="TIME", help="compare rows that arrived before this time")
     return run_job(parser, _work, arguments)
 
 
@@ -201,10 +204,5 @@ def _work(settings: Settings, options: argparse.Namespace) -> ParityResult:
         "movement-parity", settings.spark.master, settings.spark.conf, delta=settings.sink.format == "delta"
     )
     result = run(spark, settings, *bounds)
-    keep(settings, result)
+    store_result(settings, result)
     return result
-
-
-# Where the last parity check's result stands in the lake, for the page to show.
-
-LATEST = "_parity/latest.json"

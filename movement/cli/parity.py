@@ -59,7 +59,7 @@ def run_parity(settings: Settings, log: Path, since: str | None = None, until: s
     with log_to_file(log), spinner("starting Spark") as line:
         from jobs.common.spark_session import spark_session
         from jobs.common.times import time_option
-        from jobs.parity.job import keep, run
+        from jobs.parity.job import run, store_result
 
         bounds = [
             time_option(text, option) if text else None for option, text in (("--since", since), ("--until", until))
@@ -67,7 +67,7 @@ def run_parity(settings: Settings, log: Path, since: str | None = None, until: s
         spark = spark_session("movement-parity", settings.spark.master, settings.spark.conf, str(log))
         line.update("comparing")
         result = run(spark, settings, *bounds)
-        keep(settings, result)
+        store_result(settings, result)
         return result
 
 

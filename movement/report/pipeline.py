@@ -21,7 +21,7 @@ from jobs.common.errors import TerminalError
 from jobs.lake.ledger import BATCH_PATH, LedgerEntry
 from jobs.lake.store import Lake, parallel_map
 from jobs.lake.table_files import live_files
-from jobs.parity.job import LATEST
+from jobs.parity.job import RESULT_PATH
 from movement.report.model import Batch, Partition, Pipeline
 
 MAX_LISTED = 200_000
@@ -112,13 +112,13 @@ class PipelineReader:
         return self._listed
 
     def _parity(self) -> dict[str, Any] | None:
-        content = self._lake.get(LATEST)
+        content = self._lake.get(RESULT_PATH)
         if content is None:
             return None
         try:
             return msgspec.json.decode(content, type=dict[str, Any])
         except msgspec.DecodeError as error:
-            raise TerminalError(f"{self._lake.uri}/{LATEST} is not readable: {error}; delete it") from error
+            raise TerminalError(f"{self._lake.uri}/{RESULT_PATH} is not readable: {error}; delete it") from error
 
 
 def _entry(path: str, content: bytes) -> LedgerEntry:

@@ -146,7 +146,7 @@ def test_every_mutation_is_found_and_shown(mutated: Comparison, name: str) -> No
     assert differing == {tuple(each[column] for column in CONTRACT.partition_by) for each in wanted.values()}
 
 
-def test_where_a_row_came_from_does_not_count(spark: SparkSession) -> None:
+def test_the_origin_of_a_row_does_not_count(spark: SparkSession) -> None:
     rows = [row(number) for number in range(5)]
 
     assert totals(compared(spark, rows, [each | {ARRIVAL: None} for each in rows])) == (0, 0)
@@ -163,14 +163,14 @@ def test_a_side_without_rows_lacks_them_all(spark: SparkSession) -> None:
     assert compared(spark, [], []).partitions == []
 
 
-def test_a_row_too_often_is_one_difference_with_its_count(spark: SparkSession) -> None:
+def test_a_repeated_row_is_one_difference_with_its_count(spark: SparkSession) -> None:
     found = compared(spark, [row(1)], [row(1)] * 4)
 
     assert totals(found) == (0, 3)
     assert [(difference.side, difference.count) for difference in found.samples] == [(BATCH, 3)]
 
 
-def test_more_partitions_than_can_be_named_are_compared_too(
+def test_more_partitions_than_a_filter_takes_are_compared_too(
     spark: SparkSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(comparison, "NAMED_PARTITIONS", 3)
@@ -184,21 +184,21 @@ def test_more_partitions_than_can_be_named_are_compared_too(
     assert all((part.only_stream, part.only_batch) != (0, 0) for part in found.partitions)
 
 
-def test_rows_are_looked_at_only_where_partitions_differ(spark: SparkSession, monkeypatch: pytest.MonkeyPatch) -> None:
-    looked_at: list[Any] = []
-    original = comparison._in_partitions
+def test_rows_are_compared_only_in_partitions_that_differ(spark: SparkSession, monkeypatch: pytest.MonkeyPatch) -> None:
+    compared_partitions: list[Any] = []
+    original = comparison.in_partitions
 
     def watch(rows: DataFrame, names: Any, partitions: Any) -> DataFrame:
-        looked_at.append(sorted(partitions))
+        compared_partitions.append(sorted(partitions))
         return original(rows, names, partitions)
 
-    monkeypatch.setattr(comparison, "_in_partitions", watch)
+    monkeypatch.setattr(comparison, "in_partitions", watch)
     rows = [row(number) for number in range(12)]
 
     compared(spark, rows, rows)
-    assert looked_at == []
+    assert compared_partitions == []
     compared(spark, rows, rows[:7] + rows[8:])
-    assert looked_at == [[("Boston", date(2016, 9, 3))]] * 2
+    assert compared_partitions == [[("Boston", date(2016, 9, 3))]] * 2
 
 
 def test_a_fingerprint_tells_nulls_in_different_columns_apart(spark: SparkSession) -> None:
@@ -223,7 +223,7 @@ def arrived(number: int, minutes: float) -> dict[str, Any]:
 
 
 def in_files(stream: Rows, minutes: int = 10) -> Rows:
-    """The stream's rows as the batch side knows them: each with its file's time, at most so long before."""
+    """The stream's rows as the batch side knows them: each with its file's time, a little before."""
     return [
         each
         | {ARRIVAL: each[ARRIVAL] - timedelta(minutes=each[ARRIVAL].minute % minutes, seconds=each[ARRIVAL].second)}
@@ -244,9 +244,7 @@ def test_a_window_of_live_data_is_equal_although_both_sides_go_on(spark: SparkSe
 
 
 @pytest.mark.parametrize(("lost", "expected"), [(40, 1), (2, 0), (80, 0)])
-def test_a_row_that_one_side_lacks_counts_in_its_own_window_alone(
-    spark: SparkSession, lost: int, expected: int
-) -> None:
+def test_a_row_that_one_side_lacks_counts_only_in_its_own_window(spark: SparkSession, lost: int, expected: int) -> None:
     stream = [arrived(number, number * 2 - 60) for number in range(90)]
     batch = in_files(stream)
     window = Window(ONE, ONE + HOUR)

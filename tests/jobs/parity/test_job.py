@@ -63,10 +63,10 @@ def test_both_paths_agree_on_good_records_and_on_why_the_bad_ones_are_rejected(
     cities = ["007", "1e3", "2016-01-01", "null", "São Paulo", "a/b=c%20", "Paris"]
     records = [record(City=city, n=number) for number, city in enumerate(cities)]
     records += [record(n=1), record(n=1), record(City=None), record(**{"Origin Display Name": ""})]
-    # Without a delimiter, two that are no JSON side by side would be one in the file: good ones stand between.
+    # Without a delimiter, two neighbouring bad records would be one in the file, so good ones separate them.
     records += [part for bad in MALFORMED for part in (bad, record(n=100))]
     kinesis = client("kinesis")
-    for data in records:  # with one key, for one shard keeps their order
+    for data in records:  # one key, because only one shard keeps their order
         kinesis.put_record(StreamName=lake_settings.stream.name, Data=data, PartitionKey="one")
 
     both_paths(spark, lake_settings, DeliveryOptions(delimiter=delimiter, buffer_bytes=1000))
@@ -148,7 +148,7 @@ def test_a_missing_folder_is_an_empty_table_of_the_contract_s_types(
     assert (result.equal, result.only_stream, result.only_batch) == (False, 2, 0)
 
 
-def test_a_window_takes_in_what_arrived_within_it(spark: SparkSession, lake_settings: Settings) -> None:
+def test_a_window_contains_the_rows_that_arrived_in_it(spark: SparkSession, lake_settings: Settings) -> None:
     put(lake_settings, [record(n=number) for number in range(6)])
     stream_job.run(spark, lake_settings, until_drained=True)
     now = datetime.now(UTC)
@@ -163,7 +163,7 @@ def test_a_window_takes_in_what_arrived_within_it(spark: SparkSession, lake_sett
     assert compared(now - timedelta(hours=1), now + timedelta(hours=1)) == (True, 0, 0)
 
 
-def test_a_window_that_is_none_stops_it_at_once(spark: SparkSession, lake_settings: Settings) -> None:
+def test_since_must_be_before_until(spark: SparkSession, lake_settings: Settings) -> None:
     noon = datetime(2026, 11, 23, 12, tzinfo=UTC)
 
     with pytest.raises(ConfigurationError, match="not before until"):

@@ -108,8 +108,8 @@ def test_a_broken_entry_is_named(tmp_path: Path) -> None:
 def test_the_last_parity_check_is_kept_without_its_rows(tmp_path: Path) -> None:
     settings = load_settings(None, [f"lake={tmp_path}"])
     result = ParityResult(False, 10, 9, 1, 0, partitions=[{"partition": PARTITION}], samples=[{"row": {"a": 1}}])
-    parity_job.keep(settings, ParityResult(True, 5, 5, 0, 0))
-    parity_job.keep(settings, result)
+    parity_job.store_result(settings, ParityResult(True, 5, 5, 0, 0))
+    parity_job.store_result(settings, result)
 
     kept = read(tmp_path).parity
 
