@@ -1,4 +1,4 @@
-"""Batches written as the streaming job writes them, without Spark; and what a reader through the catalog counts."""
+"""Writes batches as the streaming job does, without Spark, and reads them through the catalog."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _catalogs: dict[str, GlueCatalog] = {}
 
 
 def catalog_of(settings: Settings) -> GlueCatalog:
-    """The settings' database with its tables; made once, for that takes five requests."""
+    """The settings' database with its tables, created once per database."""
     if settings.database not in _catalogs:
         _catalogs[settings.database] = _catalog(settings)
     return _catalogs[settings.database]
@@ -51,7 +51,7 @@ def write_batch(
     apart: timedelta = timedelta(0),
     final: bool = True,
 ) -> LedgerEntry:
-    """A batch of `tasks`, each one shard's records, the first of them arrived `at` and the next `apart`.
+    """Writes a batch. Each of `tasks` has one shard's records; the first arrives `at`, the others `apart` later each.
 
     Not `final`: killed before the partitions are registered.
     """
@@ -60,7 +60,7 @@ def write_batch(
     reports = []
     for number, records in enumerate(tasks):
         task = WriteTask(settings.lake, f"{query}-{batch}", contract, settings.sink, locations=layouts.read().relocated)
-        moments = [(at or AT) + place * apart for place in range(len(records))]
+        moments = [(at or AT) + position * apart for position in range(len(records))]
         rows = arrived(records, shard=SHARD.format(number), first=1000 * batch + 1, at=moments)
         reports.append(task.write(iter([rows]), f"{query}-{batch}-{number:05d}"))
     report = sum_reports(reports)
@@ -77,7 +77,7 @@ def write_batch(
 
 
 def poll(settings: Settings, catalog: GlueCatalog | None = None) -> tuple[Counter[RecordKey], int]:
-    """What a reader through the catalog finds: each row's origin, and the number of files."""
+    """Reads the table through the catalog. Returns each row's key and the number of files."""
     catalog, lake = catalog or catalog_of(settings), lake_at(settings.lake)
     found: Counter[RecordKey] = Counter()
     files = 0

@@ -1,7 +1,7 @@
-"""A stage for protocols: actors that write, move and read one lake in memory, one step at a time, in a drawn order.
+"""Runs protocols step by step: actors write, move and read one lake in memory, in an order that the test chooses.
 
-A step is one request to the lake or the catalog. Between any two steps of an actor every other may take its own, or
-the actor may be killed. Each actor runs in a thread, and only one at a time.
+A step is one request to the lake or the catalog. Between two steps of an actor, any other actor may step, or the
+actor may be killed. Each actor has a thread; only one runs at a time.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ STUCK_SECONDS = 30
 
 
 class Killed(BaseException):
-    """kill -9, as the killed code sees it: nothing that it would still do reaches the lake."""
+    """Simulates kill -9: no further request of the actor reaches the lake."""
 
 
 class Actor:
-    """Something that runs step by step: `step` in a request waits until the stage gives it its turn."""
+    """Code that runs step by step: each request calls `step`, which waits for the actor's turn."""
 
     def __init__(self, name: str, act: Callable[[Actor], None]) -> None:
         self.name = name
@@ -37,7 +37,7 @@ class Actor:
             act(self)
         except Killed:
             pass
-        except BaseException as error:  # noqa: BLE001 - raised where the stage looks
+        except BaseException as error:  # noqa: BLE001 - `turn` raises it
             self.error = error
         self.done = True
         self._parked.release()
@@ -47,15 +47,15 @@ class Actor:
         if self.killed:
             raise Killed
         self._parked.release()
-        assert self._go.acquire(timeout=STUCK_SECONDS), "the stage has forgotten an actor"
+        assert self._go.acquire(timeout=STUCK_SECONDS), "no turn for the actor"
         if self.killed:
             raise Killed
         self.steps += 1
 
     def turn(self) -> None:
-        """Lets the actor take one step; returns when it waits for its next, or has ended."""
+        """Lets the actor take one step. Returns when it waits for its next turn or has ended."""
         self._go.release()
-        assert self._parked.acquire(timeout=STUCK_SECONDS), f"{self.name} does not come back"
+        assert self._parked.acquire(timeout=STUCK_SECONDS), f"{self.name} does not return from its step"
         if self.error is not None:
             raise self.error
 
@@ -66,8 +66,8 @@ class Actor:
         assert self.done
 
 
-class Store:
-    """What is there: files by path, the catalog's partitions, the time."""
+class SharedState:
+    """The shared state: files by path, and the catalog's locations by partition."""
 
     def __init__(self) -> None:
         self.files: dict[str, bytes] = {}
@@ -79,7 +79,7 @@ class SteppedLake:
 
     uri = "memory:"
 
-    def __init__(self, store: Store, step: Callable[[], None]) -> None:
+    def __init__(self, store: SharedState, step: Callable[[], None]) -> None:
         self._files, self._step = store.files, step
 
     def put(self, path: str, content: BinaryIO) -> None:
@@ -113,13 +113,13 @@ class SteppedLake:
         return True
 
     def delete(self, paths: Iterable[str]) -> None:
-        # Each on its own: a request that deletes many is not one step.
+        # One step per file: a DeleteObjects request is not atomic.
         for path in paths:
             self._step()
             self._files.pop(path, None)
 
     def clear_drafts(self) -> None:
-        """There are none."""
+        """No drafts in memory."""
 
 
 class SteppedCatalog:
@@ -127,7 +127,7 @@ class SteppedCatalog:
 
     root = "memory:"
 
-    def __init__(self, store: Store, step: Callable[[], None]) -> None:
+    def __init__(self, store: SharedState, step: Callable[[], None]) -> None:
         self._locations, self._step = store.locations, step
 
     def register(self, table: str, partitions: Iterable[str], locations: dict[str, str]) -> None:
@@ -145,7 +145,7 @@ class SteppedCatalog:
 
 
 class AtOnce:
-    """In place of a ThreadPoolExecutor: an actor's requests come one after the other, in the same order each time."""
+    """Replaces ThreadPoolExecutor: an actor's requests run one after the other, always in the same order."""
 
     def __init__(self, *_: object) -> None:
         pass

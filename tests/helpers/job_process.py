@@ -15,7 +15,7 @@ from types import TracebackType
 
 from jobs.common.aws import client
 from jobs.settings.settings import Settings
-from tests.helpers.lake_audit import Place
+from tests.helpers.lake_audit import RecordKey
 from tests.helpers.paths import ROOT
 from tests.helpers.samples import GOOD, MEAN, UPPER
 
@@ -87,7 +87,7 @@ class Producer:
     """Puts records, some of them bad, until the `with` block ends. `accepted`: the records that the stream accepted."""
 
     def __init__(self, settings: Settings, *, pause: float = 0.3, size: int = 10) -> None:
-        self.accepted: dict[Place, bytes] = {}
+        self.accepted: dict[RecordKey, bytes] = {}
         self.error: Exception | None = None
         self._stream = settings.stream.name
         self._pause = pause

@@ -1,4 +1,4 @@
-"""What must hold of a lake after any number of crashes: nothing lost, nothing doubled, nothing left behind."""
+"""Checks a lake after any number of crashes: nothing is lost, doubled or left over."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from jobs.schema.partitions import partition_path
 from jobs.schema.table import load_contract
 from jobs.settings.settings import Settings
 
-Place = tuple[str, str]  # shard, sequence number
+RecordKey = tuple[str, str]  # shard, sequence number
 
 
-def audit(settings: Settings, accepted: Mapping[Place, bytes]) -> list[LedgerEntry]:
-    """Holds the lake, its catalog and its ledger against what the stream accepted; the ledger's entries in order."""
+def audit(settings: Settings, accepted: Mapping[RecordKey, bytes]) -> list[LedgerEntry]:
+    """Compares the lake, its catalog and its ledger with the `accepted` records. Returns the ledger's entries."""
     lake = lake_at(settings.lake)
     contents = {
         table: {path: lake.get(path) or b"" for path, _ in lake.list(f"{table}/") if "/_delta_log/" not in path}
@@ -55,26 +55,26 @@ def ledger(lake: Lake) -> list[LedgerEntry]:
     return sorted(found, key=lambda entry: entry.batch)
 
 
-def _every_record_once(contents: Mapping[TableName, Mapping[str, bytes]], accepted: Mapping[Place, bytes]) -> None:
+def _every_record_once(contents: Mapping[TableName, Mapping[str, bytes]], accepted: Mapping[RecordKey, bytes]) -> None:
     raw = Counter(line for data in contents["raw"].values() for line in gzip.decompress(data).split(b"\n")[:-1])
     expected = Counter(payload.replace(b"\n", b" ").replace(b"\r", b" ") for payload in accepted.values())
     assert not expected - raw, f"{(expected - raw).total()} records are not in raw"
-    assert not raw - expected, f"{(raw - expected).total()} lines of raw are doubled or from nowhere"
+    assert not raw - expected, f"{(raw - expected).total()} lines of raw are duplicates or unknown"
 
     rows = Counter(
         (row["shard_id"], row["sequence_number"])
         for data in contents["processed"].values()
         for row in pq.read_table(io.BytesIO(data), columns=["shard_id", "sequence_number"]).to_pylist()
     )
-    rejected: Counter[Place] = Counter()
+    rejected: Counter[RecordKey] = Counter()
     for data in contents["quarantine"].values():
         for line in gzip.decompress(data).splitlines():
             found = json.loads(line)
-            place = (found["shard_id"], found["sequence_number"])
-            rejected[place] += 1
+            key = (found["shard_id"], found["sequence_number"])
+            rejected[key] += 1
             text = found["payload"]
-            assert accepted[place] == (text.encode() if found["encoding"] == "utf-8" else base64.b64decode(text))
-    doubled = [place for place, count in (rows + rejected).items() if count > 1]
+            assert accepted[key] == (text.encode() if found["encoding"] == "utf-8" else base64.b64decode(text))
+    doubled = [key for key, count in (rows + rejected).items() if count > 1]
     assert not doubled, f"{len(doubled)} records are doubled, the first {doubled[0]}"
     missing = set(accepted) - set(rows) - set(rejected)
     assert not missing, f"{len(missing)} records are neither processed nor quarantined, the first {min(missing)}"
@@ -82,7 +82,7 @@ def _every_record_once(contents: Mapping[TableName, Mapping[str, bytes]], accept
 
 
 def _ledger_is_complete(
-    entries: list[LedgerEntry], contents: Mapping[TableName, Mapping[str, bytes]], accepted: Mapping[Place, bytes]
+    entries: list[LedgerEntry], contents: Mapping[TableName, Mapping[str, bytes]], accepted: Mapping[RecordKey, bytes]
 ) -> None:
     assert [entry.batch for entry in entries] == list(range(len(entries)))
     assert len({entry.query for entry in entries}) == 1

@@ -1,4 +1,4 @@
-"""Lakes with something in quarantine, without a job that put it there."""
+"""Lakes with quarantine files, written without a job."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ class Bad:
 
 
 def numbered(count: int, keys: int = 7, first: int = 0) -> list[Bad]:
-    """Records that can be told apart, of several keys."""
+    """Distinct records of several keys."""
     return [Bad(b"record %d" % number, key=f"key {number % keys}") for number in range(first, first + count)]
 
 
 def reject(
     lake: Lake, batch: int, records: Sequence[Bad], *, query: str = "0123456789ab", files: int = 1, final: bool = True
 ) -> list[str]:
-    """A batch whose records were all rejected; the paths of its files. `final`: it is in the ledger."""
+    """Writes a batch whose records were all rejected. `final`: with a ledger entry. Returns the files' paths."""
     written = []
     for number in range(files):
         part = records[number * len(records) // files : (number + 1) * len(records) // files]
@@ -47,9 +47,9 @@ def reject(
         lake.put(path, io.BytesIO(content))
         written.append(WrittenFile("quarantine", path, partition, len(part), len(content)))
     if final:
-        begun = DAY + timedelta(minutes=batch)
+        started = DAY + timedelta(minutes=batch)
         report = TaskReport(read=len(records), raw=len(records), quarantined=len(records), files=written)
-        Ledger(lake, query).commit(LedgerEntry(query, batch, "stream", begun, begun, report, {}, {}))
+        Ledger(lake, query).commit(LedgerEntry(query, batch, "stream", started, started, report, {}, {}))
     return [file.path for file in written]
 
 

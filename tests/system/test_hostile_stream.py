@@ -16,7 +16,7 @@ from jobs.settings.settings import Settings
 from jobs.stream.job import run
 from movement.cli.log_file import log_to_file
 from tests.helpers.hostile_records import hostile, with_twins
-from tests.helpers.lake_audit import Place, audit
+from tests.helpers.lake_audit import RecordKey, audit
 from tests.helpers.samples import GOOD, good
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def test_hostile_payloads_are_accounted_for_and_none_of_their_text_is_unescaped_
         good(**{"Date Range": NEEDLE}),
         b"\xff" + NEEDLE.encode(),
     ]
-    kinesis, accepted = client("kinesis"), dict[Place, bytes]()
+    kinesis, accepted = client("kinesis"), dict[RecordKey, bytes]()
     for number, payload in enumerate(payloads):
         answer = kinesis.put_record(StreamName=lake_settings.stream.name, Data=payload, PartitionKey=str(number))
         accepted[answer["ShardId"], answer["SequenceNumber"]] = payload

@@ -1,4 +1,4 @@
-"""Glue for the catalog's tests: moto's, in this process, with every call noted and failures to order."""
+"""Glue for the catalog's tests: moto in this process, which records calls and fails on request."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def glue(_glue: Any) -> Iterator[Calls]:
 
 @pytest.fixture
 def catalog(glue: Calls) -> GlueCatalog:
-    """A catalog whose tables are there."""
+    """A catalog with its tables."""
     found = patient(glue)
     found.ensure_tables(TABLES)
     return found

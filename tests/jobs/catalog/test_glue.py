@@ -1,4 +1,4 @@
-"""The catalog: tables as Athena needs them, partitions that agree with the folders, every call safe to repeat."""
+"""Tables as Athena needs them, partitions that match the folders, calls that are safe to repeat."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.helpers.glue_calls import LAKE, TABLES, Calls, patient, table, values
 from tests.helpers.samples import ODD_NAMES, TRAVEL_TIMES
 
 
-def test_the_three_tables_of_the_lake_are_made(glue: Calls, catalog: GlueCatalog) -> None:
+def test_the_three_tables_of_the_lake_are_created(glue: Calls, catalog: GlueCatalog) -> None:
     found = glue.get_tables(DatabaseName="travel")["TableList"]
     assert sorted(table["Name"] for table in found) == ["processed", "quarantine", "raw"]
     for each in found:
@@ -50,8 +50,8 @@ def test_raw_and_quarantine_are_json_whose_fields_find_their_columns(glue: Calls
         assert all(column["Type"] == "string" for column in found["StorageDescriptor"]["Columns"])
     parameters = table(glue, "raw")["StorageDescriptor"]["SerdeInfo"]["Parameters"]
     assert parameters["mapping.mean_travel_time_seconds"] == "Mean Travel Time (Seconds)"
-    assert parameters["case.insensitive"] == "false", "the SerDe would look for field names in small letters"
-    assert parameters["ignore.malformed.json"] == "true", "raw holds records that are not JSON"
+    assert parameters["case.insensitive"] == "false", "otherwise the SerDe looks for lower-case field names"
+    assert parameters["ignore.malformed.json"] == "true", "raw may hold records that are not JSON"
     assert [key["Name"] for key in table(glue, "raw")["PartitionKeys"]] == ["ingest_date", "hour"]
     assert [key["Name"] for key in table(glue, "quarantine")["PartitionKeys"]] == ["ingest_date"]
 
@@ -67,14 +67,14 @@ def test_a_comment_is_cut_to_the_one_line_that_glue_takes(glue: Calls) -> None:
     assert len(comment) == 255
 
 
-def test_tables_that_are_there_already_are_success(glue: Calls, catalog: GlueCatalog) -> None:
+def test_existing_tables_are_no_error(glue: Calls, catalog: GlueCatalog) -> None:
     before = table(glue, "processed")
     GlueCatalog(glue, "travel", LAKE).ensure_tables(TABLES)
     catalog.ensure_tables(TABLES)
     assert table(glue, "processed") == before
 
 
-def test_a_partition_stands_where_its_folder_does(glue: Calls, catalog: GlueCatalog) -> None:
+def test_a_partitions_location_is_its_folder(glue: Calls, catalog: GlueCatalog) -> None:
     assert catalog.register("processed", ["city=a%2Fb/start_date=2016-09-03"]) == 1
     found = glue.get_partition(DatabaseName="travel", TableName="processed", PartitionValues=["a/b", "2016-09-03"])
     storage = found["Partition"]["StorageDescriptor"]
@@ -105,7 +105,7 @@ def test_more_than_100_partitions_go_in_several_calls(glue: Calls, catalog: Glue
     assert len(values(glue, "processed")) == 250
 
 
-def test_what_this_process_has_registered_is_not_sent_again(glue: Calls, catalog: GlueCatalog) -> None:
+def test_partitions_that_this_process_has_registered_are_not_sent_again(glue: Calls, catalog: GlueCatalog) -> None:
     assert catalog.register("raw", ["ingest_date=2026-11-23/hour=01"]) == 1
     assert catalog.register("raw", ["ingest_date=2026-11-23/hour=01"]) == 0
     assert catalog.register("raw", ["ingest_date=2026-11-23/hour=01", "ingest_date=2026-11-23/hour=02"]) == 1
@@ -113,9 +113,7 @@ def test_what_this_process_has_registered_is_not_sent_again(glue: Calls, catalog
     assert len(glue.of("batch_create_partition")) == 2
 
 
-def test_partitions_of_another_run_are_success_and_the_new_ones_beside_them_are_made(
-    glue: Calls, catalog: GlueCatalog
-) -> None:
+def test_existing_partitions_are_no_error_and_new_ones_are_created(glue: Calls, catalog: GlueCatalog) -> None:
     catalog.register("raw", ["ingest_date=2026-11-23/hour=01"])
     other = GlueCatalog(glue, "travel", LAKE)
     other.ensure_tables(TABLES)
@@ -124,14 +122,14 @@ def test_partitions_of_another_run_are_success_and_the_new_ones_beside_them_are_
 
 
 def test_the_same_folder_twice_in_one_call_is_sent_once(glue: Calls, catalog: GlueCatalog) -> None:
-    """Glue answers a doubled entry of one call with an error of its own."""
+    """Glue answers a duplicate entry in one call with its own error."""
     assert catalog.register("raw", ["ingest_date=2026-11-23/hour=01"] * 2) == 1
     (call,) = glue.of("batch_create_partition")
     assert len(call["PartitionInputList"]) == 1
 
 
 def _refuse(monkeypatch: pytest.MonkeyPatch, glue: Calls, code: str, times: int) -> list[int]:
-    """BatchCreatePartition refuses hour 01 so many times, and takes the others; the sizes of its calls."""
+    """Makes BatchCreatePartition refuse hour 01 `times` times. Returns the sizes of its calls."""
     real, sizes = glue.batch_create_partition, list[int]()
 
     def refusing(**arguments: Any) -> dict[str, Any]:
@@ -156,7 +154,7 @@ def _refuse(monkeypatch: pytest.MonkeyPatch, glue: Calls, code: str, times: int)
 HOURS = [f"ingest_date=2026-11-23/hour={hour:02}" for hour in range(3)]
 
 
-def test_a_partition_that_glue_refuses_for_a_while_is_sent_again_alone(
+def test_a_refused_partition_is_retried_alone(
     glue: Calls, catalog: GlueCatalog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sizes = _refuse(monkeypatch, glue, "InternalServiceException", times=2)
@@ -166,7 +164,7 @@ def test_a_partition_that_glue_refuses_for_a_while_is_sent_again_alone(
 
 
 @pytest.mark.parametrize("code", ["OperationTimeoutException", "ResourceNumberLimitExceeded"])
-def test_a_partition_that_glue_goes_on_refusing_ends_the_job_and_is_not_taken_for_registered(
+def test_a_partition_that_glue_keeps_refusing_ends_the_job_and_is_not_registered(
     glue: Calls, catalog: GlueCatalog, monkeypatch: pytest.MonkeyPatch, code: str
 ) -> None:
     with monkeypatch.context() as patched:
@@ -190,7 +188,7 @@ def test_a_partition_that_glue_goes_on_refusing_ends_the_job_and_is_not_taken_fo
         ("create_table", "OperationTimeoutException", TerminalError),
     ],
 )
-def test_a_table_that_cannot_be_made_is_named_with_the_reason(
+def test_an_error_names_the_table_that_cannot_be_created_and_the_reason(
     glue: Calls, operation: str, code: str, kind: type[Exception]
 ) -> None:
     glue.fail(operation, code, times=RetryPolicy.attempts)
@@ -199,7 +197,7 @@ def test_a_table_that_cannot_be_made_is_named_with_the_reason(
 
 
 @pytest.mark.parametrize("operation", ["create_database", "get_table", "create_table"])
-def test_a_table_is_made_although_glue_fails_a_few_times(glue: Calls, operation: str) -> None:
+def test_a_table_is_created_although_glue_fails_a_few_times(glue: Calls, operation: str) -> None:
     glue.fail(operation, "OperationTimeoutException", times=RetryPolicy.attempts - 1)
     patient(glue).ensure_tables(TABLES)
     assert len(glue.get_tables(DatabaseName="travel")["TableList"]) == 3
@@ -217,13 +215,13 @@ def test_a_call_that_fails_registers_nothing_and_can_be_repeated(
     assert catalog.register("raw", ["ingest_date=2026-11-23/hour=01"]) == 1
 
 
-def test_a_lake_in_a_folder_is_a_file_location(glue: Calls) -> None:
+def test_a_lake_in_a_folder_has_file_locations(glue: Calls) -> None:
     catalog = GlueCatalog(glue, "travel", "/data/lake")
     catalog.ensure_tables(TABLES)
     assert table(glue, "raw")["StorageDescriptor"]["Location"] == "file:///data/lake/raw/"
 
 
-def test_partitions_that_glue_leaves_out_of_an_answer_are_asked_for_again(
+def test_partitions_missing_in_an_answer_are_requested_again(
     glue: Calls, catalog: GlueCatalog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hours = [f"ingest_date=2026-11-23/hour={hour:02}" for hour in range(3)]

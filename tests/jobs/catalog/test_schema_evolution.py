@@ -1,4 +1,4 @@
-"""A changed contract and the tables that are there: what follows, what is refused, what a crash in between leaves."""
+"""A changed contract and existing tables: allowed changes, refused changes, and a crash in between."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def partitions(glue: Calls, name: str) -> list[dict[str, Any]]:
     return found
 
 
-# What may change, without AWS
+# Decisions, without AWS
 
 
 def shape(columns: dict[str, str], keys: dict[str, str] | None = None, **mapping: str) -> dict[str, Any]:
@@ -85,7 +85,7 @@ TABLES = st.dictionaries(st.sampled_from("abcdefgh"), st.sampled_from(GLUE_KINDS
 
 
 @given(TABLES, st.data())
-def test_any_mix_of_new_and_wider_columns_in_any_order_is_followed(before: dict[str, str], data: st.DataObject) -> None:
+def test_any_mix_of_new_and_wider_columns_in_any_order_is_allowed(before: dict[str, str], data: st.DataObject) -> None:
     after = {name: data.draw(st.sampled_from([kind, *WIDER.get(kind, ())])) for name, kind in before.items()}
     after |= {name.upper(): kind for name, kind in data.draw(TABLES).items()}
     after = dict(data.draw(st.permutations(list(after.items()))))
@@ -96,8 +96,8 @@ def test_any_mix_of_new_and_wider_columns_in_any_order_is_followed(before: dict[
     assert update is not None
     assert update.migrate_partitions
     assert columns(update.table) == after
-    assert list(columns(update.table))[: len(before)] == list(before), "new columns stand behind those that were there"
-    # Once there, it is there; and another process's contract of before does not take it back.
+    assert list(columns(update.table))[: len(before)] == list(before), "new columns come after the existing ones"
+    # A second update changes nothing, and an older contract does not undo it.
     cleared = update.table | {"Parameters": {}}
     again = table_update(cleared | {"Parameters": {"classification": "parquet"}}, shape(after))
     assert again is None
@@ -128,7 +128,7 @@ def test_other_partition_columns_are_refused(keys: dict[str, str]) -> None:
     assert "its partition columns are day (date), not" in found.why[0]
 
 
-def test_a_table_elsewhere_or_of_another_format_is_refused() -> None:
+def test_a_table_with_another_location_or_format_is_refused() -> None:
     other = shape({"a": "int"})
     other["StorageDescriptor"] |= {"Location": "s3://other/t/"}
     other["StorageDescriptor"]["SerdeInfo"]["SerializationLibrary"] = "csv"
@@ -161,7 +161,7 @@ def test_what_others_have_set_on_the_table_stays() -> None:
     assert not {"CreateTime", "VersionId", "DatabaseName"} & set(update.table), "UpdateTable takes none of these"
 
 
-def test_an_old_partition_goes_on_finding_its_fields_under_their_old_names() -> None:
+def test_an_old_partition_keeps_its_old_field_names() -> None:
     partition = {"Values": ["x"], **shape({"a": "string"}, **{"mapping.a": "Old name"})}
     update = partition_update(
         partition, shape({"a": "string", "b": "string"}, **{"mapping.a": "New", "mapping.b": "B"})
@@ -170,7 +170,7 @@ def test_an_old_partition_goes_on_finding_its_fields_under_their_old_names() -> 
     assert update["StorageDescriptor"]["SerdeInfo"]["Parameters"] == {"mapping.a": "Old name", "mapping.b": "B"}
 
 
-# What the readers bear: WIDER is what they can do, seen here for pyarrow; tests/system/test_evolving_lake.py has Spark
+# Readers can read what WIDER allows: pyarrow here, Spark in tests/system/test_evolving_lake.py
 
 VALUES: dict[str, Any] = {
     "string": "São", "int": 7, "long": 2**40, "double": 0.5, "boolean": True, "date": date(2026, 11, 23),
@@ -236,13 +236,13 @@ def test_a_new_partition_lists_its_columns_in_the_tables_order(glue: Calls, cata
     assert list(columns(partition)) == list(columns(table(glue, "processed")))
 
 
-def test_a_contract_that_says_the_same_costs_a_look_at_each_table(glue: Calls, catalog: GlueCatalog) -> None:
+def test_an_unchanged_contract_costs_one_request_per_table(glue: Calls, catalog: GlueCatalog) -> None:
     glue.clear()
     patient(glue).ensure_tables(lake_tables(TRAVEL_TIMES))
     assert [operation for operation, _ in glue] == ["get_table"] * 3
 
 
-def test_comments_and_checks_change_without_the_partitions(glue: Calls, catalog: GlueCatalog) -> None:
+def test_comments_and_checks_change_no_partitions(glue: Calls, catalog: GlueCatalog) -> None:
     catalog.register("processed", [PARTITION])
     glue.clear()
     contract = changed(date_range={"comment": "The period"}, origin_geometry={"required": True})
@@ -283,7 +283,9 @@ def test_a_breaking_change_is_refused_with_both_schemas_and_nothing_is_changed(
     assert isinstance(error.value, ConfigurationError), "exit code 2"
 
 
-def test_the_schemas_stand_side_by_side_with_a_mark_at_what_is_refused(glue: Calls, catalog: GlueCatalog) -> None:
+def test_the_error_shows_both_schemas_side_by_side_and_marks_the_refused_column(
+    glue: Calls, catalog: GlueCatalog
+) -> None:
     contract = changed(weather={"type": "string"}, origin_geometry=None, mean_travel_time_seconds={"type": "long"})
     with pytest.raises(IncompatibleSchemaError) as error:
         patient(glue).ensure_tables(lake_tables(contract))
@@ -294,7 +296,7 @@ def test_the_schemas_stand_side_by_side_with_a_mark_at_what_is_refused(glue: Cal
     assert rows["date_range"] == ["string", "string"]
 
 
-def test_one_table_that_cannot_follow_holds_back_the_others_too(glue: Calls, catalog: GlueCatalog) -> None:
+def test_if_one_table_cannot_follow_no_table_is_changed(glue: Calls, catalog: GlueCatalog) -> None:
     found = table(glue, "quarantine")
     found["StorageDescriptor"]["Columns"].append({"Name": "foreign", "Type": "string"})
     glue.update_table(
@@ -307,7 +309,7 @@ def test_one_table_that_cannot_follow_holds_back_the_others_too(glue: Calls, cat
 
 
 @pytest.mark.parametrize("operation", ["batch_update_partition", "get_partitions"])
-def test_a_job_that_dies_before_the_partitions_have_followed_leaves_the_rest_to_the_next(
+def test_after_a_job_dies_while_migrating_partitions_the_next_job_migrates_the_rest(
     glue: Calls, catalog: GlueCatalog, monkeypatch: pytest.MonkeyPatch, operation: str
 ) -> None:
     catalog.register("processed", [f"city=c{number}/start_date=2016-09-03" for number in range(150)])
@@ -338,7 +340,7 @@ def _die(*_: object) -> Any:
     raise KeyboardInterrupt
 
 
-def test_a_job_that_runs_on_with_the_older_contract_takes_nothing_back(glue: Calls, catalog: GlueCatalog) -> None:
+def test_a_running_job_with_the_older_contract_undoes_nothing(glue: Calls, catalog: GlueCatalog) -> None:
     newer = patient(glue)
     newer.ensure_tables(lake_tables(FOLLOWING))
     newer.register("processed", [PARTITION])
@@ -348,15 +350,15 @@ def test_a_job_that_runs_on_with_the_older_contract_takes_nothing_back(glue: Cal
 
     by_city = {partition["Values"][0]: columns(partition) for partition in partitions(glue, "processed")}
     assert by_city["Paris"] == columns(table(glue, "processed"))
-    assert "weather" not in by_city["Lima"], "the older job knows no better"
-    # Before the newer job's rows can be seen there, the partition has followed.
+    assert "weather" not in by_city["Lima"], "the older job does not know the column"
+    # The partition is migrated before the newer job's rows are visible.
     newer.register("processed", [other])
     by_city = {partition["Values"][0]: columns(partition) for partition in partitions(glue, "processed")}
     assert by_city["Lima"] == columns(table(glue, "processed"))
 
 
-def test_where_a_partition_was_moved_to_is_kept(glue: Calls, catalog: GlueCatalog) -> None:
-    """Compaction, or a replay of raw, may have put another folder in its place."""
+def test_a_moved_partition_keeps_its_location(glue: Calls, catalog: GlueCatalog) -> None:
+    """Compaction or a replay of raw may have moved it."""
     catalog.register("processed", [PARTITION])
     (partition,) = partitions(glue, "processed")
     partition["StorageDescriptor"]["Location"] = "s3://bucket/lake/elsewhere/"
@@ -373,7 +375,7 @@ def test_where_a_partition_was_moved_to_is_kept(glue: Calls, catalog: GlueCatalo
 
 
 def _versioned(monkeypatch: pytest.MonkeyPatch, glue: Calls, meanwhile: Callable[[], object]) -> None:
-    """UpdateTable as AWS does it: a version that is no longer the latest is refused. `meanwhile` happens before one."""
+    """UpdateTable as AWS does it: refuses an old version. `meanwhile` runs before the first update."""
     real, pending = glue.update_table, [meanwhile]
 
     def update(**arguments: Any) -> Any:
@@ -386,7 +388,7 @@ def _versioned(monkeypatch: pytest.MonkeyPatch, glue: Calls, meanwhile: Callable
     monkeypatch.setattr(glue, "update_table", update, raising=False)
 
 
-def test_two_jobs_that_start_with_the_new_contract_at_once_are_both_right(
+def test_two_jobs_that_start_with_the_new_contract_at_once_both_succeed(
     glue: Calls, catalog: GlueCatalog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     catalog.register("raw", [HOUR])
@@ -401,7 +403,7 @@ def test_two_jobs_that_start_with_the_new_contract_at_once_are_both_right(
     assert columns(partitions(glue, "raw")[0]) == columns(table(glue, "raw"))
 
 
-def test_a_job_with_yet_another_contract_does_not_overwrite_what_was_first(
+def test_a_job_with_a_third_contract_does_not_overwrite_the_first_update(
     glue: Calls, catalog: GlueCatalog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     other = Calls(glue._glue)
@@ -422,7 +424,7 @@ def test_failures_are_retried_and_then_end_the_job(glue: Calls, catalog: GlueCat
     assert "weather" in columns(partitions(glue, "processed")[0])
 
 
-def test_words_that_glue_keeps_differently_do_not_stop_a_job(
+def test_descriptions_that_glue_stores_differently_do_not_stop_a_job(
     glue: Calls, catalog: GlueCatalog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(glue, "update_table", lambda **_: None, raising=False)

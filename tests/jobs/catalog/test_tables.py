@@ -1,4 +1,4 @@
-"""Delta tables as Glue has them."""
+"""The definitions of Delta tables and tables over manifests."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ COLUMNS = (("city", "string", "The city"), ("rows", "long", ""), ("mean", "int",
 
 
 class Recorded:
-    """Keeps what a table is created with."""
+    """Records the input of create_table."""
 
     def __init__(self) -> None:
         self.tables: list[dict[str, Any]] = []

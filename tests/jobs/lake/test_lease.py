@@ -1,4 +1,4 @@
-"""The lease: of two jobs on one checkpoint the second stops; a dead job's lease is taken over."""
+"""The lease: a second job on the same checkpoint stops; a dead job's lease is taken over."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def lease(lake: Lake, **seconds: Any) -> Lease:
     return Lease(lake, CHECKPOINT, **({"heartbeat_seconds": 0.02, "lease_seconds": 0.2} | seconds))
 
 
-def standing(lake: Lake) -> dict[str, Any]:
+def stored(lake: Lake) -> dict[str, Any]:
     ((path, _),) = lake.list("_claims/")
     found: dict[str, Any] = json.loads(lake.get(path) or b"")
     return found
@@ -45,39 +45,39 @@ def of_another_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(leases, "machine", lambda: "elsewhere/boot/pid")
 
 
-def test_a_second_job_is_told_of_the_first_and_changes_nothing(lake: Lake) -> None:
+def test_a_second_job_gets_an_error_that_names_the_first_and_changes_nothing(lake: Lake) -> None:
     with lease(lake, heartbeat_seconds=100):
-        before = standing(lake)
+        before = stored(lake)
         with pytest.raises(AlreadyRunningError) as error, lease(lake):
             pass
-        assert standing(lake) == before
+        assert stored(lake) == before
     for words in (CHECKPOINT, f"process {os.getpid()} of this machine", "stream_job.checkpoint"):
         assert words in str(error.value)
 
 
-def test_another_checkpoint_is_another_lease(lake: Lake) -> None:
+def test_another_checkpoint_has_another_lease(lake: Lake) -> None:
     with lease(lake), Lease(lake, "s3://bucket/lake/_checkpoints/other"):
         assert len(list(lake.list("_claims/"))) == 2
 
 
-def test_after_a_clean_end_the_next_job_starts_at_once_and_has_nothing_to_clear(lake: Lake) -> None:
+def test_after_a_clean_end_the_next_job_starts_at_once_without_leftovers(lake: Lake) -> None:
     with lease(lake) as first:
-        assert first.after_crash, "nothing tells how the one before it ended"
-    assert standing(lake)["released"] == "clean"
+        assert first.after_crash, "no record says how the job before it ended"
+    assert stored(lake)["released"] == "clean"
     with lease(lake) as second:
         assert not second.after_crash
-        assert standing(lake)["released"] is None
+        assert stored(lake)["released"] is None
 
 
 def test_after_an_error_the_next_job_starts_at_once_and_looks_for_leftovers(lake: Lake) -> None:
     with pytest.raises(ZeroDivisionError), lease(lake):
         _ = 1 / 0
-    assert standing(lake)["released"] == "failed"
+    assert stored(lake)["released"] == "failed"
     with lease(lake) as second:
         assert second.after_crash
 
 
-def test_a_job_that_ends_before_it_has_cleared_leaves_that_to_the_next(lake: Lake) -> None:
+def test_a_job_that_ends_before_it_has_deleted_leftovers_leaves_them_to_the_next(lake: Lake) -> None:
     with pytest.raises(ZeroDivisionError), lease(lake):
         _ = 1 / 0
     with lease(lake):
@@ -104,9 +104,7 @@ def test_a_killed_job_of_this_machine_is_taken_over_at_once(folder_lake: FolderL
         assert mine.after_crash
 
 
-def test_a_process_id_that_was_given_anew_is_not_taken_for_the_dead_job(
-    lake: Lake, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_reused_process_id_is_not_mistaken_for_the_dead_job(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patched:
         patched.setattr(leases, "process_start", lambda _pid: "1")
         dead = lease(lake)
@@ -115,25 +113,25 @@ def test_a_process_id_that_was_given_anew_is_not_taken_for_the_dead_job(
         assert mine.after_crash
 
 
-def test_a_job_of_another_machine_that_beats_is_left_alone(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_job_on_another_machine_with_a_heartbeat_keeps_its_lease(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
     with lease(lake):
         of_another_machine(monkeypatch)
         with pytest.raises(AlreadyRunningError, match=f"process {os.getpid()} of "), lease(lake, lease_seconds=100):
             pass
 
 
-def test_a_job_of_another_machine_that_is_silent_for_its_lease_is_taken_over(
+def test_a_job_on_another_machine_without_a_heartbeat_loses_its_lease(
     lake: Lake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lease(lake).acquire()
     of_another_machine(monkeypatch)
-    begun = time.monotonic()
+    started = time.monotonic()
     with lease(lake) as mine:
         assert mine.after_crash
-        assert time.monotonic() - begun >= 0.2, "not before its lease had passed"
+        assert time.monotonic() - started >= 0.2, "not before the lease has expired"
 
 
-def test_a_job_that_was_taken_over_while_it_slept_stops_before_its_next_step(
+def test_a_job_that_lost_its_lease_while_suspended_stops_before_its_next_step(
     lake: Lake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     slept = lease(lake, heartbeat_seconds=1000, lease_seconds=0)
@@ -145,21 +143,21 @@ def test_a_job_that_was_taken_over_while_it_slept_stops_before_its_next_step(
                 slept.check()
             with pytest.raises(AlreadyRunningError, match="has taken over"):
                 slept.check()
-        theirs = standing(lake)
-    assert standing(lake) == theirs, "the one that lost its lease does not release the other's"
+        theirs = stored(lake)
+    assert stored(lake) == theirs, "a job that lost its lease does not release the new one"
 
 
-def test_the_beat_goes_on_while_the_job_runs(lake: Lake) -> None:
+def test_the_heartbeat_goes_on_while_the_job_runs(lake: Lake) -> None:
     with lease(lake, heartbeat_seconds=0.01) as mine:
         deadline, seen = time.monotonic() + 30, set[int]()
         while len(seen) < 4 and time.monotonic() < deadline:
-            seen.add(standing(lake)["beat"])
+            seen.add(stored(lake)["beat"])
             time.sleep(0.005)
-        assert len(seen) == 4, "it beats no more"
+        assert len(seen) == 4, "no heartbeat"
         mine.check()
 
 
-def test_a_failing_store_is_no_reason_to_stop_until_the_lease_could_be_lost(
+def test_a_failing_store_stops_the_job_only_when_the_lease_may_be_lost(
     folder_lake: FolderLake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fails(*_: Any) -> bool:
@@ -173,7 +171,7 @@ def test_a_failing_store_is_no_reason_to_stop_until_the_lease_could_be_lost(
             mine.check()
 
 
-def test_of_many_who_start_at_once_one_runs(folder_lake: FolderLake) -> None:
+def test_if_many_jobs_start_at_once_one_runs(folder_lake: FolderLake) -> None:
     start, done = threading.Barrier(6), threading.Barrier(6)
     outcomes: list[str] = []
 

@@ -1,4 +1,4 @@
-"""The ledger: a batch is final once, and only what a dead run of the same batch left is deleted."""
+"""The ledger: a batch becomes final once; only leftovers of the same batch are deleted."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_a_batch_that_another_process_made_final_is_refused(lake: Lake) -> None:
         {"read": 0},
     ],
 )
-def test_counts_that_do_not_add_up_are_refused_with_the_figures_and_nothing_is_written(
+def test_counts_that_do_not_add_up_are_an_error_with_the_figures_and_nothing_is_written(
     lake: Lake, counts: dict[str, int]
 ) -> None:
     with pytest.raises(BatchMismatchError) as error:
@@ -110,7 +110,7 @@ def test_only_the_files_of_this_query_and_batch_are_leftovers(lake: Lake) -> Non
     assert Ledger(lake, "abc").remove_leftovers(3) == []
 
 
-def test_batch_0_of_a_new_checkpoint_touches_nothing_of_an_older_ones_batch_0(lake: Lake) -> None:
+def test_batch_0_of_a_new_checkpoint_leaves_files_of_an_older_batch_0_alone(lake: Lake) -> None:
     old = "raw/ingest_date=2026-11-23/hour=01/old-0-00000-000.json.gz"
     put(lake, old)
     Ledger(lake, "old").commit(entry(0, "old"))
@@ -121,7 +121,7 @@ def test_batch_0_of_a_new_checkpoint_touches_nothing_of_an_older_ones_batch_0(la
     assert Ledger(lake, "old").entry(0) is not None
 
 
-def test_what_follows_a_batch_comes_in_order_and_ends_where_a_batch_is_not_final(lake: Lake) -> None:
+def test_entries_after_a_batch_come_in_order_up_to_the_last_final_batch(lake: Lake) -> None:
     ledger = Ledger(lake, "abc")
     assert list(ledger.entries_after(-1)) == []
     for number in range(40):
@@ -132,7 +132,7 @@ def test_what_follows_a_batch_comes_in_order_and_ends_where_a_batch_is_not_final
     assert list(ledger.entries_after(39)) == []
 
 
-def test_what_follows_is_asked_for_not_listed(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_entries_after_a_batch_are_read_without_listing_the_ledger(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
     Ledger(lake, "abc").commit(entry(0))
     asked: list[str] = []
     get = lake.get
@@ -143,20 +143,20 @@ def test_what_follows_is_asked_for_not_listed(lake: Lake, monkeypatch: pytest.Mo
     assert sorted(asked) == [f"_ledger/abc/{number}.json" for number in range(3)]
 
 
-def test_of_the_entries_of_a_time_the_others_are_dropped_before_they_are_read_whole(lake: Lake) -> None:
+def test_entries_outside_of_the_window_are_not_decoded(lake: Lake) -> None:
     for number in range(4):
         ended = msgspec.structs.replace(entry(number), finished_at=NOW + timedelta(hours=number))
         Ledger(lake, "abc").commit(ended)
-    # Nothing but its end can be read of this one.
+    # Only the end of this entry is valid.
     lake.put("_ledger/old/0.json", io.BytesIO(b'{"report": "long", "finished_at": "2025-01-01T00:00:00Z"}'))
 
     found = entries(lake, NOW + timedelta(hours=1), NOW + timedelta(hours=3))
 
-    assert [each.batch for each in found] == [1, 2], "the start is within, the end is not"
+    assert [each.batch for each in found] == [1, 2], "includes the start, excludes the end"
     assert found[0].report == entry(1).report
 
 
-def test_the_queries_are_those_with_a_ledger_and_the_batch_path_is_none(lake: Lake) -> None:
+def test_queries_are_those_with_a_ledger_except_the_batch_path(lake: Lake) -> None:
     assert queries(lake) == []
     for query in ("b", "a"):
         Ledger(lake, query).commit(entry(0, query))

@@ -1,4 +1,4 @@
-"""Where partitions lie: the layout, what is live, and a batch's last look at it."""
+"""Partition locations: the layout, the live files, and the copies that a batch makes before it is final."""
 
 from __future__ import annotations
 
@@ -48,13 +48,13 @@ def paths(lake: FolderLake, prefix: str = "") -> list[str]:
     return sorted(path for path, _ in lake.list(prefix))
 
 
-def test_a_table_that_never_moved_has_no_layout_and_lies_in_its_folders(lake: FolderLake) -> None:
+def test_without_a_layout_every_partition_is_in_its_default_folder(lake: FolderLake) -> None:
     layout = LayoutFile(lake, "processed").read()
     assert layout.location(A) == PartitionLocation(f"processed/{A}/")
     assert (layout.relocated, layout.revision) == ({}, 0)
 
 
-def test_of_two_who_change_the_layout_at_once_one_does(lake: FolderLake) -> None:
+def test_of_two_changes_at_once_one_succeeds(lake: FolderLake) -> None:
     layouts = LayoutFile(lake, "processed")
     seen = layouts.read()
     changed = layouts.change(seen, {A: PartitionLocation("elsewhere/")})
@@ -63,10 +63,10 @@ def test_of_two_who_change_the_layout_at_once_one_does(lake: FolderLake) -> None
     assert layouts.change(seen, {B: PartitionLocation("nowhere/")}) is None
     again = layouts.change(changed, {A: PartitionLocation(default_folder("processed", A))})
     assert again is not None
-    assert (again.partitions, again.revision) == ({}, 2), "at home with nothing pending: not named any more"
+    assert (again.partitions, again.revision) == ({}, 2), "a partition in its default folder is no longer named"
 
 
-def test_a_file_says_which_batch_wrote_it() -> None:
+def test_a_file_name_tells_which_batch_wrote_it() -> None:
     assert batch_of("processed/x/96ce03e0832d-12-00003-000.parquet") == "96ce03e0832d-12"
     assert batch_of("quarantine/x/batch-7-00003-000.json.gz") == "batch-7"
     assert batch_of("processed/x/compacted-123456789012-000.parquet") is None
@@ -74,14 +74,16 @@ def test_a_file_says_which_batch_wrote_it() -> None:
     assert batch_of("processed/x/by-hand.parquet") is None
 
 
-def test_live_files_are_those_of_the_current_locations_alone(lake: FolderLake) -> None:
+def test_live_files_are_only_those_in_current_locations(lake: FolderLake) -> None:
     new = relocated_folder("processed", A, "run")
     put(lake, f"processed/{A}/q-0-00000-000.parquet", f"processed/{B}/q-0-00000-000.parquet", f"{new}compacted-x-000")
     layouts = LayoutFile(lake, "processed")
     assert [file.partition for file in live_files(lake, "processed")] == [A, B]
     first = layouts.change(layouts.read(), {A: PartitionLocation(f"processed/{A}/", NextLocation(new))})
     assert first is not None
-    assert [file.path for file in live_files(lake, "processed")] == paths(lake, "processed/"), "announced is not yet"
+    assert [file.path for file in live_files(lake, "processed")] == paths(lake, "processed/"), (
+        "the next location is not live yet"
+    )
     layouts.change(first, {A: PartitionLocation(new, None, (OldLocation(f"processed/{A}/", NOW),))})
     assert sorted(file.path for file in live_files(lake, "processed")) == [
         f"processed/{B}/q-0-00000-000.parquet", f"{new}compacted-x-000",
@@ -94,7 +96,7 @@ def report(*partitions: str) -> TaskReport:
     return TaskReport(files=[*files, WrittenFile("raw", "raw/x/q-0-00000-000.json.gz", "x", 1, 1)])
 
 
-def test_a_batch_that_found_no_move_copies_nothing_and_asks_once(
+def test_without_a_move_a_batch_copies_nothing_and_reads_the_layout_once(
     lake: FolderLake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[str] = []
@@ -108,7 +110,7 @@ def test_a_batch_that_found_no_move_copies_nothing_and_asks_once(
     assert sorted(batch.files, key=repr) == sorted(before, key=repr)
 
 
-def test_a_batch_puts_its_files_where_its_partition_is_and_where_it_goes(lake: FolderLake) -> None:
+def test_a_batch_writes_to_the_current_and_the_next_location(lake: FolderLake) -> None:
     batch, held = report(A, B), []
     put(lake, *(file.path for file in batch.files))
     layouts = LayoutFile(lake, "processed")
@@ -134,7 +136,7 @@ def test_a_file_that_another_job_has_deleted_stops_the_batch(lake: FolderLake) -
 
 @pytest.mark.spark
 @pytest.mark.aws
-def test_the_parity_check_reads_partitions_wherever_they_lie(spark: SparkSession, tmp_path: Path) -> None:
+def test_the_parity_check_reads_moved_partitions(spark: SparkSession, tmp_path: Path) -> None:
     from jobs.maintenance import compact as compact_job
     from jobs.parity import job as parity_job
 

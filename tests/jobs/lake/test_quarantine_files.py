@@ -1,4 +1,4 @@
-"""Which files of quarantine count, and in which order."""
+"""Which quarantine files count, their order, and reading them."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ def test_files_of_final_batches_in_the_order_of_their_records(lake: Lake) -> Non
     assert found.uncommitted == 0
 
 
-def test_what_a_dead_batch_left_behind_does_not_count(lake: Lake) -> None:
+def test_leftovers_of_a_dead_batch_do_not_count(lake: Lake) -> None:
     reject(lake, 1, numbered(3), final=False)
-    # Of a final batch, only what its entry names: an attempt before it may have split the records otherwise.
+    # Only the files that the entry names count: an earlier attempt may have split the records differently.
     (kept,) = reject(lake, 2, numbered(3))
     lake.put(kept.replace("00000-0", "00007-0"), io.BytesIO(b"left behind"))
     found = committed_files(lake)
@@ -34,7 +34,7 @@ def test_what_a_dead_batch_left_behind_does_not_count(lake: Lake) -> None:
     assert found.uncommitted == 2
 
 
-def test_only_the_days_from_since_on_are_listed(lake: Lake) -> None:
+def test_since_selects_that_day_and_later_days(lake: Lake) -> None:
     reject(lake, 1, [Bad(b"old", at=DAY - timedelta(days=1))])
     (new,) = reject(lake, 2, [Bad(b"new")])
     assert [file.path for file in committed_files(lake, DAY.date()).files] == [new]
@@ -44,7 +44,7 @@ def test_an_empty_lake_has_none(lake: Lake) -> None:
     assert committed_files(lake).files == []
 
 
-def test_lines_come_back_byte_for_byte(lake: Lake) -> None:
+def test_records_come_back_byte_for_byte(lake: Lake) -> None:
     payloads = [b"", b"\xff\xfe", b"a\nb\r\n", '{"City": "São Paulo"}'.encode(), b"\0"]
     (path,) = reject(lake, 1, [Bad(payload) for payload in payloads])
     assert [line.data for line in read_lines(lake, path)] == payloads

@@ -1,4 +1,4 @@
-"""The lake as a store of whole files: one behaviour, on S3 and in a folder."""
+"""The object store behaves the same on S3 and in a folder."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ def test_a_file_is_read_as_it_was_written(lake: Lake) -> None:
     assert lake.get("processed/a/b.bin") == content
 
 
-def test_a_file_that_is_not_there_is_none(lake: Lake) -> None:
+def test_a_missing_file_is_none(lake: Lake) -> None:
     assert lake.get("nowhere/x") is None
 
 
 @pytest.mark.parametrize("folder", ODD_FOLDERS)
-def test_a_copy_is_the_same_file_whatever_its_folder(lake: Lake, folder: str) -> None:
+def test_a_copy_has_the_same_content_in_any_folder(lake: Lake, folder: str) -> None:
     put(lake, f"processed/{folder}/x", b"one")
     put(lake, f"relocated/{folder}/x", b"before")
     assert lake.copy(f"processed/{folder}/x", f"relocated/{folder}/x")
@@ -68,7 +68,7 @@ def test_writing_again_replaces_the_whole_file(lake: Lake) -> None:
     assert lake.get("raw/x") == b"short"
 
 
-def test_a_listing_is_of_every_file_below_the_prefix_and_of_no_other(lake: Lake) -> None:
+def test_a_listing_has_every_file_with_the_prefix_and_no_other(lake: Lake) -> None:
     for path in ("raw/a/1", "raw/b/2", "raw2/c", "processed/raw/1", "raw/a/b/c/3"):
         put(lake, path, b"12345")
     assert sorted(lake.list("raw/")) == [("raw/a/1", 5), ("raw/a/b/c/3", 5), ("raw/b/2", 5)]
@@ -80,7 +80,7 @@ def test_a_listing_is_of_every_file_below_the_prefix_and_of_no_other(lake: Lake)
 
 
 @pytest.mark.parametrize("folder", ODD_FOLDERS)
-def test_odd_folders_are_listed_and_deleted_under_the_name_they_were_written(lake: Lake, folder: str) -> None:
+def test_odd_folder_names_are_listed_and_deleted_unchanged(lake: Lake, folder: str) -> None:
     path = f"processed/{folder}/start_date=2016-09-03/x.parquet"
     put(lake, path)
     assert [found for found, _ in lake.list("processed/")] == [path]
@@ -98,25 +98,25 @@ def test_thousands_of_files_are_all_listed_and_all_deleted(lake: Lake) -> None:
     assert list(lake.list("")) == [("raw/kept", 1)]
 
 
-def test_deleting_what_is_gone_or_nothing_is_no_error(lake: Lake) -> None:
+def test_deleting_missing_files_or_nothing_is_no_error(lake: Lake) -> None:
     lake.delete(["raw/gone"])
     lake.delete([])
 
 
-def test_a_file_is_put_where_none_stands_and_only_there(lake: Lake) -> None:
+def test_put_if_absent_writes_only_a_new_file(lake: Lake) -> None:
     assert lake.put_if_absent("_ledger/q/0.json", b"first")
     assert not lake.put_if_absent("_ledger/q/0.json", b"second")
     assert lake.get("_ledger/q/0.json") == b"first"
 
 
-def test_the_same_content_put_again_is_ours(lake: Lake) -> None:
-    """A request that the client sent again, because the answer to the first was lost."""
+def test_put_if_absent_accepts_the_same_content_again(lake: Lake) -> None:
+    """The client retried a request whose answer was lost."""
     assert lake.put_if_absent("_ledger/q/0.json", b"mine")
     assert lake.put_if_absent("_ledger/q/0.json", b"mine")
 
 
-def test_of_many_who_put_at_once_one_wins_and_its_content_stands(folder_lake: FolderLake) -> None:
-    """On S3 this is S3's own promise; moto in a process of many threads does not keep it."""
+def test_of_many_puts_at_once_one_wins_and_its_content_stays(folder_lake: FolderLake) -> None:
+    """S3 guarantees this; moto with many threads in one process does not."""
     lake = folder_lake
     start = threading.Barrier(8)
     won: list[bytes] = []
@@ -135,7 +135,7 @@ def test_of_many_who_put_at_once_one_wins_and_its_content_stands(folder_lake: Fo
     assert lake.get("_ledger/q/7.json") == won[0]
 
 
-def test_a_folder_shows_a_file_whole_or_not_at_all(folder_lake: FolderLake, tmp_path: Path) -> None:
+def test_a_folder_never_shows_a_partial_file(folder_lake: FolderLake, tmp_path: Path) -> None:
     class Breaks(io.BytesIO):
         def read(self, size: int | None = -1) -> bytes:
             if self.tell() >= 1024:
@@ -150,7 +150,7 @@ def test_a_folder_shows_a_file_whole_or_not_at_all(folder_lake: FolderLake, tmp_
     assert list((tmp_path / "lake/_drafts").iterdir()) == []
 
 
-def test_one_put_writes_an_s3_object_so_that_no_upload_is_ever_left_half_done(
+def test_one_put_writes_an_s3_object_so_that_no_upload_stays_incomplete(
     s3_lake: S3Lake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[str] = []
@@ -159,7 +159,7 @@ def test_one_put_writes_an_s3_object_so_that_no_upload_is_ever_left_half_done(
     assert calls == ["PutObject"], "a multipart upload would start at 8 MB in boto3's transfer manager"
 
 
-def test_what_s3_refuses_names_the_object(s3_lake: S3Lake) -> None:
+def test_an_error_of_s3_names_the_object(s3_lake: S3Lake) -> None:
     missing = S3Lake("s3://not-there/lake")
     with pytest.raises(AwsAccessError, match="write s3://not-there/lake/raw/x: does not exist"):
         put(missing, "raw/x")
@@ -181,8 +181,8 @@ def test_a_key_that_s3_will_not_delete_is_an_error(
         s3_lake.delete(["raw/x"])
 
 
-def test_another_writers_request_under_way_is_waited_for(s3_lake: S3Lake, monkeypatch: pytest.MonkeyPatch) -> None:
-    """S3 answers 409 while another conditional write of the same key is under way."""
+def test_a_concurrent_request_of_another_writer_is_waited_for(s3_lake: S3Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    """S3 answers 409 while another conditional write of the same key is in progress."""
     original, answers = s3_lake._s3.put_object, iter(["ConditionalRequestConflict", "ConditionalRequestConflict"])
 
     def conflict(**arguments: Any) -> Any:
@@ -202,7 +202,7 @@ def test_a_lake_at_the_root_of_a_bucket_has_no_leading_slash(s3_lake: S3Lake) ->
     assert list(root.list("raw/")) == [("raw/x", 1)]
 
 
-def test_a_lake_is_found_by_its_address_and_made_once(s3_lake: S3Lake, tmp_path: Path) -> None:
+def test_a_lake_is_created_once_per_address(s3_lake: S3Lake, tmp_path: Path) -> None:
     lake_at.cache_clear()
     assert isinstance(lake_at(str(tmp_path)), FolderLake)
     assert isinstance(lake_at("s3://tests/lake"), S3Lake)
@@ -210,18 +210,18 @@ def test_a_lake_is_found_by_its_address_and_made_once(s3_lake: S3Lake, tmp_path:
     lake_at.cache_clear()
 
 
-def test_a_file_is_replaced_only_where_it_holds_what_was_expected(lake: Lake) -> None:
-    assert not lake.replace("_claims/x.json", b"one", b"two"), "there is none"
+def test_replace_writes_only_over_the_expected_content(lake: Lake) -> None:
+    assert not lake.replace("_claims/x.json", b"one", b"two"), "no such file"
     put(lake, "_claims/x.json", b"one")
     assert not lake.replace("_claims/x.json", b"other", b"two")
     assert lake.get("_claims/x.json") == b"one"
     assert lake.replace("_claims/x.json", b"one", b"two")
     assert lake.get("_claims/x.json") == b"two"
-    assert lake.replace("_claims/x.json", b"one", b"two"), "sent again after a lost answer"
+    assert lake.replace("_claims/x.json", b"one", b"two"), "a retry after a lost answer"
     assert not lake.replace("_claims/x.json", b"one", b"three")
 
 
-def test_a_killed_writers_draft_is_cleared_at_once_and_a_living_ones_never(
+def test_drafts_of_killed_writers_are_deleted_and_those_of_running_writers_stay(
     folder_lake: FolderLake, tmp_path: Path
 ) -> None:
     put(folder_lake, "raw/x")
@@ -240,7 +240,7 @@ def test_a_killed_writers_draft_is_cleared_at_once_and_a_living_ones_never(
         (theirs,) = set(drafts.iterdir()) - {mine}
         writer.kill()
     os.utime(theirs)
-    # One whose process id was given anew.
+    # A draft whose process id belongs to another process now.
     again = theirs.with_name(mine.name.replace(f".{process_start(os.getpid())}-", ".1-"))
     again.write_bytes(b"half")
 
@@ -249,7 +249,7 @@ def test_a_killed_writers_draft_is_cleared_at_once_and_a_living_ones_never(
     assert list(drafts.iterdir()) == [mine]
 
 
-def test_only_drafts_that_nobody_can_be_writing_any_more_are_cleared(folder_lake: FolderLake, tmp_path: Path) -> None:
+def test_drafts_that_somebody_may_be_writing_stay(folder_lake: FolderLake, tmp_path: Path) -> None:
     put(folder_lake, "raw/x")
     drafts = tmp_path / "lake/_drafts"
     old, young = drafts / "tmpold", drafts / "tmpyoung"

@@ -1,4 +1,4 @@
-"""Compaction against the embedded AWS: files before and after, kills, a stream and a reader beside it."""
+"""Compaction against the embedded AWS: files before and after, kills, and a concurrent stream and reader."""
 
 from __future__ import annotations
 
@@ -67,11 +67,11 @@ def expected(batches: int = 6) -> Counter[RecordKey]:
     )
 
 
-@pytest.mark.parametrize("place", ["s3", "folder"])
-def test_many_small_files_become_one_a_partition_with_the_same_rows(
-    embedded_aws: object, tmp_path: Path, place: str
+@pytest.mark.parametrize("storage", ["s3", "folder"])
+def test_many_small_files_become_one_per_partition_with_the_same_rows(
+    embedded_aws: object, tmp_path: Path, storage: str
 ) -> None:
-    small_files = fill(make_lake(tmp_path, *([] if place == "s3" else [f"lake={tmp_path / 'lake'}"])))
+    small_files = fill(make_lake(tmp_path, *([] if storage == "s3" else [f"lake={tmp_path / 'lake'}"])))
     before, files = poll(small_files)
     assert (before, files) == (expected(), 18)
 
@@ -85,7 +85,7 @@ def test_many_small_files_become_one_a_partition_with_the_same_rows(
     assert run(small_files).partitions == []
 
 
-def test_the_new_files_are_as_the_streams_are(small_files: Settings) -> None:
+def test_new_files_have_the_streams_schema_compression_and_order(small_files: Settings) -> None:
     run(small_files)
 
     lake = lake_at(small_files.lake)
@@ -98,7 +98,7 @@ def test_the_new_files_are_as_the_streams_are(small_files: Settings) -> None:
         assert order == sorted(order)
 
 
-def test_within_the_grace_time_old_files_stay_and_afterwards_they_are_gone(small_files: Settings) -> None:
+def test_old_files_stay_for_the_grace_time_and_are_deleted_afterwards(small_files: Settings) -> None:
     patient = set_compact(small_files, grace_seconds=3600.0)
     lake = lake_at(small_files.lake)
     old = {path for path, _ in lake.list("processed/")}
@@ -117,7 +117,7 @@ def test_within_the_grace_time_old_files_stay_and_afterwards_they_are_gone(small
     assert LayoutFile(lake, "processed").read().partitions == {}
 
 
-def test_a_batch_that_comes_after_is_written_to_where_its_partition_lies(small_files: Settings) -> None:
+def test_a_later_batch_is_written_to_the_moved_partition(small_files: Settings) -> None:
     patient = set_compact(small_files, grace_seconds=3600.0)
     run(patient)
 
@@ -129,7 +129,7 @@ def test_a_batch_that_comes_after_is_written_to_where_its_partition_lies(small_f
     assert found == expected() + Counter((SHARD.format(shard), "6001") for shard in (0, 1))
 
 
-def test_the_rows_of_a_final_batch_are_found_wherever_they_are(small_files: Settings) -> None:
+def test_the_rows_of_a_final_batch_are_found_after_a_move(small_files: Settings) -> None:
     lake = lake_at(small_files.lake)
     entry = write_batch(small_files, 6, [[good(), good(City="Lima")]])
     assert len(list(files_of_entries(lake, entry))) == 2
@@ -151,7 +151,7 @@ def test_the_rows_of_a_final_batch_are_found_wherever_they_are(small_files: Sett
         }
 
 
-def test_who_reads_the_folder_finds_each_row_once_after_the_grace_time(small_files: Settings, tmp_path: Path) -> None:
+def test_a_reader_of_the_folder_finds_each_row_once_after_the_grace_time(small_files: Settings, tmp_path: Path) -> None:
     run(small_files)
     lake = lake_at(small_files.lake)
     for path, _ in lake.list("processed/"):
@@ -161,7 +161,7 @@ def test_who_reads_the_folder_finds_each_row_once_after_the_grace_time(small_fil
     assert Counter(found["city"].to_pylist()) == {"Paris": 120, "Bos/ton": 6}
 
 
-def test_files_of_a_batch_that_died_are_left_to_its_job(small_files: Settings) -> None:
+def test_files_of_a_batch_that_died_are_left_alone(small_files: Settings) -> None:
     write_batch(small_files, 6, [[good()]], final=False)
 
     result = run(set_compact(small_files, batch_wait_seconds=0.0))
@@ -170,10 +170,10 @@ def test_files_of_a_batch_that_died_are_left_to_its_job(small_files: Settings) -
     assert list(result.left) == [PARIS]
     assert "batch abcdefabcdef-6 has written files and is not final: does its job run?" in result.left[PARIS]
     found, _ = poll(small_files)
-    assert found == expected() + Counter([(SHARD.format(0), "6001")]), "as it was"
+    assert found == expected() + Counter([(SHARD.format(0), "6001")]), "unchanged"
 
 
-def test_a_file_that_no_batch_wrote_is_never_touched(small_files: Settings) -> None:
+def test_a_file_that_no_batch_wrote_is_left_alone(small_files: Settings) -> None:
     lake = lake_at(small_files.lake)
     lake.put(f"processed/{PARIS}/by-hand.parquet", io.BytesIO(b"whatever"))
 
@@ -183,7 +183,7 @@ def test_a_file_that_no_batch_wrote_is_never_touched(small_files: Settings) -> N
     assert result.partitions == [BOSTON]
 
 
-def test_files_of_an_older_contract_are_merged_and_those_that_would_lose_a_column_are_kept(
+def test_files_of_an_older_contract_are_merged_unless_a_column_would_be_lost(
     small_files: Settings,
 ) -> None:
     lake = lake_at(small_files.lake)
@@ -214,7 +214,7 @@ def test_only_one_run_at_a_time(small_files: Settings) -> None:
         run(small_files)
 
 
-def test_a_catalog_that_was_set_back_is_set_right(small_files: Settings) -> None:
+def test_a_catalog_with_an_old_location_is_repaired(small_files: Settings) -> None:
     run(set_compact(small_files, grace_seconds=3600.0))
     catalog = catalog_of(small_files)
     catalog.relocate("processed", PARIS, f"processed/{PARIS}/")
@@ -225,7 +225,7 @@ def test_a_catalog_that_was_set_back_is_set_right(small_files: Settings) -> None
     assert poll(small_files) == (expected(), 2)
 
 
-def test_a_dry_run_says_what_would_be_done_and_changes_nothing(small_files: Settings, tmp_path: Path) -> None:
+def test_a_dry_run_shows_the_plan_and_changes_nothing(small_files: Settings, tmp_path: Path) -> None:
     before = dict(lake_at(small_files.lake).list(""))
     config = tmp_path / "settings.yaml"
     config.write_text(json.dumps(small_files.model_dump(mode="json")))
@@ -248,16 +248,18 @@ def test_a_dry_run_says_what_would_be_done_and_changes_nothing(small_files: Sett
     assert "Nothing to do" in again.output
 
 
-def test_a_partition_that_is_not_there_is_named(small_files: Settings) -> None:
+def test_an_error_names_a_missing_partition(small_files: Settings) -> None:
     with pytest.raises(ConfigurationError, match="--partition city=Nowhere: no files"):
         plan(small_files, ["city=Nowhere"])
 
 
-# Each point of a run, and within one the gaps between two files.
+# Every fault point of a run, and one between two files.
 KILLS = [name for name in MOVE_POINTS if name != "locations.copied"] + ["file.put"]
 
 
-def test_kill_9_between_any_two_steps_and_the_next_run_ends_it(lake_settings: Settings, tmp_path: Path) -> None:
+def test_after_kill_9_between_any_two_steps_the_next_run_completes_the_work(
+    lake_settings: Settings, tmp_path: Path
+) -> None:
     small_files = set_compact(fill(lake_settings), min_files=2)
     config = tmp_path / "settings.yaml"
     config.write_text(json.dumps(small_files.model_dump(mode="json")))
@@ -265,7 +267,7 @@ def test_kill_9_between_any_two_steps_and_the_next_run_ends_it(lake_settings: Se
     for number, fault in enumerate(KILLS):
         for more in (6 + 2 * number, 7 + 2 * number):
             write_batch(small_files, more, [[good(), good(City="Bos/ton")]])
-            rows += Counter((SHARD.format(0), str(1000 * more + place)) for place in (1, 2))
+            rows += Counter((SHARD.format(0), str(1000 * more + storage)) for storage in (1, 2))
         killed = subprocess.run(
             [sys.executable, "-m", "jobs.compact_job", "--config", str(config)],
             cwd=ROOT,
@@ -283,7 +285,7 @@ def test_kill_9_between_any_two_steps_and_the_next_run_ends_it(lake_settings: Se
 
 
 @pytest.mark.spark
-def test_beside_a_running_stream_a_polling_reader_never_counts_wrong(
+def test_a_polling_reader_beside_a_running_stream_never_counts_wrong(
     spark: SparkSession, tmp_path: Path, embedded_aws: object
 ) -> None:
     from jobs.stream import job as stream_job
@@ -300,13 +302,13 @@ def test_beside_a_running_stream_a_polling_reader_never_counts_wrong(
         while not stop.is_set():
             final = sum(entry.report.processed for entry in ledger(lake))
             found, _ = poll(settings, catalog)
-            doubled = [place for place, count in found.items() if count > 1]
+            doubled = [storage for storage, count in found.items() if count > 1]
             if doubled or len(found) < final:
                 errors.append(
                     f"poll {len(polls)}: {len(doubled)} doubled, {len(found)} rows, {final} were final before"
                 )
             polls.append(len(found))
-            stop.wait(0.2)  # the embedded AWS answers one request at a time: leave some for the others
+            stop.wait(0.2)  # the embedded AWS answers one request at a time: let the others have theirs
 
     reader = threading.Thread(target=read)
     batches = []
@@ -340,7 +342,7 @@ def test_beside_a_running_stream_a_polling_reader_never_counts_wrong(
     assert files == len(catalog.locations("processed"))
 
 
-def test_the_debt_counts_small_files_alone(small_files: Settings) -> None:
+def test_the_debt_counts_only_small_files(small_files: Settings) -> None:
     (boston, paris) = plan(small_files)
     assert (paris.partition, paris.files, paris.small_files, paris.files_after) == (PARIS, 12, 12, 1)
     assert boston.is_due(6)

@@ -1,5 +1,5 @@
-"""The moving protocol, in every order that Hypothesis can think of: two streams write, partitions move, anybody is
-killed between any two requests, and a reader that goes through the catalog never counts wrong."""
+"""The protocol of partition moves in random orders: two streams write, partitions move, any actor is killed between two
+requests, and a reader through the catalog always counts right."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from jobs.maintenance.partition_move import Mover, StoredFile
 from jobs.maintenance.raw import RebuildPlan, commit_plan, execute_plan, staging_folder, unfinished_plans
 from jobs.maintenance.rewriter import Rewriter
 from jobs.write.processed import file_schema
-from tests.helpers.interleaving_stage import Actor, AtOnce, SteppedCatalog, SteppedLake, Store, as_file
+from tests.helpers.interleaving_stage import Actor, AtOnce, SharedState, SteppedCatalog, SteppedLake, as_file
 from tests.helpers.samples import TRAVEL_TIMES
 
 EXAMPLES = int(os.environ.get("MOVE_EXAMPLES", "80"))
@@ -69,17 +69,17 @@ def rows_of(batch: str, partition: str) -> tuple[str, ...]:
 
 
 class World:
-    """The lake, who acts on it, and what the reader has found wrong."""
+    """The lake, its actors, and the errors that the reader found."""
 
     def __init__(self, chance: random.Random, batches: int) -> None:
-        self.store, self.chance, self.batches = Store(), chance, batches
+        self.store, self.chance, self.batches = SharedState(), chance, batches
         self.now = NOW
         self.polls = 0
         self.polling = False
         self.moves = 0
-        self.seen_wrong: list[str] = []
+        self.errors: list[str] = []
 
-    # The streaming job, as jobs.stream_job does it; its tasks' files are put one by one.
+    # The streaming job, with the steps of jobs.stream; its tasks' files are written one by one.
     def stream(self, query: str, after_crash: bool, actor: Actor) -> None:
         lake, catalog = SteppedLake(self.store, actor.step), SteppedCatalog(self.store, actor.step)
         layouts, ledger, layout = LayoutFile(lake, "processed"), Ledger(lake, query), None
@@ -91,7 +91,7 @@ class World:
                 after_crash = False
             layout = layout or layouts.read()
             report = TaskReport()
-            # Another deployment may split a batch otherwise: what a dead run left then has other names.
+            # Another deployment may split a batch differently: its leftovers then have other names.
             tasks = self.chance.randint(1, 3)
             for partition in PARTITIONS:
                 if (batch + len(partition)) % 5 == 0:
@@ -107,23 +107,23 @@ class World:
             catalog.register("processed", folders, layout.relocated)
             ledger.commit(LedgerEntry(query, batch, "s", NOW, NOW, report, {"processed": folders}, {}))
 
-    # Compaction, as jobs.compact_job does it.
-    def compact(self, patience: float, actor: Actor) -> None:
+    # Compaction, with the steps of jobs.maintenance.compact.
+    def compact(self, wait_seconds: float, actor: Actor) -> None:
         lake, catalog = SteppedLake(self.store, actor.step), SteppedCatalog(self.store, actor.step)
-        mover = self.mover(lake, catalog, patience, actor)
+        mover = self.mover(lake, catalog, wait_seconds, actor)
         self.moves += 1
         mover.recover()
         mover.sweep(GRACE)
         rewriter = Rewriter(lake, TRAVEL_TIMES, "processed", COMPACTED, "none", 1 << 30)
         if self.chance.random() < 0.5:
-            with contextlib.suppress(TransientError):  # a batch under way: the rebuild goes on with a later run
+            with contextlib.suppress(TransientError):  # a batch is running: a later run completes the rebuild
                 self.rebuild(lake, mover, dataclasses.replace(rewriter, prefix=REBUILT))
             return
         mover.move([name for name in PARTITIONS if name in self.store.locations], compaction_fill(rewriter))
         mover.sweep(GRACE)
         mover.move([name for name in PARTITIONS if mover.can_restore_default(name)], copy_fill(lake))
 
-    # movement replay --raw, as jobs.replay_raw_job does it, under a contract that makes the same rows.
+    # movement replay --raw, with the steps of jobs.maintenance.raw, under a contract that makes the same rows.
     def rebuild(self, lake: SteppedLake, mover: Mover, rewriter: Rewriter) -> None:
         for plan in unfinished_plans(lake):
             list(execute_plan(lake, plan, mover, rewriter))
@@ -141,7 +141,7 @@ class World:
             commit_plan(lake, plan)
             list(execute_plan(lake, plan, mover, rewriter))
 
-    # One move of everything, and what a dead one left.
+    # One move of everything, and the recovery of a dead run.
     def move_all(self, actor: Actor) -> None:
         lake, catalog = SteppedLake(self.store, actor.step), SteppedCatalog(self.store, actor.step)
         mover = self.mover(lake, catalog, 0.0, actor)
@@ -160,9 +160,9 @@ class World:
             list(execute_plan(lake, plan, mover, rewriter))
         mover.move([name for name in PARTITIONS if mover.can_restore_default(name)], copy_fill(lake))
 
-    def mover(self, lake: SteppedLake, catalog: SteppedCatalog, patience: float, actor: Actor) -> Mover:
+    def mover(self, lake: SteppedLake, catalog: SteppedCatalog, wait_seconds: float, actor: Actor) -> Mover:
         return Mover(
-            lake, catalog, "processed", lambda: None, wait_seconds=patience, now=lambda: self.now,
+            lake, catalog, "processed", lambda: None, wait_seconds=wait_seconds, now=lambda: self.now,
             sleep=lambda _: actor.step(),
         )  # fmt: skip
 
@@ -179,11 +179,11 @@ class World:
                 if content is not None:
                     found.update(rows_in(content))
                 elif batch_of(path) is None or batch_of(path) in batches:
-                    self.seen_wrong.append(f"{path} was deleted under the reader")
+                    self.errors.append(f"{path} was deleted under the reader")
         self.polling = False
         self.polls += 1
-        self.seen_wrong += [f"{row} counted {count} times" for row, count in found.items() if count > 1]
-        self.seen_wrong += [f"{row} missed" for row in final if row not in found]
+        self.errors += [f"{row} counted {count} times" for row, count in found.items() if count > 1]
+        self.errors += [f"{row} is missing" for row in final if row not in found]
 
     def final_batches(self) -> set[str]:
         paths = [path.split("/") for path in self.store.files if path.startswith("_ledger/")]
@@ -198,10 +198,10 @@ class World:
             for sequence in rows_of(batch, partition)
         ]
 
-    def run(self, kills: float, compactions: int, patience: float) -> None:
-        """Until the streams have ended and partitions have been moved `compactions` times, all with a reader."""
+    def run(self, kills: float, compactions: int, wait_seconds: float) -> None:
+        """Runs until the streams have ended and partitions have moved `compactions` times, with a reader throughout."""
         writers = {query: Actor(query, partial(self.stream, query, False)) for query in ("qa", "qb")}
-        mover = Actor("mover", partial(self.compact, patience))
+        mover = Actor("mover", partial(self.compact, wait_seconds))
         reader = Actor("reader", self.poll)
         while any(not actor.done for actor in writers.values()) or self.moves <= compactions or not mover.done:
             actor = self.chance.choice([*writers.values(), mover, mover, reader])
@@ -209,27 +209,27 @@ class World:
                 reader = Actor("reader", self.poll)
             elif actor is mover and mover.done:
                 if not self.polling:
-                    self.now += GRACE  # a reader ends within the grace time
-                mover = Actor("mover", partial(self.compact, patience))
+                    self.now += GRACE  # every reader ends within the grace time
+                mover = Actor("mover", partial(self.compact, wait_seconds))
             elif actor.done:
                 continue
             elif actor is not reader and self.chance.random() < kills:
                 actor.kill()
                 if actor is mover:
-                    mover = Actor("mover", partial(self.compact, patience))
+                    mover = Actor("mover", partial(self.compact, wait_seconds))
                 else:
                     writers[actor.name] = Actor(actor.name, partial(self.stream, actor.name, True))
             else:
-                # Often one gets far ahead of the others: what a gap lets in needs many steps within it.
+                # Often one actor gets far ahead: some races need many steps of it between two steps of another.
                 for _ in range(self.chance.choice([1, 1, 1, 5, 80])):
                     actor.turn()
                     if actor.done:
                         break
-            assert not self.seen_wrong, self.seen_wrong
+            assert not self.errors, self.errors
         self.end(reader)
 
     def end(self, reader: Actor) -> None:
-        """Nothing goes on any more: what there is, is read, tidied and read again."""
+        """With all actors at rest: reads the lake, cleans it up and reads it again."""
         while not reader.done:
             reader.turn()
         for _ in range(4):
@@ -238,9 +238,9 @@ class World:
                 actor = Actor("last", act)
                 while not actor.done:
                     actor.turn()
-        assert not self.seen_wrong, self.seen_wrong
+        assert not self.errors, self.errors
         assert len(self.final_batches()) == 2 * self.batches
-        # Home again, and nothing is left elsewhere.
+        # All partitions are in their default folders, and no other files remain.
         data = [path for path in self.store.files if not path.startswith("_")]
         assert all(path.startswith("processed/") for path in data), data
         assert Counter(row for path in data for row in rows_in(self.store.files[path])) == Counter(self.final_rows())
@@ -253,34 +253,34 @@ class World:
     batches=st.integers(1, 4),
     kills=st.sampled_from([0.0, 0.01, 0.05]),
     compactions=st.integers(1, 4),
-    patience=st.sampled_from([0.0, 1000.0]),
+    wait_seconds=st.sampled_from([0.0, 1000.0]),
 )
 def test_a_reader_through_the_catalog_never_counts_wrong(
-    seed: int, batches: int, kills: float, compactions: int, patience: float
+    seed: int, batches: int, kills: float, compactions: int, wait_seconds: float
 ) -> None:
-    World(random.Random(seed), batches).run(kills, compactions, patience)
+    World(random.Random(seed), batches).run(kills, compactions, wait_seconds)
 
 
-def to_the_end(actor: Actor) -> None:
+def run_to_end(actor: Actor) -> None:
     while not actor.done:
         actor.turn()
 
 
 def world_with_a_batch() -> World:
     world = World(random.Random(3), batches=2)
-    to_the_end(Actor("qa", partial(world.stream, "qa", False)))
+    run_to_end(Actor("qa", partial(world.stream, "qa", False)))
     return world
 
 
 def steps_of_a_move() -> int:
     world = world_with_a_batch()
     mover = Actor("mover", world.move_all)
-    to_the_end(mover)
+    run_to_end(mover)
     return mover.steps
 
 
 @pytest.mark.parametrize("later", range(0, 12, 3))
-def test_killed_at_each_request_a_batch_and_a_poll_may_come_at_any_moment_of_the_next_run(later: int) -> None:
+def test_after_a_kill_at_each_request_a_batch_and_a_reader_may_run_at_any_moment_of_the_next_run(later: int) -> None:
     for killed_at in range(1, steps_of_a_move() + 2):
         for more in range(later, later + 3):
             world = world_with_a_batch()
@@ -294,9 +294,9 @@ def test_killed_at_each_request_a_batch_and_a_poll_may_come_at_any_moment_of_the
             for _ in range(more):
                 if not second.done:
                     second.turn()
-            to_the_end(Actor("qb", partial(world.stream, "qb", False)))
-            to_the_end(Actor("reader", world.poll))
-            assert not world.seen_wrong, (killed_at, more, world.seen_wrong)
-            to_the_end(second)
-            to_the_end(Actor("reader", world.poll))
-            assert not world.seen_wrong, (killed_at, more, world.seen_wrong)
+            run_to_end(Actor("qb", partial(world.stream, "qb", False)))
+            run_to_end(Actor("reader", world.poll))
+            assert not world.errors, (killed_at, more, world.errors)
+            run_to_end(second)
+            run_to_end(Actor("reader", world.poll))
+            assert not world.errors, (killed_at, more, world.errors)

@@ -1,4 +1,4 @@
-"""Quarantine back onto the stream, against a Kinesis that fails: each record once, in order, accounted for."""
+"""Replay of quarantine against a failing Kinesis: each record is sent once, in order, and counted."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_the_exact_bytes_go_back_under_their_key_and_a_second_run_sends_nothing(
     assert first.possible_duplicates == second.possible_duplicates == 0
 
 
-def test_what_is_rejected_again_is_a_new_line_and_goes_with_the_next_run_alone(
+def test_a_record_that_is_rejected_again_is_a_new_line_for_the_next_run(
     quarantine: FolderLake, tmp_path: Path, aws_environment: Environment
 ) -> None:
     reject(quarantine, 0, numbered(2))
@@ -78,10 +78,10 @@ def test_what_is_rejected_again_is_a_new_line_and_goes_with_the_next_run_alone(
     assert Counter(payloads(kinesis)) == {b"record 0": 2, b"record 1": 2}
 
 
-def test_a_line_that_appears_while_a_run_is_under_way_waits_for_the_next(
+def test_a_line_that_appears_during_a_run_waits_for_the_next_run(
     quarantine: FolderLake, tmp_path: Path, aws_environment: Environment
 ) -> None:
-    """Else a record that stays bad would go round for ever."""
+    """Otherwise a record that is always rejected would go round for ever."""
     reject(quarantine, 0, numbered(3))
     added = iter([True])
 
@@ -95,9 +95,7 @@ def test_a_line_that_appears_while_a_run_is_under_way_waits_for_the_next(
         assert len(kinesis.accepted) == 3
 
 
-def test_only_the_chosen_reasons_and_times(
-    quarantine: FolderLake, tmp_path: Path, aws_environment: Environment
-) -> None:
+def test_reason_and_since_select_records(quarantine: FolderLake, tmp_path: Path, aws_environment: Environment) -> None:
     reject(quarantine, 0, [Bad(b"old", "not_json", at=DAY - timedelta(days=2))])
     reject(quarantine, 1, [Bad(b"early", "not_json", at=DAY), Bad(b"1", "not_json", at=DAY + timedelta(hours=1))])
     reject(quarantine, 2, [Bad(b"2", "wrong_type", at=DAY + timedelta(hours=2))])
@@ -112,7 +110,7 @@ def test_only_the_chosen_reasons_and_times(
         assert payloads(kinesis)[1:] == [b"old", b"early", b"2"]
 
 
-def test_a_dry_run_counts_and_leaves_everything_as_it_is(
+def test_a_dry_run_counts_and_changes_nothing(
     quarantine: FolderLake, tmp_path: Path, aws_environment: Environment
 ) -> None:
     reject(quarantine, 0, numbered(5))
@@ -125,7 +123,7 @@ def test_a_dry_run_counts_and_leaves_everything_as_it_is(
     assert dict(quarantine.list("")) == before
 
 
-def test_lines_of_the_batch_path_and_of_dead_batches_stay(
+def test_lines_of_the_batch_path_and_of_dead_batches_are_not_sent(
     quarantine: FolderLake, tmp_path: Path, aws_environment: Environment
 ) -> None:
     reject(quarantine, 0, numbered(2), query="batch")
@@ -137,7 +135,7 @@ def test_lines_of_the_batch_path_and_of_dead_batches_stay(
     assert (result.sent, result.skipped, result.uncommitted, result.files) == (1, 2, 1, 2)
 
 
-def test_what_cannot_be_sent_is_counted_and_holds_nothing_up(
+def test_unsendable_records_are_counted_and_block_nothing(
     quarantine: FolderLake, tmp_path: Path, aws_environment: Environment
 ) -> None:
     limit = 1024 * 1024
@@ -157,7 +155,7 @@ def test_what_cannot_be_sent_is_counted_and_holds_nothing_up(
         assert sorted(map(len, payloads(kinesis))) == [2, limit - 3]
         assert (result.sent, result.unsendable) == (2, 2)
         assert result.unsendable_by_reason == {"not_json": 1, "too_large": 1}
-        assert replay_quarantine(settings).unsendable == 2, "it is counted for as long as it lies there"
+        assert replay_quarantine(settings).unsendable == 2, "it is counted in every run"
 
 
 FAULTS: dict[str, Callable[[int], object]] = {
@@ -169,7 +167,7 @@ FAULTS: dict[str, Callable[[int], object]] = {
 
 
 @pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS.keys())
-def test_every_record_is_there_once_and_in_its_keys_order_whatever_kinesis_refuses(
+def test_every_record_arrives_once_and_in_order_by_key_when_kinesis_refuses_some(
     fault: Callable[[int], object], quarantine: FolderLake, tmp_path: Path, aws_environment: Environment
 ) -> None:
     for batch in range(3):
@@ -200,7 +198,7 @@ def test_a_throttled_shard_is_waited_for(quarantine: FolderLake, tmp_path: Path,
     ],
     ids=["without-an-answer", "throttled"],
 )
-def test_a_run_that_gives_up_notes_what_went_and_the_next_sends_the_rest(
+def test_a_run_that_gives_up_notes_the_sent_lines_and_the_next_sends_the_rest(
     fault: Status, doubled: bool, quarantine: FolderLake, tmp_path: Path, aws_environment: Environment
 ) -> None:
     reject(quarantine, 0, numbered(CHUNK_RECORDS + 40, keys=CHUNK_RECORDS + 40))
@@ -231,7 +229,7 @@ def test_a_stop_ends_between_two_chunks_and_the_next_run_goes_on(
         assert Counter(payloads(kinesis)).most_common(1)[0][1] == 1
 
 
-def test_large_records_go_in_smaller_chunks(
+def test_large_records_are_sent_in_smaller_chunks(
     quarantine: FolderLake, tmp_path: Path, aws_environment: Environment
 ) -> None:
     reject(quarantine, 0, [Bad(b"%d" % n + b"x" * 900_000, key=str(n)) for n in range(12)])
@@ -249,7 +247,7 @@ def test_many_small_files_share_requests(quarantine: FolderLake, tmp_path: Path,
     assert len(list(quarantine.list(JOURNAL))) == 1
 
 
-def test_two_replays_at_once_do_not_double(
+def test_two_replays_at_once_send_nothing_twice(
     quarantine: FolderLake, tmp_path: Path, aws_environment: Environment
 ) -> None:
     reject(quarantine, 0, numbered(3))

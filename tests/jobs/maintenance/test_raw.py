@@ -1,4 +1,4 @@
-"""Processed rows built anew from raw: the same rows after no change, other rows after one, each record once."""
+"""Rebuilding processed rows from raw: the same rows for the same contract, new rows for a changed one."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def stricter(contract: dict[str, Any]) -> None:
 
 
 def rows(settings: Settings, *columns: str) -> list[tuple[Any, ...]]:
-    """All rows of the table, with their partition, in an order of their own."""
+    """All rows of the table with their partition, sorted."""
     lake = lake_at(settings.lake)
     found = [
         (file.partition, *(row[name] for name in columns or row))
@@ -122,7 +122,7 @@ def rebuild(settings: Settings, start: datetime = BEGINNING, end: datetime = END
 
 
 def accounted_for(settings: Settings) -> None:
-    """The ledger says what is there."""
+    """Checks that the ledger, the rows and the quarantine files agree."""
     found = entries(lake_at(settings.lake))
     assert sum(entry.report.processed for entry in found) == len(rows(settings))
     assert sum(entry.report.quarantined for entry in found) == len(quarantine(settings))
@@ -132,7 +132,7 @@ def accounted_for(settings: Settings) -> None:
     assert poll(settings)[0] == Counter((s, n) for _, s, n in rows(settings, "shard_id", "sequence_number"))
 
 
-def test_under_the_same_contract_every_row_comes_out_as_it_was(lake_in_a_folder: Settings) -> None:
+def test_under_the_same_contract_every_row_stays_the_same(lake_in_a_folder: Settings) -> None:
     before, rejected = rows(lake_in_a_folder), quarantine(lake_in_a_folder)
 
     result = rebuild(lake_in_a_folder)
@@ -142,11 +142,11 @@ def test_under_the_same_contract_every_row_comes_out_as_it_was(lake_in_a_folder:
     assert rows(lake_in_a_folder) == before
     assert sorted(quarantine(lake_in_a_folder), key=repr) == sorted(rejected, key=repr), "to the byte"
     accounted_for(lake_in_a_folder)
-    assert rebuild(lake_in_a_folder).processed == result.processed, "and once more"
+    assert rebuild(lake_in_a_folder).processed == result.processed, "a second time"
     assert rows(lake_in_a_folder) == before
 
 
-def test_it_finds_the_rows_again_after_a_compaction(lake_in_a_folder: Settings) -> None:
+def test_it_finds_the_rows_after_a_compaction(lake_in_a_folder: Settings) -> None:
     before = rows(lake_in_a_folder)
     compact_job.run(set_compact(lake_in_a_folder, min_files=2))
     rebuild(lake_in_a_folder)
@@ -155,7 +155,7 @@ def test_it_finds_the_rows_again_after_a_compaction(lake_in_a_folder: Settings) 
     accounted_for(lake_in_a_folder)
 
 
-def test_a_check_that_fell_turns_quarantined_records_into_rows_of_new_partitions(
+def test_without_a_check_quarantined_records_become_rows_of_new_partitions(
     lake_in_a_folder: Settings, tmp_path: Path
 ) -> None:
     before = origins(lake_in_a_folder)
@@ -229,7 +229,7 @@ def test_a_window_takes_the_batches_that_ended_within_it(lake_in_a_folder: Setti
         rebuild(lake_in_a_folder, END, BEGINNING)
 
 
-def test_the_command_says_what_came_of_it(
+def test_the_command_prints_the_result(
     lake_in_a_folder: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     changed = with_contract(lake_in_a_folder, tmp_path, without_checks)
@@ -256,7 +256,7 @@ def test_the_command_says_what_came_of_it(
         ),
     ],
 )
-def test_lines_that_cannot_be_told_apart_stop_it_before_anything_is_changed(
+def test_lines_without_a_known_sequence_number_stop_it_before_any_change(
     lake_in_a_folder: Settings, break_it: Callable[..., Any], why: str
 ) -> None:
     lake = lake_at(lake_in_a_folder.lake)
@@ -272,7 +272,7 @@ def test_lines_that_cannot_be_told_apart_stop_it_before_anything_is_changed(
     assert rows(lake_in_a_folder) == before
 
 
-def test_a_raw_file_that_lacks_a_line_stops_it(lake_in_a_folder: Settings) -> None:
+def test_a_missing_raw_line_stops_it(lake_in_a_folder: Settings) -> None:
     lake = lake_at(lake_in_a_folder.lake)
     path, _ = next(lake.list("raw/"))
     lines = gzip.decompress(lake.get(path) or b"").split(b"\n")
@@ -281,7 +281,7 @@ def test_a_raw_file_that_lacks_a_line_stops_it(lake_in_a_folder: Settings) -> No
         rebuild(lake_in_a_folder)
 
 
-def test_a_batch_of_several_shards_a_task_and_hours_a_shard(embedded_aws: object, tmp_path: Path) -> None:
+def test_a_batch_with_several_shards_per_task_and_hours_per_shard(embedded_aws: object, tmp_path: Path) -> None:
     import pyarrow as pa
 
     from jobs.write.task import WriteTask
@@ -303,13 +303,15 @@ def test_a_batch_of_several_shards_a_task_and_hours_a_shard(embedded_aws: object
     ]
 
 
-# The moves' own points are killed at in test_compact_job; `make nightly` does both.
+# The fault points of moves are in test_compact.py.
 KILLS = [*REBUILD_POINTS, "move.relocated"]
 if os.environ.get("CRASH_KILLS"):
     KILLS += ["file.put", *(name for name in MOVE_POINTS if name.startswith("move"))]
 
 
-def test_kill_9_between_any_two_steps_and_the_next_run_ends_it(embedded_aws: object, tmp_path: Path) -> None:
+def test_after_kill_9_between_any_two_steps_the_next_run_completes_the_rebuild(
+    embedded_aws: object, tmp_path: Path
+) -> None:
     settings = fill(make_lake(tmp_path, f"lake={tmp_path / 'lake'}", "compact.grace_seconds=3600"))
     contracts = [with_contract(settings, tmp_path, without_checks)]
     config = tmp_path / "settings.yaml"

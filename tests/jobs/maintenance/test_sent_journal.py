@@ -1,4 +1,4 @@
-"""The journal of what is back on the stream: what one run writes, the next one knows."""
+"""The journal of sent quarantine lines: the next run knows what a run has written."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LINES = st.sets(st.tuples(st.sampled_from(["a", "b"]), st.integers(0, 30)))
 
 
 @given(LINES)
-def test_ranges_say_the_same_lines_in_as_few_words_as_can_be(lines: set[tuple[str, int]]) -> None:
+def test_ranges_name_the_same_lines_and_are_as_few_as_possible(lines: set[tuple[str, int]]) -> None:
     ranges = as_ranges(lines)
     again = [(path, n) for path, found in ranges.items() for first, last in found for n in range(first, last + 1)]
     assert sorted(again) == sorted(lines)
@@ -36,7 +36,7 @@ def test_a_closed_chunk_is_sent_and_an_open_one_in_doubt(folder_lake: Lake) -> N
     assert SentLines(folder_lake).of("h") == (set(), set())
 
 
-def test_a_line_that_a_later_run_has_sent_is_no_longer_in_doubt(lake: Lake) -> None:
+def test_a_line_that_a_later_run_has_sent_is_not_in_doubt(lake: Lake) -> None:
     JournalRun(lake, "stream").chunk([("f", 0), ("f", 1)]).open()
     again = JournalRun(lake, "stream").chunk([("f", 0)])
     again.open()
@@ -44,19 +44,19 @@ def test_a_line_that_a_later_run_has_sent_is_no_longer_in_doubt(lake: Lake) -> N
     assert SentLines(lake).of("f") == ({0}, {1})
 
 
-def test_a_chunk_that_was_given_up_says_what_went_and_what_is_in_doubt(lake: Lake) -> None:
+def test_an_abandoned_chunk_names_sent_lines_and_lines_in_doubt(lake: Lake) -> None:
     chunk = JournalRun(lake, "stream").chunk([("f", n) for n in range(4)])
     chunk.open()
     chunk.close([("f", 0)], [("f", 3)])
     assert SentLines(lake).of("f") == ({0}, {3})
 
 
-def test_a_chunk_that_somebody_else_changed_is_an_error(lake: Lake) -> None:
+def test_a_chunk_that_another_run_changed_is_an_error(lake: Lake) -> None:
     chunk = JournalRun(lake, "stream").chunk([("f", 0)])
     with pytest.raises(AlreadyRunningError, match=JOURNAL):
         chunk.close([("f", 0)])
     chunk.open()
-    chunk.open()  # a request whose answer was lost is sent again
+    chunk.open()  # a retry after a lost answer
     chunk.close([("f", 0)])
     with pytest.raises(AlreadyRunningError, match=JOURNAL):
         chunk.open()
