@@ -15,8 +15,8 @@ from typing import Any
 from jobs.common import aws
 from jobs.common.errors import ConfigurationError, TransientError
 from jobs.settings.settings import Settings
-from local.crawler import Crawled, Crawler
-from local.delivery_stream import Delivered, DeliveryOptions, DeliveryStream
+from local.crawler import Crawler, CrawlResult
+from local.delivery_stream import DeliveredFile, DeliveryOptions, DeliveryStream
 from local.events import Handler, Queue, QueueTrigger, ensure_queue, notify_of_objects, route_crawler_events
 from local.job_runner import JobRun, JobRunner, ensure_job
 from local.resources import allowed, embedded_clients, lake_location
@@ -29,7 +29,7 @@ Step = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Names:
+class ResourceNames:
     """The batch path's resources, all with one prefix."""
 
     crawler: str = "movement-crawler"
@@ -40,11 +40,11 @@ class Names:
 
 
 @dataclass(frozen=True)
-class BatchRun:
+class BatchPathResult:
     """What one `run` did, step by step."""
 
-    delivered: tuple[Delivered, ...]
-    crawls: tuple[Crawled, ...]
+    delivered: tuple[DeliveredFile, ...]
+    crawls: tuple[CrawlResult, ...]
     job_runs: tuple[JobRun, ...]
     dead_letters: int
     seconds: float
@@ -79,7 +79,7 @@ class BatchPath:
         submit: Sequence[str],
         job_arguments: dict[str, str] | None = None,
         job_environment: dict[str, str] | None = None,
-        names: Names | None = None,
+        names: ResourceNames | None = None,
         options: DeliveryOptions | None = None,
         on_step: Step = lambda _what: None,
     ):
@@ -92,7 +92,7 @@ class BatchPath:
         self._crawler_trigger, self._gluejob_trigger = crawler_trigger, gluejob_trigger
         self._delivery_prefix = f"{prefix}{DELIVERY_TABLE}/"
         self._script, self._job_arguments = script, job_arguments or {}
-        self._names = names or Names()
+        self._names = names or ResourceNames()
         self._on_step = on_step
         state = Path(settings.local.state_dir)
         self._delivery_stream = DeliveryStream(settings.stream.name, settings.lake, options)
@@ -125,7 +125,7 @@ class BatchPath:
         self._runner.fail_abandoned()
         self._triggers = [self._crawl_on(objects), self._job_on(crawls)]
 
-    def run(self, timeout_seconds: float = 1800.0) -> BatchRun:
+    def run(self, timeout_seconds: float = 1800.0) -> BatchPathResult:
         """Delivers what is on the stream, then lets events, crawler and job work until nothing is left to do.
 
         What failed in an earlier run is tried again: its messages come back from the dead-letter queues. The first
@@ -141,7 +141,7 @@ class BatchPath:
         for trigger in self._triggers:
             if again := trigger.redrive():
                 self._on_step(f"{again} dead letters go back to their queue")
-        crawls: list[Crawled] = []
+        crawls: list[CrawlResult] = []
         job_runs: list[JobRun] = []
         while True:
             polled, worked = self._poll(), self._work(crawls, job_runs)
@@ -152,7 +152,7 @@ class BatchPath:
             if time.monotonic() - begun > timeout_seconds:
                 raise TransientError(f"the batch path was not done after {timeout_seconds:.0f} s; run it again")
         dead = sum(trigger.dead_letters() for trigger in self._triggers)
-        return BatchRun(tuple(delivered), tuple(crawls), tuple(job_runs), dead, time.monotonic() - begun)
+        return BatchPathResult(tuple(delivered), tuple(crawls), tuple(job_runs), dead, time.monotonic() - begun)
 
     def _poll(self) -> bool:
         """Delivers one batch of each queue; whether there was any."""
@@ -162,7 +162,7 @@ class BatchPath:
                 self._on_step(f"function: {line}")
         return bool(invocations)
 
-    def _work(self, crawls: list[Crawled], job_runs: list[JobRun]) -> bool:
+    def _work(self, crawls: list[CrawlResult], job_runs: list[JobRun]) -> bool:
         crawled = self._crawler.run_pending()
         if crawled is not None:
             crawls.append(crawled)
@@ -210,12 +210,12 @@ def ensure_crawler(name: str, database: str, target: str) -> None:
         )
 
 
-def remove(names: Names | None = None) -> None:
+def remove(names: ResourceNames | None = None) -> None:
     """Deletes what `BatchPath.ensure` makes, for a clean start; what is not there is no error.
 
     Raises TerminalError, before anything is deleted, unless all of it is on the embedded AWS.
     """
-    names = names or Names()
+    names = names or ResourceNames()
     clients = embedded_clients("delete anything", *SERVICES)
     with aws.translate_aws_errors("delete the batch path"):
         with allowed("ResourceNotFoundException"):

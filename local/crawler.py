@@ -20,7 +20,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from jobs.common import aws
 from jobs.schema.partitions import parse_partition_path
 from local.events import put_glue_event
-from local.glue_reports import report
+from local.glue_states import set_state
 from local.json_schema import columns_of, merge_names, objects_in
 from local.resources import lake_location
 
@@ -38,7 +38,7 @@ Phase = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Crawled:
+class CrawlResult:
     """What one crawl did: the table, how many files it listed, what it changed; `error` where it failed."""
 
     crawler: str
@@ -63,22 +63,22 @@ class Crawler:
         self._s3 = aws.client("s3")
         self._events = aws.client("events")
 
-    def run_pending(self) -> Crawled | None:
+    def run_pending(self) -> CrawlResult | None:
         """Does the crawl that was started; None where there is none. A failed crawl is returned, not raised."""
         described = self._glue.get_crawler(Name=self.name)["Crawler"]
         if described["State"] == "STOPPING":  # by StopCrawler, before the crawl was begun
-            report(self._glue, "crawl", crawler=self.name, state="STOPPED")
+            set_state(self._glue, "crawl", crawler=self.name, state="STOPPED")
         if described["State"] != "RUNNING":
             return None
         begun = datetime.now(UTC)
         self._announce("Started", startTime=_stamp(begun))
         try:
-            done = self._crawl(described)
+            done = self.crawl(described)
         except (BotoCoreError, ClientError, KeyError, ValueError) as error:
-            done = Crawled(self.name, "", error=f"{type(error).__name__}: {error}")
+            done = CrawlResult(self.name, "", error=f"{type(error).__name__}: {error}")
         self._on_phase("stopping")
-        report(self._glue, "crawl", crawler=self.name, state="STOPPING")
-        report(
+        set_state(self._glue, "crawl", crawler=self.name, state="STOPPING")
+        set_state(
             self._glue,
             "crawl",
             crawler=self.name,
@@ -88,7 +88,7 @@ class Crawler:
         self._announce_end(done, begun)
         return done
 
-    def _crawl(self, described: Mapping[str, Any]) -> Crawled:
+    def crawl(self, described: Mapping[str, Any]) -> CrawlResult:
         target = described["Targets"]["S3Targets"][0]["Path"].rstrip("/")
         bucket, prefix = lake_location(target)
         if bucket is None:
@@ -98,13 +98,13 @@ class Crawler:
         files = self._files(bucket, prefix)
         self._on_phase("listed")
         if not files:
-            return Crawled(self.name, table)
+            return CrawlResult(self.name, table)
         folders = sorted({key.removeprefix(prefix).rpartition("/")[0] for key in files} - {""})
         wanted = self._table_input(table, target, bucket, files, folders)
         created, updated = self._keep_table(database, wanted)
         partitions = self._add_partitions(database, wanted, target, folders)
         self._on_phase("catalogued")
-        return Crawled(self.name, table, len(files), int(created), int(updated), partitions)
+        return CrawlResult(self.name, table, len(files), int(created), int(updated), partitions)
 
     def _files(self, bucket: str, prefix: str) -> list[str]:
         """Keys under the prefix; those that begin with `_` or `.` are nobody's data, and folder markers are none."""
@@ -197,7 +197,7 @@ class Crawler:
                 raise ValueError(f"{len(refused)} partitions of {table['Name']} were refused, the first: {refused[0]}")
         return len(inputs)
 
-    def _announce_end(self, done: Crawled, begun: datetime) -> None:
+    def _announce_end(self, done: CrawlResult, begun: datetime) -> None:
         ended = datetime.now(UTC)
         if done.error:
             self._announce("Failed", errorMessage=done.error, cloudWatchLogLink="")

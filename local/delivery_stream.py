@@ -46,7 +46,7 @@ class DeliveryOptions:
 
 
 @dataclass(frozen=True)
-class Delivered:
+class DeliveredFile:
     """A file that was written: bucket, key, its records and its size in bytes as stored."""
 
     bucket: str
@@ -89,7 +89,7 @@ class DeliveryStream:
         self._buffer = _Buffer()
         self._stream_created: str | None = None
 
-    def drain(self) -> list[Delivered]:
+    def drain(self) -> list[DeliveredFile]:
         """Delivers every record that arrived before the call, the last file however small it is."""
         tip = datetime.fromtimestamp(self._clock(), UTC)
         delivered = list(self._read(until=tip))
@@ -97,14 +97,14 @@ class DeliveryStream:
             delivered.append(self._deliver())
         return delivered
 
-    def poll(self) -> list[Delivered]:
+    def poll(self) -> list[DeliveredFile]:
         """Reads what is there now, and delivers the files whose buffer is full, or old enough."""
         delivered = list(self._read(until=datetime.fromtimestamp(self._clock(), UTC)))
         if self._buffer.parts and self._clock() - self._buffer.since >= self._options.buffer_seconds:
             delivered.append(self._deliver())
         return delivered
 
-    def _read(self, until: datetime) -> Iterator[Delivered]:
+    def _read(self, until: datetime) -> Iterator[DeliveredFile]:
         with aws.translate_aws_errors(f"read the stream {self._stream}"):
             if self._stream_created is None:
                 self._find_position()
@@ -148,7 +148,7 @@ class DeliveryStream:
                     raise
                 time.sleep(0.25)  # other readers share the shard's five calls a second
 
-    def _take(self, shard: str, record: dict[str, Any]) -> Iterator[Delivered]:
+    def _take(self, shard: str, record: dict[str, Any]) -> Iterator[DeliveredFile]:
         data = record["Data"] + (b"\n" if self._options.delimiter else b"")
         buffer = self._buffer
         if buffer.parts and buffer.size + len(data) > self._options.buffer_bytes:
@@ -162,7 +162,7 @@ class DeliveryStream:
         buffer.size += len(data)
         buffer.reached[shard] = record["SequenceNumber"]
 
-    def _deliver(self) -> Delivered:
+    def _deliver(self) -> DeliveredFile:
         buffer, options = self._buffer, self._options
         if buffer.oldest is None:
             raise ValueError("nothing to deliver")
@@ -178,7 +178,7 @@ class DeliveryStream:
             self._s3.put_object(Bucket=self._bucket, Key=key, Body=body, ContentType="application/octet-stream")
         self._buffer = _Buffer(reached=dict(buffer.reached))
         self._keep_position()
-        return Delivered(self._bucket, key, len(buffer.parts), len(body))
+        return DeliveredFile(self._bucket, key, len(buffer.parts), len(body))
 
     def _find_position(self) -> None:
         """Takes up the kept position: shard → last sequence number delivered. Another stream's does not count."""

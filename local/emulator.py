@@ -27,13 +27,13 @@ from typing import Any
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
 from werkzeug.serving import make_server
 
-from local import moto_deploying, moto_repairs, moto_resharding
+from local import moto_emr, moto_glue_sqs, moto_kinesis
 
 # No bucket's name begins with an underscore, so no S3 request has this path.
 HEALTH_PATH = "/_movement/health"
 
 # What the stand-ins report: states that only they know.
-REPORT_PATHS = (moto_repairs.CRAWL_PATH, moto_repairs.JOB_RUN_PATH)
+REPORT_PATHS = (moto_glue_sqs.CRAWL_PATH, moto_glue_sqs.JOB_RUN_PATH)
 
 # The log and its one predecessor stay under this together.
 LOG_BYTES = 10_000_000
@@ -47,7 +47,7 @@ StartResponse = Callable[..., Any]
 logger = logging.getLogger("embedded-aws")
 
 
-class OneAtATime:
+class SerialApplication:
     """WSGI application: hands requests to `application` one after the other, each with its body read in full."""
 
     def __init__(self, application: Callable[[Environ, StartResponse], Iterable[bytes]], identity: dict[str, Any]):
@@ -97,7 +97,7 @@ def _json(status: str, body: bytes, start_response: StartResponse) -> list[bytes
 
 def _report(path: str, body: bytes, start_response: StartResponse) -> list[bytes]:
     try:
-        moto_repairs.report(path, json.loads(body))
+        moto_glue_sqs.set_state(path, json.loads(body))
     except (KeyError, IndexError, StopIteration, ValueError) as error:
         return _json("404 Not Found", json.dumps({"error": repr(error)}).encode(), start_response)
     logger.info("POST %s %s", path, body.decode())
@@ -134,7 +134,7 @@ class _Handler(MotoRequestHandler):  # type: ignore[misc]
     timeout = IDLE_SECONDS
 
     def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
-        """`OneAtATime` writes the log's line, with what was asked."""
+        """`SerialApplication` writes the log's line, with what was asked."""
 
 
 class _BoundedLog(RotatingFileHandler):
@@ -169,11 +169,11 @@ def main() -> None:
     logging.basicConfig(
         level=logging.INFO, handlers=[_BoundedLog(arguments.log)], format="%(asctime)s %(levelname)s %(message)s"
     )
-    moto_repairs.apply()
-    moto_resharding.apply()
-    moto_deploying.apply()
+    moto_glue_sqs.apply()
+    moto_kinesis.apply()
+    moto_emr.apply()
     identity = {"service": "movement embedded AWS", "pid": os.getpid(), "state": arguments.state}
-    application = OneAtATime(DomainDispatcherApplication(_backend_app), identity)
+    application = SerialApplication(DomainDispatcherApplication(_backend_app), identity)
     server = make_server("127.0.0.1", 0, application, threaded=True, request_handler=_Handler, fd=arguments.fd)
     logger.info("serving on 127.0.0.1:%d", server.port)
     server.serve_forever()

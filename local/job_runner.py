@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, cast
 from jobs.common import aws
 from jobs.common.errors import ConfigurationError
 from local.events import put_glue_event
-from local.glue_reports import report
+from local.glue_states import set_state
 
 StateChange = Callable[[str, str], None]
 
@@ -132,7 +132,7 @@ class JobRunner:
         return JobRun(self.job, run["Id"], state, time.monotonic() - begun, log, error)
 
     def _state(self, run: str, state: str, error: str | None = None) -> None:
-        report(self._glue, "job-run", job=self.job, run=run, state=state, error=error)
+        set_state(self._glue, "job-run", job=self.job, run=run, state=state, error=error)
         self._on_state(run, state)
         if state != "RUNNING":  # Glue announces how runs end, not that they began
             detail = {

@@ -49,7 +49,7 @@ class EmbeddedAwsError(TerminalError):
 
 
 @dataclass(frozen=True)
-class Running:
+class RunningServer:
     """An embedded AWS that answers. `started` is false where `up` found it already there."""
 
     pid: int
@@ -63,7 +63,7 @@ class Running:
         return f"http://{HOST}:{self.port}"
 
 
-def up(settings: Settings, notice: Notice = logger.warning) -> Running:
+def up(settings: Settings, notice: Notice = logger.warning) -> RunningServer:
     """Starts the embedded AWS on `settings.local.port`, or finds the one of the same state folder.
 
     One that runs on another port is returned as it is. A stale process file is cleaned away with one line to
@@ -94,12 +94,12 @@ def up(settings: Settings, notice: Notice = logger.warning) -> Running:
             raise
 
 
-def find(settings: Settings) -> Running | None:
+def find(settings: Settings) -> RunningServer | None:
     """The embedded AWS of the settings' state folder if it answers, else None. Starts and cleans nothing."""
     return _answering(_state(settings))
 
 
-def down(settings: Settings) -> Running | None:
+def down(settings: Settings) -> RunningServer | None:
     """Ends the embedded AWS and removes its process file and log; what ran is returned, None if nothing did.
 
     SIGTERM first, SIGKILL after STOP_SECONDS. Raises EmbeddedAwsError where the process stays or is not ours
@@ -131,7 +131,7 @@ def down(settings: Settings) -> Running | None:
     return stopped
 
 
-def environment(running: Running) -> dict[str, str]:
+def environment(running: RunningServer) -> dict[str, str]:
     """The variables by which every AWS client finds `running`. The credentials are no one's, and look it."""
     found = {
         "AWS_ENDPOINT_URL": running.endpoint,
@@ -148,7 +148,7 @@ def environment(running: Running) -> dict[str, str]:
 
 
 @contextmanager
-def aimed_at(running: Running) -> Iterator[None]:
+def aimed_at(running: RunningServer) -> Iterator[None]:
     """Within, this process and its children talk to `running` alone, whatever AWS_… the user has set."""
     before = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
     overridden = environment(running)
@@ -210,7 +210,7 @@ def _taken(port: int) -> str:
     )
 
 
-def _start(state: Path, listener: socket.socket, lock: IO[str], deadline: float) -> Running:
+def _start(state: Path, listener: socket.socket, lock: IO[str], deadline: float) -> RunningServer:
     if importlib.util.find_spec("moto") is None:
         raise EmbeddedAwsError("the embedded AWS needs moto: pip install 'movement-lake[local]'")
     log = state / LOG_NAME
@@ -225,7 +225,7 @@ def _start(state: Path, listener: socket.socket, lock: IO[str], deadline: float)
             env=_without_aws(os.environ),
             start_new_session=True,
         )
-    running = Running(pid=process.pid, port=int(listener.getsockname()[1]), log=log, started=True)
+    running = RunningServer(pid=process.pid, port=int(listener.getsockname()[1]), log=log, started=True)
     lock.truncate(0)
     lock.write(json.dumps({"pid": running.pid, "port": running.port}) + "\n")
     lock.flush()
@@ -257,16 +257,16 @@ def _last_line(log: Path) -> str:
     return lines[-1].strip() if lines else "it wrote nothing"
 
 
-def _recorded(state: Path) -> Running | None:
+def _recorded(state: Path) -> RunningServer | None:
     """What the process file says; None where there is none, or its writer has not finished it."""
     try:
         content = json.loads((state / PROCESS_NAME).read_text(encoding="utf-8"))
     except (FileNotFoundError, json.JSONDecodeError):
         return None
-    return Running(pid=content["pid"], port=content["port"], log=state / LOG_NAME)
+    return RunningServer(pid=content["pid"], port=content["port"], log=state / LOG_NAME)
 
 
-def _answering(state: Path) -> Running | None:
+def _answering(state: Path) -> RunningServer | None:
     recorded = _recorded(state)
     health = _health(recorded.port) if recorded else None
     return recorded if recorded and health and health["pid"] == recorded.pid else None

@@ -39,7 +39,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def embedded_aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[server.Running]:
+def embedded_aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[server.RunningServer]:
     """The embedded AWS on a free port. This process and its children use no other AWS endpoint."""
     state = tmp_path_factory.mktemp("embedded-aws")
     settings = load_settings(None, [f"local.state_dir={state}", f"local.port={free_port()}"])
@@ -50,7 +50,7 @@ def embedded_aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[server.Ru
 
 
 @pytest.fixture(scope="session")
-def spark(embedded_aws: server.Running, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
+def spark(embedded_aws: server.RunningServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
     """The worker's only Spark session, created as the entry points create theirs."""
     from jobs.common.spark_session import spark_session
 
@@ -63,7 +63,7 @@ def spark(embedded_aws: server.Running, tmp_path_factory: pytest.TempPathFactory
 
 
 @pytest.fixture
-def lake_settings(embedded_aws: server.Running, tmp_path: Path) -> Settings:
+def lake_settings(embedded_aws: server.RunningServer, tmp_path: Path) -> Settings:
     """Settings with a stream, a bucket and a database that only this test uses."""
     return make_lake(tmp_path)
 

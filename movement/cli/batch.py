@@ -17,7 +17,7 @@ from movement.cli.options import Config, JsonFile, Overrides
 
 if TYPE_CHECKING:
     from jobs.settings.settings import Settings
-    from local.batch_path import Names
+    from local.batch_path import ResourceNames
 
 ROOT = Path(__file__).parents[2]
 
@@ -94,13 +94,13 @@ def run_batch_path(settings: Settings, on_step: Callable[[str], None]) -> dict[s
     )
 
 
-def batch_names(settings: Settings) -> Names:
+def batch_names(settings: Settings) -> ResourceNames:
     """Names of the batch path's AWS resources. They contain the database, so that two lakes have two crawlers."""
-    from local.batch_path import Names
+    from local.batch_path import ResourceNames
 
     prefix = f"movement-{settings.database[:40]}"
     parts = ("crawler", "batch", "delivery-objects", "crawls", "crawl-succeeded")
-    return Names(*(f"{prefix}-{part}" for part in parts))
+    return ResourceNames(*(f"{prefix}-{part}" for part in parts))
 
 
 def _readable(step: str) -> str:

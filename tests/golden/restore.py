@@ -27,8 +27,8 @@ from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_ba
 from werkzeug.serving import WSGIRequestHandler, make_server
 
 from jobs.common.process_identity import machine
-from local import moto_resharding
-from local.emulator import OneAtATime
+from local import moto_kinesis
+from local.emulator import SerialApplication
 from local.server import HOST, REGION
 from tests.golden.dump import Dump
 
@@ -88,8 +88,8 @@ def records_on(stream: Stream) -> dict[tuple[str, str], bytes]:
 @contextmanager
 def kinesis_server() -> Iterator[str]:
     """Serves this process's moto on a free port; its URL, for AWS_ENDPOINT_URL_KINESIS."""
-    moto_resharding.apply()
-    application = OneAtATime(DomainDispatcherApplication(create_backend_app), {"service": "golden stream"})
+    moto_kinesis.apply()
+    application = SerialApplication(DomainDispatcherApplication(create_backend_app), {"service": "golden stream"})
     server = make_server(HOST, 0, application, threaded=True, request_handler=_Quiet)
     thread = threading.Thread(target=server.serve_forever, name="golden-kinesis", daemon=True)
     thread.start()

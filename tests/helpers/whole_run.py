@@ -32,7 +32,7 @@ Handler = Callable[[dict[str, Any], object], Any]
 class WholeRun:
     """One lake's run. `endpoint` is the recorder's; every `movement` command is a process of its own."""
 
-    def __init__(self, settings: Settings, endpoint: str, folder: Path, names: batch_path.Names) -> None:
+    def __init__(self, settings: Settings, endpoint: str, folder: Path, names: batch_path.ResourceNames) -> None:
         self._settings, self._endpoint, self._folder, self._names = settings, endpoint, folder, names
         self._config = folder / "settings.yaml"
         self._config.write_text(yaml.safe_dump(settings.model_dump(mode="json")), encoding="utf-8")

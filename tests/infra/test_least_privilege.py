@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from local.batch_path import Names
-from local.server import Running
+from local.batch_path import ResourceNames
+from local.server import RunningServer
 from tests.helpers.call_recorder import ACCOUNT, REGION, Call, Recorder
 from tests.helpers.lakes import make_lake
 from tests.helpers.paths import ROOT
@@ -51,10 +51,10 @@ def needs() -> dict[str, list[str]]:
 @pytest.mark.spark
 @pytest.mark.aws
 def test_each_part_may_do_what_it_does_and_nothing_else(
-    embedded_aws: Running, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    embedded_aws: RunningServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     number = f"{os.getpid()}-{next(_numbers)}"
-    names = Names(*(f"{part}-{number}" for part in ("crawler", "job", "objects", "crawls", "rule")))
+    names = ResourceNames(*(f"{part}-{number}" for part in ("crawler", "job", "objects", "crawls", "rule")))
     with Recorder(embedded_aws.endpoint) as recorder:
         monkeypatch.setenv("AWS_ENDPOINT_URL", recorder.endpoint)
         settings = make_lake(

@@ -59,7 +59,7 @@ def settings(tmp_path: Path) -> Iterator[Settings]:
 
 
 @pytest.fixture(scope="session")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[server.Running]:
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[server.RunningServer]:
     """One embedded AWS for the tests of this folder, each with names of its own."""
     own = settings_in(tmp_path_factory.mktemp("aws"))
     yield server.up(own)
@@ -67,7 +67,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[server.Running
 
 
 @pytest.fixture
-def aws_here(running: server.Running) -> Iterator[server.Running]:
+def aws_here(running: server.RunningServer) -> Iterator[server.RunningServer]:
     """As `running`; boto3 finds it, and nothing else. The functions keep a client, as Lambda does: not across tests."""
     sqs_batch.glue.cache_clear()
     with server.aimed_at(running):

@@ -23,7 +23,7 @@ from jobs.common.errors import ConfigurationError, TerminalError
 from jobs.settings.settings import Settings
 from lambdas import crawler_trigger, gluejob_trigger
 from local import batch_path, resources, server
-from local.batch_path import BatchPath, BatchRun, Names
+from local.batch_path import BatchPath, BatchPathResult, ResourceNames
 from local.crawler import Crawler
 from local.delivery_stream import DeliveryOptions
 
@@ -67,7 +67,9 @@ class Site:
     def __init__(self, settings: Settings, folder: Path) -> None:
         self.settings, self.folder = settings, folder
         self.s3 = boto3.client("s3")
-        self.names = Names(*(f"{settings.stream.name}-{part}" for part in ("c", "j", "objects", "crawls", "rule")))
+        self.names = ResourceNames(
+            *(f"{settings.stream.name}-{part}" for part in ("c", "j", "objects", "crawls", "rule"))
+        )
         self.steps: list[str] = []
         self.hooks: dict[str, Callable[[], None]] = {}
         folder.mkdir()
@@ -89,7 +91,7 @@ class Site:
         path.ensure()
         return path
 
-    def run(self) -> BatchRun:
+    def run(self) -> BatchPathResult:
         return self.path.run(timeout_seconds=50)
 
     def put_records(self, numbers: range) -> None:
@@ -137,7 +139,7 @@ class Site:
 
 
 @pytest.fixture
-def site(aws_here: server.Running, named: Callable[..., Settings], tmp_path: Path) -> Iterator[Site]:
+def site(aws_here: server.RunningServer, named: Callable[..., Settings], tmp_path: Path) -> Iterator[Site]:
     found = Site(named("stream.shards=2", f"local.state_dir={tmp_path / 'state'}"), tmp_path / "job")
     yield found
     batch_path.remove(found.names)
@@ -201,14 +203,14 @@ def test_doubled_events_out_of_order_start_nothing_more(site: Site) -> None:
 
 
 def test_a_crawl_that_fails_is_done_again(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    real, failures = Crawler._crawl, [ValueError("S3 was away")]
+    real, failures = Crawler.crawl, [ValueError("S3 was away")]
 
     def failing_once(self: Crawler, described: dict[str, Any]) -> Any:
         if failures:
             raise failures.pop()
         return real(self, described)
 
-    monkeypatch.setattr(Crawler, "_crawl", failing_once)
+    monkeypatch.setattr(Crawler, "crawl", failing_once)
     site.put_file(1)
     done = site.run()
     assert [crawl.error for crawl in done.crawls] == ["ValueError: S3 was away", None]

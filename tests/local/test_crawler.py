@@ -68,7 +68,7 @@ class Site:
 
 
 @pytest.fixture
-def site(aws_here: server.Running, named: Callable[..., Settings]) -> Iterator[Site]:
+def site(aws_here: server.RunningServer, named: Callable[..., Settings]) -> Iterator[Site]:
     settings = named()
     found = resources.ensure(settings)
     assert found.bucket is not None

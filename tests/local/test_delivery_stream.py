@@ -14,14 +14,14 @@ import pytest
 from jobs.common.errors import ConfigurationError
 from jobs.settings.settings import Settings
 from local import resources, server
-from local.delivery_stream import Delivered, DeliveryOptions, DeliveryStream
+from local.delivery_stream import DeliveredFile, DeliveryOptions, DeliveryStream
 
 pytestmark = pytest.mark.aws
 Named = Callable[..., Settings]
 
 
 @pytest.fixture
-def ready(aws_here: server.Running, named: Named) -> Settings:
+def ready(aws_here: server.RunningServer, named: Named) -> Settings:
     """Settings whose stream of two shards and bucket are there."""
     settings = named("stream.shards=2")
     resources.ensure(settings)
@@ -37,13 +37,13 @@ def put(settings: Settings, start: int, count: int) -> None:
     assert answer["FailedRecordCount"] == 0
 
 
-def body_of(file: Delivered) -> bytes:
+def body_of(file: DeliveredFile) -> bytes:
     body: bytes = boto3.client("s3").get_object(Bucket=file.bucket, Key=file.key)["Body"].read()
     assert len(body) == file.size
     return gzip.decompress(body) if file.key.endswith(".gz") else body
 
 
-def numbers_in(files: list[Delivered]) -> list[int]:
+def numbers_in(files: list[DeliveredFile]) -> list[int]:
     return sorted(int(found) for file in files for found in re.findall(rb'"n": (\d+)', body_of(file)))
 
 
@@ -159,6 +159,6 @@ def test_after_a_reshard_the_tail_of_the_closed_shards_and_their_children_are_de
     assert stream.drain() == []
 
 
-def test_a_lake_that_is_a_folder_is_refused(aws_here: server.Running, named: Named) -> None:
+def test_a_lake_that_is_a_folder_is_refused(aws_here: server.RunningServer, named: Named) -> None:
     with pytest.raises(ConfigurationError, match="lake"):
         DeliveryStream("stream", "/some/folder")

@@ -192,7 +192,7 @@ def test_a_crash_at_start_shows_the_last_line_of_the_log_and_its_path(
     assert server.up(settings).started
 
 
-def test_the_environment_names_the_server_and_no_real_credentials(running: server.Running) -> None:
+def test_the_environment_names_the_server_and_no_real_credentials(running: server.RunningServer) -> None:
     found = server.environment(running)
     assert found["AWS_ENDPOINT_URL"] == f"http://127.0.0.1:{running.port}"
     assert found["AWS_REGION"] == "us-east-1"
@@ -200,7 +200,9 @@ def test_the_environment_names_the_server_and_no_real_credentials(running: serve
     assert "no-real" in found["AWS_SECRET_ACCESS_KEY"]
 
 
-def test_a_proxy_is_told_to_leave_the_server_alone(running: server.Running, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_proxy_is_told_to_leave_the_server_alone(
+    running: server.RunningServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("HTTP_PROXY", "http://proxy.invalid:3128")
     monkeypatch.setenv("NO_PROXY", "intranet")
     assert server.environment(running)["NO_PROXY"] == "intranet,127.0.0.1"
@@ -210,7 +212,7 @@ def test_a_proxy_is_told_to_leave_the_server_alone(running: server.Running, monk
 
 
 def test_within_aimed_at_the_users_aws_variables_do_not_count(
-    running: server.Running, monkeypatch: pytest.MonkeyPatch
+    running: server.RunningServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
     monkeypatch.setenv("AWS_ENDPOINT_URL_KINESIS", "http://127.0.0.1:9")

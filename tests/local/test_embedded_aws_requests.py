@@ -32,7 +32,7 @@ def everything_in(kinesis: Any, stream: str) -> list[bytes]:
     return found
 
 
-def test_a_storm_of_puts_from_four_threads_loses_and_doubles_nothing(aws_here: server.Running) -> None:
+def test_a_storm_of_puts_from_four_threads_loses_and_doubles_nothing(aws_here: server.RunningServer) -> None:
     boto3.client("kinesis").create_stream(StreamName="storm", ShardCount=4)
 
     def put(thread: int) -> int:
@@ -54,7 +54,7 @@ def test_a_storm_of_puts_from_four_threads_loses_and_doubles_nothing(aws_here: s
     assert set(found) == expected
 
 
-def test_idle_and_half_sent_connections_hold_up_nobody(aws_here: server.Running) -> None:
+def test_idle_and_half_sent_connections_hold_up_nobody(aws_here: server.RunningServer) -> None:
     idle = [socket.create_connection(("127.0.0.1", aws_here.port)) for _ in range(20)]
     half = socket.create_connection(("127.0.0.1", aws_here.port))
     half.sendall(b"PUT /bucket/key HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 1000\r\n\r\nonly this")
@@ -65,7 +65,7 @@ def test_idle_and_half_sent_connections_hold_up_nobody(aws_here: server.Running)
         connection.close()
 
 
-def test_a_client_that_leaves_in_the_middle_of_its_body_changes_nothing(aws_here: server.Running) -> None:
+def test_a_client_that_leaves_in_the_middle_of_its_body_changes_nothing(aws_here: server.RunningServer) -> None:
     s3 = boto3.client("s3")
     s3.create_bucket(Bucket="left-early")
     with socket.create_connection(("127.0.0.1", aws_here.port)) as leaving:
@@ -74,7 +74,7 @@ def test_a_client_that_leaves_in_the_middle_of_its_body_changes_nothing(aws_here
     assert s3.list_objects_v2(Bucket="left-early")["KeyCount"] == 0
 
 
-def test_clients_that_keep_their_connections_take_turns(aws_here: server.Running) -> None:
+def test_clients_that_keep_their_connections_take_turns(aws_here: server.RunningServer) -> None:
     s3 = boto3.client("s3")
     s3.create_bucket(Bucket="turns")
 
@@ -92,7 +92,7 @@ def test_clients_that_keep_their_connections_take_turns(aws_here: server.Running
     assert s3.list_objects_v2(Bucket="turns")["KeyCount"] == 160
 
 
-def test_of_many_conditional_puts_of_one_key_one_wins(aws_here: server.Running) -> None:
+def test_of_many_conditional_puts_of_one_key_one_wins(aws_here: server.RunningServer) -> None:
     s3 = boto3.client("s3")
     s3.create_bucket(Bucket="ledger")
 
@@ -107,7 +107,7 @@ def test_of_many_conditional_puts_of_one_key_one_wins(aws_here: server.Running) 
         assert sorted(pool.map(put, range(8))) == ["PreconditionFailed"] * 7 + ["written"]
 
 
-def test_a_big_object_sent_after_100_continue_arrives_whole(aws_here: server.Running) -> None:
+def test_a_big_object_sent_after_100_continue_arrives_whole(aws_here: server.RunningServer) -> None:
     s3 = boto3.client("s3")
     s3.create_bucket(Bucket="big")
     body = os.urandom(40_000_000)
@@ -116,7 +116,7 @@ def test_a_big_object_sent_after_100_continue_arrives_whole(aws_here: server.Run
 
 
 @pytest.mark.parametrize("transfer", ["content-length", "chunked"])
-def test_the_java_sdks_aws_chunked_body_is_unwrapped(aws_here: server.Running, transfer: str) -> None:
+def test_the_java_sdks_aws_chunked_body_is_unwrapped(aws_here: server.RunningServer, transfer: str) -> None:
     s3 = boto3.client("s3")
     bucket = f"java-{transfer}"
     s3.create_bucket(Bucket=bucket)
@@ -144,7 +144,7 @@ def test_the_java_sdks_aws_chunked_body_is_unwrapped(aws_here: server.Running, t
     assert s3.get_object(Bucket=bucket, Key="key")["Body"].read() == content
 
 
-def test_a_split_leaves_the_parents_records_and_puts_into_the_children(running: server.Running) -> None:
+def test_a_split_leaves_the_parents_records_and_puts_into_the_children(running: server.RunningServer) -> None:
     with server.aimed_at(running):
         kinesis = boto3.client("kinesis")
         kinesis.create_stream(StreamName="resharded", ShardCount=1)
@@ -165,7 +165,7 @@ def test_a_split_leaves_the_parents_records_and_puts_into_the_children(running: 
         assert sorted(records(children[0]) + records(children[1])) == [b"after"]
 
 
-def test_a_table_is_updated_in_its_latest_version_alone(aws_here: server.Running) -> None:
+def test_a_table_is_updated_in_its_latest_version_alone(aws_here: server.RunningServer) -> None:
     glue = boto3.client("glue")
     glue.create_database(DatabaseInput={"Name": "versions"})
     glue.create_table(DatabaseName="versions", TableInput={"Name": "t"})

@@ -63,12 +63,12 @@ def all_back(event: dict[str, Any]) -> Any:
 
 
 @pytest.fixture
-def queue(aws_here: server.Running, named: Callable[..., Settings]) -> Queue:
+def queue(aws_here: server.RunningServer, named: Callable[..., Settings]) -> Queue:
     return ensure_queue(named().stream.name, visibility_seconds=1, max_receives=3)
 
 
 @pytest.fixture
-def bucket(aws_here: server.Running, named: Callable[..., Settings]) -> str:
+def bucket(aws_here: server.RunningServer, named: Callable[..., Settings]) -> str:
     found = resources.ensure(named()).bucket
     assert found is not None
     return found

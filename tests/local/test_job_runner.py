@@ -55,11 +55,11 @@ class Job:
 
 
 @pytest.fixture
-def job(aws_here: server.Running, named: Callable[..., Settings], tmp_path: Path) -> Job:
+def job(aws_here: server.RunningServer, named: Callable[..., Settings], tmp_path: Path) -> Job:
     return Job(named().stream.name, tmp_path)
 
 
-def test_a_run_is_starting_then_running_then_succeeded(job: Job, aws_here: server.Running) -> None:
+def test_a_run_is_starting_then_running_then_succeeded(job: Job, aws_here: server.RunningServer) -> None:
     run = job.start()
     assert job.described(run)["JobRunState"] == "STARTING"
     assert job.described(run)["JobRunState"] == "STARTING"  # looking at it changes nothing

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.aws
 Named = Callable[..., Settings]
 
 
-def test_ensure_creates_stream_bucket_and_database(aws_here: server.Running, named: Named) -> None:
+def test_ensure_creates_stream_bucket_and_database(aws_here: server.RunningServer, named: Named) -> None:
     settings = named("stream.shards=3")
     found = resources.ensure(settings)
     assert found.created == ("stream", "bucket", "database")
@@ -27,7 +27,7 @@ def test_ensure_creates_stream_bucket_and_database(aws_here: server.Running, nam
     assert boto3.client("glue").get_database(Name=settings.database)["Database"]["Name"] == settings.database
 
 
-def test_ensure_again_changes_nothing(aws_here: server.Running, named: Named) -> None:
+def test_ensure_again_changes_nothing(aws_here: server.RunningServer, named: Named) -> None:
     settings = named("stream.shards=2")
     resources.ensure(settings)
     kinesis, s3 = boto3.client("kinesis"), boto3.client("s3")
@@ -40,7 +40,7 @@ def test_ensure_again_changes_nothing(aws_here: server.Running, named: Named) ->
     assert s3.get_object(Bucket=bucket, Key=f"{prefix}kept")["Body"].read() == b"kept"
 
 
-def test_a_lake_that_is_a_folder_needs_no_bucket(aws_here: server.Running, named: Named, tmp_path: Path) -> None:
+def test_a_lake_that_is_a_folder_needs_no_bucket(aws_here: server.RunningServer, named: Named, tmp_path: Path) -> None:
     settings = named(f"lake={tmp_path / 'lake'}")
     before = boto3.client("s3").list_buckets()["Buckets"]
     assert resources.ensure(settings).bucket is None
@@ -50,7 +50,7 @@ def test_a_lake_that_is_a_folder_needs_no_bucket(aws_here: server.Running, named
     assert (tmp_path / "lake").exists()
 
 
-def test_remove_deletes_what_ensure_made_and_its_content(aws_here: server.Running, named: Named) -> None:
+def test_remove_deletes_what_ensure_made_and_its_content(aws_here: server.RunningServer, named: Named) -> None:
     settings = named()
     resources.ensure(settings)
     s3, glue = boto3.client("s3"), boto3.client("glue")
@@ -67,7 +67,7 @@ def test_remove_deletes_what_ensure_made_and_its_content(aws_here: server.Runnin
     assert glue.get_tables(DatabaseName=settings.database)["TableList"] == []
 
 
-def test_remove_leaves_the_lakes_neighbours(aws_here: server.Running, named: Named) -> None:
+def test_remove_leaves_the_lakes_neighbours(aws_here: server.RunningServer, named: Named) -> None:
     settings = named()
     resources.ensure(settings)
     s3 = boto3.client("s3")
@@ -82,7 +82,7 @@ def test_remove_leaves_the_lakes_neighbours(aws_here: server.Running, named: Nam
     "variable", ["AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL_KINESIS", "AWS_ENDPOINT_URL_GLUE"]
 )
 def test_remove_refuses_where_one_service_is_elsewhere(
-    aws_here: server.Running, named: Named, monkeypatch: pytest.MonkeyPatch, variable: str
+    aws_here: server.RunningServer, named: Named, monkeypatch: pytest.MonkeyPatch, variable: str
 ) -> None:
     settings = named()
     resources.ensure(settings)
@@ -94,7 +94,7 @@ def test_remove_refuses_where_one_service_is_elsewhere(
 
 
 def test_remove_refuses_where_no_endpoint_is_set(
-    aws_here: server.Running, named: Named, monkeypatch: pytest.MonkeyPatch
+    aws_here: server.RunningServer, named: Named, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("AWS_ENDPOINT_URL")
     with pytest.raises(TerminalError, match=r"amazonaws\.com"):

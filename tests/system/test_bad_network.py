@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from jobs.lake.store import lake_at
-from local.server import Running
+from local.server import RunningServer
 from tests.helpers.bad_network import KINDS, BadNetwork
 from tests.helpers.job_process import FAST, Job, Producer, wait_until
 from tests.helpers.lake_audit import audit, ledger
@@ -18,7 +18,7 @@ pytestmark = [pytest.mark.spark, pytest.mark.aws]
 log = logging.getLogger(__name__)
 
 
-def test_the_result_is_right_although_one_call_in_twenty_fails(embedded_aws: Running, tmp_path: Path) -> None:
+def test_the_result_is_right_although_one_call_in_twenty_fails(embedded_aws: RunningServer, tmp_path: Path) -> None:
     settings = make_lake(tmp_path, *FAST)
     with BadNetwork(embedded_aws.endpoint, share=0.05) as network:
         with Producer(settings) as producer:

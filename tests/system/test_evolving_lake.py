@@ -16,7 +16,7 @@ from jobs.lake.store import lake_at
 from jobs.schema.record_parser import ARROW_TYPES
 from jobs.settings.settings import Settings
 from jobs.stream.job import StreamResult, run
-from local.server import Running
+from local.server import RunningServer
 from tests.helpers.lakes import contract_file
 from tests.helpers.samples import GOOD, LOWER, MEAN, UPPER, bytes_of
 
@@ -45,7 +45,7 @@ def glue_columns(settings: Settings, table: str) -> dict[str, str]:
 
 
 def test_old_and_new_files_are_one_table_to_spark_and_pyarrow(
-    spark: SparkSession, lake_settings: Settings, embedded_aws: Running, tmp_path: Path
+    spark: SparkSession, lake_settings: Settings, embedded_aws: RunningServer, tmp_path: Path
 ) -> None:
     old = [GOOD | {"City": city} for city in CITIES]
     new = [

@@ -37,7 +37,7 @@ class BreaksWithin(Proxy):
 
 @pytest.fixture
 def network(
-    embedded_aws: server.Running, lake_settings: Settings, monkeypatch: pytest.MonkeyPatch
+    embedded_aws: server.RunningServer, lake_settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[BreaksWithin]:
     S3Lake(lake_settings.lake).put(FILE, io.BytesIO(CONTENT))
     monkeypatch.setattr(aws, "BODY_RETRY", RetryPolicy(sleep=lambda _: None))

@@ -239,7 +239,7 @@ def test_a_client_that_cannot_be_created_does_no_harm(caplog: pytest.LogCaptureF
 
 
 @pytest.mark.aws
-def test_metrics_arrive_in_cloudwatch(embedded_aws: server.Running) -> None:
+def test_metrics_arrive_in_cloudwatch(embedded_aws: server.RunningServer) -> None:
     now = datetime.now(UTC)
     settings = load_settings(None, ["observe.metrics=cloudwatch", "observe.namespace=Test/Metrics"]).observe
     with JobMetrics(settings, "trips") as job_metrics:

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from jobs.common.aws import client
 from jobs.common.errors import ConfigurationError, MovementError, TerminalError, TransientError
 from jobs.settings.settings import load_settings
-from local.glue_reports import report
+from local.glue_states import set_state
 from movement.cli.main import app
 from movement.deploy.calls import Call
 from movement.deploy.emr import Emr, add_steps, kill
@@ -374,7 +374,7 @@ def test_glue_creates_the_job_updates_it_and_runs_it_once(release: Path, account
 
     def becomes_running(_: float) -> None:  # as Glue itself does it after a minute
         (latest, *_) = [run for run in glue.get_job_runs(JobName=name)["JobRuns"] if run["JobRunState"] == "STARTING"]
-        report(glue, "job-run", job=name, run=latest["Id"], state="RUNNING", error=None)
+        set_state(glue, "job-run", job=name, run=latest["Id"], state="RUNNING", error=None)
 
     first = roll_out(Glue(), job, replace=False, wait=True, pause=becomes_running)
     again = roll_out(Glue(), job, replace=False, wait=True)

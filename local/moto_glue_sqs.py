@@ -1,16 +1,18 @@
-"""Where moto's Glue and SQS differ from AWS in ways that the batch path meets; applied inside the emulator.
+"""Changes moto's Glue, SQS and EventBridge where they differ from AWS in ways that the batch path meets.
 
-- A crawl and a job run stay in their state until `local.crawler` or `local.job_runner` reports the next one to
-  `/_movement/glue/…`; moto alone completes both at the first look.
-- StartCrawler while STOPPING is a CrawlerRunningException, as on AWS; moto starts a second crawl.
-- LastCrawl is the last finished crawl, with AWS's words (SUCCEEDED, CANCELLED, FAILED) and its error.
-- A job run has a CompletedOn, an ErrorMessage and a real ExecutionTime once it has ended.
-- An event that a rule sends on carries its `account`.
-- UpdateTable with a VersionId that is not the latest is a ConcurrentModificationException.
-- UpdateJob works: role, command, default arguments, concurrency.
-- Long polling answers at once: it would hold up every other client of a server that takes one request at a time.
-- moto's own folder is listed once, not twice for each request (1.2 of 2.9 ms).
-- A received message's age is looked up, not found by counting the queue three times (0.2 s a call at 500 messages).
+- A crawl and a job run keep their state until `local.crawler` or `local.job_runner` sets the next one through
+  `/_movement/glue/…` (see `glue_states`). Unpatched, both are complete the first time they are read.
+- StartCrawler on a crawler that is STOPPING is a CrawlerRunningException. Unpatched, a second crawl starts.
+- LastCrawl is the last finished crawl, with AWS's states (SUCCEEDED, CANCELLED, FAILED) and the crawl's error.
+- A job run that has ended has CompletedOn, ErrorMessage and its real ExecutionTime.
+- An event that a rule forwards contains its `account`.
+- UpdateTable with an old VersionId is a ConcurrentModificationException.
+- UpdateJob and BatchStopJobRun work.
+- Long polling returns at once, because it would block the other clients of a server that handles one request at a
+  time.
+- The list of moto's modules is read once, not twice in each request (1.2 of 2.9 ms).
+- The age of a received message is read from the message; unpatched, moto counts the queue three times for it (0.2 s a
+  call at 500 messages).
 """
 
 from __future__ import annotations
@@ -33,15 +35,15 @@ from moto.sqs.models import SQSBackend
 CRAWL_PATH = "/_movement/glue/crawl"
 JOB_RUN_PATH = "/_movement/glue/job-run"
 
-# moto's word for how a crawl ended → AWS's, in LastCrawl.
+# The states of a finished crawl: moto's, and AWS's in LastCrawl.
 _ENDED = {"COMPLETED": "SUCCEEDED", "STOPPED": "CANCELLED", "FAILED": "FAILED"}
 
 
 def apply() -> None:
-    """Changes moto's classes in this process."""
-    never_by_itself = {"progression": "manual", "times": 1_000_000_000}
-    state_manager.set_transition("glue::crawl", never_by_itself)
-    state_manager.set_transition("glue::job_run", never_by_itself)
+    """Patches moto's classes in this process."""
+    never = {"progression": "manual", "times": 1_000_000_000}
+    state_manager.set_transition("glue::crawl", never)
+    state_manager.set_transition("glue::job_run", never)
     FakeCrawler.start_crawler = _start_crawler
     FakeCrawler.as_dict = _crawler_as_dict(FakeCrawler.as_dict)
     FakeJobRun.as_dict = _job_run_as_dict(FakeJobRun.as_dict)
@@ -49,16 +51,17 @@ def apply() -> None:
     backends.list_of_moto_modules = lambda: modules
     template = EventTemplateParser.DEFAULT_EVENT_INPUT_TEMPLATE
     EventTemplateParser.DEFAULT_EVENT_INPUT_TEMPLATE = template.replace("{", '{"account": "<account>", ', 1)
+    GlueResponse.batch_stop_job_run = _batch_stop_job_run
     GlueResponse.update_job = _update_job
     GlueResponse.update_table = _update_table(GlueResponse.update_table)
-    SQSBackend.is_message_valid_based_on_retention_period = _is_young_enough
+    SQSBackend.is_message_valid_based_on_retention_period = _is_retained
     SQSBackend.receive_message = _without_waiting(SQSBackend.receive_message)
 
 
-def report(path: str, content: dict[str, Any]) -> None:
-    """Sets the state of a crawler's latest crawl (`crawler`, `state`, `error`) or of a job run (`job`, `run`, …).
+def set_state(path: str, content: dict[str, Any]) -> None:
+    """Sets the state of a crawler's latest crawl or of a job run; `content` as `glue_states.set_state` sends it.
 
-    Raises KeyError or IndexError where there is none.
+    Raises KeyError, IndexError or StopIteration if it does not exist.
     """
     backend = glue_backends[DEFAULT_ACCOUNT_ID][content["region"]]
     if path == CRAWL_PATH:
@@ -144,6 +147,16 @@ def _without_waiting(original: Any) -> Any:
     return receive_message
 
 
-def _is_young_enough(self: Any, queue_name: str, message: Any) -> bool:
+def _is_retained(self: Any, queue_name: str, message: Any) -> bool:
     retained = self.get_queue(queue_name).message_retention_period
     return bool(message.sent_timestamp / 1000 + retained > time.time())
+
+
+def _batch_stop_job_run(self: Any) -> Any:
+    name = self._get_param("JobName")
+    stopped = []
+    for identity in self._get_param("JobRunIds"):
+        run = self.glue_backend.get_job_run(name, identity)
+        run.status = "STOPPED"
+        stopped.append({"JobName": name, "JobRunId": identity})
+    return ActionResult({"SuccessfulSubmissions": stopped, "Errors": []})

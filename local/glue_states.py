@@ -1,6 +1,6 @@
 """Tells the embedded AWS what became of a crawl or a job run: the stand-ins' way into moto's Glue.
 
-`local.crawler` and `local.job_runner` call it; `local.moto_repairs` takes it. AWS has no such interface.
+`local.crawler` and `local.job_runner` call it; `local.moto_glue_sqs` takes it. AWS has no such interface.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 from jobs.common.errors import TerminalError
 
 
-def report(glue: Any, what: str, **content: Any) -> None:
+def set_state(glue: Any, what: str, **content: Any) -> None:
     """Sets a state: `what` is `crawl` (crawler, state, error) or `job-run` (job, run, state, error).
 
     `glue` is the boto3 client, whose endpoint must be the embedded AWS. Raises TerminalError where it is not, or

@@ -1,10 +1,10 @@
-"""What moto lacks, or has otherwise than AWS, of EMR, EMR Serverless and Glue where a job is brought out.
+"""Changes moto's EMR and EMR Serverless where they differ from AWS in ways that a deployment meets.
 
-- EMR Serverless knows the releases `emr-spark-…`; a job run is SUBMITTED, and RUNNING from the first look on; an
+- EMR Serverless accepts the releases `emr-spark-…`. A job run is SUBMITTED at first and RUNNING once it was read. An
   application without job runs has an empty list of them.
-- EMR's CancelSteps and Glue's BatchStopJobRun: the step is CANCELLED, the run STOPPED.
+- EMR's CancelSteps works: the step becomes CANCELLED.
 
-Nothing runs: the states are all there is.
+Only the states change; nothing runs.
 """
 
 from __future__ import annotations
@@ -15,27 +15,25 @@ from typing import Any
 from moto.core.responses import ActionResult
 from moto.emr.responses import ElasticMapReduceResponse
 from moto.emrserverless import models as serverless
-from moto.glue.responses import GlueResponse
 
-_SPARK_RELEASE = re.compile(r"emr-spark-\d+\.\d+\.\d+")
+_SPARK_LABEL = re.compile(r"emr-spark-\d+\.\d+\.\d+")
 
 
 def apply() -> None:
-    """Changes moto's classes in this process."""
+    """Patches moto's classes in this process."""
     backend = serverless.EMRServerlessBackend
-    backend.create_application = _any_release(backend.create_application)
+    backend.create_application = _spark_release(backend.create_application)
     backend.start_job_run = _submitted(backend.start_job_run)
-    backend.get_job_run = _going(backend.get_job_run)
-    backend.list_job_runs = _none_yet(backend.list_job_runs)
+    backend.get_job_run = _running_once_read(backend.get_job_run)
+    backend.list_job_runs = _empty_list(backend.list_job_runs)
     ElasticMapReduceResponse.cancel_steps = _cancel_steps
-    GlueResponse.batch_stop_job_run = _batch_stop_job_run
 
 
-def _any_release(original: Any) -> Any:
+def _spark_release(original: Any) -> Any:
     def create_application(self: Any, name: str, release_label: str, *others: Any, **named: Any) -> Any:
-        if not _SPARK_RELEASE.fullmatch(release_label):
+        if not _SPARK_LABEL.fullmatch(release_label):
             return original(self, name, release_label, *others, **named)
-        application = original(self, name, "emr-7.1.0", *others, **named)  # one that moto knows
+        application = original(self, name, "emr-7.1.0", *others, **named)  # a release that moto knows
         application.release_label = release_label
         return application
 
@@ -51,7 +49,7 @@ def _submitted(original: Any) -> Any:
     return start_job_run
 
 
-def _going(original: Any) -> Any:
+def _running_once_read(original: Any) -> Any:
     def get_job_run(self: Any, *others: Any, **named: Any) -> Any:
         run = original(self, *others, **named)
         if run.state == "SUBMITTED":
@@ -61,7 +59,7 @@ def _going(original: Any) -> Any:
     return get_job_run
 
 
-def _none_yet(original: Any) -> Any:
+def _empty_list(original: Any) -> Any:
     def list_job_runs(self: Any, application_id: str, *others: Any, **named: Any) -> Any:
         if application_id in self.applications:
             self.job_runs.setdefault(application_id, [])
@@ -74,18 +72,8 @@ def _cancel_steps(self: Any) -> Any:
     answers = []
     for identity in self._get_param("StepIds"):
         step = self.backend.describe_step(self._get_param("ClusterId"), identity)
-        going = step is not None and step.state in ("PENDING", "RUNNING")
-        if going:
+        active = step is not None and step.state in ("PENDING", "RUNNING")
+        if active:
             step.state = "CANCELLED"
-        answers.append({"StepId": identity, "Status": "SUBMITTED" if going else "FAILED"})
+        answers.append({"StepId": identity, "Status": "SUBMITTED" if active else "FAILED"})
     return ActionResult({"CancelStepsInfoList": answers})
-
-
-def _batch_stop_job_run(self: Any) -> Any:
-    name = self._get_param("JobName")
-    stopped = []
-    for identity in self._get_param("JobRunIds"):
-        run = self.glue_backend.get_job_run(name, identity)
-        run.status = "STOPPED"
-        stopped.append({"JobName": name, "JobRunId": identity})
-    return ActionResult({"SuccessfulSubmissions": stopped, "Errors": []})
