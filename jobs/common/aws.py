@@ -1,7 +1,7 @@
-"""AWS clients, made one way: standard environment and profiles, bounded retries, errors in plain words.
+"""AWS clients: configured by the standard environment variables and profiles, with bounded retries and clear errors.
 
-Endpoints come from `AWS_ENDPOINT_URL` and `AWS_ENDPOINT_URL_<SERVICE>`, which botocore, the core of boto3, reads
-by itself. It is imported with the first client, for Spark starts processes that never ask AWS.
+botocore, the core of boto3, reads `AWS_ENDPOINT_URL` and `AWS_ENDPOINT_URL_<SERVICE>` itself. It is imported with the
+first client, because Spark starts processes that never call AWS.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ DENIED = {
     "SignatureDoesNotMatch",
     "UnrecognizedClientException",
 }
-# For answers that break off within an object's content.
-BODY_RETRY = RetryPolicy()
 MISSING = {"EntityNotFoundException", "NoSuchBucket", "ResourceNotFoundException"}
+# For connections that break within an object's content.
+BODY_RETRY = RetryPolicy()
 
 
 @lru_cache(maxsize=1)
@@ -50,7 +50,7 @@ def _models() -> Any:
 
 
 def core_session() -> Session:
-    """A botocore session of its own, so that a changed environment counts; the models on disk are read only once."""
+    """A new botocore session, so that a changed environment takes effect. The service models are loaded only once."""
     import botocore.session
 
     core = botocore.session.Session()
@@ -59,7 +59,7 @@ def core_session() -> Session:
 
 
 def region() -> str | None:
-    """The region that boto3 and the AWS SDKs would use; None where none is configured."""
+    """The region that boto3 and the AWS SDKs use; None if no region is configured."""
     named = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
     if named:
         return named
@@ -68,9 +68,9 @@ def region() -> str | None:
 
 
 def use_region(name: str | None) -> None:
-    """Makes `name` this process's region, unless the environment names one or `name` is None.
+    """Sets this process's region to `name`, unless the environment has one or `name` is None.
 
-    For a job's `--region`: not every platform tells a driver where it runs.
+    For a job's `--region`, because some platforms do not pass the region to a driver.
     """
     if name and not (os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")):
         os.environ["AWS_REGION"] = name
@@ -96,12 +96,10 @@ def client(service: Literal["sts"], *, connections: int = ..., **config: Any) ->
 @overload
 def client(service: str, *, connections: int = ..., **config: Any) -> Any: ...
 def client(service: str, *, connections: int = 10, **config: Any) -> Any:
-    """A botocore client of `service`, retrying throttles and 5xx with jittered back-off (botocore's standard mode).
+    """A botocore client of `service`. It retries throttled and failed (5xx) requests, in botocore's standard mode.
 
-    `config` overrides what is set here, as botocore's Config names it.
-
-    Clients do not pickle: make them where they are used, in the worker. Raises ConfigurationError where no
-    region or profile is found.
+    `config` overrides the settings made here; its keys are those of botocore's Config. Clients do not pickle, so create
+    them in the worker that uses them. Raises ConfigurationError if no region is configured or the profile is missing.
     """
     from botocore.config import Config
     from botocore.exceptions import NoRegionError, ProfileNotFound
@@ -125,7 +123,7 @@ def client(service: str, *, connections: int = 10, **config: Any) -> Any:
 
 
 def error_code(error: ClientError) -> str:
-    """AWS's code of an error answer, such as `AccessDeniedException`."""
+    """The code of an AWS error, such as `AccessDeniedException`."""
     return str(error.response.get("Error", {}).get("Code", ""))
 
 

@@ -1,7 +1,7 @@
-"""Fault points: the gaps between two steps, where a test ends the job as `kill -9` or a lost machine would.
+"""Fault points: named places between two steps where a test ends the job as `kill -9` or a lost machine would.
 
-`MOVEMENT_FAULT=<point>[:<n>]` kills the driver the n-th time (1 by default) that a process passes the point. Without
-the variable a point costs one look at a global. `tests/crash/` kills at every one of POINTS.
+`MOVEMENT_FAULT=<point>[:<n>]` kills the driver when a process passes the point for the n-th time (default 1). Without
+the variable a fault point costs one comparison. `tests/system/test_kill.py` kills at every one of POINTS.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import signal
 from collections import Counter
 
 POINTS = (
-    # On the driver, in the order in which a batch passes them.
+    # On the driver, in the order in which a micro-batch passes them.
     "ledger.looked_up",
     "leftovers.listed",
     "leftovers.deleted",
@@ -21,7 +21,7 @@ POINTS = (
     "file.encoded",
     "file.put",
     "task.files_put",
-    # In a task that joins what others have: a batch of one task does without.
+    # In a task that merges the small files of others; a micro-batch of one task has none.
     "join.started",
     "join.files_put",
     # On the driver again.
@@ -30,7 +30,7 @@ POINTS = (
     "ledger.committing",
     "ledger.committed",
 )
-# Of what moves partitions, and of a batch whose partitions have moved meanwhile.
+# Of a partition's move, and of a micro-batch whose partitions have moved meanwhile.
 MOVE_POINTS = (
     "move.announced",
     "move.filled",
@@ -41,11 +41,11 @@ MOVE_POINTS = (
     "sweep.deleted",
     "locations.copied",
 )
-# Of `movement replay --raw`, around those.
+# Of `movement replay --raw`, around the moves.
 REBUILD_POINTS = ("rebuild.staged", "rebuild.planned", "rebuild.moved", "rebuild.amended", "rebuild.cleared")
-# In `movement replay --quarantine`, in the order in which a chunk of records passes them.
+# Of `movement replay --quarantine`, in the order in which a chunk of records passes them.
 REPLAY_POINTS = ("replay.opening", "replay.opened", "replay.sent", "replay.closed")
-# On the driver of the gold job, for each table.
+# Of the gold job's driver, for each table.
 GOLD_POINTS = ("gold.writing", "gold.written")
 # Around each commit to the processed table's Delta log (`sink.format: delta`).
 DELTA_POINTS = ("delta.committing", "delta.committed")
@@ -56,13 +56,13 @@ _passed: Counter[str] = Counter()
 
 if _ARMED:
     if _ARMED not in _ALL:
-        raise ValueError(f"MOVEMENT_FAULT={_ARMED}: no such point; there are {', '.join(_ALL)}")
-    # The first process to come here is the driver; Spark's workers inherit its environment.
+        raise ValueError(f"MOVEMENT_FAULT={_ARMED}: unknown fault point; known: {', '.join(_ALL)}")
+    # The driver imports this first; Spark's workers inherit its environment.
     os.environ.setdefault("MOVEMENT_FAULT_DRIVER", str(os.getpid()))
 
 
 def fault_point(name: str) -> None:
-    """A gap between two steps, called `name` in POINTS or GOLD_POINTS."""
+    """Kills the driver here if a test has armed `name`, one of the points above."""
     if name == _ARMED:
         _passed[name] += 1
         if _passed[name] == int(_NUMBER or 1):

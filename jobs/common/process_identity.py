@@ -1,4 +1,4 @@
-"""Who a process is, beyond its number, which is given anew: for what it leaves in a lake when it is killed."""
+"""Identifies a process beyond its id, which the kernel reuses: to tell whether the writer of a file still runs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def machine() -> str:
-    """Where a process id means something: host, boot and pid namespace; empty where that cannot be told."""
+    """The scope of a process id: host, boot and pid namespace. Empty if it is unknown (not on Linux)."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
         return f"{socket.gethostname()}/{boot}/{os.readlink('/proc/self/ns/pid')}"
@@ -18,7 +18,7 @@ def machine() -> str:
 
 
 def process_start(pid: int) -> str:
-    """When the process started, in the kernel's ticks since boot; empty where there is none (a zombie is none)."""
+    """The start time of the process, in kernel ticks since boot. Empty if it does not run; a zombie does not."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
     except OSError:
@@ -27,13 +27,13 @@ def process_start(pid: int) -> str:
 
 
 def signature() -> str:
-    """This process, to stand in a file's name: `<machine's hash>.<pid>.<start>`; `is_gone` reads it."""
+    """This process as a part of a file's name: `<hash of the machine>.<pid>.<start>`. `is_gone` reads it."""
     return f"{_machine_hash()}.{os.getpid()}.{process_start(os.getpid())}"
 
 
-def is_gone(found: str) -> bool:
-    """Whether the process of a `signature` has ended; False where that cannot be told from here."""
-    where, _, process = found.partition(".")
+def is_gone(signature: str) -> bool:
+    """Whether the process with this `signature` has ended. False if it may run on another machine."""
+    where, _, process = signature.partition(".")
     pid, _, start = process.partition(".")
     return bool(machine()) and where == _machine_hash() and pid.isdigit() and process_start(int(pid)) != start
 

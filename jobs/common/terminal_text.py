@@ -1,22 +1,22 @@
-"""Text that may be a stranger's, for a terminal or a log: a city's name stands in paths, and so in messages."""
+"""Makes text safe for a terminal or a log. Records are untrusted, and a city's name is part of paths and messages."""
 
 from __future__ import annotations
 
 import json
 from unicodedata import category
 
-# Controls, formats (they turn the direction of writing around), private use, half characters, line separators.
-_UNSEEN = frozenset({"Cc", "Cf", "Co", "Cs", "Zl", "Zp"})
+# Controls, formats (they can reverse the writing direction), private use, surrogates, line separators.
+_INVISIBLE = frozenset({"Cc", "Cf", "Co", "Cs", "Zl", "Zp"})
 
 
 def printable(text: str) -> str:
-    """The text with what cannot be seen as JSON writes it, such as `\\u202e`; line breaks and tabs stay."""
+    """The text with invisible characters as JSON escapes, such as `\\u202e`. Line breaks and tabs are kept."""
     if text.isprintable():
         return text
-    return "".join(_seen(char) for char in text)
+    return "".join(_escape(char) for char in text)
 
 
-def _seen(char: str) -> str:
-    if char in "\n\t" or category(char) not in _UNSEEN:
+def _escape(char: str) -> str:
+    if char in "\n\t" or category(char) not in _INVISIBLE:
         return char
     return json.dumps(char)[1:-1]

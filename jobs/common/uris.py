@@ -1,4 +1,4 @@
-"""One folder, one name: the ways to write a folder's address that lead Spark to the same place."""
+"""One spelling for each folder, because Spark accepts several for the same one."""
 
 from __future__ import annotations
 
@@ -6,11 +6,14 @@ import os
 import re
 
 
-def normalize_uri(address: str) -> str:
-    """The address as it can be compared: `s3://` for all of Hadoop's names for S3, a local folder by its real path,
-    no slash too many. One that is `s3://bucket/a/b` already stays as it is."""
-    scheme, separator, rest = address.partition("://")
+def normalize_uri(uri: str) -> str:
+    """The URI in a form that can be compared.
+
+    S3 always has the scheme `s3`, a local folder is its real path, and there are no extra slashes: `s3a://bucket//a/b/`
+    becomes `s3://bucket/a/b`, which itself stays as it is.
+    """
+    scheme, separator, rest = uri.partition("://")
     if not separator or scheme == "file":
-        return os.path.realpath(re.sub("^file:(//)?", "", address))
+        return os.path.realpath(re.sub("^file:(//)?", "", uri))
     scheme = "s3" if scheme in ("s3a", "s3n") else scheme
     return f"{scheme}://{re.sub('/+', '/', rest).rstrip('/')}"

@@ -1,7 +1,7 @@
-"""Partition folders (`city=…/start_date=…`): the one place that writes and reads their names.
+"""Names of partition folders (`city=…/start_date=…`): writing and parsing them.
 
-The names follow Hive, which Spark, Athena and Glue share: a value's special characters become %XX, everything
-else, spaces and non-ASCII letters included, stays as it is.
+They follow Hive, as Spark, Athena and Glue do: special characters of a value become %XX; everything else, including
+spaces and non-ASCII letters, is unchanged.
 Source: Spark's ExternalCatalogUtils.escapePathName (from Hive's FileUtils).
 """
 
@@ -14,16 +14,16 @@ from urllib.parse import unquote
 NULL_PARTITION = "__HIVE_DEFAULT_PARTITION__"
 
 _ESCAPED = frozenset([chr(code) for code in range(1, 32)] + list("\"#%'*/:=?\\\x7f{[]^"))
-_UNSAYABLE = frozenset("\0\ufffe\uffff")
+_UNSUPPORTED = frozenset("\0\ufffe\uffff")
 
 
 def escape(value: str) -> str:
-    """A partition value as it stands in a path: `a/b` becomes `a%2Fb`."""
+    """A partition value as a part of a path: `a/b` becomes `a%2Fb`."""
     return "".join(f"%{ord(char):02X}" if char in _ESCAPED else char for char in value)
 
 
 def unescape(value: str) -> str:
-    """The partition value that `escape` was given."""
+    """The inverse of `escape`: `a%2Fb` becomes `a/b`."""
     return unquote(value, errors="strict") if "%" in value else value
 
 
@@ -40,23 +40,23 @@ def _folder(value: object) -> str:
 
 
 def is_usable(name: str, value: str) -> bool:
-    """Whether a partition of this value can be a folder everywhere: file systems stop at 255 bytes a name.
+    """Whether every file system and S3 can have a folder for this partition value.
 
-    NUL has no escape in Hive's scheme, the null partition's own name would read back as null, and S3's XML has no
-    way to say the two characters that Unicode keeps for nobody.
+    A folder's name has at most 255 bytes. Hive cannot escape NUL, S3's XML cannot hold U+FFFE and U+FFFF, and the name
+    of the null partition would be read back as null.
     """
-    return not _UNSAYABLE & set(value) and value != NULL_PARTITION and len(f"{name}={escape(value)}".encode()) <= 255
+    return not _UNSUPPORTED & set(value) and value != NULL_PARTITION and len(f"{name}={escape(value)}".encode()) <= 255
 
 
 def parse_partition_path(path: str) -> dict[str, str | None]:
-    """The names and values of a partition's folder; the null partition's value is None.
+    """The names and values of a partition's folder. The value of the null partition is None.
 
-    Raises ValueError where a part of the path is not `name=value`.
+    Raises ValueError if a part of the path is not `name=value`.
     """
     values: dict[str, str | None] = {}
     for part in path.strip("/").split("/"):
         name, separator, value = part.partition("=")
         if not separator:
-            raise ValueError(f"'{path}' is no partition folder: '{part}' is not of the form name=value")
+            raise ValueError(f"'{path}' is not a partition folder: '{part}' is not of the form name=value")
         values[name] = None if value == NULL_PARTITION else unescape(value)
     return values

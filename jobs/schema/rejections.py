@@ -1,7 +1,7 @@
-"""Why a record is rejected: the reason codes, in the order in which they are tried.
+"""Why a record is rejected: the reason codes, in the order in which they are checked.
 
-A rejected record goes to quarantine with its bytes; the job goes on. The same codes come from the stream, the
-batch path, the producer and the HTTP API.
+The stream, the batch path, the producer and the HTTP API use the same codes. A job writes a rejected record's bytes to
+quarantine and goes on.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ UNPARSABLE = "unparsable"
 FAILED_CHECK = "failed_check"
 BAD_PARTITION = "bad_partition_value"
 
-# The order is the contract: a record that fails twice is filed under the first.
+# A record that fails several checks is filed under the first of them.
 REASONS = (
     TOO_LARGE,
     NOT_UTF8,
@@ -31,17 +31,17 @@ REASONS = (
     BAD_PARTITION,
 )
 
-# A rejected value is shown up to this many characters; the whole of it stands in the record's bytes.
+# A rejected value is cut to this many characters; the record's bytes have all of it.
 VALUE_CHARACTERS = 200
 
 
 @dataclass(frozen=True, slots=True)
 class Rejection:
-    """One reason why one record cannot become a row.
+    """One reason why a record cannot become a row.
 
-    `reason` is a code from REASONS (or a contract's own, such as `bad_date_range`); `field` is the source
-    field's name, or a check's, and `value` what stood there (cut to VALUE_CHARACTERS), None where the record
-    as a whole is at fault.
+    reason  a code of REASONS, or a contract's own, such as `bad_date_range`
+    field   the source field or the check that failed; None if it is the record as a whole
+    value   the field's value, cut to VALUE_CHARACTERS; None if it is the record as a whole
     """
 
     reason: str

@@ -1,7 +1,7 @@
-"""The table's contract, read from a YAML file: source fields, columns, types, checks, partitions.
+"""The table's contract, read from a YAML file: source fields, columns, types, checks and partitions.
 
-A record's parser, the Parquet schema, the Glue tables and the quarantine reasons are all derived from the
-`TableContract` that `load_contract` returns; nothing else in the code knows a column's name.
+The record parser, the Parquet schema, the Glue tables and the quarantine reasons are all derived from a
+`TableContract`. No other module knows the name of a column.
 """
 
 from __future__ import annotations
@@ -20,23 +20,22 @@ from jobs.settings.validation import StrictModel, explain
 ColumnType = Literal["string", "int", "long", "double", "boolean", "date", "timestamp"]
 ColumnName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,127}$")]
 NUMBERS = ("int", "long", "double")
-# Types whose values have one text, the same to Spark, Athena and Python: what a folder's name needs.
+# Types that can name folders: Spark, Athena and Python write their values the same way.
 FOLDER_TYPES = ("string", "int", "long", "boolean", "date")
 
-
-# Columns that say where a row came from: the same in every table, whatever the contract.
+# Columns that say where a row came from. Every table has them, whatever the contract.
 PROVENANCE: dict[str, tuple[ColumnType, str]] = {
     "shard_id": ("string", "Shard that the record was read from"),
     "sequence_number": ("string", "The record's sequence number in its shard"),
     "arrival_time": ("timestamp", "When Kinesis accepted the record (UTC)"),
     "batch": ("string", "Micro-batch that wrote the row: <query>-<batch>, as in the ledger"),
 }
-# Partition columns of the raw table, which holds the contract's columns too.
+# Partition columns of the raw table, which also has the contract's columns.
 RAW_PARTITIONS = ("ingest_date", "hour")
 
 
 class DerivedColumn(StrictModel, strict=False):
-    """A column that is a group of another column's pattern."""
+    """A column whose value is one group of another column's pattern."""
 
     column: ColumnName
     type: Literal["string", "date", "int", "long", "double"]
@@ -53,7 +52,7 @@ class DerivedColumn(StrictModel, strict=False):
 
 
 class Parse(StrictModel, strict=False):
-    """How a text is taken apart: `pattern` matches the whole of it, group n becomes column n of `into`."""
+    """How a text is split: `pattern` must match all of it, and group n becomes column n of `into`."""
 
     pattern: str
     reason: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")] = UNPARSABLE
@@ -64,14 +63,14 @@ class Parse(StrictModel, strict=False):
         try:
             groups = re.compile(self.pattern).groups
         except re.error as error:
-            raise ValueError(f"pattern is no regular expression: {error}") from error
+            raise ValueError(f"pattern is not a regular expression: {error}") from error
         if groups != len(self.into):
             raise ValueError(f"the pattern has {groups} groups for {len(self.into)} columns")
         return self
 
 
 class SourceColumn(StrictModel, strict=False):
-    """A column that is a field of the record on the stream."""
+    """A column whose value is a field of the record on the stream."""
 
     source: Annotated[str, Field(min_length=1)]
     column: ColumnName
@@ -95,14 +94,14 @@ class SourceColumn(StrictModel, strict=False):
 
 
 class Check(StrictModel, strict=False):
-    """A check across columns. `ascending`: each is at most the next; a null one is passed over."""
+    """A check across columns. `ascending`: each value is at most the next one; null values are skipped."""
 
     name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
     ascending: Annotated[tuple[str, ...], Field(min_length=2)]
 
 
 class TableContract(StrictModel, strict=False):
-    """What a record holds and what becomes of it. See conf/travel_times.yaml for each key's meaning."""
+    """The fields of a record and the columns of its row. conf/travel_times.yaml explains each key."""
 
     version: Literal[1]
     name: ColumnName
@@ -122,7 +121,7 @@ class TableContract(StrictModel, strict=False):
         for what, found in (("source", sources), ("column", names)):
             doubled = sorted({name for name in found if found.count(name) > 1})
             if doubled:
-                raise ValueError(f"{what} {', '.join(map(repr, doubled))} stands more than once")
+                raise ValueError(f"{what} {', '.join(map(repr, doubled))} is used more than once")
         known = {name for name, _, _ in self.data_columns}
         for key, wanted in (
             ("partition_by", self.partition_by),
@@ -133,7 +132,7 @@ class TableContract(StrictModel, strict=False):
                 if name not in known:
                     raise ValueError(f"{key}: no column is named {name!r}")
             if len(set(wanted)) < len(wanted):
-                raise ValueError(f"{key}: a column stands more than once")
+                raise ValueError(f"{key}: a column is used more than once")
         for name in self.stream_partition_key:
             if name not in sources:
                 raise ValueError(f"stream_partition_key: no source field is named {name!r}")
@@ -159,7 +158,7 @@ class TableContract(StrictModel, strict=False):
 
     @cached_property
     def data_columns(self) -> tuple[tuple[str, ColumnType, str], ...]:
-        """(name, type, comment) of every column that comes from the record, in table order."""
+        """(name, type, comment) of each column that comes from the record, in table order."""
         found: list[tuple[str, ColumnType, str]] = []
         for column in self.columns:
             found.append((column.column, column.type, column.comment))
@@ -170,12 +169,12 @@ class TableContract(StrictModel, strict=False):
 
     @cached_property
     def source_fields(self) -> tuple[str, ...]:
-        """The fields of a record that the contract names, in table order."""
+        """The source fields that the contract names, in table order."""
         return tuple(column.source for column in self.columns)
 
     @cached_property
     def table_columns(self) -> tuple[tuple[str, ColumnType, str], ...]:
-        """(name, type, comment) of every column that stands in a file: all but the partition columns."""
+        """(name, type, comment) of each column in a data file: all except the partition columns."""
         provenance = tuple((name, kind, comment) for name, (kind, comment) in PROVENANCE.items())
         return tuple(column for column in self.data_columns + provenance if column[0] not in self.partition_by)
 
@@ -187,7 +186,15 @@ class TableContract(StrictModel, strict=False):
 
 
 def load_contract(name: str) -> TableContract:
-    """The contract in the YAML file `name`. Raises ConfigurationError with file, key, value and remedy."""
+    """Loads a contract. `name` is a path, an s3:// URI or the name of a file that ships in `conf/`.
+
+        contract = load_contract("travel_times.yaml")
+        contract.data_columns[0]  # ("city", "string", "The city, from the name of …")
+        contract.partition_by     # ("city", "start_date")
+
+    Raises ConfigurationError with one line for each mistake: the file, the key, the value and what is allowed.
+    AwsAccessError and TransientError come from reading a file on S3.
+    """
     path = find_configuration(name)
     try:
         return TableContract.model_validate(read_yaml(path))

@@ -65,4 +65,4 @@ def test_a_point_passed_in_a_worker_kills_the_driver() -> None:
 def test_a_point_that_is_nowhere_is_refused() -> None:
     found = run("import jobs.common.fault_points", "file.lost")
     assert found.returncode == 1
-    assert b"MOVEMENT_FAULT=file.lost: no such point; there are ledger.looked_up" in found.stderr
+    assert b"MOVEMENT_FAULT=file.lost: unknown fault point; known: ledger.looked_up" in found.stderr

@@ -12,7 +12,7 @@ from jobs.common import aws
 from jobs.common.errors import TransientError
 from jobs.common.retry import RetryPolicy
 from jobs.lake.store import S3Lake
-from jobs.settings.config_files import fetched
+from jobs.settings.config_files import download
 from jobs.settings.settings import Settings
 from local import server
 from tests.helpers.proxy import Proxy
@@ -53,7 +53,7 @@ def test_a_connection_that_breaks_within_an_object_only_delays(network: BreaksWi
     network.left = 2
     assert lake.replace(FILE, CONTENT, b"key: value")
     network.left = 2
-    assert fetched(f"{lake.uri}/{FILE}").read_bytes() == b"key: value"
+    assert download(f"{lake.uri}/{FILE}").read_bytes() == b"key: value"
     assert network.left == 0
 
 

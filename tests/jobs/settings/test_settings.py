@@ -122,7 +122,7 @@ def test_a_mistake_is_blamed_on_the_layer_that_made_it(config: Path) -> None:
     [
         ("[1, 2]", "holds list"),
         ("a: [", "not readable as YAML"),
-        ("a: 1\na: 2", "'a' stands twice"),
+        ("a: 1\na: 2", "duplicate key 'a'"),
         ("\udcff", "YAML"),
     ],
 )
