@@ -45,8 +45,8 @@ def status(settings: Settings, newest: int, command: str = "movement") -> dict[s
     lake = lake_at(settings.lake)
     entries: list[LedgerEntry] = []
     try:
-        held = [lease for lease in leases(lake) if lease.checkpoint == settings.checkpoint_name]
-        found["job"] = _job(held[0]) if held else None
+        lease = next((each for each in leases(lake) if each.checkpoint == settings.checkpoint_name), None)
+        found["job"] = _job(lease) if lease else None
         ledgers = [each for each in newest_entries(lake, newest) if each.entries[0].stream == settings.stream.name]
     except AwsAccessError as error:
         notes.append(f"{error}. No lake yet? `{command} local up` makes one here; on AWS deploy the storage stack")
@@ -89,19 +89,17 @@ def positions(settings: Settings) -> dict[str, Any]:
     listed = stream_lag(settings, last) if ledgers else []
     # Only shards that were read: to name another would keep the source from reading that shard's parents.
     kept = {each.shard: str(each.position) for each in listed if each.shard in last}
-    query, last_batch = (ledgers[0].query, ledgers[0].entries[0].batch) if ledgers else (None, None)
+    newest = ledgers[0].entries[0] if ledgers else None
     return {
         "stream": settings.stream.name,
         "lake": settings.lake,
         "database": settings.database,
-        "query": query,
-        "last_batch": last_batch,
+        "query": newest.query if newest else None,
+        "last_batch": newest.batch if newest else None,
         "positions": kept,
         "starting_position": json.dumps(kept) if kept else "TRIM_HORIZON",
         "gone": [each.shard for each in listed if each.state == "gone"],
-        "leftovers": Ledger(lake, query).leftovers(last_batch + 1)
-        if query is not None and last_batch is not None
-        else [],
+        "leftovers": Ledger(lake, newest.query).leftovers(newest.batch + 1) if newest else [],
     }
 
 
