@@ -36,13 +36,18 @@ sys.path.insert(0, str(ROOT))
 
 from benchmarks.replay_server import ReplayServer  # noqa: E402
 from spark_kinesis.boto_client import BotoStreamClient  # noqa: E402
-from spark_kinesis.client import Page, Record, RecordHeader, StreamSummary  # noqa: E402
+from spark_kinesis.client import (  # noqa: E402
+    Page,
+    Record,
+    RecordHeader,
+    Shard,
+    StreamSummary,
+)
 from spark_kinesis.input_partitions import ShardRange  # noqa: E402
 from spark_kinesis.offset import SHARD_END, TRIM_HORIZON, Position  # noqa: E402
 from spark_kinesis.options import KinesisOptions  # noqa: E402
 from spark_kinesis.planner import Planner  # noqa: E402
 from spark_kinesis.reader import RangeReader  # noqa: E402
-from spark_kinesis.shards import Shard  # noqa: E402
 
 PAYLOAD = 400
 SHARDS = 4

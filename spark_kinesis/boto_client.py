@@ -22,7 +22,7 @@ from botocore.config import Config
 from botocore.credentials import DeferredRefreshableCredentials, create_assume_role_refresher
 from botocore.exceptions import BotoCoreError, ClientError, EndpointConnectionError, NoCredentialsError
 
-from spark_kinesis.client import Page, Record, RecordHeader, StreamSummary
+from spark_kinesis.client import Page, Record, RecordHeader, Shard, StreamSummary
 from spark_kinesis.errors import (
     ExpiredIteratorError,
     PositionGoneError,
@@ -34,7 +34,6 @@ from spark_kinesis.errors import (
 )
 from spark_kinesis.offset import Kind, Position
 from spark_kinesis.options import KinesisOptions
-from spark_kinesis.shards import Shard
 
 _THROTTLES = {
     "KMSThrottlingException",

@@ -14,7 +14,6 @@ from typing import Generic, Protocol, TypeVar
 import msgspec
 
 from spark_kinesis.offset import Position
-from spark_kinesis.shards import Shard
 
 
 class Record(msgspec.Struct, rename="pascal", gc=False):
@@ -72,6 +71,23 @@ class Page(Generic[R]):
     def caught_up(self) -> bool:
         """Whether the shard held nothing more after this page when it was served."""
         return self.next_iterator is None or (self.millis_behind == 0 and not self.full)
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """One shard as ListShards shows it.
+
+    ending_sequence  set once the shard is closed; at least the number of its last record, but not always that number
+    """
+
+    shard_id: str
+    parents: tuple[str, ...] = ()
+    starting_sequence: str = ""
+    ending_sequence: str | None = None
+
+    @property
+    def is_closed(self) -> bool:
+        return self.ending_sequence is not None
 
 
 @dataclass(frozen=True, slots=True)

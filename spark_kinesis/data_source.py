@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 from pyspark.sql.datasource import DataSource, DataSourceStreamReader, InputPartition
 
-from spark_kinesis.cursor import Cap
+from spark_kinesis.batch_limits import Cap
 from spark_kinesis.input_partitions import ShardRange, into_tasks
 from spark_kinesis.kpl import Deaggregator
 from spark_kinesis.offset import Offset, parse_offset

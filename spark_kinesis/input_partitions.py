@@ -1,4 +1,4 @@
-"""The ranges of a batch, and how they share Spark tasks. They pickle: `planner` makes them, `reader` reads them."""
+"""The ranges of a batch, and how they share Spark tasks. `planner` makes them, `reader` reads them in the workers."""
 
 from __future__ import annotations
 
@@ -11,11 +11,13 @@ from spark_kinesis.offset import Kind, Offset, Position
 
 @dataclass(frozen=True, slots=True)
 class ShardRange:
-    """The records of one shard after `start`, up to and including `end`: the same ones however often it is read.
+    """The records of one shard after `start`, up to and including `end`. Every reading returns the same records.
 
-    complete_until    everything that arrived before this time lies before `start`; None where unknown
-    ending_sequence   the closed shard's end, where `end` is SHARD_END and AWS lists it
-    bytes, records    roughly what the range holds; None where unknown (a replay)
+    Example: with `start` 5 and `end` 9 the range holds the records 6, 7, 8 and 9; its text is `(5, 9]`.
+
+    complete_until    every record that arrived before this time is at or before `start`; None if unknown
+    ending_sequence   the closed shard's end, if `end` is SHARD_END and AWS lists it
+    bytes, records    approximate size of the range; None if unknown (a replay)
     """
 
     shard_id: str
@@ -31,23 +33,23 @@ class ShardRange:
         return f"shard {self.shard_id}, range ({self.start}, {self.end}]"
 
 
-def ranges_between(start: Offset, end: Offset, default: Position) -> list[ShardRange]:
-    """The non-empty ranges from `start` to `end`; a shard that `start` lacks begins at `default`.
+def ranges_between(start: Offset, end: Offset) -> list[ShardRange]:
+    """The non-empty ranges from `start` to `end`.
 
-    A shard that `end` lacks has been retired. An end that names no record (an empty shard) closes no range.
+    `end` lacks the shards that have been retired. An end that names no record (an empty shard) closes no range.
     """
     found = []
     for shard_id, position in sorted(end.shards.items()):
-        begin = start.shards.get(shard_id, default)
+        begin = start.shards.get(shard_id, start.default_position)
         if position.kind in (Kind.AFTER, Kind.SHARD_END) and begin < position:
             found.append(ShardRange(shard_id, begin, position))
     return found
 
 
 def into_tasks(ranges: Iterable[ShardRange], bytes_per_task: int) -> list[tuple[ShardRange, ...]]:
-    """Ranges that share a Spark task: whole ranges one after the other, until a task has `bytes_per_task`.
+    """Groups whole ranges into Spark tasks of at most `bytes_per_task`.
 
-    A range of unknown size has a task of its own; with `bytes_per_task` 0 each has.
+    A larger range, and one of unknown size, has a task of its own; with `bytes_per_task` 0 every range has.
     """
     tasks: list[tuple[ShardRange, ...]] = []
     open_task: list[ShardRange] = []

@@ -14,10 +14,9 @@ from typing import NoReturn, TypeVar
 
 from tenacity import RetryCallState, Retrying, retry_if_exception, wait_random_exponential
 
-from spark_kinesis.client import Page, Record, RecordHeader, StreamClient, StreamSummary
+from spark_kinesis.client import Page, Record, RecordHeader, Shard, StreamClient, StreamSummary
 from spark_kinesis.errors import ExpiredIteratorError, ThrottledError, TransientSourceError
 from spark_kinesis.offset import Position
-from spark_kinesis.shards import Shard
 
 T = TypeVar("T")
 

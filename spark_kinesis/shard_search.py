@@ -1,36 +1,117 @@
-"""One search for the end of one shard's next batch: the calls of `tips`, in their order.
+"""One search for the end of a shard's next batch: its calls to Kinesis, and what the answers have shown so far.
 
-It starts at a cursor and moves `best`, the last record known so far, towards the tip or the cap. Its landings
-are only guesses about where to look; what it returns is always a record that Kinesis answered with.
+A search starts at a `Cursor` and moves `last`, the last record seen, towards the shard's tip (`tip_search`) or the
+batch's cap (`batch_limits`). It may guess where to look, but it ends at a record that Kinesis returned, or at the
+shard's end. So the range that it closes is exact, and a replay reads the same records.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from itertools import dropwhile
 from math import floor
 
 from spark_kinesis.client import Page, RecordHeader, StreamClient
-from spark_kinesis.cursor import Cursor, Found
 from spark_kinesis.errors import ExpiredIteratorError, PositionGoneError
-from spark_kinesis.offset import SHARD_END, TRIM_HORIZON, after, at_timestamp
+from spark_kinesis.offset import SHARD_END, TRIM_HORIZON, Position, after, at_timestamp
 from spark_kinesis.rate_limiter import Pace
 
-# Empty answers with data ahead that a guess follows, and a search before it tries to leap over the stretch …
-_EMPTY_PAGES = 8
-# … and those that it follows in all, before it leaves the rest to the next trigger.
+# Records of one call near the tip, or at a time of arrival.
+NEAR_LIMIT = 1000
+# Empty answers with data ahead: after so many a search tries to skip the stretch …
+EMPTY_PAGES = 8
+# … and after so many it leaves the rest of the stretch to the next trigger.
 _MOST_EMPTY_PAGES = 100
-_LEAPS_BACK = tuple(10**power for power in range(8))
-# Up to where nothing is unread goes by this host's clock or by MillisBehindLatest: a search goes on a bit before.
+_SECONDS_BACK = tuple(10**power for power in range(8))
+# Safety margin. A search restarts this long before the last known empty point, because the two clocks may differ.
 _MARGIN_SECONDS = 600
-_NEAR_LIMIT = 1000
 
 
-class Search:
-    """One search in one shard: `best` is the last record known so far, `iterator` reads on behind it.
+@dataclass(frozen=True, slots=True)
+class RecordRate:
+    """The average distance in time and the average size of a shard's records, where they were last counted.
 
-    exhaustive   goes on until a record or the tip is found, however many calls that takes
-    leaps        may pass a long stretch without records for a record near the tip, wherever the batch then ends
+    batches  how many batches have been extrapolated from it
+    """
+
+    seconds: float
+    bytes: float
+    batches: int = 0
+
+    def used(self) -> RecordRate:
+        return replace(self, batches=self.batches + 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Cursor:
+    """Where the planner is in one shard: everything up to `position` belongs to earlier batches.
+
+    first_limit   how many records the next search asks for first: in a trickle one call then returns everything new
+    iterator      an open shard iterator directly after `position`; None if there is none
+    verified      this process has seen the position's record in the stream
+    arrival       when the position's record arrived, in seconds since 1970; 0 if unknown
+    rate          how dense the shard's records were, if they were counted
+    tip_time      the latest value of `ShardSearch.tip_time`
+    empty_until   no record after `position` arrived before this time, as far as is known (seconds since 1970; 0 if
+                  unknown). It only tells where to look in a long stretch without records; no range begins there
+    """
+
+    shard_id: str
+    position: Position
+    first_limit: int = field(default=10, kw_only=True)
+    iterator: str | None = None
+    verified: bool = False
+    arrival: float = 0.0
+    rate: RecordRate | None = None
+    tip_time: float = 0.0
+    empty_until: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class SearchResult:
+    """What a search found.
+
+    cursor          where the batch ends; its position is the old one if nothing is new
+    at_tip          the shard held nothing after the cursor when it was searched
+    complete_until  every record that arrived before this time (seconds since 1970) is at or before the cursor
+    bytes, records  approximate size of the range; `records` is 0 if unknown
+    gone            the old position's record had left the stream
+    oldest_arrival  if it had: when the oldest record left arrived
+    first_number, first_arrival
+                    the first record after the old position; 0 if none was seen
+
+    Example: the position is 5, and the search saw that records 6 and 7 follow and nothing else. The cursor's position
+    is 7, `records` is 2, `first_number` is 6 and `at_tip` is true.
+    """
+
+    cursor: Cursor
+    at_tip: bool
+    complete_until: float
+    bytes: int = 0
+    records: int = 0
+    gone: bool = False
+    oldest_arrival: float | None = None
+    first_number: int = 0
+    first_arrival: float = 0.0
+
+
+class ShardSearch:
+    """The state of one search in one shard.
+
+    first, last  the first and the last new record seen; None until one is
+    iterator     continues after `last`; None if it has to be opened
+    ended        the shard is closed and `last` is its last record
+    caught_up    the shard held nothing after `last` when it was asked
+    records, bytes
+                 how much lies after the cursor, up to `last`: counted, or estimated
+    served_at    the server's clock at the search's first answer
+    tip_time     a record's arrival plus the `MillisBehindLatest` that came with it: the shard's last record arrived no
+                 later. On AWS it is the server's present time, on moto the arrival of the shard's last record
+
+    exhaustive   continues until a record or the tip is found, however many calls that takes
+    may_skip     may skip a long stretch without records if there is a record near the tip
     """
 
     def __init__(
@@ -38,48 +119,58 @@ class Search:
         client: StreamClient,
         pace: Pace,
         cursor: Cursor,
-        page_limit: int,
-        exhaustive: bool,
-        leaps: bool = False,
+        *,
+        page_limit: int = 1,
+        first_limit: int = 1,
+        exhaustive: bool = False,
+        may_skip: bool = False,
     ) -> None:
         self._client = client
         self._pace = pace
+        self._first_limit = first_limit
+        self._may_skip = may_skip
         self.cursor = cursor
         self.page_limit = page_limit
         self.exhaustive = exhaustive
-        self.leaps = leaps
-        self.best: RecordHeader | None = None
-        self.limit: RecordHeader | None = None
+        self.first: RecordHeader | None = None
+        self.last: RecordHeader | None = None
         self.iterator: str | None = None
-        self.look = 1
         self.ended = False
         self.caught_up = False
-        self.empty_from: float | None = None
+        self.records = 0
         self.bytes = 0
-        self.taken = 0
-        # An aggregate that was read in part is still to be read on.
-        self._last_read = cursor.position.number - (cursor.position.sub is not None)
-        self.now = 0.0
-        self._place = 0.0
+        self.served_at = 0.0
+        self.tip_time = cursor.tip_time
+        self.rate = cursor.rate
+        self.verified = cursor.verified
         self._gone = False
         self._oldest: float | None = None
-        self.verified = cursor.verified
-        self.first_new: RecordHeader | None = None
-        self.density = cursor.density
-        self.horizon = cursor.horizon
+        self._empty_until = 0.0
 
-    def first(self) -> Page[RecordHeader] | None:
-        """The first page with something new; None where nothing is."""
+    @property
+    def finished(self) -> bool:
+        """Whether nothing is left after `last`."""
+        return self.ended or self.caught_up
+
+    @property
+    def arrival(self) -> float:
+        """When `last` arrived."""
+        return self.last.arrival if self.last is not None else 0.0
+
+    # Calls
+
+    def first_page(self) -> Page[RecordHeader] | None:
+        """The first page with a new record; None if nothing is new, or nothing was found yet."""
         if self.cursor.position == SHARD_END:
             self.ended = True
             return None
         iterator, limit = self._open()
         pages = 0
         while True:
-            page = self.headers(iterator, limit)
-            self.now = self.now or page.served_at
-            self._check(page)
-            if self.take(page):
+            page = self._headers(iterator, limit)
+            self.served_at = self.served_at or page.served_at
+            self._check_position(page)
+            if self.accept(page):
                 return page
             if page.next_iterator is None:
                 self.ended = True
@@ -89,60 +180,98 @@ class Search:
                 self.caught_up = True
                 return None
             pages += 1
-            self._place = max(self._place, page.served_at - page.millis_behind / 1000)
-            if pages == _EMPTY_PAGES:
-                landing = self._leap() if self.leaps else None
-                if landing is not None:
-                    return landing
-                iterator = self._resumed() or iterator
+            self._empty_until = max(self._empty_until, page.served_at - page.millis_behind / 1000)
+            if pages == EMPTY_PAGES:
+                near_tip = self._skip_to_tip() if self._may_skip else None
+                if near_tip is not None:
+                    return near_tip
+                iterator = self._skip_known_stretch() or iterator
             if pages >= _MOST_EMPTY_PAGES and not self.exhaustive:
                 return None
 
-    def _leap(self) -> Page[RecordHeader] | None:
-        """A page of records near the tip, if a few calls find any. The stretch before it is left to the readers."""
-        for back in _LEAPS_BACK:
-            moment = self.now - back
-            if moment <= self._place:
+    def read_on(self, limit: int) -> Page[RecordHeader]:
+        """The page after `last`. Opens an iterator if there is none, or if it has expired."""
+        if self.iterator is not None:
+            try:
+                return self._headers(self.iterator, limit)
+            except ExpiredIteratorError:
+                pass
+        position = after(self.last.sequence_number) if self.last is not None else self.cursor.position
+        return self._headers(self._client.iterator(self.cursor.shard_id, position), limit)
+
+    def page_at(self, moment: float, limit: int) -> Page[RecordHeader] | None:
+        """The first page of records that arrived at `moment` or later; None if there are none, or none was found yet.
+
+        Only for times at which the shard is known to hold records, or up to `tip_time`: kinesalite never answers
+        an AT_TIMESTAMP after its last record, AWS refuses one in the future.
+        """
+        position = at_timestamp(datetime.fromtimestamp(floor(moment), UTC))
+        iterator: str | None = self._client.iterator(self.cursor.shard_id, position)
+        for _ in range(EMPTY_PAGES):
+            if iterator is None:
                 return None
-            page = self.at(moment, _NEAR_LIMIT)
-            if page is not None and self.take(page):
-                return page
+            page = self._headers(iterator, limit)
+            if page.records or page.caught_up:
+                return page if page.records else None
+            iterator = page.next_iterator
         return None
 
-    def _resumed(self) -> str | None:
-        """An iterator where an earlier search, of this process or another, had got to; None where that is not ahead.
-
-        So a shard that was idle for long is not walked through again, and a job that ends with each trigger comes
-        through a stretch of any length.
-        """
-        moment = self.cursor.empty_to - _MARGIN_SECONDS
-        if not self._place < moment < self.now:
-            return None
-        position = at_timestamp(datetime.fromtimestamp(floor(moment), UTC))
-        return self._client.iterator(self.cursor.shard_id, position)
+    def _headers(self, iterator: str, limit: int) -> Page[RecordHeader]:
+        self._pace.wait(self.cursor.shard_id)
+        page = self._client.headers(iterator, limit)
+        if page.records:
+            self.tip_time = max(self.tip_time, page.records[-1].arrival + page.millis_behind / 1000)
+        return page
 
     def _open(self) -> tuple[str, int]:
-        start = self.cursor
+        """The search's first iterator, and how many records to ask for."""
+        start, limit = self.cursor, self._first_limit
         if start.iterator is not None:
-            return start.iterator, self.look
+            return start.iterator, limit
         if start.position.is_record and not self.verified:
-            # At the record, not after it: its presence proves that nothing behind it has been trimmed.
+            # At the record, not after it: if it is there, nothing after it has expired.
             try:
-                return self._client.iterator(start.shard_id, start.position, inclusive=True), self.look + 1
+                return self._client.iterator(start.shard_id, start.position, inclusive=True), limit + 1
             except PositionGoneError:
                 self._gone = self.verified = True
-                return self._client.iterator(start.shard_id, TRIM_HORIZON), self.look + 1
+                return self._client.iterator(start.shard_id, TRIM_HORIZON), limit + 1
         try:
-            limit = self.look if start.position.moment is None else _NEAR_LIMIT
-            return self._client.iterator(start.shard_id, start.position), limit
+            return (
+                self._client.iterator(start.shard_id, start.position),
+                limit if start.position.moment is None else NEAR_LIMIT,
+            )
         except PositionGoneError:
             if not start.position.is_record:
                 raise
             self._gone = True
-            return self._client.iterator(start.shard_id, TRIM_HORIZON), self.look
+            return self._client.iterator(start.shard_id, TRIM_HORIZON), limit
 
-    def _check(self, page: Page[RecordHeader]) -> None:
-        """On the first records: is the position's own among them?"""
+    def _skip_to_tip(self) -> Page[RecordHeader] | None:
+        """A page of records near the tip, if a few calls find one. The readers pass the stretch before it."""
+        for back in _SECONDS_BACK:
+            moment = self.served_at - back
+            if moment <= self._empty_until:
+                return None
+            page = self.page_at(moment, NEAR_LIMIT)
+            if page is not None and self.accept(page):
+                return page
+        return None
+
+    def _skip_known_stretch(self) -> str | None:
+        """An iterator where an earlier search stopped, in this process or another; None if that is not ahead.
+
+        So an idle stretch is not walked through again, and a job that ends after each trigger passes one of any length.
+        """
+        moment = self.cursor.empty_until - _MARGIN_SECONDS
+        if not self._empty_until < moment < self.served_at:
+            return None
+        position = at_timestamp(datetime.fromtimestamp(floor(moment), UTC))
+        return self._client.iterator(self.cursor.shard_id, position)
+
+    # What the answers show
+
+    def _check_position(self, page: Page[RecordHeader]) -> None:
+        """Looks for the position's own record in the first page that has records."""
         if page.records and self._oldest is None:
             self._oldest = page.records[0].arrival
         if self.verified or not self.cursor.position.is_record:
@@ -153,103 +282,68 @@ class Search:
         elif page.caught_up:
             self._gone = self.verified = True
 
-    def headers(self, iterator: str, limit: int) -> Page[RecordHeader]:
-        self._pace.wait(self.cursor.shard_id)
-        return self._client.headers(iterator, limit)
-
-    def read_on(self, limit: int) -> Page[RecordHeader]:
-        """The page behind `best`, which there must be, at an iterator that is opened anew where there is none."""
-        if self.iterator is not None:
-            try:
-                return self.headers(self.iterator, limit)
-            except ExpiredIteratorError:
-                pass
-        position = after(self.best.sequence_number) if self.best is not None else self.cursor.position
-        return self.headers(self._client.iterator(self.cursor.shard_id, position), limit)
-
-    def take(self, page: Page[RecordHeader]) -> bool:
-        """Moves on to the page's last record; False where the page has none behind `best`."""
-        floor_number = self.best.number if self.best else self._last_read
-        new = [header for header in page.records if header.number > floor_number]
-        if self.best is None and self.cursor.position.moment is not None:
-            # Iterators start at whole seconds; what came earlier within the second is not part of the query.
+    def accept(self, page: Page[RecordHeader]) -> bool:
+        """Moves to the page's last record; False if the page has no record after `last`."""
+        known = self.last.number if self.last else self.cursor.position.last_whole_record
+        new = [header for header in page.records if header.number > known]
+        if self.last is None and self.cursor.position.moment is not None:
+            # Iterators start at whole seconds; the query starts within the second.
             moment = self.cursor.position.moment.timestamp()
             new = list(dropwhile(lambda header: header.arrival < moment, new))
         if not new:
             return False
-        self.first_new = self.first_new or new[0]
-        self.best = new[-1]
-        self.horizon = max(self.horizon, self.best.arrival + page.millis_behind / 1000)
+        self.add(new)
+        self.continue_after(page)
+        return True
+
+    def add(self, headers: Sequence[RecordHeader]) -> None:
+        """Takes these records, which follow `last`, into the range."""
+        if headers:
+            self.first = self.first or headers[0]
+            self.last = headers[-1]
+            self.records += len(headers)
+            self.bytes += sum(header.payload_bytes for header in headers)
+
+    def continue_after(self, page: Page[RecordHeader]) -> None:
+        """The next page is the one after `page`."""
         self.iterator = page.next_iterator
         self.ended = page.next_iterator is None
         self.caught_up = page.caught_up
-        self.bytes += sum(header.payload_bytes for header in new)
-        self.taken += len(new)
-        return True
+
+    def stop_at(self, header: RecordHeader, records: int, size: int) -> None:
+        """Ends the range with this record, at an estimated size."""
+        self.last, self.records, self.bytes = header, records, size
+        self.iterator, self.ended, self.caught_up = None, False, False
 
     def rewind(self) -> None:
-        """Back to the first new record, where a first look at a time of arrival took many."""
-        if self.first_new is not None and self.taken > 1:
-            self.best, self.taken, self.bytes = self.first_new, 1, self.first_new.payload_bytes
-            self.iterator, self.ended, self.caught_up = None, False, False
+        """Returns to the first new record: a first page at a time of arrival holds many."""
+        if self.first is not None and self.records > 1:
+            self.stop_at(self.first, 1, self.first.payload_bytes)
 
-    def at(self, moment: float, limit: int) -> Page[RecordHeader] | None:
-        """The first page with records that arrived at `moment` or later; None where there are none (yet)."""
-        position = at_timestamp(datetime.fromtimestamp(floor(moment), UTC))
-        iterator: str | None = self._client.iterator(self.cursor.shard_id, position)
-        for _ in range(_EMPTY_PAGES):
-            if iterator is None:
-                return None
-            page = self.headers(iterator, limit)
-            if page.records or page.caught_up:
-                return page if page.records else None
-            iterator = page.next_iterator
-        return None
-
-    def at_number(self, number: int) -> Page[RecordHeader] | None:
-        """The first record at or behind a made-up sequence number; None where there is none, or it is refused.
-
-        Only for servers whose `MillisBehindLatest` says nothing (kinesalite): AWS does not document this.
-        """
-        try:
-            iterator = self._client.iterator(self.cursor.shard_id, after(str(number)))
-        except PositionGoneError:
-            return None
-        page = self.headers(iterator, 1)
-        return page if page.records else None
-
-    @property
-    def arrival(self) -> float:
-        """When `best` arrived."""
-        return self.best.arrival if self.best is not None else 0.0
-
-    @property
-    def settled(self) -> bool:
-        return self.ended or self.caught_up
-
-    def found(self) -> Found:
-        shard_id, position = self.cursor.shard_id, self.cursor.position
-        verified = self.verified
-        best: RecordHeader | None
-        if self.limit is not None:
-            best, iterator = self.limit, None
-        else:
-            best, iterator = self.best, self.iterator
+    def result(self) -> SearchResult:
+        position, iterator, verified = self.cursor.position, self.iterator, self.verified
         if self.ended:
             position, iterator = SHARD_END, None
-        elif best is not None:
-            position, verified = after(best.sequence_number), True
-        at_tip = self.settled and self.limit is None
-        arrival = best.arrival if best is not None else 0.0
-        empty_to = max(self._place, self.cursor.empty_to) if best is None else 0.0
-        return Found(
-            cursor=Cursor(shard_id, position, iterator, verified, arrival, self.density, self.horizon, empty_to),
-            at_tip=at_tip,
-            until=self.now if at_tip else arrival or self._place,
+        elif self.last is not None:
+            position, verified = after(self.last.sequence_number), True
+        empty_until = max(self._empty_until, self.cursor.empty_until) if self.last is None else 0.0
+        return SearchResult(
+            cursor=Cursor(
+                self.cursor.shard_id,
+                position,
+                iterator=iterator,
+                verified=verified,
+                arrival=self.arrival,
+                rate=self.rate,
+                tip_time=self.tip_time,
+                empty_until=empty_until,
+            ),
+            at_tip=self.finished,
+            complete_until=self.served_at if self.finished else self.arrival or self._empty_until,
             bytes=self.bytes,
-            records=self.taken,
+            records=self.records,
             gone=self._gone,
-            oldest=self._oldest,
-            first=self.first_new.number if self.first_new else 0,
-            since=self.first_new.arrival if self.first_new else 0.0,
+            oldest_arrival=self._oldest,
+            first_number=self.first.number if self.first else 0,
+            first_arrival=self.first.arrival if self.first else 0.0,
         )

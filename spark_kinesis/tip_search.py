@@ -1,53 +1,145 @@
-"""Brings a search near the tip without reading what lies between. Part of `search`."""
+"""Finds a shard's tip, its last record, without reading the shard.
+
+One small GetRecords after the position shows whether anything is new, and how far behind that is. It asks for one
+record, or after a trickle for twice as many as came the last time, so that a trickle costs one call. If more is new,
+an AT_TIMESTAMP iterator at the start of the present second (then 1, 10, 100, … seconds back, then bisection) lands
+near the tip, and the search reads on from there. Of a steady stream this reads at most the last second twice.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from math import floor
+from typing import TypeVar
 
-from spark_kinesis.client import Page, RecordHeader
-from spark_kinesis.cursor import Density
-from spark_kinesis.shard_search import Search
+from spark_kinesis.client import Page, RecordHeader, StreamClient
+from spark_kinesis.errors import ExpiredIteratorError, PositionGoneError
+from spark_kinesis.offset import Position, after
+from spark_kinesis.rate_limiter import Pace
+from spark_kinesis.shard_search import NEAR_LIMIT, Cursor, SearchResult, ShardSearch
 
-# Pages that one search reads forward near the tip; whatever comes later belongs to the next batch.
-_SCAN_PAGES = 40
-# A window this short is read forward rather than halved again (at most 1 MB/s goes into a shard).
+T = TypeVar("T")
+# A range of so many records is small: it may share a Spark task.
+_SMALL_RANGE = 1000
+# A trickle: the first call asks for no more records than this, of no more bytes in all.
+_TRICKLE_RECORDS = 500
+_TRICKLE_BYTES = 64 * 1024
+# Pages that one search reads on from its landing; what comes after them belongs to the next batch.
+_READ_ON_PAGES = 40
+# A window as short as this is read rather than halved again (at most 1 MB/s goes into a shard).
 _WINDOW_SECONDS = 4
-_STEPS_BACK = (0, *(10**power for power in range(8)))
-_NEAR_LIMIT = 1000
-# A rate is not taken from less time than this.
+_SECONDS_BACK = (0, *(10**power for power in range(8)))
+# A rate is never taken from less time than this.
 _SHORTEST_SECONDS = 0.1
 
 
-def approach(search: Search, first: Page[RecordHeader]) -> None:
-    """Moves to the tip: by time, where the first page says how far it is, else by sequence numbers."""
-    if search.best is None:
+class ShardSearcher:
+    """Starts the searches in one stream. Thread-safe: it holds only the client and the rate limiter."""
+
+    def __init__(self, client: StreamClient, pace: Pace, *, page_limit: int = 10_000) -> None:
+        self._client = client
+        self._pace = pace
+        self._page_limit = page_limit
+
+    def find_tip(self, cursor: Cursor, *, exhaustive: bool = False) -> SearchResult:
+        """The shard's tip. `exhaustive`: includes every record that is there when the search starts."""
+
+        def find(cursor: Cursor) -> SearchResult:
+            search = self.start(cursor, first_limit=cursor.first_limit, exhaustive=exhaustive, may_skip=True)
+            page = search.first_page()
+            if page is not None:
+                move_to_tip(search, page)
+            return search.result()
+
+        found = opened_again(find, cursor)
+        return replace(found, cursor=replace(found.cursor, first_limit=_next_first_limit(found, cursor.first_limit)))
+
+    def first_record(self, cursor: Cursor) -> SearchResult:
+        """The first record after the cursor, and whether the position's own record is still in the stream.
+
+        Nothing that is unread arrived before that record, so it bounds `complete_until`.
+        """
+
+        def find(cursor: Cursor) -> SearchResult:
+            search = ShardSearch(self._client, self._pace, cursor)
+            search.first_page()
+            return search.result()
+
+        found = opened_again(find, replace(cursor, iterator=None, verified=False))
+        return replace(found, complete_until=found.first_arrival or found.complete_until)
+
+    def measure(self, cursor: Cursor, end: Position) -> SearchResult | None:
+        """The size of the range from the cursor to `end`, if one page of `_SMALL_RANGE` records holds it; else None."""
+        try:
+            iterator = self._client.iterator(cursor.shard_id, cursor.position)
+            self._pace.wait(cursor.shard_id)
+            page = self._client.headers(iterator, _SMALL_RANGE)
+        except (ExpiredIteratorError, PositionGoneError):
+            return None
+        positions = [after(header.sequence_number) for header in page.records]
+        if not page.caught_up and not (positions and end <= positions[-1]):
+            return None
+        within = [header for header, position in zip(page.records, positions, strict=True) if position <= end]
+        at_end = replace(cursor, position=end)
+        return SearchResult(at_end, False, 0.0, sum(header.payload_bytes for header in within), len(within))
+
+    def start(
+        self, cursor: Cursor, *, first_limit: int = 1, exhaustive: bool = False, may_skip: bool = False
+    ) -> ShardSearch:
+        return ShardSearch(
+            self._client,
+            self._pace,
+            cursor,
+            page_limit=self._page_limit,
+            first_limit=first_limit,
+            exhaustive=exhaustive,
+            may_skip=may_skip,
+        )
+
+
+def opened_again(search: Callable[[Cursor], T], cursor: Cursor) -> T:
+    """Searches from the cursor; if its iterator has expired, once more with a new one."""
+    try:
+        return search(cursor)
+    except ExpiredIteratorError:
+        return search(replace(cursor, iterator=None))
+
+
+def move_to_tip(search: ShardSearch, page: Page[RecordHeader], *, empty_from: float | None = None) -> None:
+    """Moves the search from `page`, the last one accepted, to the tip.
+
+    empty_from  the shard holds no record that arrived at this time or later, if known
+    """
+    if search.finished:
         return
-    if first.millis_behind == 0:
-        _gallop(search)
-        _scan(search)
-        return
-    landing = _Landing(search, search.best.arrival)
-    _land_near(search, landing)
-    _scan(search)
+    if page.millis_behind == 0:
+        # The page was full, so the lag is unknown (docs/adr/0019). The next page may tell it.
+        page = search.read_on(search.page_limit)
+        if not search.accept(page):
+            search.continue_after(page)
+    landing = _Landing(search)
+    if page.millis_behind > 0:
+        _land_near_tip(search, landing, empty_from)
+    _read_on(search)
     landing.estimate()
 
 
-def _land_near(search: Search, landing: _Landing) -> None:
-    now = floor(search.now)
-    ahead = search.empty_from if search.empty_from is not None else now + 1
-    # The second in which the tip is: this one by the server's clock, or, where the server counts the lag from the last
-    # record (moto), that record's. What arrived in it is all that is read twice.
-    last = min(floor(search.horizon), now)
-    for back in _STEPS_BACK:
-        moment = last - back
-        if moment <= search.arrival or search.settled:
+def _land_near_tip(search: ShardSearch, landing: _Landing, empty_from: float | None) -> None:
+    now = floor(search.served_at)
+    ahead = now + 1 if empty_from is None else empty_from
+    # The second of the tip, or on AWS the present one: what arrived in it is all that is read twice.
+    last_second = min(floor(search.tip_time), now)
+    for back in _SECONDS_BACK:
+        moment = last_second - back
+        if moment <= search.arrival or search.finished:
             break
         if moment >= ahead:
             continue
         if landing.at(moment):
             break
         ahead = moment
-    while not search.settled and min(ahead, search.horizon) - search.arrival > _WINDOW_SECONDS:
+    while not search.finished and min(ahead, search.tip_time) - search.arrival > _WINDOW_SECONDS:
         moment = floor((ahead + search.arrival) / 2)
         if moment <= search.arrival:
             break
@@ -58,75 +150,51 @@ def _land_near(search: Search, landing: _Landing) -> None:
 class _Landing:
     """The last landing of a search, and what had been counted before it."""
 
-    def __init__(self, search: Search, begin: float) -> None:
+    def __init__(self, search: ShardSearch) -> None:
         self._search = search
-        self._begin = begin
+        self._begin = search.arrival
         self._moment: float | None = None
         self._counted = (0, 0)
 
     def at(self, moment: float) -> bool:
+        """Lands at the first record of this time; False if there is none after `last`."""
         search = self._search
-        counted = (search.taken, search.bytes)
-        page = search.at(moment, _NEAR_LIMIT)
-        if page is None or not search.take(page):
+        counted = (search.records, search.bytes)
+        page = search.page_at(moment, NEAR_LIMIT)
+        if page is None or not search.accept(page):
             return False
         self._moment, self._counted = moment, counted
         return True
 
     def estimate(self) -> None:
-        """Between the first record and the landing nothing was counted: estimated by the rate from there to the tip."""
+        """Adds the size of what was skipped before the landing, by the rate from the landing to the tip."""
         search = self._search
-        if self._moment is None or search.best is None:
+        if self._moment is None:
             return
-        end = max(search.best.arrival, search.horizon if search.settled else 0.0)
+        end = max(search.arrival, search.tip_time if search.finished else 0.0)
         times = max(0.0, self._moment - self._begin) / max(_SHORTEST_SECONDS, end - self._moment)
         records, size = self._counted
-        search.taken += int((search.taken - records) * times)
+        search.records += int((search.records - records) * times)
         search.bytes += int((search.bytes - size) * times)
 
 
-def _gallop(search: Search) -> None:
-    """More was asked for than came although nothing is said to be ahead: looks ahead in growing steps."""
-    if search.iterator is None:
-        return
-    page = search.headers(search.iterator, _NEAR_LIMIT)
-    if not search.take(page) or search.settled or search.first_new is None or search.best is None:
-        search.caught_up = search.caught_up or page.caught_up
-        return
-    gap = max(1, (search.best.number - search.first_new.number) // (search.taken - 1))
-    density = Density(numbers=gap, seconds=0.0, bytes=search.bytes / search.taken, timed=False)
-    begin, records = search.first_new.number, 8 * _NEAR_LIMIT
-    target = density.ahead(search.best.number, records)
-    while _land_at(search, target):
-        records *= 2
-        target = density.ahead(search.best.number, records)
-    ahead = target
-    while not search.settled and ahead - search.best.number > gap * search.page_limit:
-        target = density.ahead(search.best.number, (ahead - search.best.number) // gap // 2)
-        if target >= ahead or target <= search.best.number:
-            break
-        if not _land_at(search, target):
-            ahead = target
-    search.taken = (search.best.number - begin) // gap
-    search.bytes = int(search.taken * density.bytes)
-
-
-def _land_at(search: Search, number: int) -> bool:
-    page = search.at_number(number)
-    return page is not None and search.take(page)
-
-
-def _scan(search: Search) -> None:
-    """Reads forward from `best` to the tip, or to what arrived after the search began."""
+def _read_on(search: ShardSearch) -> None:
+    """Reads on from `last` to the tip, or to what arrived after the search began."""
     pages = 0
-    while not search.settled and search.iterator is not None:
-        if search.best is not None and search.best.arrival > search.now + 1:
+    while not search.finished:
+        if search.arrival > search.served_at + 1:
             return
-        if pages >= _SCAN_PAGES and not search.exhaustive:
+        if pages >= _READ_ON_PAGES and not search.exhaustive:
             return
-        page = search.headers(search.iterator, search.page_limit)
+        page = search.read_on(search.page_limit)
         pages += 1
-        if not search.take(page):
-            search.iterator = page.next_iterator
-            search.ended = page.next_iterator is None
-            search.caught_up = page.caught_up
+        if not search.accept(page):
+            search.continue_after(page)
+
+
+def _next_first_limit(found: SearchResult, before: int) -> int:
+    """Twice what was found if that is a trickle; else 1, so that the next search lands near the tip."""
+    if not found.records:
+        return before
+    is_trickle = 2 * found.records <= _TRICKLE_RECORDS and 2 * found.bytes <= _TRICKLE_BYTES
+    return 2 * found.records if is_trickle else 1

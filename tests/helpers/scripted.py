@@ -17,10 +17,9 @@ from hashlib import md5
 from typing import Any
 
 from spark_kinesis.boto_client import decode_headers, decode_records
-from spark_kinesis.client import Page, Record, RecordHeader, StreamSummary
+from spark_kinesis.client import Page, Record, RecordHeader, Shard, StreamSummary
 from spark_kinesis.errors import ExpiredIteratorError, PositionGoneError, ThrottledError, TransientSourceError
 from spark_kinesis.offset import Kind, Position
-from spark_kinesis.shards import Shard
 
 FIRST_SEQUENCE = 49680503127535665729593405367196750428598015925342437378
 HASHES = 2**128
@@ -133,7 +132,9 @@ class ScriptedClient:
     calls      GetRecords calls by shard, GetShardIterator under `iterator`, the others under their names
     faults     exceptions to raise, one for each coming call, before it does anything; None lets a call pass
     ragged     answers are partial and now and then empty although data is ahead, as AWS allows
-    silent     MillisBehindLatest is always 0, as kinesalite answers
+    lag_unknown
+               MillisBehindLatest is always 0, as kinesalite answers. It never answers an AT_TIMESTAMP after the shard's
+               last record: here that fails the test, except at the times in `start_times`
     span       an answer covers at most so many seconds of the shard's time, so a stretch without records is passed in
                as many empty answers as it takes; 0: any time at all
     strict     GetShardIterator refuses a sequence number that has expired (else: silently the oldest record)
@@ -145,13 +146,14 @@ class ScriptedClient:
         *,
         ragged: bool = False,
         strict: bool = False,
-        silent: bool = False,
+        lag_unknown: bool = False,
         span: float = 0,
     ) -> None:
         self.stream = stream
         self.ragged = ragged
         self.strict = strict
-        self.silent = silent
+        self.lag_unknown = lag_unknown
+        self.start_times: set[float] = set()
         self.span = span
         self.calls: dict[str, int] = {}
         self.answered = 0
@@ -200,6 +202,8 @@ class ScriptedClient:
             moment = float(int(position.moment.timestamp()))
             assert moment <= self.stream.now, "AT_TIMESTAMP lies in the future"
             first = next((each for each in shard.records if each.arrival >= moment), None)
+            if self.lag_unknown and moment not in self.start_times:
+                assert first is not None, "an AT_TIMESTAMP after the last record, which kinesalite never answers"
             last = shard.records[-1].number if shard.records else 0
             after = last if first is None else first.number - 1
             place = max(place, moment)
@@ -274,7 +278,7 @@ class ScriptedClient:
         if more:
             place = found[-1].arrival if found else ahead[0].arrival if not self.span else reach
             behind = max(1, int((self.stream.now - place) * 1000))
-        if self.silent:
+        if self.lag_unknown:
             behind = 0
         if not more and shard.ending is not None:
             return found, None, 0, count >= limit

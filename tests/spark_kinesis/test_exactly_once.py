@@ -14,9 +14,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
-from spark_kinesis import capped
-from spark_kinesis import shard_search as search
-from spark_kinesis import tip_search as nearing
+from spark_kinesis import batch_limits, shard_search, tip_search
 from spark_kinesis.errors import DataLossError, ExpiredIteratorError
 from spark_kinesis.offset import after, at_timestamp, parse_offset
 from spark_kinesis.options import KinesisOptions
@@ -45,7 +43,7 @@ class Story(RuleBasedStateMachine):
         with_start=st.booleans(),
         caps=st.sampled_from([(0, 0, 0), (0, 0, 0), (7, 0, 0), (3, 0, 20), (0, 40, 0), (0, 0, 5)]),
         exact=st.booleans(),
-        silent=st.booleans(),
+        lag_unknown=st.booleans(),
         span=st.sampled_from([0, 0, 900, 3600]),
         page=st.sampled_from([3, 10_000]),
         bytes_per_task=st.sampled_from([0, 30, 10_000]),
@@ -61,14 +59,18 @@ class Story(RuleBasedStateMachine):
         with_start: bool,
         caps: tuple[int, int, int],
         exact: bool,
-        silent: bool,
+        lag_unknown: bool,
         span: int,
         page: int,
         bytes_per_task: int,
     ) -> None:
         self.stream = ScriptedStream(shards, seed=seed)
         self.client = ScriptedClient(
-            self.stream, ragged=ragged and not silent, strict=strict, silent=silent, span=0 if silent else span
+            self.stream,
+            ragged=ragged and not lag_unknown,
+            strict=strict,
+            lag_unknown=lag_unknown,
+            span=0 if lag_unknown else span,
         )
         self.count = 0
         self.expected: dict[str, list[str]] = {}
@@ -88,6 +90,7 @@ class Story(RuleBasedStateMachine):
         elif initial == "AT_TIMESTAMP":
             self.stream.now += 1.5
             initial = str(at_timestamp(as_time(self.stream.now)))
+            self.client.start_times.add(float(int(self.stream.now)))
             self.stream.now += 1
         self.started = initial != "LATEST"
         options = KinesisOptions(
@@ -429,10 +432,10 @@ class _Told(logging.Handler):
 
 def test_every_record_is_read_exactly_once_in_its_keys_order(monkeypatch: pytest.MonkeyPatch) -> None:
     # Small, so that stories of some dozen records take the same turns as backlogs of millions.
-    monkeypatch.setattr(capped, "_MEASURED_RECORDS", 3)
-    monkeypatch.setattr(nearing, "_NEAR_LIMIT", 3)
-    monkeypatch.setattr(nearing, "_WINDOW_SECONDS", 1)
-    monkeypatch.setattr(search, "_EMPTY_PAGES", 2)
+    monkeypatch.setattr(batch_limits, "MEASURED_RECORDS", 3)
+    monkeypatch.setattr(tip_search, "NEAR_LIMIT", 3)
+    monkeypatch.setattr(tip_search, "_WINDOW_SECONDS", 1)
+    monkeypatch.setattr(shard_search, "EMPTY_PAGES", 2)
     run_state_machine_as_test(
         Story,
         settings=settings(

@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 
+from spark_kinesis.client import Shard
 from spark_kinesis.errors import SourceConfigurationError
 from spark_kinesis.input_partitions import ShardRange, into_tasks
 from spark_kinesis.offset import SHARD_END, TRIM_HORIZON, after, at_timestamp, parse_offset
 from spark_kinesis.options import KinesisOptions
-from spark_kinesis.shards import Shard, ShardGraph
+from spark_kinesis.shards import ShardGraph
 from tests.helpers.fake_spark import FakeSpark
 from tests.helpers.scripted import ScriptedClient, ScriptedStream, as_time
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from spark_kinesis.batch_limits import Cap
 from spark_kinesis.client import Page, RecordHeader
-from spark_kinesis.cursor import Cap
 from spark_kinesis.input_partitions import ShardRange
 from spark_kinesis.offset import TRIM_HORIZON, after, at_timestamp
 from spark_kinesis.options import KinesisOptions
@@ -36,13 +36,13 @@ class Planned:
 
 
 def steady(
-    *, trigger: float, rate: float, triggers: int = 8, size: int = 900, silent: bool = False, late: float = 0.137
+    *, trigger: float, rate: float, triggers: int = 8, size: int = 900, lag_unknown: bool = False, late: float = 0.137
 ) -> Planned:
     """A stream of `rate` records a second, planned every `trigger` seconds; `late` moves the trigger in its second."""
     stream = ScriptedStream(1)
     put(stream, 10)
     spark = query(stream)
-    spark.client.silent = silent
+    spark.client.lag_unknown = lag_unknown
     spark.drain()
     found = Planned()
     original = spark.client.headers
@@ -97,7 +97,7 @@ def test_what_a_batch_holds_is_estimated_by_the_rate_near_the_tip() -> None:
 
 @pytest.mark.parametrize("rate", [4, 100])
 def test_where_the_server_does_not_say_how_far_it_is_behind_the_tip_takes_few_calls_too(rate: int) -> None:
-    assert steady(trigger=5, rate=rate, silent=True).calls <= 3 * 7
+    assert steady(trigger=5, rate=rate, lag_unknown=True).calls <= 3 * 7
 
 
 # Calls
@@ -260,15 +260,15 @@ def test_an_exact_cap_holds_for_the_batch_that_starts_at_a_time() -> None:
     assert [len(rows) for rows in spark.rows.values()] == [30, 30, 30, 10]
 
 
-@pytest.mark.parametrize("silent", [False, True])
+@pytest.mark.parametrize("lag_unknown", [False, True])
 @pytest.mark.parametrize("others", [{}, {"max_records": 40}])
 def test_a_cap_in_seconds_holds_where_the_server_does_not_say_how_far_it_is_behind(
-    silent: bool, others: dict[str, int]
+    lag_unknown: bool, others: dict[str, int]
 ) -> None:
     stream = ScriptedStream(1)
     wanted = put(stream, 300, every=60)
     spark = query(stream, max_seconds=3600, **others)
-    spark.client.silent = silent
+    spark.client.lag_unknown = lag_unknown
     spark.drain()
     assert spark.values == wanted
     assert max(len(rows) for rows in spark.rows.values()) <= others.get("max_records", 62)
