@@ -180,8 +180,8 @@ def _end_by_seconds(searcher: ShardSearcher, cursor: Cursor, seconds: int, exhau
         search.rewind()
         if first is None or search.finished:
             return search.result()
-        if first.millis_behind == 0:
-            # The lag is unknown (docs/adr/0019): the shard may hold no record that late.
+        if first.lag_unknown:
+            # The shard may hold no record that late (docs/adr/0019).
             _count(search, Cap(seconds=seconds))
             return search.result()
         moment = floor(search.arrival) + seconds

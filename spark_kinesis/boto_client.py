@@ -60,6 +60,10 @@ _ITERATOR_TYPES = {
 }
 
 
+# Nearly 10 MB of payloads, in base64: the next record may not have fitted into the answer.
+_FULL_BODY = 12_000_000
+
+
 class _Answer(msgspec.Struct, rename="pascal"):
     records: list[Record]
     millis_behind_latest: int | None = None
@@ -157,7 +161,7 @@ class BotoStreamClient:
             millis_behind=found.millis_behind_latest or 0,
             served_at=_served_at(answer),
             body_bytes=len(body),
-            full=len(found.records) >= limit,
+            full=len(found.records) >= limit or len(body) >= _FULL_BODY,
         )
 
     @contextmanager

@@ -53,11 +53,10 @@ class Page(Generic[R]):
     """One answer of GetRecords.
 
     next_iterator   None once a closed shard has been read to its end
-    millis_behind   0 when the caller has caught up; on AWS the time between the last record returned and now
+    millis_behind   MillisBehindLatest: on AWS the time between the last record returned and now, 0 at the tip
     served_at       the server's clock, in seconds since 1970 (its Date header)
-    body_bytes      size of the answer, in bytes; 0 where unknown
-    full            whether as many records came as were asked for: then `millis_behind` proves nothing
-                    (kinesalite always says 0, moto rounds down)
+    body_bytes      size of the answer, in bytes; 0 if unknown
+    full            the answer holds as many records as were asked for, or nearly the 10 MB that an answer may hold
     """
 
     records: Sequence[R]
@@ -71,6 +70,11 @@ class Page(Generic[R]):
     def caught_up(self) -> bool:
         """Whether the shard held nothing more after this page when it was served."""
         return self.next_iterator is None or (self.millis_behind == 0 and not self.full)
+
+    @property
+    def lag_unknown(self) -> bool:
+        """Whether the server did not tell how much is left: kinesalite always says 0, moto rounds down to 0."""
+        return self.next_iterator is not None and self.millis_behind == 0 and self.full
 
 
 @dataclass(frozen=True, slots=True)

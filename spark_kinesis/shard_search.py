@@ -14,7 +14,7 @@ from itertools import dropwhile
 from math import floor
 
 from spark_kinesis.client import Page, RecordHeader, StreamClient
-from spark_kinesis.errors import ExpiredIteratorError, PositionGoneError
+from spark_kinesis.errors import ExpiredIteratorError, PositionGoneError, StreamAccessError
 from spark_kinesis.offset import SHARD_END, TRIM_HORIZON, Position, after, at_timestamp
 from spark_kinesis.rate_limiter import Pace
 
@@ -25,6 +25,8 @@ EMPTY_PAGES = 8
 # … and after so many it leaves the rest of the stretch to the next trigger.
 _MOST_EMPTY_PAGES = 100
 _SECONDS_BACK = tuple(10**power for power in range(8))
+# The bits of a 186-bit sequence number that hold the shard and the time; the bits above them count.
+_COUNTER_SHIFT = 80
 # Safety margin. A search restarts this long before the last known empty point, because the two clocks may differ.
 _MARGIN_SECONDS = 600
 
@@ -215,6 +217,19 @@ class ShardSearch:
                 return page if page.records else None
             iterator = page.next_iterator
         return None
+
+    def page_at_number(self, number: int) -> Page[RecordHeader] | None:
+        """A page of the first record after this place, which need not be a record's own number; None if there is none.
+
+        Only for emulators: AWS does not document it, and some servers refuse such a number.
+        """
+        if self.last is not None and self.last.number >> 2 * _COUNTER_SHIFT:
+            number = number >> _COUNTER_SHIFT << _COUNTER_SHIFT | self.last.number & (1 << _COUNTER_SHIFT) - 1
+        try:
+            page = self._headers(self._client.iterator(self.cursor.shard_id, after(str(number))), 1)
+        except (PositionGoneError, StreamAccessError):
+            return None
+        return page if page.records else None
 
     def _headers(self, iterator: str, limit: int) -> Page[RecordHeader]:
         self._pace.wait(self.cursor.shard_id)

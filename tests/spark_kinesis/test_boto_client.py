@@ -107,6 +107,17 @@ def test_records_are_decoded_with_their_bytes_and_times(server: Server, client: 
     assert server.asked == [("GetRecords", {"ShardIterator": "it", "Limit": 1})]
 
 
+@pytest.mark.parametrize(("size", "full"), [(100, False), (9_500_000, True)])
+def test_an_answer_of_nearly_10_mb_does_not_prove_that_nothing_is_left(
+    server: Server, client: BotoStreamClient, size: int, full: bool
+) -> None:
+    data = base64.b64encode(b"x" * size).decode()
+    records = [{"SequenceNumber": "49", "Data": data, "PartitionKey": "k"}]
+    server.answers = [(200, {"Records": records, "NextShardIterator": "next", "MillisBehindLatest": 0})]
+    page = client.headers("it", 10)
+    assert (page.full, page.lag_unknown, page.caught_up) == (full, full, not full)
+
+
 def test_headers_know_their_payloads_size_without_decoding_it(server: Server, client: BotoStreamClient) -> None:
     data = base64.b64encode(b"x" * 300).decode()
     server.answers = [(200, {"Records": [{"SequenceNumber": "49", "Data": data, "PartitionKey": "k"}]})]

@@ -64,7 +64,7 @@ def test_a_worker_stops_at_a_loss_unless_the_option_allows_it(
     with pytest.raises(DataLossError, match=SHARD):
         list(read_task(KinesisOptions(stream="s"), lossy))
     assert values(read_task(KinesisOptions(stream="s", fail_on_data_loss=False), lossy)) == ["left"]
-    assert "Going on, because failOnDataLoss=false" in caplog.text
+    assert "Continuing, because failOnDataLoss=false" in caplog.text
 
 
 def test_a_worker_repeats_a_call_for_as_long_as_the_option_says(stream: ScriptedStream, client: ScriptedClient) -> None:
@@ -120,7 +120,7 @@ def test_an_end_that_never_comes_is_a_loss(closed: bool, caplog: pytest.LogCaptu
     with pytest.raises(DataLossError, match=SHARD):
         list(reader(ScriptedClient(stream)).read(part))
     assert len(values(reader(ScriptedClient(stream), fail_on_data_loss=False).read(part))) == 3
-    assert "Going on, because failOnDataLoss=false" in caplog.text
+    assert "Continuing, because failOnDataLoss=false" in caplog.text
 
 
 # What the planner keeps

@@ -189,7 +189,7 @@ def test_loss_that_is_allowed_is_counted_and_the_query_goes_on(strict: bool, cap
     spark.drain()
     assert spark.values[5:] == left
     assert parse_offset(spark.offsets[-1], "s").losses == 1
-    assert "Going on, because failOnDataLoss=false" in caplog.text
+    assert "Continuing, because failOnDataLoss=false" in caplog.text
     put(stream, 1, begin=15)
     spark.restart()
     spark.drain()
