@@ -115,6 +115,10 @@ class LossDetector:
         self._caught_up_at: dict[str, datetime] = {}
         self._first_record_seen: set[str] = set()
 
+    @property
+    def remembered_shards(self) -> frozenset[str]:
+        return frozenset(self.cursors) | frozenset(self._caught_up_at)
+
     def remember(self, found: SearchResult) -> None:
         """The next search of the shard begins where this one ended."""
         self.cursors[found.cursor.shard_id] = found.cursor

@@ -69,6 +69,11 @@ class Planner:
             lambda cursors: self._for_each(self._searcher.first_record, cursors),
         )
 
+    @property
+    def remembered_shards(self) -> frozenset[str]:
+        """The shards that the planner's memory holds: those that are not read to their end."""
+        return self._losses.remembered_shards | {shard_id for shard_id, _ in self._sizes}
+
     def close(self) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)
 

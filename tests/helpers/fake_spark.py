@@ -90,6 +90,10 @@ class FakeSpark:
         self.rows: dict[int, list[Row]] = {}
         self.reader = ScriptedReader(options, client)
 
+    @property
+    def planner(self) -> Planner:
+        return self.reader._plan()
+
     def restart(self) -> None:
         """A new process: nothing survives but the offset log and the commit log."""
         self.reader.stop()
@@ -101,13 +105,13 @@ class FakeSpark:
             self.run_batch()
             self.commit()
 
-    def _start(self, batch: int) -> str:
+    def start_of(self, batch: int) -> str:
         return self.offsets[batch - 1] if batch else json.dumps(self.reader.initialOffset())
 
     def plan(self) -> bool:
         """Plans the next batch; False where nothing is new."""
         assert self.committed == len(self.offsets)
-        start = self._start(len(self.offsets))
+        start = self.start_of(len(self.offsets))
         end = self.reader.latestOffset(json.loads(start)) if self.with_start else self.reader.latestOffset()
         if json.dumps(end) == start:
             return False
@@ -117,7 +121,7 @@ class FakeSpark:
     def run_batch(self, *, stop_after: int | None = None) -> list[Row]:
         """Reads the planned batch. A batch that was read before must give the same rows again."""
         batch = len(self.offsets) - 1
-        start, end = json.loads(self._start(batch)), json.loads(self.offsets[batch])
+        start, end = json.loads(self.start_of(batch)), json.loads(self.offsets[batch])
         rows: list[Row] = []
         for task in self.reader.partitions(start, end):
             for found in self.reader.read(pickle.loads(pickle.dumps(task))):

@@ -488,7 +488,7 @@ def test_what_fails_in_planning_names_stream_shard_and_position() -> None:
         spark.step()
     spark.client.faults = []
     pinned = query(stream, initial="LATEST", discovery_seconds=30)
-    pinned.reader._plan().tip()
+    pinned.planner.tip()
     pinned.client.faults = [None] + [broken() for _ in range(1000)]
     with pytest.raises(TransientSourceError, match=f"stream s, shard {SHARD}, behind TRIM_HORIZON"):
         pinned.step()

@@ -313,7 +313,7 @@ def test_a_cap_in_seconds_takes_a_days_backlog_piece_by_piece() -> None:
 def test_an_ending_is_not_passed_although_producers_go_on() -> None:
     stream = ScriptedStream(2)
     wanted = put(stream, 20, key="a") + put(stream, 20, key="b", begin=20)
-    ending = query(stream).reader._plan().tip()
+    ending = query(stream).planner.tip()
     put(stream, 20, key="a", begin=40)
     for caps in ({}, {"max_records": 7}):
         spark = query(stream, ending=ending, **caps)
@@ -336,7 +336,7 @@ def test_a_query_that_ends_at_the_tip_finds_it_once_when_it_starts() -> None:
 def test_an_ending_holds_when_the_shard_is_split_after_it() -> None:
     stream = ScriptedStream(1)
     wanted = put(stream, 20)
-    ending = query(stream).reader._plan().tip()
+    ending = query(stream).planner.tip()
     put(stream, 20, begin=20)
     stream.split("shardId-000000000000")
     put(stream, 20, begin=40)
@@ -350,7 +350,7 @@ def test_the_tip_of_a_resharded_stream_is_the_end_of_parents_and_the_tip_of_chil
     wanted = put(stream, 10)
     stream.split("shardId-000000000000")
     wanted += put(stream, 10, begin=10)
-    ending = query(stream).reader._plan().tip()
+    ending = query(stream).planner.tip()
     assert ending.shards["shardId-000000000000"] == SHARD_END
     put(stream, 10, begin=20)
     spark = query(stream, ending=ending)
@@ -379,7 +379,7 @@ def test_a_thousand_shards_are_planned_with_two_or_three_calls_each() -> None:
     assert spark.plan()
     calls = sum(count for name, count in spark.client.calls.items() if name.startswith("shardId"))
     assert calls <= 2.5 * 1000
-    assert len(spark.reader.partitions(json.loads(spark._start(0)), json.loads(spark.offsets[0]))) < 10
+    assert len(spark.reader.partitions(json.loads(spark.start_of(0)), json.loads(spark.offsets[0]))) < 10
 
 
 def test_small_ranges_share_a_task_in_order_and_large_ones_do_not() -> None:
@@ -397,12 +397,12 @@ def test_the_small_ranges_of_a_drained_run_share_a_task() -> None:
     for shard in stream.shards:
         for number in range(20):
             stream.put("x", f"{number}", shard)
-    ending = query(stream).reader._plan().tip()
+    ending = query(stream).planner.tip()
     for shard in stream.shards:
         stream.put("x", "later", shard)
     spark = query(stream, ending=ending)
     assert spark.plan()
-    (task,) = spark.reader.partitions(json.loads(spark._start(0)), json.loads(spark.offsets[0]))
+    (task,) = spark.reader.partitions(json.loads(spark.start_of(0)), json.loads(spark.offsets[0]))
     assert [part.records for part in task.ranges] == [20] * 4
     assert all(part.bytes for part in task.ranges)
     assert "later" not in spark.run_batch()
