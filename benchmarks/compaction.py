@@ -32,7 +32,7 @@ from jobs.common.aws import client
 from jobs.lake.ledger import TABLES, Ledger, LedgerEntry
 from jobs.lake.store import lake_at
 from jobs.lake.table_files import live_files
-from jobs.maintenance import compact as compact_job
+from jobs.maintenance import compact
 from jobs.schema.table import load_contract
 from jobs.settings.settings import Settings, load_settings
 from jobs.write.processed import file_schema
@@ -113,7 +113,7 @@ def measure(settings: Settings, batches: int, rows: int) -> dict[str, Any]:
     write_batches(settings, batches, rows)
     before = scans(settings)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    done = compact_job.run(settings)
+    done = compact.run(settings)
     after = scans(settings)
     if before["rows"] != after["rows"]:
         raise SystemExit(f"{before['rows']} rows before, {after['rows']} after: compaction is broken")

@@ -17,7 +17,7 @@ from jobs.gold import job as gold_job
 from jobs.lake.delta import open_delta
 from jobs.lake.ledger import entries
 from jobs.lake.store import lake_at
-from jobs.maintenance import compact as compact_job
+from jobs.maintenance import compact
 from jobs.parity import job as parity_job
 from jobs.settings.settings import Settings
 from jobs.stream import job as stream_job
@@ -77,7 +77,7 @@ def test_the_whole_pipeline_with_a_delta_table(embedded_aws: object, spark: Spar
     delivery_job.run(spark, settings)
     for compacted in (False, True):
         if compacted:
-            done = compact_job.run(settings)
+            done = compact.run(settings)
             assert done.files_after < done.files_before == done.removed
             assert sorted(map(str, rows_of(settings))) == sorted(map(str, found))
         parity = parity_job.run(spark, settings)

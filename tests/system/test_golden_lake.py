@@ -30,8 +30,7 @@ from jobs.gold import job as gold_job
 from jobs.lake.ledger import LedgerEntry, check_counts, entries
 from jobs.lake.store import Lake, lake_at
 from jobs.lake.table_files import live_files
-from jobs.maintenance import compact as compact_job
-from jobs.maintenance import raw as replay_raw_job
+from jobs.maintenance import compact, raw
 from jobs.maintenance.quarantine import replay_quarantine
 from jobs.parity import job as parity_job
 from jobs.settings.settings import Settings, load_settings
@@ -166,7 +165,7 @@ def test_compaction_and_replays_end_what_was_killed_and_go_on(plain: Restored, s
     stream_job.run(spark, plain.settings, until_drained=True)
     total = assert_every_record_once(plain)
 
-    compacted = compact_job.run(plain.settings)
+    compacted = compact.run(plain.settings)
     assert "city=Boston/start_date=2016-07-31" in compacted.recovered, "the release was moving it"
     assert compacted.left == {}
     assert compacted.files_after == len(compacted.partitions) > 0
@@ -174,10 +173,10 @@ def test_compaction_and_replays_end_what_was_killed_and_go_on(plain: Restored, s
     assert assert_every_record_once(plain) == total
     assert_catalog_names_the_current_locations(plain)
 
-    continued = replay_raw_job.run(plain.settings, *TIME_OF_NO_BATCH)
+    continued = raw.run(plain.settings, *TIME_OF_NO_BATCH)
     assert (continued.continued, continued.batches) == (2, 0)
     assert assert_every_record_once(plain) == total
-    rebuilt = replay_raw_job.run(plain.settings, plain.old[0].finished_at, plain.old[-1].finished_at)
+    rebuilt = raw.run(plain.settings, plain.old[0].finished_at, plain.old[-1].finished_at)
     assert rebuilt.batches == len(plain.old) - 1, "a batch that ended at the window's end is outside"
     assert (rebuilt.processed, rebuilt.quarantined) == (rebuilt.processed_before, rebuilt.quarantined_before)
     assert rebuilt.kept_in_quarantine > 0, "lines that are back on the stream stay"
@@ -212,7 +211,7 @@ def test_a_delta_lake_goes_on(delta: Restored, spark: SparkSession) -> None:
 
     gold = gold_job.run(lambda: spark, delta.settings)
     assert (gold.rows, gold.tables["corridor_history"]["rows"]) == (total, total)
-    compacted = compact_job.run(delta.settings)
+    compacted = compact.run(delta.settings)
     assert compacted.files_after < compacted.files_before
     assert compacted.removed >= compacted.files_before
     assert assert_every_record_once(delta) == total

@@ -137,14 +137,14 @@ def test_a_file_that_another_job_has_deleted_stops_the_batch(lake: FolderLake) -
 @pytest.mark.spark
 @pytest.mark.aws
 def test_the_parity_check_reads_moved_partitions(spark: SparkSession, tmp_path: Path) -> None:
-    from jobs.maintenance import compact as compact_job
+    from jobs.maintenance import compact
     from jobs.parity import job as parity_job
 
     settings = make_lake(tmp_path, "compact.min_files=2", "compact.grace_seconds=3600")
     for batch in range(3):
         write_batch(settings, batch, [[good(), good(City="a/b")], [good(City="München")]])
     before = parity_job.read_table(spark, settings.lake, "processed", TRAVEL_TIMES).collect()
-    result = compact_job.run(settings, ["city=a%2Fb/start_date=2016-09-03", "city=Paris/start_date=2016-09-03"])
+    result = compact.run(settings, ["city=a%2Fb/start_date=2016-09-03", "city=Paris/start_date=2016-09-03"])
     assert len(result.partitions) == 2
     after = parity_job.read_table(spark, settings.lake, "processed", TRAVEL_TIMES).collect()
     assert sorted(after, key=repr) == sorted(before, key=repr)

@@ -25,8 +25,7 @@ from jobs.common.fault_points import MOVE_POINTS, REBUILD_POINTS
 from jobs.lake.ledger import Ledger, entries
 from jobs.lake.store import lake_at
 from jobs.lake.table_files import live_files
-from jobs.maintenance import compact as compact_job
-from jobs.maintenance import raw as replay_raw_job
+from jobs.maintenance import compact, raw
 from jobs.maintenance.raw import RebuildResult
 from jobs.maintenance.sent_journal import JournalRun
 from jobs.settings.config_files import find_configuration
@@ -118,7 +117,7 @@ def origins(settings: Settings) -> Counter[tuple[str, str]]:
 
 
 def rebuild(settings: Settings, start: datetime = BEGINNING, end: datetime = END) -> RebuildResult:
-    return replay_raw_job.run(settings, start, end)
+    return raw.run(settings, start, end)
 
 
 def accounted_for(settings: Settings) -> None:
@@ -148,9 +147,9 @@ def test_under_the_same_contract_every_row_stays_the_same(lake_in_a_folder: Sett
 
 def test_it_finds_the_rows_after_a_compaction(lake_in_a_folder: Settings) -> None:
     before = rows(lake_in_a_folder)
-    compact_job.run(set_compact(lake_in_a_folder, min_files=2))
+    compact.run(set_compact(lake_in_a_folder, min_files=2))
     rebuild(lake_in_a_folder)
-    compact_job.run(set_compact(lake_in_a_folder, min_files=2))
+    compact.run(set_compact(lake_in_a_folder, min_files=2))
     assert rows(lake_in_a_folder) == before
     accounted_for(lake_in_a_folder)
 

@@ -20,8 +20,7 @@ from jobs.lake.ledger import TABLES, Ledger, LedgerEntry
 from jobs.lake.partition_locations import LayoutFile, PartitionLocation
 from jobs.lake.store import lake_at
 from jobs.lake.table_files import files_of_entries, live_files
-from jobs.maintenance import compact as compact_job
-from jobs.maintenance import raw as replay_raw_job
+from jobs.maintenance import compact, raw
 from jobs.schema.table import TableContract, load_contract
 from jobs.settings.settings import Settings, load_settings
 from jobs.stream import delta_commits
@@ -284,10 +283,10 @@ def test_jobs_that_move_partitions_refuse_a_delta_table(settings: Settings) -> N
     with pytest.raises(ConfigurationError, match=r"sink\.format: parquet, but .* is a Delta table"):
         check_format(lake_at(settings.lake), "parquet")
     with pytest.raises(ConfigurationError, match="is a Delta table"):
-        compact_job.run(parquet)
+        compact.run(parquet)
     for each in (settings, parquet):
         with pytest.raises(ConfigurationError, match="is a Delta table"):
-            replay_raw_job.run(each, NOON, NOON.replace(hour=13))
+            raw.run(each, NOON, NOON.replace(hour=13))
 
 
 def test_live_files_are_those_of_the_log(settings: Settings) -> None:
@@ -326,8 +325,8 @@ def test_compaction_keeps_every_row_and_uncommitted_files(settings: Settings) ->
     before = sorted(map(str, rows(settings)))
     now = settings.model_copy(update={"compact": settings.compact.model_copy(update={"grace_seconds": 0.0})})
 
-    planned = {debt.partition for debt in compact_job.plan(now) if debt.is_due(4)}
-    done = compact_job.run(now)
+    planned = {debt.partition for debt in compact.plan(now) if debt.is_due(4)}
+    done = compact.run(now)
 
     assert sorted(map(str, rows(settings))) == before
     assert set(done.partitions) == planned
@@ -343,7 +342,7 @@ def test_compaction_keeps_every_row_and_uncommitted_files(settings: Settings) ->
 
     log.commit(waiting)
     assert len(rows(settings)) == len(before) + 2
-    again = compact_job.run(now)
+    again = compact.run(now)
     assert (again.partitions, again.removed) == ([], 0)
 
 
@@ -353,7 +352,7 @@ def test_replaced_files_remain_for_the_grace_time(settings: Settings) -> None:
         log.commit(final(settings, "q", number, [good()]))
     replaced = list(live_files(lake_at(settings.lake), PROCESSED))
 
-    done = compact_job.run(settings)
+    done = compact.run(settings)
 
     assert (len(done.partitions), done.removed) == (1, 0)
     assert all(lake_at(settings.lake).get(file.path) for file in replaced)
@@ -361,4 +360,4 @@ def test_replaced_files_remain_for_the_grace_time(settings: Settings) -> None:
 
 
 def test_compacting_a_lake_without_a_table_does_nothing(settings: Settings) -> None:
-    assert compact_job.run(settings).partitions == []
+    assert compact.run(settings).partitions == []
