@@ -1,7 +1,7 @@
-"""Reads ranges of shards, in a worker: from Kinesis to Arrow batches, which Spark takes as they are.
+"""Reads ranges of shards in a Spark worker: from Kinesis to Arrow batches.
 
-The ranges come from `planner`; the rows go to the query. Reading depends on nothing but the range, so repeated
-and speculative task attempts yield the same rows.
+The ranges come from `planner`; the rows go to the query. What is read depends on the range alone, so a repeated or
+speculative task attempt yields the same rows.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from spark_kinesis.client import Page, Record, StreamClient
-from spark_kinesis.concurrent_ranges import GROWTH, in_order
+from spark_kinesis.concurrent_ranges import MAX_GROWTH, fetch_concurrently
 from spark_kinesis.data_loss import report_loss, start_is_lost
 from spark_kinesis.errors import ExpiredIteratorError, PositionGoneError, SourceError
 from spark_kinesis.input_partitions import ShardRange
@@ -32,20 +32,20 @@ SCHEMA = pa.schema(
         pa.field("stream", pa.string()),
     ]
 )
-# Empty, caught-up answers in a row that are believed when the range's end has not been seen.
-_BELIEVED = 3
-# After an empty answer: so a reader makes at most four of the five calls a second that a shard allows.
+# So many empty, caught-up pages in a row end a range whose end was not seen.
+_LAST_EMPTY_PAGES = 3
+# Pause after an empty page: a reader then makes at most four of the five calls a second that a shard allows.
 _PAUSE_SECONDS = 0.25
-# A call asks for at least so many records: a shard gives five answers a second, however small.
-_FEWEST = 250
-# Ranges of one task that are read at a time: small ones cost round trips, not bandwidth.
-TOGETHER = 4
-# What those behind the first may fetch ahead, in all: whole ranges, where they are as small as they were planned to be.
-_WAITING_BYTES = 8 * 1024 * 1024
+# A call asks for at least this many records: a shard gives five answers a second, however small.
+_MIN_RECORDS = 250
+# How many ranges of one task are read at once: small ranges cost round trips, not bandwidth.
+MAX_CONCURRENT = 4
+# How much the ranges after the first may prefetch in all.
+PREFETCH_BYTES = 8 * 1024 * 1024
 
 
 class RangeReader:
-    """Reads ranges of one stream. `read` may be called again for the same range; it holds no state between calls."""
+    """Reads ranges of one stream. It keeps no state between calls, so a range can be read again."""
 
     def __init__(
         self,
@@ -61,36 +61,35 @@ class RangeReader:
     ) -> None:
         self._client = client
         self._stream = stream
-        self._fail = fail_on_data_loss
-        self._limit = records_per_call
+        self._fail_on_data_loss = fail_on_data_loss
+        self._records_per_call = records_per_call
         self._clock = clock
         self._sleep = sleep
         self._prefetch = prefetch
         self._deaggregator = deaggregator
 
-    def read_all(self, parts: Sequence[ShardRange]) -> Iterator[pa.RecordBatch]:
-        """The ranges of one task, one after the other, the next few being fetched meanwhile.
+    def read_all(self, ranges: Sequence[ShardRange]) -> Iterator[pa.RecordBatch]:
+        """The ranges of one task, in order; the next few are prefetched. Raises as `read` does.
 
-        They are planned to be small (`ranges.into_tasks`), but by an estimate: what is held does not rest on it
-        (`in_order`). Raises as `read` does.
+        Ranges that share a task are planned to be small, but by an estimate, so memory is bounded here.
         """
-        if len(parts) == 1 or not self._prefetch:
-            for part in parts:
+        if len(ranges) == 1 or not self._prefetch:
+            for part in ranges:
                 yield from self.read(part)
             return
-        yield from in_order(
-            [self.read(part, prefetch=False) for part in parts],
+        yield from fetch_concurrently(
+            [self.read(part, prefetch=False) for part in ranges],
             lambda batch: batch.nbytes,
-            at_a_time=TOGETHER,
-            most_bytes=_WAITING_BYTES,
+            max_concurrent=MAX_CONCURRENT,
+            max_bytes=PREFETCH_BYTES,
         )
 
     def read(self, part: ShardRange, *, prefetch: bool = True) -> Generator[pa.RecordBatch, None, None]:
         """Arrow batches of at most one GetRecords answer (10 MB, 10,000 records), in the shard's order.
 
-        prefetch  whether the next page is fetched before it is asked for
+        prefetch  whether the next page is fetched while the caller works on this one
 
-        Raises TransientSourceError, StreamAccessError or DataLossError; each names stream, shard and range.
+        Raises TransientSourceError, StreamAccessError or DataLossError. Each names stream, shard and range.
         """
         try:
             for records in self.records(part, prefetch=prefetch):
@@ -104,195 +103,185 @@ class RangeReader:
 
     def records(self, part: ShardRange, *, prefetch: bool = True) -> Iterator[Sequence[Record]]:
         """The range's records, page by page; no page is empty."""
-        reading = _Reading(self._client, self._stream, part, self._limit, self._fail, self._clock)
+        state = _RangeState(
+            self._client, self._stream, part, self._records_per_call, self._fail_on_data_loss, self._clock
+        )
         pool = ThreadPoolExecutor(1, thread_name_prefix="kinesis-read")
         try:
-            page = reading.fetch()
+            page = state.fetch()
             while True:
-                wanted = reading.take(page)
-                if reading.pause:
+                records = state.take(page)
+                if state.pause:
                     self._sleep(_PAUSE_SECONDS)
-                # The next page is on its way while Spark works on this one.
-                following: Future[Page[Record]] | None = None
-                if not reading.done and self._prefetch and prefetch and wanted:
-                    following = pool.submit(reading.fetch)
-                if wanted:
-                    yield wanted
-                if reading.done:
+                next_page: Future[Page[Record]] | None = None
+                if not state.done and self._prefetch and prefetch and records:
+                    next_page = pool.submit(state.fetch)
+                if records:
+                    yield records
+                if state.done:
                     return
-                page = following.result() if following is not None else reading.fetch()
+                page = next_page.result() if next_page is not None else state.fetch()
         finally:
-            # A task that is killed must not wait for an answer that nobody wants any more.
+            # A task that is killed does not wait for an answer that is no longer needed.
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-class _Reading:
-    """The state of one pass over a range: the last record taken, the iterator behind it, whether it is done."""
+class _RangeState:
+    """One pass over a range: the last record taken, the iterator after it, and whether the range is done."""
 
     def __init__(
         self,
         client: StreamClient,
         stream: str,
         part: ShardRange,
-        limit: int,
-        fail: bool,
+        records_per_call: int,
+        fail_on_data_loss: bool,
         clock: Callable[[], datetime],
     ) -> None:
         self._client = client
         self._stream = stream
-        self._part = part
-        self._most = limit
-        self._limit = limit
+        self._range = part
+        self._records_per_call = records_per_call
+        self._limit = records_per_call
         if part.records:
-            # The start's own record comes too, and the number is an estimate: one call more costs more than 3 %.
-            self._limit = min(limit, int(part.records * 1.03) + 2)
-        self._fail = fail
+            # The start's own record comes too, and the number is an estimate: a second call costs more than 3 %.
+            self._limit = min(records_per_call, int(part.records * 1.03) + 2)
+        self._fail_on_data_loss = fail_on_data_loss
         self._clock = clock
-        # An aggregate that was read in part is read again, and its first user records skipped.
-        self._last = part.start.number - (part.start.sub is not None)
+        # An aggregate that was read in part is read again, without its first user records.
+        self._last = part.start.last_whole_record
         self._iterator: str | None = None
-        # The position whose own record proves that nothing behind it has expired, and whether it was seen.
+        # If this position's own record is still in the stream, no record after it has expired.
         self._proof = part.start
         self._checked = self._needs_no_check
         self._skip_before = part.start.moment.timestamp() if part.start.moment is not None else None
-        self._quiet = 0
+        self._empty_pages = 0
         self.done = False
         self.pause = False
 
     @property
     def _needs_no_check(self) -> bool:
-        """Whether nothing of this start can be lost: it names no record, and nothing is known that was there."""
-        return not self._part.start.is_record and self._part.complete_until is None
+        """Whether no loss can show at the start: it names no record, and no earlier record is known."""
+        return not self._range.start.is_record and self._range.complete_until is None
 
     def fetch(self) -> Page[Record]:
-        """The next page; an iterator that has expired is opened again behind the last record taken."""
+        """The next page. An expired iterator is opened again after the last record taken."""
         if self._iterator is None:
             self._iterator = self._open()
         if self._iterator is None:
-            return self._nothing_left()
+            return self._page_of_vanished_shard()
         try:
             return self._client.records(self._iterator, self._limit)
         except ExpiredIteratorError:
             self._iterator = self._open()
             if self._iterator is None:
-                return self._nothing_left()
+                return self._page_of_vanished_shard()
             return self._client.records(self._iterator, self._limit)
 
-    def _nothing_left(self) -> Page[Record]:
-        """In place of an answer, where the whole shard has left the stream since the batch was planned."""
+    def _page_of_vanished_shard(self) -> Page[Record]:
+        """An empty last page: the whole shard has left the stream since the batch was planned."""
         if self._needs_no_check:
-            self._report(self._part.start, None)
+            self._report_loss(self._range.start, None)
         return Page([], None, 0, 0.0)
 
     def _open(self) -> str | None:
-        """An iterator at the start, or behind the last record taken; None where the shard has left the stream."""
-        part = self._part
+        """An iterator at the start, or at the last record taken; None if the shard has left the stream."""
+        part = self._range
         if self._last > part.start.number:
             self._proof, self._checked = after(str(self._last)), False
         else:
             self._proof, self._checked = part.start, self._needs_no_check
         try:
-            # At the position's record, not after it: its presence proves that nothing behind it has been trimmed.
-            iterator = self._client.iterator(part.shard_id, self._proof, inclusive=self._proof.is_record)
+            # At the record, not after it: its presence proves that no record after it has been trimmed.
+            return self._client.iterator(part.shard_id, self._proof, inclusive=self._proof.is_record)
         except PositionGoneError:
-            # The first page, or that there is none, says what was lost.
+            # The first page, or its absence, shows what was lost.
             try:
-                iterator = self._client.iterator(part.shard_id, TRIM_HORIZON)
+                return self._client.iterator(part.shard_id, TRIM_HORIZON)
             except PositionGoneError:
                 return None
-        return iterator
 
     def take(self, page: Page[Record]) -> Sequence[Record]:
-        """What of the page belongs to the range; moves on, and sets `done` at the range's end."""
+        """The page's records that belong to the range. Moves on, and sets `done` at the range's end."""
         if not self._checked and page.records:
-            self._check(page.records[0])
-        wanted = self._within(page.records)
+            self._check_for_loss(page.records[0])
+        records = self._within_range(page.records)
         if page.records:
             self._last = max(self._last, int(page.records[-1].sequence_number))
-            self._quiet = 0
+            self._empty_pages = 0
         self._iterator = page.next_iterator
-        self._settle(page)
+        self._detect_end(page)
         if self.done and not self._checked:
-            # Not one record is left, not even the one that would prove it.
-            self._check(None)
-        self._limit = self._rest(page)
-        # Caught up at the end of a closed shard, `_BELIEVED` calls end the range: they need no spreading.
-        ends = self._part.end == SHARD_END and page.millis_behind == 0
-        self.pause = not page.records and not self.done and not ends
-        return wanted
+            # No record is left, so the one that would prove completeness is not there either.
+            self._check_for_loss(None)
+        self._limit = self._next_limit(page)
+        # At the end of a closed shard the few last empty pages need no pause.
+        at_shard_end = self._range.end == SHARD_END and page.millis_behind == 0
+        self.pause = not page.records and not self.done and not at_shard_end
+        return records
 
-    def _rest(self, page: Page[Record]) -> int:
-        """How many records to ask for next: about what lies before the end, going by the sequence numbers so far."""
-        if self.done or self._part.end.kind is not Kind.AFTER or len(page.records) < 2:
-            return self._most
+    def _next_limit(self, page: Page[Record]) -> int:
+        """How many records to ask for next: the estimated rest of the range, by the density of sequence numbers."""
+        if self.done or self._range.end.kind is not Kind.AFTER or len(page.records) < 2:
+            return self._records_per_call
         span = int(page.records[-1].sequence_number) - int(page.records[0].sequence_number)
-        rest = (self._part.end.number - self._last) * (len(page.records) - 1) // span
-        return min(self._most, max(_FEWEST, min(rest * 21 // 20, GROWTH * len(page.records))))
+        rest = (self._range.end.number - self._last) * (len(page.records) - 1) // span
+        limit = max(_MIN_RECORDS, min(rest * 21 // 20, MAX_GROWTH * len(page.records)))
+        return min(self._records_per_call, limit)
 
-    def _within(self, records: Sequence[Record]) -> Sequence[Record]:
-        part = self._part
-        low = self._last
-        high = part.end.number if part.end.kind is Kind.AFTER else None
-        # Records of a shard come in order, so both cuts are found from the ends.
-        first = 0
-        while first < len(records) and int(records[first].sequence_number) <= low:
+    def _within_range(self, records: Sequence[Record]) -> Sequence[Record]:
+        """Removes records that were taken before or follow the end. A shard's records come in order."""
+        end = self._range.end.number if self._range.end.kind is Kind.AFTER else None
+        first, last = 0, len(records)
+        while first < last and int(records[first].sequence_number) <= self._last:
             first += 1
         if self._skip_before is not None:
-            while first < len(records) and records[first].approximate_arrival_timestamp < self._skip_before:
+            while first < last and records[first].approximate_arrival_timestamp < self._skip_before:
                 first += 1
-            if first < len(records):
+            if first < last:
                 self._skip_before = None
-        last = len(records)
-        if high is not None:
-            while last > first and int(records[last - 1].sequence_number) > high:
+        if end is not None:
+            while last > first and int(records[last - 1].sequence_number) > end:
                 last -= 1
         return records[first:last] if first or last < len(records) else records
 
-    def _settle(self, page: Page[Record]) -> None:
-        """Decides whether the range is read: at its last record, or at the end of the closed shard."""
-        part = self._part
+    def _detect_end(self, page: Page[Record]) -> None:
+        """Sets `done` at the range's last record, or at the end of the closed shard."""
+        part = self._range
+        caught_up = not page.records and page.millis_behind == 0
+        self._empty_pages += caught_up
         if part.end == SHARD_END:
             ending = part.ending_sequence
-            if page.next_iterator is None or (ending is not None and 0 < int(ending) <= self._last):
-                self.done = True
-            elif not page.records and page.millis_behind == 0:
-                # moto never ends a closed shard with a null iterator.
-                self._quiet += 1
-                self.done = self._quiet >= _BELIEVED
-            return
-        if self._last >= part.end.number:
+            at_last_record = ending is not None and 0 < int(ending) <= self._last
+            # moto never ends a closed shard with a null iterator.
+            silent = caught_up and self._empty_pages >= _LAST_EMPTY_PAGES
+            self.done = page.next_iterator is None or at_last_record or silent
+        elif self._last >= part.end.number:
             self.done = True
-        elif page.next_iterator is None:
-            self._end_is_missing()
-        elif not page.records and page.millis_behind == 0:
-            self._quiet += 1
-            if self._quiet >= _BELIEVED:
-                self._end_is_missing()
+        elif page.next_iterator is None or (caught_up and self._empty_pages >= _LAST_EMPTY_PAGES):
+            self.done = True
+            self._report_loss(part.end, None)
 
-    def _end_is_missing(self) -> None:
-        self.done = True
-        self._report(self._part.end, None)
-
-    def _check(self, oldest: Record | None) -> None:
-        """Whether the record that proves completeness is there, going by the first that is; else if that is a loss."""
+    def _check_for_loss(self, oldest: Record | None) -> None:
+        """Checks that the record that proves completeness is still there. `oldest`: the first one that is."""
         self._checked = True
-        part = self._part
+        part = self._range
         is_there = oldest is not None and oldest.sequence_number == self._proof.sequence
         if self._proof == part.start:
             lost = start_is_lost(part.start, is_there, part.complete_until, part.retention_hours, self._clock())
         else:
-            # It was read by this very pass, so others that followed it may have expired with it.
+            # This pass has read it, so records that followed it may have expired with it.
             lost = not is_there
         if lost:
-            self._report(self._proof, None if oldest is None else oldest.approximate_arrival_timestamp)
+            self._report_loss(self._proof, None if oldest is None else oldest.approximate_arrival_timestamp)
 
-    def _report(self, position: Position, oldest: float | None) -> None:
-        part = self._part
+    def _report_loss(self, position: Position, oldest: float | None) -> None:
+        part = self._range
         report_loss(
             self._stream,
             part.shard_id,
             position,
-            fail=self._fail,
+            fail=self._fail_on_data_loss,
             complete_until=part.complete_until,
             oldest=oldest,
             retention_hours=part.retention_hours,

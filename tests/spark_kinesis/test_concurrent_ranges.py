@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from spark_kinesis import reader as reading
-from spark_kinesis.concurrent_ranges import Source, in_order
+from spark_kinesis.concurrent_ranges import Source, fetch_concurrently
 from spark_kinesis.input_partitions import ShardRange
 from spark_kinesis.offset import TRIM_HORIZON, after
-from spark_kinesis.reader import TOGETHER
+from spark_kinesis.reader import MAX_CONCURRENT
 from tests.helpers.scripted import ScriptedClient, ScriptedStream
 from tests.spark_kinesis.test_reader import reader, values
 
@@ -44,14 +44,18 @@ def test_items_come_in_their_sources_order_whatever_each_takes(most: int) -> Non
     def pause() -> None:
         time.sleep(chance.random() / 5000)
 
-    got = list(in_order([numbers(count, pause) for count in counts], lambda item: item, at_a_time=4, most_bytes=most))
+    got = list(
+        fetch_concurrently(
+            [numbers(count, pause) for count in counts], lambda item: item, max_concurrent=4, max_bytes=most
+        )
+    )
     assert got == [number for count in counts for number in range(count)]
 
 
 def test_what_waits_is_bounded_however_much_each_source_has() -> None:
     made = []
-    taken = in_order(
-        [numbers(1000, lambda: made.append(1)) for _ in range(10)], lambda _: 10, at_a_time=4, most_bytes=200
+    taken = fetch_concurrently(
+        [numbers(1000, lambda: made.append(1)) for _ in range(10)], lambda _: 10, max_concurrent=4, max_bytes=200
     )
     for turn in range(3000):
         next(taken)
@@ -63,7 +67,7 @@ def test_what_waits_is_bounded_however_much_each_source_has() -> None:
 
 def test_threads_end_when_nobody_wants_more() -> None:
     before = set(threading.enumerate())
-    taken = in_order([numbers(1000) for _ in range(10)], lambda _: 10, at_a_time=4, most_bytes=200)
+    taken = fetch_concurrently([numbers(1000) for _ in range(10)], lambda _: 10, max_concurrent=4, max_bytes=200)
     next(taken)
     started = set(threading.enumerate()) - before
     assert len(started) == 4
@@ -78,7 +82,7 @@ def test_an_error_comes_in_its_sources_turn() -> None:
         yield 7
         raise ValueError("broken")
 
-    taken = in_order([numbers(2), failing(), numbers(2)], lambda _: 1, at_a_time=4, most_bytes=100)
+    taken = fetch_concurrently([numbers(2), failing(), numbers(2)], lambda _: 1, max_concurrent=4, max_bytes=100)
     assert [next(taken), next(taken), next(taken)] == [0, 1, 7]
     with pytest.raises(ValueError, match="broken"):
         next(taken)
@@ -97,13 +101,13 @@ def shards(count: int, records: int) -> tuple[ScriptedClient, list[ShardRange], 
 
 def test_a_tasks_small_ranges_are_fetched_at_the_same_time() -> None:
     client, parts, wanted = shards(8, 3)
-    barrier = threading.Barrier(TOGETHER)
+    barrier = threading.Barrier(MAX_CONCURRENT)
     client.after_call = lambda name: None if name == "iterator" else barrier.wait(60) and None
     assert values(reader(client).read_all(parts)) == wanted
 
 
 def test_ranges_that_turn_out_large_are_not_held_whole(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reading, "_WAITING_BYTES", 5_000)
+    monkeypatch.setattr(reading, "PREFETCH_BYTES", 5_000)
     client, parts, wanted = shards(6, 1000)
     pages: list[Any] = []
     client.after_call = lambda name: None if name == "iterator" else pages.append(name)
@@ -111,5 +115,5 @@ def test_ranges_that_turn_out_large_are_not_held_whole(monkeypatch: pytest.Monke
     got = [next(batches)]
     page = got[0].nbytes
     # What may wait, the next page of the range whose turn it is, and what the others fetched as the last found room.
-    assert until_quiet(lambda: len(pages)) <= 1 + 5_000 // page + 1 + (TOGETHER - 1)
+    assert until_quiet(lambda: len(pages)) <= 1 + 5_000 // page + 1 + (MAX_CONCURRENT - 1)
     assert values([*got, *batches]) == wanted

@@ -43,14 +43,16 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run_alone(program: str, installed: Path) -> str:
-    return subprocess.run(
+    ended = subprocess.run(
         [sys.executable, "-c", ALONE + program],
         cwd=installed,
         env={**os.environ, "PYTHONPATH": str(installed)},
         capture_output=True,
         text=True,
-        check=True,
-    ).stdout.strip()
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr[-3000:]
+    return ended.stdout.strip()
 
 
 @pytest.mark.aws

@@ -21,7 +21,7 @@ from spark_kinesis.errors import (
 )
 from spark_kinesis.input_partitions import ShardRange
 from spark_kinesis.offset import TRIM_HORIZON, after, parse_offset
-from spark_kinesis.reader import SCHEMA, TOGETHER, RangeReader
+from spark_kinesis.reader import MAX_CONCURRENT, SCHEMA, RangeReader
 from spark_kinesis.retrying_client import RetryingClient
 from tests.helpers.scripted import ScriptedClient, ScriptedStream, as_time, broken, throttled
 from tests.spark_kinesis.test_planner import DAY, having_read, put, query
@@ -340,7 +340,7 @@ def test_the_ranges_of_one_task_come_whole_and_in_their_order() -> None:
     records = [stream.put("k", f"{number}") for number in range(30)]
     bounds = [TRIM_HORIZON, *(after(str(record.number)) for record in records[2::3])]
     parts = [ShardRange(SHARD, start, end) for start, end in itertools.pairwise(bounds)]
-    assert len(parts) > TOGETHER
+    assert len(parts) > MAX_CONCURRENT
     assert values(reader(ScriptedClient(stream)).read_all(parts)) == [f"{number}" for number in range(30)]
 
 
