@@ -79,7 +79,7 @@ class GlueCatalog:
     def register(self, table: str, partitions: Iterable[str], locations: Mapping[str, str] | None = None) -> int:
         """Registers partitions such as `city=Paris/start_date=2016-09-03`. Returns how many this call sent.
 
-        `locations`: partition → location in the lake, for partitions that are not in their default folder. Skips
+        `locations`: the locations of partitions that are not in their default folder, relative to the lake. Skips
         partitions that this process has registered before. An existing partition with an older schema is migrated; its
         location stays, because only `relocate` changes it.
         """
@@ -128,7 +128,7 @@ class GlueCatalog:
         self._calls.call(f"move partition {partition} of {self._database}.{table}", move)
 
     def locations(self, table: str) -> dict[str, str]:
-        """Partition `city=…/start_date=…` → the location that the catalog gives to readers."""
+        """By partition `city=…/start_date=…`: the location that the catalog gives to readers."""
         names = [name for name, _, _ in self._tables[table].partitions]
         return {partition_path(names, values): location for values, location in self._list_partitions(table)}
 

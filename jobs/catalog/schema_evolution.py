@@ -16,7 +16,7 @@ from typing import Any
 
 from jobs.common.errors import IncompatibleSchemaError
 
-# Glue type in the catalog → the types that it may become.
+# By Glue type in the catalog: the types that it may become.
 WIDER: Mapping[str, tuple[str, ...]] = {"int": ("bigint",)}
 
 # The table parameter that is set until all partitions have been migrated to the table's schema.

@@ -66,7 +66,7 @@ _SPARK_TYPES = {"int": "integer"}
 
 
 def _json(mapping: Mapping[str, str]) -> dict[str, Any]:
-    """The storage of JSON lines. `mapping`: column → field name in the JSON, where they differ."""
+    """The storage of JSON lines. `mapping`: the field names in the JSON by column, where they differ."""
     return {
         "InputFormat": "org.apache.hadoop.mapred.TextInputFormat",
         "OutputFormat": "org.apache.hadoop.hive.ql.io.HiveIgnoreKeyTextOutputFormat",

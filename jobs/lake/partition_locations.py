@@ -74,7 +74,7 @@ class Layout(msgspec.Struct, frozen=True):
 
     @property
     def relocated(self) -> dict[str, str]:
-        """Partition → current location, for the partitions that are not in their default folder."""
+        """The current location of each partition that is not in its default folder."""
         return {
             partition: location.current
             for partition, location in self.partitions.items()
@@ -181,7 +181,7 @@ def copy_to_live_locations(
 
 
 def copy_all(lake: Lake, pairs: list[tuple[str, str]]) -> None:
-    """Copies files, source → target. Raises TransientError if a source is gone."""
+    """Copies files, given as (source, target). Raises TransientError if a source is gone."""
     copied = parallel_map(lambda pair: lake.copy(*pair), pairs)
     for (source, target), found in zip(pairs, copied, strict=True):
         if not found:

@@ -52,7 +52,7 @@ class CompactResult:
     partitions    those that were compacted; `files_…` and `bytes_…` are theirs, before and after
     removed       files deleted because an earlier run (or this one, with a grace time of 0) had replaced them
     home          partitions that moved back to their default folder
-    left          partition → why it was left as it is
+    left          by partition, why it was left as it is
     recovered     partitions whose move a run that died had started
     """
 

@@ -67,7 +67,7 @@ Fill = Callable[[str, list[StoredFile], str], None]
 class MoveResult:
     """What a call of `move` did.
 
-    `before`, `after`: partition → (files, bytes). `left`: partition → why it was not moved.
+    `before`, `after`: (files, bytes) by partition. `left`: by partition, why it was not moved.
     """
 
     before: dict[str, tuple[int, int]] = field(default_factory=dict)

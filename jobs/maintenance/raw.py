@@ -90,7 +90,7 @@ class RebuildPlan(msgspec.Struct):
     """What a run will do. Paths are relative to the lake.
 
     entries    the batches' new ledger entries
-    rows       partition → staged files with the batches' new rows; an empty list if the partition loses all of them
+    rows       by partition, staged files with the batches' new rows; an empty list if it loses all of them
     add        (staged quarantine file, its final path)
     remove     quarantine files that `add` replaces
     """

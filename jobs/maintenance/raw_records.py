@@ -47,7 +47,7 @@ class RecordOrigin(NamedTuple):
     skip: bool = False
 
 
-# Batch `<query>-<batch>` → shard → its records, in order.
+# By batch `<query>-<batch>` and shard: the records, in order.
 Origins = dict[str, dict[str, list[RecordOrigin]]]
 
 

@@ -22,7 +22,7 @@ JOURNAL = "_replay/quarantine/"
 
 # A line: its file's path in the lake, and its number in the file. The first line is number 0.
 Line = tuple[str, int]
-# File → ranges of lines. [(0, 2), (5, 5)] are the lines 0, 1, 2 and 5.
+# Ranges of lines by file. [(0, 2), (5, 5)] are the lines 0, 1, 2 and 5.
 Ranges = dict[str, list[tuple[int, int]]]
 
 

@@ -18,11 +18,11 @@ from jobs.lake.task_report import sum_reports
 from jobs.schema.table import load_contract
 from jobs.settings.settings import Settings
 from jobs.write.task import WriteTask
+from tests.helpers.lake_audit import RecordKey
 from tests.helpers.samples import arrived
 
 AT = datetime(2026, 11, 23, 10, 30, tzinfo=UTC)
 SHARD = "shardId-00000000000{}"
-RecordKey = tuple[str, str]  # shard, sequence number
 
 
 _catalogs: dict[str, GlueCatalog] = {}

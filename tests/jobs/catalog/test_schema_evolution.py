@@ -30,9 +30,9 @@ HOUR = "ingest_date=2026-11-23/hour=01"
 
 
 def changed(**columns: dict[str, Any] | None) -> TableContract:
-    """The travel times' contract: columns by name with keys changed, None: without it, a new name: a new column.
+    """The travel times' contract with changed columns: the keys to change by column name; None removes a column.
 
-    A new column stands first, where no reader that goes by position expects it.
+    An unknown name adds a column. It comes first, where readers that go by position would notice it.
     """
     kept = [
         column.model_dump() | (columns.get(column.column) or {})

@@ -29,7 +29,8 @@ from jobs.maintenance.compact import plan, run
 from jobs.settings.settings import Settings
 from jobs.write.processed import file_schema
 from movement.cli.main import app
-from tests.helpers.compaction_lakes import SHARD, RecordKey, catalog_of, poll, set_compact, write_batch
+from tests.helpers.compaction_lakes import SHARD, catalog_of, poll, set_compact, write_batch
+from tests.helpers.lake_audit import RecordKey
 from tests.helpers.lakes import make_lake
 from tests.helpers.paths import ROOT
 from tests.helpers.samples import TRAVEL_TIMES, good

@@ -45,7 +45,7 @@ Contract = Callable[[dict[str, Any]], None]
 
 
 def batch_records(batch: int) -> list[list[bytes]]:
-    """Two shards' records: rows in two cities, a field the contract does not know, and three kinds of rejects."""
+    """Two shards' records: rows in two cities, a field that the contract does not name, and three kinds of rejects."""
     records = [good(**{"Origin Movement ID": str(50 - number), MEAN: 300 + number}) for number in range(20)]
     records += [
         bytes_of(GOOD | {"City": "Lima", "Tariff": f"T{batch}"}),
@@ -57,7 +57,7 @@ def batch_records(batch: int) -> list[list[bytes]]:
 
 
 def fill(settings: Settings, batches: int = 3) -> Settings:
-    """Batches whose records arrive before and after a full hour."""
+    """Writes batches whose records arrive before and after a full hour."""
     for batch in range(batches):
         tasks = batch_records(batch)
         write_batch(settings, batch, tasks, at=AT, apart=timedelta(milliseconds=3))
@@ -70,7 +70,7 @@ def lake_in_a_folder(embedded_aws: object, tmp_path: Path) -> Settings:
 
 
 def with_contract(settings: Settings, folder: Path, change: Contract) -> Settings:
-    """The settings with the travel times' contract changed."""
+    """Settings with a changed travel times contract."""
     contract = yaml.safe_load(find_configuration("travel_times.yaml").read_text(encoding="utf-8"))
     change(contract)
     file = folder / "changed.yaml"
