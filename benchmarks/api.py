@@ -20,7 +20,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-# Run as a program, this folder's producer.py would stand for the package of the same name.
+# Run as a program, this folder's producer.py would hide the package of the same name.
 sys.path[0] = str(Path(__file__).parents[1])
 
 import urllib3  # noqa: E402
@@ -30,7 +30,7 @@ from producer.csv_reader import read_records  # noqa: E402
 from producer.sample import write_sample  # noqa: E402
 
 _UNITS = {"us": 1e-3, "ms": 1.0, "s": 1e3}
-# Each connection posts the bodies in turn, so that partition keys differ as they do in life.
+# Each connection posts the bodies in turn, so that partition keys differ as in reality.
 _SCRIPT = """
 local bodies = {}
 for line in io.lines("%s") do bodies[#bodies + 1] = line end
@@ -46,7 +46,7 @@ end
 
 
 def load(url: str, bodies: list[str], arguments: argparse.Namespace) -> dict[str, float]:
-    """wrk's requests/s, latencies in milliseconds, and answers that were no success."""
+    """Parses wrk's requests/s, latencies in milliseconds, and the number of failed requests."""
     with tempfile.TemporaryDirectory() as folder:
         lines, script = Path(folder) / "bodies", Path(folder) / "post.lua"
         lines.write_text("\n".join(bodies) + "\n", encoding="utf-8")

@@ -33,7 +33,7 @@ LIMIT_BYTES, LIMIT_SECONDS = 10_000_000, 2.0
 
 
 def write_gold(lake: Path, rows: int) -> None:
-    """corridors, zones and city_summary of one city, as `movement gold` lays them down."""
+    """Writes corridors, zones and city_summary of one city, as `movement gold` does."""
     chance = np.random.default_rng(0)
     places = np.column_stack([chance.uniform(-71.3, -70.8, ZONES), chance.uniform(42.2, 42.6, ZONES)])
     ids = pa.array([str(number) for number in range(1, ZONES + 1)])
@@ -79,7 +79,7 @@ def write_gold(lake: Path, rows: int) -> None:
 
 
 def outline(x: float, y: float, chance: np.random.Generator) -> str:
-    """A ring of 60 points around a place."""
+    """A ring of 60 points around a point."""
     angles = np.linspace(0, 2 * math.pi, 60)
     reach = chance.uniform(0.004, 0.009, 60)
     ring = np.column_stack([x + reach * np.cos(angles), y + reach * np.sin(angles)]).round(6)
@@ -106,7 +106,7 @@ def seconds_to_open(page: Path) -> dict[str, float] | None:
             options.add_argument(flag)
         browser = webdriver.Chrome(options=options, service=Service(driver))
         try:
-            # Noted by the page's own clock, which starts with the navigation.
+            # By the page's own clock, which starts with the navigation.
             browser.execute_cdp_cmd(
                 "Page.addScriptToEvaluateOnNewDocument",
                 {

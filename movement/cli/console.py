@@ -76,7 +76,7 @@ def spinner(text: str) -> Iterator[Spinner]:
 def progress_bar(text: str) -> Iterator[Callable[[int, int | None, str], None]]:
     """Shows a bar while the block runs; yields a function that takes the amount done, the total and the text.
 
-    The total is None as long as it is unknown.
+    The total is None while it is unknown.
     """
     from rich.progress import (
         BarColumn,
@@ -127,7 +127,7 @@ def graceful_stop() -> Iterator[Callable[[], bool]]:
 
 
 def note(line: str) -> None:
-    """Prints a notice that is neither a result nor an error."""
+    """Prints a notice to standard error."""
     err.print(f"[yellow]note:[/] {escape(line)}", soft_wrap=True)
 
 

@@ -1,4 +1,4 @@
-"""Headless Chromium as the page's tests drive it. Skips, saying why, where there is none."""
+"""Headless Chromium for the tests of the report page. Skips the test if Chromium is not installed."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ _FLAGS = (
 
 
 class Browser:
-    """A browser with one page, and a watch on what that page asks of any network."""
+    """A browser with one page; records the page's network requests."""
 
     def __init__(self, driver: webdriver.Chrome) -> None:
         self.driver = driver
 
     def open(self, address: str, *, width: int = 1280, height: int = 900, dark: bool = False) -> None:
-        """Opens a page and waits until its data are drawn."""
+        """Opens a page and waits until its data is drawn."""
         for log in ("browser", "performance"):
-            self.driver.get_log(log)  # what earlier pages left
+            self.driver.get_log(log)  # discards entries of earlier pages
         self._command(
             "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 600
         )
@@ -54,14 +54,14 @@ class Browser:
         return self.driver.find_elements(By.CSS_SELECTOR, selector)
 
     def text(self, selector: str) -> str:
-        """The text of the first such element, whether it can be seen or not; empty where there is none.
+        """The text of the first element that matches, visible or not; empty if there is none.
 
         In one step, so that the page may be drawn anew meanwhile.
         """
         return str(self.script("return document.querySelector(arguments[0])?.textContent ?? ''", selector))
 
     def choose(self, selector: str, option: str) -> None:
-        """Picks an option of a select by its text."""
+        """Selects an option by its text."""
         self.script(
             "const [box, text] = [document.querySelector(arguments[0]), arguments[1]];"
             "box.value = [...box.options].find((each) => each.textContent === text).value;"
@@ -71,11 +71,11 @@ class Browser:
         )
 
     def keys(self, *keys: str) -> None:
-        """Types into whatever has the focus."""
+        """Types into the element that has the focus."""
         ActionChains(self.driver).send_keys(*keys).perform()
 
     def point(self, selector: str, x: float, y: float, *, click: bool = False) -> None:
-        """Moves the mouse to a place within an element, in pixels from its upper left corner."""
+        """Moves the mouse to a position in an element, in pixels from its upper left corner."""
         element = self.find(selector)
         size = element.size
         chain = ActionChains(self.driver).move_to_element_with_offset(
@@ -90,11 +90,11 @@ class Browser:
             time.sleep(0.02)
 
     def console(self) -> list[str]:
-        """What the console has said since the page was opened."""
+        """The console's messages since the page was opened."""
         return [str(entry["message"]) for entry in self.driver.get_log("browser")]
 
     def requests(self) -> list[str]:
-        """The addresses that the page has asked for since it was opened, or tried to."""
+        """The addresses that the page has requested, or tried to, since it was opened."""
         messages = [json.loads(entry["message"])["message"] for entry in self.driver.get_log("performance")]
         return [
             message["params"]["request"]["url"]
@@ -105,7 +105,7 @@ class Browser:
 
 @contextmanager
 def browser() -> Iterator[Browser]:
-    """A browser with a profile of its own."""
+    """A browser with a new profile."""
     chromium = shutil.which("chromium") or shutil.which("google-chrome")
     driver = shutil.which("chromedriver")
     if not chromium or not driver:

@@ -1,7 +1,7 @@
-"""A proxy that writes down which part of the project asked AWS for what, and the IAM actions that takes.
+"""A proxy that records the AWS calls of each component, and the IAM permissions that they need.
 
-Each part runs with an access key of its own (`part_environment`), which the request's Authorization header names.
-What an operation needs: https://docs.aws.amazon.com/service-authorization/latest/reference/
+Each component runs with its own access key (`component_environment`), which is in the Authorization header.
+Permissions by operation: https://docs.aws.amazon.com/service-authorization/latest/reference/
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from xml.etree import ElementTree
 from tests.helpers.proxy import Proxy
 
 ACCOUNT, REGION = "123456789012", "us-east-1"
-_KEY = re.compile(r"Credential=part-([a-z-]+)/")
+_KEY = re.compile(r"Credential=component-([a-z-]+)/")
 _PREFIXES = {
     "Kinesis": "kinesis",
     "AWSGlue": "glue",
@@ -28,7 +28,7 @@ _PREFIXES = {
     "AWSEvents": "events",
     "GraniteServiceVersion20100801": "cloudwatch",
 }
-# What in a Glue request names its resource, besides the catalog; none: the operation's own.
+# Glue operations by the kind of resource that they need, besides the catalog. Others need a table.
 _GLUE_JOBS = ("StartJobRun", "GetJobRun", "GetJobRuns", "BatchStopJobRun", "GetJob")
 _GLUE_CRAWLERS = ("GetCrawler", "StartCrawler")
 _GLUE_DATABASES = ("CreateDatabase", "GetDatabase", "GetTables")
@@ -36,20 +36,20 @@ _GLUE_DATABASES = ("CreateDatabase", "GetDatabase", "GetTables")
 
 @dataclass(frozen=True)
 class Call:
-    """A permission that a part needed: IAM action on one resource. `request` says where it came from."""
+    """A permission that a component needed: an IAM action on one resource. `request`: the request that needed it."""
 
-    part: str
+    component: str
     action: str
     resource: str
     request: str
 
 
 class UnknownRequestError(Exception):
-    """A request that no rule here understands: say in recorder.py which actions it takes."""
+    """A request without a rule here: add its permissions to this module."""
 
 
 class Recorder(Proxy):
-    """Forwards to the embedded AWS; `calls` is what the parts needed so far, `unknown` what was not understood."""
+    """Forwards to the embedded AWS. `calls`: the permissions needed so far; `unknown`: requests without a rule."""
 
     def __init__(self, upstream: str) -> None:
         super().__init__(upstream)
@@ -58,31 +58,31 @@ class Recorder(Proxy):
         self._lock = threading.Lock()
 
     def handle(self, request: BaseHTTPRequestHandler, body: bytes) -> None:
-        """Forwards a request, answers it, and notes what it needed."""
+        """Forwards a request, answers it, and records the permissions that it needs."""
         answer, content = self.forward(request, body)
-        part = _KEY.search(request.headers.get("Authorization", ""))
-        if part is not None:
+        component = _KEY.search(request.headers.get("Authorization", ""))
+        if component is not None:
             try:
                 needed = set(permissions(request.command, request.path, dict(request.headers), body, answer.status))
             except (KeyError, ValueError, UnknownRequestError) as error:
                 with self._lock:
                     target = request.headers.get("X-Amz-Target") or f"{request.command} {request.path[:200]}"
-                    self.unknown.add(f"{part[1]}: {target}: {error!r}")
+                    self.unknown.add(f"{component[1]}: {target}: {error!r}")
             else:
                 with self._lock:
-                    self.calls |= {Call(part[1], *found) for found in needed}
+                    self.calls |= {Call(component[1], *found) for found in needed}
         self.answer(request, answer, content)
 
 
-def part_environment(part: str) -> dict[str, str]:
-    """The credentials by which the recorder knows a part."""
-    return {"AWS_ACCESS_KEY_ID": f"part-{part}", "AWS_SECRET_ACCESS_KEY": "no-real-secret"}
+def component_environment(component: str) -> dict[str, str]:
+    """The credentials by which the recorder identifies a component."""
+    return {"AWS_ACCESS_KEY_ID": f"component-{component}", "AWS_SECRET_ACCESS_KEY": "no-real-secret"}
 
 
 def permissions(
     method: str, path: str, headers: dict[str, str], body: bytes, status: int
 ) -> Iterator[tuple[str, str, str]]:
-    """(action, resource ARN, request) of everything that a request needs. Raises UnknownRequestError."""
+    """Yields (action, resource ARN, request) for each permission of a request. Raises UnknownRequestError."""
     named = {name.lower(): value for name, value in headers.items()}
     if target := named.get("x-amz-target"):
         service, _, operation = target.partition(".")
@@ -112,7 +112,7 @@ def _stream(asked: dict[str, Any]) -> str:
         return str(asked["StreamName"])
     if "StreamARN" in asked:
         return str(asked["StreamARN"]).rpartition("/")[2]
-    # moto's iterators, unlike AWS's, tell their stream.
+    # moto's iterators contain the name of their stream; AWS's do not.
     return base64.b64decode(asked["ShardIterator"]).decode().partition(":")[0]
 
 
@@ -137,7 +137,7 @@ def _of_s3(method: str, path: str, headers: dict[str, str], body: bytes, status:
     if key and method in ("GET", "HEAD") and not query.keys() & {"uploads", "uploadId", "acl", "tagging"}:
         yield "s3:GetObject", thing, f"{method} object"
         if status == 404:
-            # Who may not list is told 403 for what is not there.
+            # Without this permission S3 answers 403 for a missing object.
             yield "s3:ListBucket", whole, f"{method} of an absent object"
     elif key and method == "PUT":
         yield "s3:PutObject", thing, "PUT object"

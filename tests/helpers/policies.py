@@ -1,6 +1,6 @@
-"""Policies of the templates, and whether they fit what the parts did: nothing refused, nothing allowed in vain.
+"""The policies of the templates, compared with recorded calls: calls that no policy allows, and unused permissions.
 
-Evaluated as IAM does for one account without permission boundaries: what some Allow names is allowed.
+As in IAM for one account without permission boundaries: an action is allowed if any Allow names it.
 https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_evaluation-logic.html
 """
 
@@ -24,7 +24,7 @@ ROOT_PARAMETERS = {
 
 @dataclass(frozen=True)
 class Statement:
-    """An Allow, resolved. `where`: stack, resource and Sid, as a person finds it."""
+    """An Allow, resolved. `where`: stack, resource and Sid."""
 
     where: str
     actions: tuple[str, ...]
@@ -32,18 +32,18 @@ class Statement:
     conditional: bool
 
     def allows(self, action: str, resource: str) -> bool:
-        """Whether it allows an action on a resource."""
+        """Whether the statement allows an action on a resource."""
         return action in self.actions and any(matches(pattern, resource) for pattern in self.resources)
 
 
 def matches(pattern: str, resource: str) -> bool:
-    """IAM's wildcards: `*` is any text, `?` one character, all else itself, case and all."""
+    """Whether a pattern with IAM's wildcards (`*` any text, `?` one character, case-sensitive) fits a resource."""
     wild = {"*": ".*", "?": "."}
     return re.fullmatch("".join(wild.get(char, re.escape(char)) for char in pattern), resource, re.DOTALL) is not None
 
 
 def policies(**parameters: str) -> dict[str, list[Statement]]:
-    """`<stack>.<resource>` → its statements, for every role and managed policy of all stacks."""
+    """The statements of every role and managed policy of all stacks, by `<stack>.<resource>`."""
     root = Stack("root", {**ROOT_PARAMETERS, **parameters})
     found: dict[str, list[Statement]] = {}
     for stack_name, resource in root.template["Resources"].items():
@@ -76,43 +76,43 @@ def _listed(value: Any) -> tuple[str, ...]:
     return tuple(value) if isinstance(value, list) else (str(value),)
 
 
-def refused(calls: Iterable[Call], parts: Mapping[str, Iterable[Statement]]) -> list[str]:
-    """A line for each call that its part's policy does not allow: who called what, and what to add."""
+def refused(calls: Iterable[Call], granted: Mapping[str, Iterable[Statement]]) -> list[str]:
+    """A line for each call that the component's policy does not allow. `granted`: statements by component."""
     return sorted(
         {
-            f"{call.part} needs {call.action} on {call.resource} ({call.request}), "
+            f"{call.component} needs {call.action} on {call.resource} ({call.request}), "
             "and no statement of its policy allows it"
             for call in calls
-            if not any(each.allows(call.action, call.resource) for each in parts[call.part])
+            if not any(each.allows(call.action, call.resource) for each in granted[call.component])
         }
     )
 
 
-def in_vain(
-    calls: Iterable[Call], parts: Mapping[str, Iterable[Statement]], needs: Mapping[str, Iterable[str]]
+def unused(
+    calls: Iterable[Call], granted: Mapping[str, Iterable[Statement]], needs: Mapping[str, Iterable[str]]
 ) -> list[str]:
-    """A line for each action, and each resource, that a statement allows though nothing used it.
+    """A line for each action and resource that a statement allows and no call used.
 
-    `needs`: statement → actions that it allows for what the run does not show. One that the run does show, or that
-    the statement does not allow, is a line too: the list is to stay true.
+    `needs`: by statement, actions that are allowed without a recorded call. There is also a line for each of these
+    that was recorded or is not allowed, so that the list stays correct.
     """
     calls = list(calls)
     lines = []
-    for part, statements in parts.items():
-        own = [call for call in calls if call.part == part]
+    for component, statements in granted.items():
+        own = [call for call in calls if call.component == component]
         for each in statements:
             used = [call for call in own if each.allows(call.action, call.resource)]
             done, needed = {call.action for call in used}, set(needs.get(each.where, ()))
             idle = [action for action in each.actions if action not in done | needed]
-            lines += [f"{each.where} allows {action}, and {part} never called it" for action in idle]
-            lines += [f"aws_needs.yaml: {each.where}: {action} was called: take it out" for action in needed & done]
+            lines += [f"{each.where} allows {action}, and {component} never called it" for action in idle]
+            lines += [f"aws_needs.yaml: {each.where}: {action} was called: remove it" for action in needed & done]
             lines += [
-                f"aws_needs.yaml: {each.where} does not allow {action}: take it out"
+                f"aws_needs.yaml: {each.where} does not allow {action}: remove it"
                 for action in needed - set(each.actions)
             ]
             if not needed:
                 lines += [
-                    f"{each.where} allows {pattern}, and {part} never touched it"
+                    f"{each.where} allows {pattern}, and {component} never touched it"
                     for pattern in each.resources
                     if not any(matches(pattern, call.resource) for call in used)
                 ]

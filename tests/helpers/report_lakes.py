@@ -1,4 +1,4 @@
-"""A lake's ledger and files, made without Spark: what the pipeline's part of the page shows."""
+"""Lakes for the tests of the report: ledger entries and files, made without Spark."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PARTITION = "city=Boston/start_date=2016-07-31"
 
 def add_batch(lake: Path, number: int, *, read: int = 100, query: str = "abc", rejected: dict[str, int] | None = None,
               alarms: list[str] | None = None) -> None:  # fmt: skip
-    """A batch that took two seconds, ten seconds after the one before it: its file and its ledger entry."""
+    """Adds a batch's file and ledger entry. Batches start every ten seconds and take two."""
     reasons = rejected or {}
     rows = read - sum(reasons.values())
     name = f"processed/{PARTITION}/{query}-{number}-0-0.parquet"
@@ -49,7 +49,7 @@ def add_batch(lake: Path, number: int, *, read: int = 100, query: str = "abc", r
 
 
 def edit_entry(lake: Path, number: int, **report: Any) -> None:
-    """Changes keys of an entry's report, as another release would have written it."""
+    """Changes keys of an entry's report, as another release could have written it."""
     file = lake / "_ledger" / "abc" / f"{number}.json"
     entry = json.loads(file.read_bytes())
     entry["report"] |= report

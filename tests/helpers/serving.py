@@ -1,4 +1,4 @@
-"""An application, served as `movement serve` does it, in a thread of the tests' process."""
+"""Serves an application as `movement serve` does, in a thread of the test process."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.helpers.ports import free_port
 
 @contextmanager
 def serving(app: FastAPI) -> Iterator[str]:
-    """The address of the application while it is served."""
+    """Serves the application while the block runs; yields its address."""
     port = free_port()
     server = uvicorn.Server(uvicorn.Config(app, port=port, log_config=None))
     thread = threading.Thread(target=server.run)

@@ -26,7 +26,7 @@ START_SECONDS = 180.0
 
 
 def machine_environment() -> dict[str, str]:
-    """What a cluster's machine has set: Java, Spark, and credentials as of an instance's role."""
+    """The environment of a cluster's machine: Java, Spark, and credentials as from an instance's role."""
     java = Path(shutil.which("java") or "/usr/bin/java").parent
     kept = {name: os.environ[name] for name in ("JAVA_HOME", "HOME", "LANG") if name in os.environ}
     keys = {name: os.environ[name] for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")}
@@ -35,14 +35,14 @@ def machine_environment() -> dict[str, str]:
 
 @dataclass
 class Cluster:
-    """Its address, and the processes: the master first, then the workers."""
+    """A cluster's address and its processes: the master first, then the workers."""
 
     folder: Path
     url: str = ""
     processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     def start(self, workers: int) -> None:
-        """Starts the master and the workers of one core each, and waits until all have registered."""
+        """Starts the master and the workers, one core each, and waits until all have registered."""
         master = self._run("master", "org.apache.spark.deploy.master.Master", "--host", "127.0.0.1", "--port", "0")
         self.url = self._said(master, r"Starting Spark master at (spark://\S+)")
         logs = [
@@ -58,12 +58,12 @@ class Cluster:
             self._said(log, r"(Successfully registered) with master")
 
     def kill_worker(self, number: int) -> None:
-        """kill -9 for a worker and what runs on it, as when its machine goes."""
+        """Kills a worker and its executors, as when its machine fails."""
         os.killpg(self.processes[1 + number].pid, signal.SIGKILL)
         self.processes[1 + number].wait(timeout=30)
 
     def stop(self) -> None:
-        """Ends all of it."""
+        """Ends all processes."""
         for process in self.processes:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
@@ -96,7 +96,7 @@ class Cluster:
 
 @contextmanager
 def cluster(folder: Path, workers: int) -> Iterator[Cluster]:
-    """A cluster that ends with the block."""
+    """A cluster for the block."""
     running = Cluster(folder)
     try:
         running.start(workers)
@@ -106,7 +106,7 @@ def cluster(folder: Path, workers: int) -> Iterator[Cluster]:
 
 
 def tasks_by_executor(events: Path) -> Counter[str]:
-    """From Spark's event logs in a folder: how many tasks each executor did successfully."""
+    """Successful tasks by executor, from Spark's event logs in a folder."""
     found: Counter[str] = Counter()
     for log in events.rglob("*"):
         if not log.is_file() or log.name.startswith((".", "appstatus")):

@@ -1,4 +1,4 @@
-"""The templates as CloudFormation sees them: parameters filled in, intrinsic functions resolved, stacks nested."""
+"""Resolves the templates as CloudFormation does: parameters, intrinsic functions, nested stacks."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ PSEUDO = {
     "AWS::NoValue": None,
 }
 NESTED = "AWS::CloudFormation::Stack"
-# The property that is a resource's Ref.
+# The properties whose value is a resource's Ref.
 _NAMED = ("BucketName", "Name", "LogGroupName", "DeliveryStreamName", "DashboardName")
 _VARIABLE = re.compile(r"\$\{([^!}][^}]*)\}")
 
 
 @lru_cache
 def load(name: str) -> dict[str, Any]:
-    """A template, its short forms (`!Ref x`) as the long ones (`{"Ref": "x"}`)."""
+    """A template, with short forms (`!Ref x`) replaced by long ones (`{"Ref": "x"}`)."""
     template, problems = decode(str(FOLDER / f"{name}.yaml"))
     assert not problems, problems
     return dict(template)
@@ -42,7 +42,7 @@ def template_of(nested: Mapping[str, Any]) -> str:
 
 
 def references(node: Any) -> Iterator[tuple[str, str | None]]:
-    """(name, attribute or None) of everything that a part of a template refers to by Ref, GetAtt or Sub."""
+    """Yields (name, attribute or None) for each reference by Ref, GetAtt or Sub."""
     if isinstance(node, Mapping):
         for key, value in node.items():
             if key == "Ref":
@@ -80,7 +80,7 @@ class Stack:
         self._nested: dict[str, Stack] = {}
 
     def nested(self, logical: str) -> Stack:
-        """A nested stack by its logical name, with what this one passes it."""
+        """A nested stack by its logical name, with the parameters that this stack passes."""
         if logical not in self._nested:
             resource = self.template["Resources"][logical]
             passed = {key: self.value(value) for key, value in resource["Properties"]["Parameters"].items()}
@@ -93,13 +93,13 @@ class Stack:
         return found
 
     def condition(self, name: str) -> bool:
-        """Whether a condition holds; `Always` does."""
+        """Whether a condition is true; `Always` is."""
         if name == "Always":
             return True
         return bool(self.value(self.template["Conditions"][name]))
 
     def value(self, node: Any) -> Any:
-        """A part of the template with its intrinsic functions resolved; what is AWS::NoValue is left out."""
+        """A node of the template with its intrinsic functions resolved, without values that are AWS::NoValue."""
         if isinstance(node, list):
             return [found for found in map(self.value, node) if found is not None]
         if not isinstance(node, Mapping):

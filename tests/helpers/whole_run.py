@@ -1,6 +1,6 @@
-"""The whole run on the embedded AWS, each part with an access key of its own: what `movement demo` does, recorded.
+"""A run of every component on the embedded AWS, each with its own access key, for the recorder.
 
-The first streaming job is killed in a batch, so that the second has to clear up after it.
+The first streaming job is killed in a batch, so that the second has to clean up after it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from lambdas import crawler_trigger, gluejob_trigger, sqs_batch
 from local import batch_path
 from local.job_runner import spark_submit
 from producer.sample import write_sample
-from tests.helpers.call_recorder import part_environment
+from tests.helpers.call_recorder import component_environment
 from tests.helpers.paths import ROOT
 from tests.helpers.ports import free_port
 from tests.helpers.samples import GOOD
@@ -30,7 +30,7 @@ Handler = Callable[[dict[str, Any], object], Any]
 
 
 class WholeRun:
-    """One lake's run. `endpoint` is the recorder's; every `movement` command is a process of its own."""
+    """The run on one lake. `endpoint` is the recorder's; every `movement` command is a process."""
 
     def __init__(self, settings: Settings, endpoint: str, folder: Path, names: batch_path.ResourceNames) -> None:
         self._settings, self._endpoint, self._folder, self._names = settings, endpoint, folder, names
@@ -38,25 +38,25 @@ class WholeRun:
         self._config.write_text(yaml.safe_dump(settings.model_dump(mode="json")), encoding="utf-8")
 
     def do(self) -> None:
-        """Runs every part, in the order in which a record meets them."""
+        """Runs every component, in the order of a record's way."""
         write_sample(60, self._folder / "exports", bad_rate=0.2)
         self.movement("producer", "produce", str(self._folder / "exports"), "--no-check")
         self.serve()
-        # Killed once its partitions are registered: the next job clears up, and takes them to a wider contract.
+        # Killed after it registered partitions: the next job cleans up and takes them to a wider contract.
         self.movement("stream-job", "stream", "--until-drained", fault="ledger.committing")
         self.widen_contract()
         self.movement("stream-job", "stream", "--until-drained")
         self.movement("replay", "replay", "--quarantine")
         self.batch()
         self.movement("compact", "compact", "--min-files", "2", "--grace", "0")
-        self.movement("parity", "parity")  # where partitions have moved to
+        self.movement("parity", "parity")  # reads the moved partitions
         self.movement("compact", "compact", "--min-files", "2", "--grace", "0")
         self.movement("gold", "gold")
         self.movement("status", "status")
         self.movement("report", "report", "--out", "report.html")
 
     def widen_contract(self) -> None:
-        """A column more: the tables and partitions that are there have to follow."""
+        """Adds a column to the contract, so that existing tables and partitions must be updated."""
         contract = yaml.safe_load((ROOT / "conf" / self._settings.contract).read_text(encoding="utf-8"))
         contract["columns"].append({"source": "Note", "column": "note", "type": "string"})
         file = self._folder / "wider.yaml"
@@ -64,9 +64,9 @@ class WholeRun:
         settings = self._settings.model_copy(update={"contract": str(file)})
         self._config.write_text(yaml.safe_dump(settings.model_dump(mode="json")), encoding="utf-8")
 
-    def movement(self, part: str, command: str, *arguments: str, fault: str | None = None) -> None:
-        """Runs one command as `part`; with `fault` it has to die of it."""
-        environment = self._environment(part) | ({"MOVEMENT_FAULT": fault} if fault else {})
+    def movement(self, component: str, command: str, *arguments: str, fault: str | None = None) -> None:
+        """Runs one command as `component`; with `fault` it must die at that fault point."""
+        environment = self._environment(component) | ({"MOVEMENT_FAULT": fault} if fault else {})
         done = subprocess.run(
             [sys.executable, "-m", "movement", command, *arguments, "--config", str(self._config)],
             cwd=self._folder,
@@ -85,7 +85,7 @@ class WholeRun:
         command = [sys.executable, "-m", "movement", "serve", "--port", str(port), "--config", str(self._config)]
         process = subprocess.Popen(command, cwd=self._folder, env=self._environment("producer"))
         try:
-            with httpx.Client(transport=httpx.HTTPTransport(retries=8)) as client:  # it has to start
+            with httpx.Client(transport=httpx.HTTPTransport(retries=8)) as client:  # the server needs time to start
                 answer = client.post(f"http://127.0.0.1:{port}/uber_movement", json=GOOD, timeout=30)
             assert answer.status_code == 200, answer.text
         finally:
@@ -93,15 +93,15 @@ class WholeRun:
             process.wait(20)
 
     def batch(self) -> None:
-        """The batch path, as `movement batch` wires it, the functions and the job under keys of their own."""
+        """The batch path, as `movement batch` runs it, with a key for each function and for the job."""
         command, environment = spark_submit()
         path = batch_path.BatchPath(
             self._settings,
-            _as_part("crawler-trigger", crawler_trigger.handler),
-            _as_part("gluejob-trigger", gluejob_trigger.handler),
+            _as_component("crawler-trigger", crawler_trigger.handler),
+            _as_component("gluejob-trigger", gluejob_trigger.handler),
             script=str(ROOT / "jobs" / "batch_job.py"),
             submit=[*command, "--master", "local[1]", "--conf", "spark.ui.enabled=false"],
-            job_environment={**environment, **part_environment("batch-job"), "SPARK_LOCAL_IP": "127.0.0.1"},
+            job_environment={**environment, **component_environment("batch-job"), "SPARK_LOCAL_IP": "127.0.0.1"},
             job_arguments={"--config": str(self._config)},
             names=self._names,
         )
@@ -109,19 +109,19 @@ class WholeRun:
         assert ran.error is None, ran.error
         assert [run.state for run in ran.job_runs] == ["SUCCEEDED"]
 
-    def _environment(self, part: str) -> dict[str, str]:
+    def _environment(self, component: str) -> dict[str, str]:
         ours = {"PYTHONPATH": str(ROOT), "PYSPARK_PYTHON": sys.executable, "AWS_ENDPOINT_URL": self._endpoint}
-        return {**os.environ, **ours, **part_environment(part)}
+        return {**os.environ, **ours, **component_environment(component)}
 
 
-def _as_part(part: str, handler: Handler) -> Handler:
-    """The handler under the part's key: a function's container makes its client with its own role."""
+def _as_component(component: str, handler: Handler) -> Handler:
+    """The handler with the component's key, as a function's container has its own role."""
 
     def handle(event: dict[str, Any], context: object) -> Any:
-        before = {name: os.environ.get(name) for name in part_environment(part)}
-        os.environ.update(part_environment(part))
+        before = {name: os.environ.get(name) for name in component_environment(component)}
+        os.environ.update(component_environment(component))
         sqs_batch.glue.cache_clear()
-        boto3.DEFAULT_SESSION = None  # it keeps the credentials that it has found
+        boto3.DEFAULT_SESSION = None  # it caches credentials
         try:
             return handler(event, context)
         finally:

@@ -1,7 +1,7 @@
-"""Every AWS call of the whole run is allowed by the caller's policy, and the policies allow nothing else.
+"""The policies allow every recorded AWS call of the component that made it, and nothing else.
 
-A failure names the part, the call and the statement: the remedy is one line in infra/cloudformation, or, for what AWS
-does in a part's name, an entry in infra/aws_needs.yaml.
+A failure names the component, the call and the statement. To fix it, change a line in infra/cloudformation, or add an
+entry to infra/aws_needs.yaml for a call that AWS makes on behalf of the component.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ import yaml
 
 from local.batch_path import ResourceNames
 from local.server import RunningServer
-from tests.helpers.call_recorder import ACCOUNT, REGION, Call, Recorder
+from tests.helpers.call_recorder import ACCOUNT, REGION, Call, Recorder, permissions
 from tests.helpers.lakes import make_lake
 from tests.helpers.paths import ROOT
-from tests.helpers.policies import Statement, in_vain, policies, refused
+from tests.helpers.policies import Statement, policies, refused, unused
 from tests.helpers.whole_run import WholeRun
 
 NEEDS = ROOT / "infra" / "aws_needs.yaml"
-# Part of the recorded run → the policy that it has. A command that comes to the run gets a line here.
+# The policy of each component of the recorded run. Add a line for a new command.
 POLICIES = {
     "producer": "access.ProducerPolicy",
     "stream-job": "access.StreamJobPolicy",
@@ -50,11 +50,11 @@ def needs() -> dict[str, list[str]]:
 
 @pytest.mark.spark
 @pytest.mark.aws
-def test_each_part_may_do_what_it_does_and_nothing_else(
+def test_each_component_may_make_the_calls_that_it_makes_and_no_others(
     embedded_aws: RunningServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     number = f"{os.getpid()}-{next(_numbers)}"
-    names = ResourceNames(*(f"{part}-{number}" for part in ("crawler", "job", "objects", "crawls", "rule")))
+    names = ResourceNames(*(f"{name}-{number}" for name in ("crawler", "job", "objects", "crawls", "rule")))
     with Recorder(embedded_aws.endpoint) as recorder:
         monkeypatch.setenv("AWS_ENDPOINT_URL", recorder.endpoint)
         settings = make_lake(
@@ -75,27 +75,27 @@ def test_each_part_may_do_what_it_does_and_nothing_else(
         CrawlerName=names.crawler,
         BatchJobName=names.job,
     )
-    parts = {part: all_policies[name] for part, name in POLICIES.items()}
+    granted = {component: all_policies[name] for component, name in POLICIES.items()}
 
-    assert unknown == [], "say in tests/helpers/call_recorder.py which permissions these requests need"
-    assert {call.part for call in calls} == POLICIES.keys(), "every part was seen, and each has a policy"
-    assert refused(calls, parts) == []
-    assert in_vain(calls, parts, needs()) == []
+    assert unknown == [], "add the permissions of these requests to tests/helpers/call_recorder.py"
+    assert {call.component for call in calls} == POLICIES.keys(), "each component made calls, and each has a policy"
+    assert refused(calls, granted) == []
+    assert unused(calls, granted, needs()) == []
 
 
-def test_what_a_part_is_allowed_without_being_recorded_has_a_written_reason() -> None:
+def test_a_permission_without_a_recorded_call_has_a_written_reason() -> None:
     recorded = set(POLICIES.values())
     others = {name: statements for name, statements in policies().items() if name not in recorded}
-    assert in_vain([], others, needs()) == []
+    assert unused([], others, needs()) == []
 
 
-def test_no_reason_stands_for_a_statement_that_is_gone() -> None:
+def test_every_reason_is_for_an_existing_statement() -> None:
     known = {each.where for statements in policies().values() for each in statements}
     assert needs().keys() - known == set()
 
 
-def test_actions_are_written_out_and_no_data_is_open() -> None:
-    alone = {  # actions for which AWS knows no resource
+def test_actions_have_no_wildcard_and_no_data_is_public() -> None:
+    alone = {  # actions without a resource type in IAM
         "cloudwatch:PutMetricData",
     }
     for statements in policies().values():
@@ -115,7 +115,7 @@ READS = Statement("x.Role.Read", ("s3:GetObject",), ("arn:aws:s3:::b/raw/*",), F
 READ = Call("job", "s3:GetObject", "arn:aws:s3:::b/raw/1", "GET object")
 
 
-def test_a_call_that_is_not_allowed_is_named_with_its_part() -> None:
+def test_a_call_that_is_not_allowed_is_named_with_its_component() -> None:
     other = Call("job", "s3:GetObject", "arn:aws:s3:::b/rawer/1", "GET object")
     write = Call("job", "s3:PutObject", "arn:aws:s3:::b/raw/1", "PUT object")
 
@@ -126,27 +126,25 @@ def test_a_call_that_is_not_allowed_is_named_with_its_part() -> None:
     ]
 
 
-def test_what_is_allowed_in_vain_is_named_with_its_statement() -> None:
+def test_an_unused_permission_is_named_with_its_statement() -> None:
     wide = Statement(
         "x.Role.Read", ("s3:GetObject", "s3:PutObject"), ("arn:aws:s3:::b/raw/*", "arn:aws:s3:::c/*"), False
     )
 
-    assert in_vain([READ], {"job": [READS]}, {}) == []
-    assert in_vain([READ], {"job": [wide]}, {}) == [
+    assert unused([READ], {"job": [READS]}, {}) == []
+    assert unused([READ], {"job": [wide]}, {}) == [
         "x.Role.Read allows arn:aws:s3:::c/*, and job never touched it",
         "x.Role.Read allows s3:PutObject, and job never called it",
     ]
-    assert in_vain([], {"job": [READS]}, {"x.Role.Read": ["s3:GetObject"]}) == []
-    assert in_vain([READ], {"job": [READS]}, {"x.Role.Read": ["s3:GetObject", "s3:Gone"]}) == [
-        "aws_needs.yaml: x.Role.Read does not allow s3:Gone: take it out",
-        "aws_needs.yaml: x.Role.Read: s3:GetObject was called: take it out",
+    assert unused([], {"job": [READS]}, {"x.Role.Read": ["s3:GetObject"]}) == []
+    assert unused([READ], {"job": [READS]}, {"x.Role.Read": ["s3:GetObject", "s3:Gone"]}) == [
+        "aws_needs.yaml: x.Role.Read does not allow s3:Gone: remove it",
+        "aws_needs.yaml: x.Role.Read: s3:GetObject was called: remove it",
     ]
 
 
-def test_requests_are_understood_as_the_permissions_they_take() -> None:
-    from tests.helpers.call_recorder import permissions
-
-    s3 = {"Authorization": f"AWS4-HMAC-SHA256 Credential=part-x/20261124/{REGION}/s3/aws4_request"}
+def test_requests_are_mapped_to_the_permissions_that_they_need() -> None:
+    s3 = {"Authorization": f"AWS4-HMAC-SHA256 Credential=component-x/20261124/{REGION}/s3/aws4_request"}
     glue = f"arn:aws:glue:{REGION}:{ACCOUNT}"
     delete = b'<Delete xmlns="http://s3.amazonaws.com/doc/2006-03-01/"><Object><Key>l/a</Key></Object></Delete>'
 

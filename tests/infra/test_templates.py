@@ -1,4 +1,4 @@
-"""The templates: clean for cfn-lint, and right where cfn-lint does not look."""
+"""The templates: cfn-lint finds nothing, and what cfn-lint does not check is correct."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from tests.helpers.templates import FOLDER, NAMES, NESTED, PSEUDO, Stack, load, 
 DOCS = ROOT / "docs"
 EMR_RELEASES = {"emr-spark-8.1.0"}
 GLUE_VERSIONS = {"6.0"}
-# Data that a stack's end must not take along.
+# Resources whose data must survive the deletion of their stack.
 RETAINED = {"AWS::S3::Bucket", "AWS::Kinesis::Stream", "AWS::KMS::Key", "AWS::Glue::Database"}
 every_template = pytest.mark.parametrize("name", NAMES)
 
 
 def resources(*types: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """(template.logical, resource) of all templates; of these types alone where some are given."""
+    """(template.logical, resource) of all templates, optionally only of these types."""
     for name in NAMES:
         for logical, resource in load(name)["Resources"].items():
             if not types or resource["Type"] in types:
@@ -33,7 +33,7 @@ def resources(*types: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
 
 
 def whole_stacks() -> Iterator[Stack]:
-    """Every template with what the root passes it, under each choice of where the streaming job runs."""
+    """Every template with the root's parameters, for each value of `Streaming`."""
     for streaming in ("glue", "emr-serverless", "emr", "none"):
         for extras in ("yes", "no"):
             root = Stack("root", {**ROOT_PARAMETERS, "Streaming": streaming, "BatchPath": extras, "Api": extras})
@@ -62,7 +62,7 @@ def test_every_reference_resolves_and_every_parameter_and_condition_is_used(name
         assert len(re.findall(rf"\b{condition}\b", text)) > 1, f"condition {condition} is not used"
 
 
-def test_the_root_passes_what_each_template_asks_for_and_no_more() -> None:
+def test_the_root_passes_exactly_the_parameters_of_each_template() -> None:
     nested = {logical: each for logical, each in load("root")["Resources"].items() if each["Type"] == NESTED}
     assert {template_of(each) for each in nested.values()} | {"root"} == set(NAMES)
     for each in nested.values():
@@ -71,7 +71,7 @@ def test_the_root_passes_what_each_template_asks_for_and_no_more() -> None:
         )
 
 
-def test_every_output_that_the_root_uses_is_there_and_every_one_there_is_used() -> None:
+def test_every_output_exists_and_is_used() -> None:
     root = load("root")
     used = {
         (template_of(root["Resources"][name]), attribute.removeprefix("Outputs."))
@@ -176,7 +176,7 @@ def test_data_outlives_its_stack() -> None:
         assert (resource.get("DeletionPolicy"), resource.get("UpdateReplacePolicy")) == ("Retain", "Retain"), name
 
 
-def test_what_holds_records_is_encrypted_and_takes_tls_alone() -> None:
+def test_resources_with_records_are_encrypted_and_require_tls() -> None:
     for name, bucket in resources("AWS::S3::Bucket"):
         properties = bucket["Properties"]
         assert properties["BucketEncryption"]["ServerSideEncryptionConfiguration"], name
@@ -217,7 +217,7 @@ def test_a_message_stays_hidden_for_six_times_its_functions_timeout() -> None:
         assert source["MaximumBatchingWindowInSeconds"] == 30
 
 
-def test_the_functions_get_every_variable_that_they_ask_for() -> None:
+def test_the_functions_get_every_variable_that_they_read() -> None:
     batch = Stack("root", ROOT_PARAMETERS).nested("Batch")
     for logical, module in (("CrawlerTrigger", "crawler_trigger"), ("GlueJobTrigger", "gluejob_trigger")):
         properties = batch.properties(logical)
@@ -244,7 +244,7 @@ def test_firehose_writes_a_record_a_line_where_the_notification_looks() -> None:
     assert crawled == f"s3://a-lake/{watched}"
 
 
-def test_the_api_asks_for_what_the_contract_requires_and_keys_records_as_the_producer_does() -> None:
+def test_the_api_requires_the_contracts_fields_and_keys_records_as_the_producer_does() -> None:
     contract = load_contract("travel_times.yaml")
     api = Stack("root", {**ROOT_PARAMETERS, "Api": "yes"}).nested("PostApi")
     assert api.properties("Record")["Schema"]["required"] == [c.source for c in contract.columns if c.required]
@@ -268,12 +268,11 @@ def test_every_alarm_names_its_line_in_the_runbook() -> None:
         link = re.search(r"docs/([a-z]+)\.md#(alarm-[a-z-]+)$", alarm["Properties"]["AlarmDescription"])
         assert link, name
         page = DOCS / f"{link[1]}.md"
-        if link[1] != "operations" or page.is_file():  # that page comes with jobs/observe
-            heading = link[2].replace("-", " ")
-            titles = [
-                line.lstrip("# ").lower().replace(":", "") for line in page.read_text().splitlines() if line[:1] == "#"
-            ]
-            assert heading in titles or f'id="{link[2]}"' in page.read_text(), f"{name}: {link[0]}"
+        heading = link[2].replace("-", " ")
+        titles = [
+            line.lstrip("# ").lower().replace(":", "") for line in page.read_text().splitlines() if line[:1] == "#"
+        ]
+        assert heading in titles or f'id="{link[2]}"' in page.read_text(), f"{name}: {link[0]}"
 
 
 def test_the_page_names_every_template_and_every_parameter_of_the_root() -> None:

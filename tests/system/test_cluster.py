@@ -1,4 +1,4 @@
-"""The packaged release on a real cluster: the archive is the only Python its workers have, and one of them dies."""
+"""The packaged release on a real cluster, with the archive as its only Python, while a worker dies."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ BATCH = 200
 
 @pytest.fixture(scope="module")
 def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A release whose environment is a copy of what is installed here."""
+    """A release with a copy of the installed packages as its environment."""
     folder = tmp_path_factory.mktemp("package") / "release"
     package(folder, {EMR_ENVIRONMENT: None}, level=1, step=lambda _: None)
     return folder
 
 
 def submit(release: Path, running: Cluster, settings: Settings, folder: Path) -> subprocess.Popen[bytes]:
-    """The job by spark-submit, as deploy mode `cluster` starts it: the archive unpacked for the driver too."""
+    """Starts the job by spark-submit as in deploy mode `cluster`: the driver has the unpacked archive too."""
     with tarfile.open(release / EMR_ENVIRONMENT) as archive:
         archive.extractall(folder / "environment", filter="fully_trusted")  # noqa: S202 - our own
     shutil.copyfile(release / "jobs" / "stream_job.py", folder / "stream_job.py")
@@ -49,7 +49,7 @@ def submit(release: Path, running: Cluster, settings: Settings, folder: Path) ->
     }
     conf = {
         "spark.executorEnv.PYSPARK_PYTHON": "./environment/bin/python",
-        "spark.scheduler.minRegisteredResourcesRatio": "1.0",  # begin once both executors are there
+        "spark.scheduler.minRegisteredResourcesRatio": "1.0",  # start when both executors have registered
         "spark.eventLog.enabled": "true",
         "spark.eventLog.dir": f"file://{folder / 'events'}",
         "spark.eventLog.rolling.enabled": "false",
@@ -81,7 +81,7 @@ def final_batches(settings: Settings) -> int:
 
 
 def busy_executor(log: Path) -> str | None:
-    """An executor with a task in hand, once every one of two has finished one."""
+    """An executor that runs a task, after both executors have finished one."""
     text = log.read_text(errors="replace")
     started = Counter(re.findall(r"Starting task .*,executor (\d+),", text))
     finished = Counter(re.findall(r"Finished task .* \(executor (\d+)\)", text))

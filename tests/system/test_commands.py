@@ -1,4 +1,4 @@
-"""The commands as a user runs them: real processes, signals and `kill -9` included."""
+"""The commands as real processes, with signals and `kill -9`."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ pytestmark = [pytest.mark.spark, pytest.mark.aws]
 
 
 def start_stream(settings: Settings, folder: Path, *more: str) -> subprocess.Popen[str]:
-    """`movement stream` in a process group of its own, as a terminal would start it."""
+    """`movement stream` in its own process group, as a terminal starts it."""
     overrides = [
         f"lake={settings.lake}",
         f"database={settings.database}",
@@ -65,7 +65,7 @@ def test_a_signal_ends_the_stream_cleanly_and_a_new_start_goes_on(
     put(lake_settings, (record(n=n) for n in range(40)))
     job = start_stream(lake_settings, tmp_path, "--json", "result.json")
     wait_for(lambda: written(lake_settings) == 40)
-    os.killpg(job.pid, number)  # the whole group, as a terminal does
+    os.killpg(job.pid, number)  # the whole group, as from a terminal
     output, _ = job.communicate(timeout=60)
 
     assert job.returncode == 0, output
@@ -85,7 +85,7 @@ def test_a_signal_ends_the_stream_cleanly_and_a_new_start_goes_on(
 def test_a_killed_stream_started_again_has_each_record_once(lake_settings: Settings, tmp_path: Path) -> None:
     put(lake_settings, (record(n=n) for n in range(300)))
     job = start_stream(lake_settings, tmp_path)
-    # As soon as any file is there: in the middle of a batch, or just behind one.
+    # As soon as a file exists: in the middle of a batch, or just after one.
     wait_for(lambda: any(True for _ in lake_at(lake_settings.lake).list("raw/")))
     os.killpg(job.pid, signal.SIGKILL)
     job.wait(timeout=30)
@@ -101,7 +101,7 @@ def test_a_killed_stream_started_again_has_each_record_once(lake_settings: Setti
 
 
 def test_the_same_job_runs_under_spark_submit(lake_settings: Settings, tmp_path: Path) -> None:
-    """With arguments as Glue passes them: its own among ours, one --set for all, a configuration in S3."""
+    """With arguments as Glue passes them: mixed with its own, one --set for all, a configuration in S3."""
     put(lake_settings, [record(), b"bad"])
     settings = {"lake": lake_settings.lake, "stream.name": lake_settings.stream.name}
     bucket = lake_settings.lake.split("/")[2]
@@ -113,7 +113,7 @@ def test_the_same_job_runs_under_spark_submit(lake_settings: Settings, tmp_path:
         "--config": f"s3://{bucket}/conf/mine.yaml",
         "--set": json.dumps(settings),
         "--region": "us-east-1",
-        "--conf": "spark.executorEnv.AWS_REGION=us-east-1",  # not short for --config
+        "--conf": "spark.executorEnv.AWS_REGION=us-east-1",  # not an abbreviation of --config
     }
 
     done = subprocess.run(
@@ -165,7 +165,7 @@ def test_the_demo_accounts_for_every_record_and_says_so(tmp_path: Path, exports:
         assert f"page      {result['report']}" in done.stdout
         assert "a page to look at: 3,153 corridors in 3 cities" in done.stderr
         assert Path(result["report"]).read_text(encoding="utf-8").startswith("<!doctype html>")
-        assert server.find(_state(tmp_path)) is not None, "the embedded AWS goes on running, to look around in"
+        assert server.find(_state(tmp_path)) is not None, "the embedded AWS keeps running"
     finally:
         movement("local", "down", cwd=tmp_path)
     assert server.find(_state(tmp_path)) is None

@@ -1,4 +1,4 @@
-"""`movement batch` and `movement parity` as they are typed: the whole path with spark-submit, and both exit codes."""
+"""`movement batch` and `movement parity`: the whole path with spark-submit, and both exit codes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.spark, pytest.mark.aws]
 
 
-def test_the_path_once_and_then_both_compared(spark: SparkSession, lake_settings: Settings, tmp_path: Path) -> None:
+def test_the_batch_path_runs_once_and_parity_compares_it_with_the_stream(
+    spark: SparkSession, lake_settings: Settings, tmp_path: Path
+) -> None:
     config = tmp_path / "settings.yaml"
     settings = lake_settings.model_copy(update={"spark": lake_settings.spark.model_copy(update={"master": "local[1]"})})
     config.write_text(yaml.safe_dump(settings.model_dump(mode="json")))

@@ -16,7 +16,7 @@ from movement.cli.gold import print_gold
 from movement.cli.main import app
 
 
-def test_redshifts_sql_is_written_for_the_settings_own_lake(tmp_path: Path) -> None:
+def test_redshift_sql_is_for_the_lake_of_the_settings(tmp_path: Path) -> None:
     folder, result = tmp_path / "sql", tmp_path / "out.json"
     arguments = ["gold", "--redshift-ddl", str(folder), "--set", "lake=s3://my-own/lake", "--json", str(result)]
 
@@ -28,7 +28,7 @@ def test_redshifts_sql_is_written_for_the_settings_own_lake(tmp_path: Path) -> N
     assert len(json.loads(result.read_text())["files"]) == 3
 
 
-def test_one_thing_at_a_time() -> None:
+def test_follow_and_upkeep_exclude_each_other() -> None:
     done = CliRunner().invoke(app, ["gold", "--follow", "--upkeep"])
 
     assert isinstance(done.exception, ConfigurationError)
@@ -49,7 +49,7 @@ def test_on_an_empty_lake_it_says_so_without_spark(lake_settings: Settings, tmp_
     assert (found["tables"], found["batches"], found["lake"]) == ({}, {}, lake_settings.lake)
 
 
-def test_the_figures_of_a_run(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_prints_its_figures(capsys: pytest.CaptureFixture[str]) -> None:
     tables = {"corridors": {"rows": 1500, "new": 1200}, "zones": {"rows": 7, "new": 0}}
 
     print_gold(GoldResult(2, {"q": 3}, 2000, tables, 4.2))

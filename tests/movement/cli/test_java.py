@@ -1,4 +1,4 @@
-"""Java is looked for before Spark is started; what is wrong is one clear line, the same by `make` and `movement`."""
+"""Java is checked before Spark starts: a wrong or missing one is one clear line, by `make` and by `movement`."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def by_script(**environment: str) -> tuple[int, str]:
 
 
 @pytest.mark.parametrize("version", ["17.0.15", "21.0.1"])
-def test_java_17_and_21_are_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str) -> None:
+def test_java_17_and_21_are_accepted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str) -> None:
     home = java_home(tmp_path, version)
     monkeypatch.setenv("JAVA_HOME", home)
 

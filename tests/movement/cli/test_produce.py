@@ -1,4 +1,4 @@
-"""`movement produce` and `movement sample` as a person or a script runs them."""
+"""`movement produce` and `movement sample` on the command line."""
 
 from __future__ import annotations
 
@@ -171,7 +171,7 @@ def test_several_processes_send_each_file_once(kinesis, tmp_path):
         (["--resume"], "nothing to go on with"),
     ],
 )
-def test_what_makes_no_sense_is_said_before_anything_is_sent(arguments, message, kinesis, tmp_path):
+def test_wrong_options_stop_the_run_before_anything_is_sent(arguments, message, kinesis, tmp_path):
     write_sample(5, tmp_path / "data", cities=1)
     done = produce(tmp_path, str(tmp_path / "data"), *arguments)
     assert isinstance(done.exception, ConfigurationError)
@@ -179,7 +179,7 @@ def test_what_makes_no_sense_is_said_before_anything_is_sent(arguments, message,
     assert not kinesis.accepted
 
 
-def test_a_signal_while_a_block_is_read_asks_for_a_stop_and_is_no_error():
+def test_a_signal_while_arrow_reads_a_block_requests_a_stop():
     block = b'"1","x, y"\n' * 80_000
 
     def signals() -> None:

@@ -1,4 +1,4 @@
-"""`movement status`: on nothing, on a lake with a lag, as JSON, bounded; and its positions after a lost checkpoint."""
+"""`movement status`: without a lake, with a lag, as JSON, with many batches; positions after a lost checkpoint."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def arguments(settings: Settings) -> list[str]:
 
 
 def put_on_one_shard(settings: Settings, count: int) -> list[str]:
-    """Sequence numbers of records that all stand in the first shard."""
+    """Puts records on the first shard; returns their sequence numbers."""
     kinesis = client("kinesis")
     return [
         kinesis.put_record(
@@ -62,7 +62,7 @@ def put_on_one_shard(settings: Settings, count: int) -> list[str]:
     ]
 
 
-def test_nothing_there_yet_says_what_to_do(embedded_aws: object, tmp_path: Path) -> None:
+def test_without_lake_and_stream_it_says_what_to_do(embedded_aws: object, tmp_path: Path) -> None:
     nowhere = ["--set", "lake=s3://no-such-bucket-here/lake", "--set", "stream.name=no-such-stream"]
     done = CliRunner().invoke(app, ["status", *nowhere, "--json", str(tmp_path / "status.json")])
     assert done.exit_code == 0, done.output
@@ -88,7 +88,7 @@ def test_a_lag_is_seen_shard_by_shard(lake_settings: Settings, tmp_path: Path) -
     written = entry(lake_settings, 0, {SHARD: part}, quarantined=1, reasons={"not_json": 1})
     written.alarms = ["batch abc-0: too many rejected"]
     Ledger(lake_at(lake_settings.lake), "abc").commit(written)
-    time.sleep(1.1)  # the server's clock, in its Date header, has whole seconds
+    time.sleep(1.1)  # the server's Date header has whole seconds
 
     with Lease(lake_at(lake_settings.lake), lake_settings.checkpoint):
         done = CliRunner().invoke(app, ["status", *arguments(lake_settings), "--json", str(tmp_path / "s.json")])
@@ -110,7 +110,7 @@ def test_a_lag_is_seen_shard_by_shard(lake_settings: Settings, tmp_path: Path) -
         assert text in done.output
 
 
-def test_what_is_written_up_to_the_tip_is_at_the_tip(lake_settings: Settings) -> None:
+def test_a_shard_that_is_read_to_its_end_is_at_the_tip(lake_settings: Settings) -> None:
     numbers = put_on_one_shard(lake_settings, 2)
     Ledger(lake_at(lake_settings.lake), "abc").commit(
         entry(lake_settings, 0, {SHARD: SequenceRange(numbers[0], numbers[1], 2)})
@@ -120,7 +120,7 @@ def test_what_is_written_up_to_the_tip_is_at_the_tip(lake_settings: Settings) ->
     assert {shard["state"] for shard in found["shards"]} == {"tip"}
 
 
-def test_a_shard_whose_last_record_lies_further_back_is_not_said_to_be_behind(lake_settings: Settings) -> None:
+def test_a_shard_whose_last_record_is_in_an_older_entry_is_quiet_not_behind(lake_settings: Settings) -> None:
     numbers = put_on_one_shard(lake_settings, 2)
     ledger = Ledger(lake_at(lake_settings.lake), "abc")
     ledger.commit(entry(lake_settings, 0, {SHARD: SequenceRange(numbers[0], numbers[1], 2)}))

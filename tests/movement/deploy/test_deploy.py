@@ -1,4 +1,4 @@
-"""`movement deploy …` against the embedded AWS's EMR, EMR Serverless and Glue, and what it sends, checked."""
+"""`movement deploy` on the embedded AWS's EMR, EMR Serverless and Glue; its requests fit botocore's models."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _numbers = itertools.count(1)
 
 @pytest.fixture(scope="module")
 def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A release whose environments are a few bytes: what is in them is no matter here."""
+    """A release with environments of a few bytes."""
     folder = tmp_path_factory.mktemp("package") / "release"
     with pytest.MonkeyPatch.context() as patch:
 
@@ -114,13 +114,13 @@ def test_the_job_has_the_same_arguments_everywhere(release: Path, region: None) 
     assert serverless == step[-len(serverless) :]
     assert serverless[::2] == ["--config", "--set", "--region"]
     assert [update[name] for name in serverless[2::2]] == serverless[3::2]
-    # What the job makes of them is what was asked for; how it is deployed is no business of the job's.
+    # The job gets the settings of the command line, except deploy.*.
     found = load_settings(serverless[1], [serverless[3]])
     assert (found.lake, found.stream.name, found.sink.target_file_bytes) == ("s3://a-lake/movement", "mine", 1048576)
     assert "deploy" not in serverless[3]
 
 
-def test_a_configuration_of_ones_own_is_uploaded_under_its_hash(release: Path, region: None, tmp_path: Path) -> None:
+def test_a_users_configuration_is_uploaded_under_its_hash(release: Path, region: None, tmp_path: Path) -> None:
     contract = tmp_path / "my_table.yaml"
     contract.write_text((ROOT / "conf" / "travel_times.yaml").read_text() + "# mine\n")
     config = tmp_path / "mine.yaml"
@@ -149,7 +149,7 @@ def test_a_configuration_of_ones_own_is_uploaded_under_its_hash(release: Path, r
         ("emr", ["deploy.emr_release=emr-7.1.0"], "emr-spark-8.1.0"),
     ],
 )
-def test_what_is_missing_or_wrong_is_said_before_anything_is_sent(
+def test_a_missing_or_wrong_setting_is_named_before_anything_is_sent(
     platform: str, changes: list[str], told: str, release: Path, region: None
 ) -> None:
     done = deploy(platform, "--release", str(release), *sets(*overrides(*changes)), "--dry-run")
@@ -185,7 +185,7 @@ def test_a_replaced_job_is_ended_in_yarn_before_the_new_one_starts(release: Path
 
 
 class Scripted:
-    """A platform of words: the states of its runs are given."""
+    """A platform whose runs have scripted states."""
 
     title = "Scripted"
     running = frozenset({"RUNNING"})
@@ -264,7 +264,7 @@ def test_a_run_that_is_ending_already_is_waited_for(no_uploads: Job) -> None:
         (["STARTING"], TransientError, "new does not run .STARTING. after deploy.wait_seconds"),
     ],
 )
-def test_a_job_that_does_not_come_to_run_is_an_error(
+def test_a_job_that_never_runs_is_an_error(
     after: list[str], error: type[MovementError], told: str, no_uploads: Job
 ) -> None:
     with pytest.raises(error, match=told):
@@ -273,7 +273,7 @@ def test_a_job_that_does_not_come_to_run_is_an_error(
 
 @pytest.fixture
 def account(embedded_aws: object) -> list[str]:
-    """Overrides for artifacts, names, an application and a cluster that are this test's alone."""
+    """Overrides with artifacts, names, an application and a cluster for this test only."""
     number = next(_numbers)
     client("s3").create_bucket(Bucket=f"artifacts-{number}")
     application = client("emr-serverless").create_application(
@@ -332,7 +332,7 @@ def test_emr_serverless_uploads_once_starts_once_and_replaces(
 
 
 @pytest.mark.aws
-def test_a_release_in_s3_is_never_written_over(release: Path, account: list[str]) -> None:
+def test_a_release_in_s3_is_never_overwritten(release: Path, account: list[str]) -> None:
     job = plan(release, "emr.yaml", account)
     key = job.uploads[0].parameters["Key"]
     client("s3").put_object(Bucket=job.uploads[0].parameters["Bucket"], Key=key, Body=b"another's")

@@ -1,4 +1,4 @@
-"""The page in headless Chromium: what a person sees and does, with mouse, keyboard and phone."""
+"""The page in headless Chromium, with mouse, keyboard and touch."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def chromium() -> Iterator[Browser]:
 
 @pytest.fixture
 def page(chromium: Browser) -> Iterator[Browser]:
-    """A browser whose page, at the end, has said nothing on the console and asked nobody but where it came from."""
+    """A browser. At the end, its page must have an empty console and requests to its own server only."""
     yield chromium
     assert chromium.console() == []
     own = re.match(r"file:|http://127\.0\.0\.1:\d+", chromium.driver.current_url)
@@ -76,7 +76,7 @@ def grid(minutes: int = 0, date_range: str = SUMMER) -> list[dict[str, Any]]:
 
 
 def flat() -> list[dict[str, Any]]:
-    """A city without outlines, whose names mean harm."""
+    """A city without outlines, with markup in its names."""
     return [
         corridor("Flatland <b>", "1", str(n), 100 * n, lower=90, upper=1000, date_range=AUTUMN,
                  origin_name="Start & <i>Stop</i>", destination_name=HOSTILE if n == 2 else f"Place {n}, Flat")
@@ -85,7 +85,7 @@ def flat() -> list[dict[str, Any]]:
 
 
 def written(folder: Path, rows: list[dict[str, Any]] | None = None, *overrides: str) -> str:
-    """The address of the page of a lake that holds these rows."""
+    """The address of a page with these rows."""
     lake = folder / "lake"
     lake.mkdir(exist_ok=True)
     if rows is not None:
@@ -95,14 +95,14 @@ def written(folder: Path, rows: list[dict[str, Any]] | None = None, *overrides: 
 
 
 def place(page: Browser, column: int, row: int) -> tuple[float, float]:
-    """Where a zone of the grid is on the map: the whole of it is centred, with a margin of 22 pixels."""
+    """A zone's position on the map, which is centred with a margin of 22 pixels."""
     width, height = page.script("const m = document.getElementById('map'); return [m.clientWidth, m.clientHeight]")
     side = (min(width, height) - 44) / 3
     return width / 2 + (column - 1) * side, height / 2 - (row - 1) * side
 
 
 def colour_at(page: Browser, column: int, row: int) -> list[int]:
-    """The map's colour in a zone, beside its middle where the origin's mark is."""
+    """The map's colour in a zone, next to the middle, where the origin's mark is."""
     x, y = place(page, column, row)
     pixel: list[int] = page.script(
         "return new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => {"
@@ -116,7 +116,7 @@ def colour_at(page: Browser, column: int, row: int) -> list[int]:
 
 
 def table(page: Browser) -> dict[str, list[str]]:
-    """The table's rows that are drawn: name → mean, lower, upper."""
+    """The visible rows of the table: mean, lower and upper by name."""
     found: list[list[str]] = page.script(
         "const name = (cell) => [...cell.querySelectorAll('button, span, small')].map((e) => e.textContent).join(', ');"
         "return [...document.querySelectorAll('#view-table tbody tr')].map((row) =>"
@@ -271,7 +271,7 @@ def test_a_phone_scrolls_in_one_direction_only(page: Browser, tmp_path: Path, wi
     assert too_wide == []
 
 
-def test_what_is_not_there_yet_says_what_to_do(page: Browser, tmp_path: Path) -> None:
+def test_an_empty_lake_says_what_to_do(page: Browser, tmp_path: Path) -> None:
     page.open(written(tmp_path))
 
     assert "No gold tables yet" in page.find("#travel-empty").text
@@ -282,7 +282,7 @@ def test_what_is_not_there_yet_says_what_to_do(page: Browser, tmp_path: Path) ->
     assert not page.find("#travel-body").is_displayed()
 
 
-def test_what_is_left_out_is_said(page: Browser, tmp_path: Path) -> None:
+def test_the_page_names_what_it_leaves_out(page: Browser, tmp_path: Path) -> None:
     rows = [*grid(), *grid(5, AUTUMN)]
     page.open(written(tmp_path, rows, "report.max_rows=18"))
     assert "18 of 36 corridors" in page.text("#notices")
@@ -332,7 +332,7 @@ def test_every_figure_of_the_real_exports_is_in_the_page(page: Browser, tmp_path
         for row in rows
         if row["city"] == "Boston"
     }
-    # Names that several zones share stand once in the test's view of the table.
+    # `table` has one row for zones that share a name.
     assert len(shown) == len(expected) > 600
     names = [row["destination_name"] for row in rows if row["city"] == "Boston"]
     assert [[name, *figures] for name, *figures in shown if names.count(name) == 1] == sorted(
@@ -340,7 +340,7 @@ def test_every_figure_of_the_real_exports_is_in_the_page(page: Browser, tmp_path
     )
 
 
-def test_a_finger_shows_first_and_starts_then(page: Browser, tmp_path: Path) -> None:
+def test_a_first_tap_shows_the_figures_and_the_button_starts(page: Browser, tmp_path: Path) -> None:
     page.open(written(tmp_path, grid()), width=390, height=844)
     page.script("document.getElementById('view-map').scrollIntoView({behavior: 'instant', block: 'center'})")
     before = page.find("#origin").get_attribute("value")
@@ -379,7 +379,7 @@ def test_the_live_page_follows_the_lake(page: Browser, tmp_path: Path) -> None:
         assert page.script("return document.getElementById('city').selectedOptions[0].textContent") == "Flatland <b>"
 
 
-def test_the_live_page_says_what_to_configure_where_the_lake_cannot_be_read(page: Browser, tmp_path: Path) -> None:
+def test_the_live_page_says_what_to_configure_if_the_lake_cannot_be_read(page: Browser, tmp_path: Path) -> None:
     add_batch(tmp_path, 0)
     (tmp_path / "_ledger" / "abc" / "0.json").write_text("{")
     app = FastAPI()

@@ -1,4 +1,4 @@
-"""Geometry strings → outlines on a grid."""
+"""Geometries become outlines on a grid."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.helpers.packed_numbers import unpacked
 
 
 def rings(found: Outlines) -> list[tuple[int, list[tuple[int, int]]]]:
-    """(zone, its ring), as the page draws it."""
+    """(zone, ring) of each ring, as the page draws them."""
     content, columns = zlib.decompress(found.content, -15), []
     for header in found.headers:
         size = header[0] * header[1]
@@ -34,7 +34,7 @@ def rings(found: Outlines) -> list[tuple[int, list[tuple[int, int]]]]:
     return drawn
 
 
-def test_north_is_up_and_a_degree_of_longitude_is_as_short_as_it_is_there() -> None:
+def test_north_is_up_and_a_degree_of_longitude_has_its_length_at_that_latitude() -> None:
     found = outlines([square(-71.0, 60.0, 0.1)])
     assert found is not None
     width, height = found.size
@@ -48,7 +48,7 @@ def test_north_is_up_and_a_degree_of_longitude_is_as_short_as_it_is_there() -> N
 
 
 @pytest.mark.parametrize("nesting", [0, 1, 2], ids=["ring", "polygon", "multipolygon"])
-def test_rings_are_found_however_they_are_nested(nesting: int) -> None:
+def test_rings_are_found_at_every_depth_of_nesting(nesting: int) -> None:
     geometry = json.loads(square(2.0, 48.0))
     for _ in range(nesting):
         geometry = [geometry]
@@ -64,7 +64,7 @@ def test_rings_are_found_however_they_are_nested(nesting: int) -> None:
     ["", "{", "null", "3", "[]", "[[]]", '["a"]', "[[1,2],[3,4]]", '[[1,"x"],[2,3],[4,5]]', "[[1],[2],[3]]", "[" * 9000,
      "[[1e999,2],[3,4],[5,6]]", '{"type":"Polygon"}', "[[null,null],[1,2],[3,4]]", "[[0,0],[500,0],[0,500]]"],
 )  # fmt: skip
-def test_what_is_no_geometry_is_left_out_and_counted(text: str) -> None:
+def test_an_unreadable_geometry_is_left_out_and_counted(text: str) -> None:
     assert outlines([text, None]) is None
     beside = outlines([text, square(2.0, 48.0)])
 
@@ -85,5 +85,5 @@ def test_too_many_points_make_the_grid_coarser_and_keep_every_zone() -> None:
     assert {zone for zone, _ in rings(coarse)} == {0, 1}
 
 
-def test_a_city_of_one_point_does_not_divide_by_nothing() -> None:
+def test_a_city_of_one_point_does_not_divide_by_zero() -> None:
     assert outlines(["[[2,48],[2,48],[2,48]]"]) is None

@@ -59,11 +59,11 @@ def test_every_row_of_the_real_exports_is_read(tmp_path: Path, exports: Path) ->
     assert summary.median == statistics.median(one["mean"] for one in given if one["city"] == "Boston")
 
 
-def test_no_tables_are_none(tmp_path: Path) -> None:
+def test_without_tables_there_is_no_gold(tmp_path: Path) -> None:
     assert GoldTables(str(tmp_path)).read(10) is None
 
 
-def test_a_table_that_is_no_table_is_named(tmp_path: Path) -> None:
+def test_an_unreadable_table_is_named(tmp_path: Path) -> None:
     write_gold(tmp_path, [corridor("A", "1", "2", 60)])
     log = tmp_path / "gold" / "corridors" / "_delta_log" / "00000000000000000000.json"
     log.write_text("{")
@@ -86,8 +86,8 @@ def test_zones_and_summaries_may_be_missing(tmp_path: Path) -> None:
     assert rows(city)[0][3:] == (60, NONE, NONE)
 
 
-def test_a_city_is_only_what_its_own_rows_say(tmp_path: Path) -> None:
-    """The same ids stand for other zones elsewhere, and names may hold what SQL takes for its own."""
+def test_a_citys_zones_come_from_its_own_rows(tmp_path: Path) -> None:
+    """Cities use the same ids for different zones, and names can contain SQL syntax."""
     odd = "O'Fallon'; DROP TABLE t; --"
     write_gold(
         tmp_path,
@@ -153,7 +153,7 @@ def test_the_version_changes_with_the_tables(tmp_path: Path) -> None:
 
 
 @pytest.mark.aws
-def test_tables_on_s3_are_read_with_what_boto3_finds(lake_settings: Settings, tmp_path: Path) -> None:
+def test_tables_on_s3_are_read_with_boto3s_credentials(lake_settings: Settings, tmp_path: Path) -> None:
     write_gold(tmp_path, [corridor("A", "1", "2", 60)])
     lake = lake_settings.lake
     assert GoldTables(lake).read(10) is None

@@ -1,4 +1,4 @@
-"""The page's routes of `movement serve`."""
+"""The routes of the live page."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def served(lake: str | Path, *overrides: str, keys: Sequence[str] = ("",)) -> It
 
 
 class Clock:
-    """A clock that goes on when it is told to."""
+    """A clock that the test sets."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 1000.0
@@ -53,7 +53,7 @@ def test_the_page_itself_needs_no_lake(tmp_path: Path) -> None:
     assert "frame-ancestors 'none'" in answer.headers["content-security-policy"]
 
 
-def test_news_come_when_they_are_due_and_not_with_every_question(tmp_path: Path, clock: Clock) -> None:
+def test_new_data_is_read_when_due_and_not_with_every_request(tmp_path: Path, clock: Clock) -> None:
     add_batch(tmp_path, 0)
     with served(tmp_path, "report.refresh_seconds=5") as client:
         first = client.get("/report/data.json").json()
@@ -68,7 +68,7 @@ def test_news_come_when_they_are_due_and_not_with_every_question(tmp_path: Path,
     assert due["refresh_seconds"] == 5
 
 
-def test_the_gold_tables_travel_when_they_have_changed(tmp_path: Path, clock: Clock) -> None:
+def test_the_gold_tables_are_sent_only_when_they_have_changed(tmp_path: Path, clock: Clock) -> None:
     write_gold(tmp_path, [corridor("A", "1", "2", 60)])
     with served(tmp_path) as client:
         gold = client.get("/report/data.json").json()["gold"]
@@ -104,7 +104,7 @@ def test_a_lake_that_cannot_be_read_is_an_answer_that_says_what_to_do(
 
 
 @pytest.mark.parametrize("path", ["/", "/report/data.json", "/report/blobs/1/z0"])
-def test_where_the_api_asks_for_a_key_so_does_the_page(tmp_path: Path, path: str) -> None:
+def test_the_page_requires_a_key_if_the_api_does(tmp_path: Path, path: str) -> None:
     with served(tmp_path, keys=["secret", "other"]) as client:
         refused = client.get(path)
         assert (refused.status_code, refused.headers["www-authenticate"]) == (401, 'Basic realm="movement"')
@@ -114,7 +114,7 @@ def test_where_the_api_asks_for_a_key_so_does_the_page(tmp_path: Path, path: str
         assert client.get(path, auth=("anybody", "other")).status_code in (200, 404)
 
 
-def test_the_paths_of_blobs_lead_to_no_file(tmp_path: Path) -> None:
+def test_a_blobs_path_never_reads_a_file(tmp_path: Path) -> None:
     with served(tmp_path) as client:
         for path in ("/report/blobs/1/..%2f..%2fetc%2fpasswd", "/report/blobs/%2e%2e/z0"):
             assert client.get(path).status_code == 404

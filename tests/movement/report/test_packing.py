@@ -1,4 +1,4 @@
-"""Numbers → bytes. `test_browser` proves that the page's script reads them back."""
+"""Numbers are packed into bytes. `test_browser` shows that the page's script unpacks them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def ints(values: list[int]) -> Ints:
 
 
 @given(st.lists(st.one_of(st.integers(-(10**8), 10**9), st.just(NONE))))
-def test_what_is_packed_comes_back(values: list[int]) -> None:
+def test_packed_numbers_can_be_unpacked(values: list[int]) -> None:
     header, content = pack(ints(values))
 
     assert unpacked(header, content) == values
@@ -36,7 +36,7 @@ def test_a_span_that_the_page_cannot_read_is_refused() -> None:
         pack(ints([0, 2**40]))
 
 
-def test_columns_lie_one_behind_the_other() -> None:
+def test_columns_follow_each_other() -> None:
     headers, content = pack_columns([ints([1, 2]), ints([300, 900])])
 
     assert zlib.decompress(content, -15) == b"\x00\x01" + b"\x00\x58" + b"\x00\x02"

@@ -1,4 +1,4 @@
-"""The page's text: that nothing within the data is markup, and that nothing outside of it can be asked for."""
+"""The page's HTML: data never becomes markup, and nothing is loaded from a network."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ HOSTILE = "</script><script>alert(1)</script><!--\u2028\u2029&lt; %%script%% \ud
 
 
 def inline(page: str, tag: str) -> str:
-    """The text of the one element of this kind without attributes."""
+    """The text of the only element with this tag and no attributes."""
     (text,) = re.findall(rf"<{tag}>(.*?)</{tag}>", page, re.DOTALL)
     return str(text)
 
@@ -36,7 +36,7 @@ def test_data_cannot_leave_its_element() -> None:
     assert page.count("<script>") == 1
 
 
-def test_names_travel_packed_and_come_back_as_they_were(tmp_path: Path) -> None:
+def test_names_survive_packing(tmp_path: Path) -> None:
     one = np.array([0], np.int64)
     city = City(
         HOSTILE, Zones(["1"], [HOSTILE], [None]), [Slice("r", None, None, None, None, one, one, one, one, one, 1)]

@@ -1,4 +1,4 @@
-"""The ledger and the listing → the pipeline's figures."""
+"""The state of the pipeline, from ledger and listing."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_an_empty_lake_is_no_error(tmp_path: Path) -> None:
     assert found.layers["processed"] == (0, 0)
 
 
-def test_the_figures_are_the_ledgers_and_the_listings(tmp_path: Path) -> None:
+def test_figures_come_from_the_ledger_and_the_listing(tmp_path: Path) -> None:
     add_batch(tmp_path, 0, read=100, rejected={"wrong_type": 2, "not_json": 1})
     add_batch(tmp_path, 1, read=50, rejected={"not_json": 9}, alarms=["too many"])
     lake_at(str(tmp_path)).put("gold/corridors/_delta_log/0.json", io.BytesIO(b"{}"))
@@ -59,10 +59,10 @@ def test_the_latest_batches_of_every_query_are_shown(tmp_path: Path) -> None:
     # By time, not by name: 9 comes before 10.
     assert [(batch.query, batch.number) for batch in found.batches] == [("abc", 10), ("abc", 11), ("def", 11)]
     assert found.batches_total == 13
-    assert found.partitions[0].rows is None, "of a part of the ledger they would be wrong"
+    assert found.partitions[0].rows is None, "from a part of the ledger they would be wrong"
 
 
-def test_the_lag_is_the_slowest_shards_where_the_ledger_says_when_records_arrived(tmp_path: Path) -> None:
+def test_the_lag_is_that_of_the_slowest_shard_if_the_ledger_has_arrival_times(tmp_path: Path) -> None:
     add_batch(tmp_path, 0)
     add_batch(tmp_path, 1)
     shard = {"first": "1", "last": "2", "records": 1}

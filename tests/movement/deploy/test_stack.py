@@ -1,4 +1,4 @@
-"""`movement deploy stack` and `deploy conf`: the requests are AWS's own shapes, and failures are told in words."""
+"""`movement deploy stack` and `deploy conf`: their requests fit AWS's models, and errors name the cause."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ OUTPUTS = [
 
 
 class Aws:
-    """Scripted CloudFormation and S3: a call that is not scripted, or is no valid request, fails the test."""
+    """Scripted CloudFormation and S3: a call that is not scripted or not valid fails the test."""
 
     def __init__(self, scripted: ExitStack) -> None:
         keys = {"region_name": "eu-west-3", "aws_access_key_id": "k", "aws_secret_access_key": "s"}
@@ -110,7 +110,7 @@ CHANGES = {
 }
 
 
-def test_a_new_stack_is_made_by_a_change_set_and_its_outputs_are_shown(aws: Aws, tmp_path: Path) -> None:
+def test_a_new_stack_is_created_by_a_change_set_and_its_outputs_are_shown(aws: Aws, tmp_path: Path) -> None:
     aws.uploads()
     aws.stack(None)
     aws.change_set("CREATE", ANY, CHANGES)
@@ -246,7 +246,7 @@ def test_every_output_that_becomes_a_setting_is_one_of_the_root_stack() -> None:
     assert stack.declared_parameters() == set(load("root")["Parameters"])
 
 
-def test_a_stack_that_is_not_there_is_said_so(aws: Aws, tmp_path: Path) -> None:
+def test_a_missing_stack_is_an_error(aws: Aws, tmp_path: Path) -> None:
     aws.stack(None)
     assert isinstance(run("conf", "--out", str(tmp_path / "x.yaml")).exception, AwsAccessError)
     assert not (tmp_path / "x.yaml").exists()
