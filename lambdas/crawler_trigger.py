@@ -1,11 +1,11 @@
-"""Lambda: S3 ObjectCreated events, through an SQS queue → StartCrawler. EventBridge carries on when it is done.
+"""Lambda: starts the crawler for S3 ObjectCreated events from an SQS queue. The crawl's end is an EventBridge event.
 
-No trigger is lost: a message is dropped only once a crawl that began after its object was there has succeeded;
-till then it goes back to the queue, the one that started the crawl included. So one crawl answers for all that
-came before it, a failed crawl is started again, and what keeps failing ends in the dead-letter queue.
+No event is lost. A message is deleted only after a successful crawl that started after its object was created. Until
+then it returns to the queue, even the message that started the crawl. So one crawl completes all earlier messages, a
+failed crawl is started again, and messages of crawls that keep failing end in the dead-letter queue.
 
-Environment: CRAWLER_NAME; DELIVERY_PREFIX (keys elsewhere are ignored; default: every key);
-CLOCK_MARGIN_SECONDS (default 2).
+Environment: CRAWLER_NAME; DELIVERY_PREFIX (other keys are ignored; default: every key); CLOCK_MARGIN_SECONDS (default
+2).
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ from lambdas.sqs_batch import (
     IGNORED,
     STARTED,
     clock_margin,
+    event_time,
     glue,
     log,
-    moment,
     partial_response,
     required,
 )
 
-# S3 cuts an event's time to the millisecond.
+# S3 truncates an event's time to milliseconds.
 TIME_PRECISION = timedelta(milliseconds=1)
 
 
 def handler(event: dict[str, Any], _context: object = None) -> dict[str, list[dict[str, str]]]:
-    """Decides for a batch of SQS messages, each an S3 event notification; returns the partial batch response.
+    """Handles SQS messages, each an S3 event notification; returns the partial batch response.
 
-    Raises botocore's ClientError where Glue refuses, so that the whole batch comes back and the error counts.
+    Raises botocore's ClientError if Glue fails: then all messages return to the queue, and Lambda counts an error.
     """
     crawler = required("CRAWLER_NAME")
     failed: list[str] = []
@@ -48,7 +48,7 @@ def handler(event: dict[str, Any], _context: object = None) -> dict[str, list[di
         try:
             latest = latest_object(message["body"])
         except (KeyError, TypeError, ValueError) as error:
-            log(FAILED, message=message["messageId"], error=f"no S3 event: {error!r}")
+            log(FAILED, message=message["messageId"], error=f"not an S3 event: {error!r}")
             failed.append(message["messageId"])
             continue
         if latest is None:
@@ -59,18 +59,18 @@ def handler(event: dict[str, Any], _context: object = None) -> dict[str, list[di
 
 
 def latest_object(body: str) -> datetime | None:
-    """When the last of the notification's objects was created; None where none of them concerns us.
+    """When the notification's newest delivery file was created; None if it has none.
 
-    Raises KeyError, TypeError or ValueError where the body is no S3 event notification.
+    Raises KeyError, TypeError or ValueError if the body is not an S3 event notification.
     """
     content = json.loads(body)
     if not isinstance(content, dict):
         raise TypeError(f"a {type(content).__name__}, not an object")
-    if content.get("Event") == "s3:TestEvent":  # S3 sends it once, when the notification is set up
+    if content.get("Event") == "s3:TestEvent":  # S3 sends one when the notification is created
         return None
     prefix = os.environ.get("DELIVERY_PREFIX", "")
     times = [
-        moment(record["eventTime"])
+        event_time(record["eventTime"])
         for record in content["Records"]
         if record["eventName"].startswith("ObjectCreated:")
         and (key := unquote_plus(record["s3"]["object"]["key"])).startswith(prefix)
@@ -80,7 +80,7 @@ def latest_object(body: str) -> datetime | None:
 
 
 def decide(crawler: str, waiting: dict[str, datetime]) -> list[str]:
-    """Starts the crawler if need be; returns those of `waiting` (id → the object's time) that must come back."""
+    """Starts the crawler if necessary; returns the ids in `waiting` (id: object's creation) that must return."""
     state = glue().get_crawler(Name=crawler)["Crawler"]
     last = state.get("LastCrawl", {})
     seen_until = last["StartTime"] - TIME_PRECISION - clock_margin() if last.get("Status") == "SUCCEEDED" else None
@@ -96,7 +96,7 @@ def decide(crawler: str, waiting: dict[str, datetime]) -> list[str]:
 
 
 def _start(crawler: str) -> bool:
-    """Starts the crawler; False where somebody else did so since we looked."""
+    """Starts the crawler; False if another process has just started it."""
     try:
         glue().start_crawler(Name=crawler)
     except ClientError as error:

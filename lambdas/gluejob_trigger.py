@@ -1,10 +1,10 @@
-"""Lambda: the crawler's `Succeeded` event from EventBridge → StartJobRun of the batch job, told what to read.
+"""Lambda: starts the batch path's Glue job for the crawler's `Succeeded` event.
 
-The rule's target is an SQS queue that this function reads. An event is dropped only once a run of the job that
-began after the crawl has succeeded; till then it goes back to the queue: a busy job gets it later, a failed run
-is started again, and what keeps failing ends in the dead-letter queue. The job's own runs are the memory: each
-carries the event that started it, so a repeated event starts nothing. An event straight from EventBridge is
-understood too; a busy job is then an error, which Lambda's asynchronous retry brings back twice.
+EventBridge sends the event to an SQS queue that this function reads. A message is deleted only after a successful run
+of the job that started after the crawl. Until then it returns to the queue: a busy job is started later, a failed run
+is started again, and events of runs that keep failing end in the dead-letter queue. Each run's arguments contain the
+id of the event that started it, so a repeated event starts nothing. The function also handles an event directly from
+EventBridge; then a busy job is an error, and Lambda's asynchronous invocation retries it twice.
 
 Environment: JOB_NAME, CRAWLER_NAME, DATABASE, DELIVERY_TABLE; CLOCK_MARGIN_SECONDS (default 2).
 """
@@ -24,20 +24,20 @@ from lambdas.sqs_batch import (
     IGNORED,
     STARTED,
     clock_margin,
+    event_time,
     glue,
     log,
-    moment,
     partial_response,
     required,
 )
 
-# The job run's argument that holds the id of the event that started it.
+# The job run's argument with the id of the event that started it.
 EVENT_ARGUMENT = "--trigger_event"
 
-# EventBridge cuts an event's time to the second.
+# EventBridge truncates an event's time to seconds.
 TIME_PRECISION = timedelta(seconds=1)
 
-# How many of the job's runs are searched for an event; Glue answers with the newest first.
+# How many of the job's runs are searched for an event, newest first.
 RUNS_SEARCHED = 200
 
 # https://docs.aws.amazon.com/glue/latest/dg/job-run-statuses.html
@@ -45,13 +45,13 @@ IN_PROGRESS = ("STARTING", "RUNNING", "STOPPING", "WAITING")
 
 
 class JobBusyError(Exception):
-    """The job runs already and the event came without a queue: Lambda's own retry brings it back."""
+    """The job is running and the event came without a queue; Lambda retries the function later."""
 
 
 def handler(event: dict[str, Any], _context: object = None) -> dict[str, list[dict[str, str]]]:
-    """Decides for a batch of SQS messages, each an EventBridge event, or for one event; returns what comes back.
+    """Handles SQS messages, each an EventBridge event, or one event; returns the partial batch response.
 
-    Raises botocore's ClientError where Glue refuses, JobBusyError where there is no queue to send back to.
+    Raises botocore's ClientError if Glue fails, JobBusyError if the job is busy and there is no queue.
     """
     if "Records" not in event:
         if decide(event) == BUSY:
@@ -65,19 +65,19 @@ def _is_done(message: dict[str, Any]) -> bool:
         event = json.loads(message["body"])
         _check(event)
     except (KeyError, TypeError, ValueError) as error:
-        log(FAILED, message=message["messageId"], error=f"no crawler event: {error!r}")
+        log(FAILED, message=message["messageId"], error=f"not a crawler event: {error!r}")
         return False
     return decide(event) in (ANSWERED, IGNORED)
 
 
 def _check(event: dict[str, Any]) -> None:
-    """Raises KeyError, TypeError or ValueError where the event lacks what `decide` reads."""
-    moment(event["time"])
+    """Raises KeyError, TypeError or ValueError if the event lacks a field that `decide` reads."""
+    event_time(event["time"])
     _ = event["id"], event["source"], event["detail-type"], event["detail"]["crawlerName"], event["detail"]["state"]
 
 
 def decide(event: dict[str, Any]) -> str:
-    """Starts a job run for a crawler event if need be; returns the decision, as it was logged."""
+    """Starts a job run for a crawler event if necessary; returns the decision, as logged."""
     job, crawler = required("JOB_NAME"), required("CRAWLER_NAME")
     detail = event["detail"]
     if (
@@ -87,7 +87,7 @@ def decide(event: dict[str, Any]) -> str:
         or detail["state"] != "Succeeded"
     ):
         return _logged(IGNORED, event, state=detail["state"], crawler=detail["crawlerName"])
-    catalogued = moment(event["time"]) + TIME_PRECISION + clock_margin()
+    catalogued = event_time(event["time"]) + TIME_PRECISION + clock_margin()
     for run in _recent_runs(job):
         ours = run.get("Arguments", {}).get(EVENT_ARGUMENT) == event["id"]
         if run["JobRunState"] == "SUCCEEDED" and (ours or run["StartedOn"] >= catalogued):

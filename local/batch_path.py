@@ -1,7 +1,7 @@
-"""The batch path on a laptop, wired as on AWS: delivery → S3 event → crawler → EventBridge → job.
+"""The batch path on a laptop, connected as on AWS: delivery → S3 event → crawler → EventBridge → job.
 
-`movement batch` calls `ensure` once and `run` as often as it likes. Every arrow goes through the queue, the rule
-and the handler that it goes through on AWS; only what runs at its ends is ours.
+Every step goes through the same queue, rule and Lambda handler as on AWS; delivery stream, crawler and job runner are
+this package's. `movement batch` calls `ensure` once, then `run`.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from local.resources import allowed, embedded_clients, lake_location
 DELIVERY_TABLE = "delivery"
 SERVICES = ("kinesis", "s3", "glue", "sqs", "events")
 
-# Told of each step: (what, in words).
+# Called with each step's description.
 Step = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class ResourceNames:
-    """The batch path's resources, all with one prefix."""
+    """Names of the batch path's AWS resources."""
 
     crawler: str = "movement-crawler"
     job: str = "movement-batch"
@@ -41,7 +41,7 @@ class ResourceNames:
 
 @dataclass(frozen=True)
 class BatchPathResult:
-    """What one `run` did, step by step."""
+    """What one `run` did."""
 
     delivered: tuple[DeliveredFile, ...]
     crawls: tuple[CrawlResult, ...]
@@ -51,7 +51,7 @@ class BatchPathResult:
 
     @property
     def error(self) -> str | None:
-        """Why something is left undone: the last failure, where messages had to be given up. None: all is done."""
+        """The last failure if messages are in the dead-letter queues, else None."""
         if not self.dead_letters:
             return None
         failures = [f"crawl: {crawl.error}" for crawl in self.crawls if crawl.error]
@@ -64,10 +64,12 @@ class BatchPathResult:
 class BatchPath:
     """The batch path of the settings' stream and lake.
 
-    `crawler_trigger` and `gluejob_trigger` are the handlers of `lambdas`; `submit` is the command before the
-    job's script and `job_environment` what is set for it (`job_runner.spark_submit` makes both); `job_arguments`
-    are the job's default arguments, keys with their `--`.
-    Raises ConfigurationError where the lake is a folder: S3 events start this path.
+    crawler_trigger, gluejob_trigger  the handlers of `lambdas`
+    script                            the job's script
+    submit, job_environment           the command before the script, and its environment: `job_runner.spark_submit()`
+    job_arguments                     the job's default arguments; keys start with `--`
+
+    Raises ConfigurationError if the lake is a folder, because S3 events start this path.
     """
 
     def __init__(
@@ -107,14 +109,14 @@ class BatchPath:
         self._triggers: list[QueueTrigger] = []
 
     def ensure(self) -> None:
-        """Creates queues, notification, rule, crawler and job, or brings those that are there up to date.
+        """Creates or updates the queues, the notification, the rule, the crawler and the job.
 
-        Raises TerminalError unless all of them are on the embedded AWS.
+        Raises TerminalError unless every service is the embedded AWS.
         """
         names = self._names
         embedded_clients("stand in for Firehose, Lambda and Glue", *SERVICES)
-        # Nothing runs beside this process, so what is sent back may show again at once; a failing crawl is tried
-        # up to ten times, a failing job three times.
+        # Only this process receives, so a returned message may be visible again at once. A crawl is tried up to ten
+        # times, a job three times.
         objects = ensure_queue(names.object_queue, visibility_seconds=0, max_receives=10)
         crawls = ensure_queue(names.crawl_queue, visibility_seconds=0, max_receives=3)
         notify_of_objects(self._bucket, self._delivery_prefix, objects)
@@ -126,21 +128,20 @@ class BatchPath:
         self._triggers = [self._crawl_on(objects), self._job_on(crawls)]
 
     def run(self, timeout_seconds: float = 1800.0) -> BatchPathResult:
-        """Delivers what is on the stream, then lets events, crawler and job work until nothing is left to do.
+        """Delivers the stream's records, then runs events, crawler and job until the queues are empty.
 
-        What failed in an earlier run is tried again: its messages come back from the dead-letter queues. The first
-        call ensures the resources where nobody did.
-        Raises TransientError where that takes longer than `timeout_seconds`.
+        Failures of an earlier run are tried again, because their messages return from the dead-letter queues. Calls
+        `ensure` if nobody has. Raises TransientError after `timeout_seconds`.
         """
-        begun = time.monotonic()
+        started = time.monotonic()
         if not self._triggers:
             self.ensure()
         delivered = self._delivery_stream.drain()
         for file in delivered:
             self._on_step(f"delivered {file.records} records to {file.key}")
         for trigger in self._triggers:
-            if again := trigger.redrive():
-                self._on_step(f"{again} dead letters go back to their queue")
+            if moved := trigger.redrive():
+                self._on_step(f"{moved} dead letters return to their queue")
         crawls: list[CrawlResult] = []
         job_runs: list[JobRun] = []
         while True:
@@ -148,14 +149,14 @@ class BatchPath:
             if not polled and not worked:
                 if not any(trigger.waiting() for trigger in self._triggers):
                     break
-                time.sleep(0.05)  # what is left was sent back, and shows again in its own time
-            if time.monotonic() - begun > timeout_seconds:
-                raise TransientError(f"the batch path was not done after {timeout_seconds:.0f} s; run it again")
+                time.sleep(0.05)  # returned messages are not visible yet
+            if time.monotonic() - started > timeout_seconds:
+                raise TransientError(f"the batch path did not finish within {timeout_seconds:.0f} s; run it again")
         dead = sum(trigger.dead_letters() for trigger in self._triggers)
-        return BatchPathResult(tuple(delivered), tuple(crawls), tuple(job_runs), dead, time.monotonic() - begun)
+        return BatchPathResult(tuple(delivered), tuple(crawls), tuple(job_runs), dead, time.monotonic() - started)
 
     def _poll(self) -> bool:
-        """Delivers one batch of each queue; whether there was any."""
+        """Receives once from each queue; True if there was a message."""
         invocations = [invocation for trigger in self._triggers if (invocation := trigger.poll()) is not None]
         for invocation in invocations:
             for line in [*invocation.log, *([invocation.error] if invocation.error else [])]:
@@ -191,13 +192,13 @@ class BatchPath:
 
 
 def ensure_crawler(name: str, database: str, target: str) -> None:
-    """Creates the Glue crawler of one S3 folder; one of that name with another folder or database is replaced."""
+    """Creates the Glue crawler of one S3 folder; replaces one of that name with another folder or database."""
     glue = aws.client("glue")
     targets: Any = {"S3Targets": [{"Path": target}]}
     with aws.translate_aws_errors(f"create the crawler {name}"):
         with allowed("EntityNotFoundException"):
-            there = glue.get_crawler(Name=name)["Crawler"]
-            if (there["Targets"], there["DatabaseName"]) == (targets, database):
+            existing = glue.get_crawler(Name=name)["Crawler"]
+            if (existing["Targets"], existing["DatabaseName"]) == (targets, database):
                 return
             glue.delete_crawler(Name=name)
         glue.create_crawler(
@@ -211,9 +212,9 @@ def ensure_crawler(name: str, database: str, target: str) -> None:
 
 
 def remove(names: ResourceNames | None = None) -> None:
-    """Deletes what `BatchPath.ensure` makes, for a clean start; what is not there is no error.
+    """Deletes the resources of `BatchPath.ensure` that exist.
 
-    Raises TerminalError, before anything is deleted, unless all of it is on the embedded AWS.
+    Raises TerminalError, before anything is deleted, unless every service is the embedded AWS.
     """
     names = names or ResourceNames()
     clients = embedded_clients("delete anything", *SERVICES)

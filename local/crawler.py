@@ -1,8 +1,8 @@
-"""A crawler, as AWS Glue has one: files under `delivery/` → the Glue table's columns and partitions.
+"""A local Glue crawler: reads sample files under `delivery/` and writes the Glue table's columns and partitions.
 
-moto's StartCrawler only changes a state; `Crawler.run_pending` does the crawl of a crawler that was started
-(by `lambdas.crawler_trigger`, or anybody) and leaves READY behind: RUNNING → STOPPING → READY, with LastCrawl.
-Its `Glue Crawler State Change` events go to EventBridge, whose rule starts the job (`local.events`).
+moto's StartCrawler only changes the crawler's state. `Crawler.run_pending` does the crawl that was started, for example
+by `lambdas.crawler_trigger`; the states are RUNNING, STOPPING, then READY with LastCrawl. The `Glue Crawler State
+Change` events go to EventBridge, where a rule starts the job (`local.events`).
 Sources: https://docs.aws.amazon.com/glue/latest/dg/crawler-s3-folder-table-partition.html, …/add-crawler.html
 """
 
@@ -24,9 +24,9 @@ from local.glue_states import set_state
 from local.json_schema import columns_of, merge_names, objects_in
 from local.resources import lake_location
 
-# AWS takes this many partitions in one BatchCreatePartition.
+# The most partitions in one BatchCreatePartition.
 PARTITIONS_A_CALL = 100
-# A crawler samples: this many files, of each the first bytes.
+# A crawler reads the first bytes of at most this many files.
 FILES_SAMPLED = 20
 BYTES_SAMPLED = 1_000_000
 
@@ -39,7 +39,7 @@ Phase = Callable[[str], None]
 
 @dataclass(frozen=True)
 class CrawlResult:
-    """What one crawl did: the table, how many files it listed, what it changed; `error` where it failed."""
+    """What one crawl did. `files`: the files that it listed; `error`: why it failed, else None."""
 
     crawler: str
     table: str
@@ -53,7 +53,7 @@ class CrawlResult:
 class Crawler:
     """Does the crawls of the crawler `name`, whose first S3 target is a folder of JSON files.
 
-    `on_phase` is told `listed`, `catalogued` and `stopping` as a crawl passes them.
+    `on_phase` is called with `listed`, `catalogued` and `stopping` during a crawl.
     """
 
     def __init__(self, name: str, on_phase: Phase = lambda _phase: None):
@@ -64,14 +64,14 @@ class Crawler:
         self._events = aws.client("events")
 
     def run_pending(self) -> CrawlResult | None:
-        """Does the crawl that was started; None where there is none. A failed crawl is returned, not raised."""
+        """Does the crawl that was started; None if none was. A failed crawl is returned, not raised."""
         described = self._glue.get_crawler(Name=self.name)["Crawler"]
-        if described["State"] == "STOPPING":  # by StopCrawler, before the crawl was begun
+        if described["State"] == "STOPPING":  # by StopCrawler, before the crawl started
             set_state(self._glue, "crawl", crawler=self.name, state="STOPPED")
         if described["State"] != "RUNNING":
             return None
-        begun = datetime.now(UTC)
-        self._announce("Started", startTime=_stamp(begun))
+        started = datetime.now(UTC)
+        self._announce("Started", startTime=_stamp(started))
         try:
             done = self.crawl(described)
         except (BotoCoreError, ClientError, KeyError, ValueError) as error:
@@ -85,10 +85,11 @@ class Crawler:
             state="FAILED" if done.error else "COMPLETED",
             error=done.error,
         )
-        self._announce_end(done, begun)
+        self._announce_end(done, started)
         return done
 
     def crawl(self, described: Mapping[str, Any]) -> CrawlResult:
+        """Does one crawl; `described` is the crawler as GetCrawler describes it."""
         target = described["Targets"]["S3Targets"][0]["Path"].rstrip("/")
         bucket, prefix = lake_location(target)
         if bucket is None:
@@ -107,7 +108,7 @@ class Crawler:
         return CrawlResult(self.name, table, len(files), int(created), int(updated), partitions)
 
     def _files(self, bucket: str, prefix: str) -> list[str]:
-        """Keys under the prefix; those that begin with `_` or `.` are nobody's data, and folder markers are none."""
+        """Keys of the data files under the prefix; names that begin with `_` or `.` and folder markers are no data."""
         pages = self._s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
         keys = (entry["Key"] for page in pages for entry in page.get("Contents", ()) if entry["Size"])
         return [key for key in keys if not any(part[:1] in "_." for part in key.removeprefix(prefix).split("/"))]
@@ -115,7 +116,7 @@ class Crawler:
     def _table_input(
         self, table: str, target: str, bucket: str, files: list[str], folders: list[str]
     ) -> dict[str, Any]:
-        # The newest files tell of new fields, so half of the sample is taken from each end.
+        # New fields are in the newest files, so half of the sample is from each end.
         sample = dict.fromkeys([*files[: FILES_SAMPLED // 2], *files[-FILES_SAMPLED // 2 :]])
         columns = columns_of(found for key in sample for found in self._objects(bucket, key))
         zipped = all(key.endswith(".gz") for key in files)
@@ -145,11 +146,11 @@ class Crawler:
             try:
                 body = zlib.decompressobj(16 + zlib.MAX_WBITS).decompress(body, BYTES_SAMPLED * 4)
             except zlib.error:
-                return iter(())  # says nothing of the schema; the job puts its bytes into quarantine
+                return iter(())  # no schema in it; the job quarantines its bytes
         return objects_in(body.decode("utf-8", errors="replace"))
 
     def _keep_table(self, database: str, wanted: Any) -> tuple[bool, bool]:
-        """Creates the table or adds to it what it lacks; (created, updated)."""
+        """Creates the table, or adds new columns and widens types; returns (created, updated)."""
         try:
             there = self._glue.get_table(DatabaseName=database, Name=wanted["Name"])["Table"]
         except ClientError as error:
@@ -158,10 +159,10 @@ class Crawler:
             self._glue.create_table(DatabaseName=database, TableInput=wanted)
             return True, False
         if [key["Name"] for key in there.get("PartitionKeys", [])] != [key["Name"] for key in wanted["PartitionKeys"]]:
-            raise ValueError(f"table {database}.{wanted['Name']} is partitioned otherwise than its folders are")
+            raise ValueError(f"table {database}.{wanted['Name']} has other partition columns than its folders")
         known = {column["Name"]: column["Type"] for column in there["StorageDescriptor"]["Columns"]}
         found = {column["Name"]: column["Type"] for column in wanted["StorageDescriptor"]["Columns"]}
-        # A column that no sampled file holds any more stays: older files hold it.
+        # Columns that no sampled file has stay, because older files have them.
         merged = known | {name: merge_names(known.get(name), kind) for name, kind in found.items()}
         wanted["StorageDescriptor"]["Columns"] = [{"Name": name, "Type": kind} for name, kind in merged.items()]
         if merged == known:
@@ -197,7 +198,7 @@ class Crawler:
                 raise ValueError(f"{len(refused)} partitions of {table['Name']} were refused, the first: {refused[0]}")
         return len(inputs)
 
-    def _announce_end(self, done: CrawlResult, begun: datetime) -> None:
+    def _announce_end(self, done: CrawlResult, started: datetime) -> None:
         ended = datetime.now(UTC)
         if done.error:
             self._announce("Failed", errorMessage=done.error, cloudWatchLogLink="")
@@ -213,7 +214,7 @@ class Crawler:
             warningMessage="N/A",
             completionDate=_stamp(ended),
             cloudWatchLogLink="",
-            **{"runningTime (sec)": str(round((ended - begun).total_seconds()))},
+            **{"runningTime (sec)": str(round((ended - started).total_seconds()))},
         )
 
     def _announce(self, state: str, **detail: str) -> None:
@@ -225,7 +226,7 @@ class Crawler:
 
 
 def _partition_keys(folders: list[str]) -> list[str]:
-    """Names of the partition columns: Hive's where the folders are `name=value`, else Glue's `partition_0` …"""
+    """Names of the partition columns: from `name=value` folders, else `partition_0`, … as Glue names them."""
     if not folders:
         return []
     parts = folders[0].split("/")

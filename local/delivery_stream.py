@@ -1,10 +1,10 @@
-"""A delivery stream, as Amazon Data Firehose is one: Kinesis stream → files under the lake's `delivery/`.
+"""A local Firehose: reads a Kinesis stream and writes files under the lake's `delivery/`.
 
-moto accepts a Firehose with a Kinesis source and never reads it; this reads. The S3 event of each file starts
-the batch path (`local.events`). Like Firehose it delivers at least once, keeps the order of a shard, and names
-prefix and file by the arrival of the oldest record in the file, UTC:
+moto accepts a delivery stream with a Kinesis source but never reads the source. The S3 event of each file starts the
+batch path (`local.events`). Like Firehose, this class delivers at least once, keeps a shard's order, and names folder
+and file after the arrival of the file's oldest record, UTC:
 `delivery/ingest_date=YYYY-MM-DD/hour=HH/<delivery stream>-<version>-YYYY-MM-DD-HH-mm-ss-<uuid>[.gz]`.
-How far it has delivered stands in the lake, `_delivery/<delivery stream>.json`: another process goes on there.
+Its position is stored in the lake, `_delivery/<delivery stream>.json`, so another process can resume there.
 Sources: https://docs.aws.amazon.com/firehose/latest/dev/s3-object-name.html and …/s3-prefixes.html
 """
 
@@ -25,15 +25,15 @@ from jobs.common import aws
 from jobs.common.errors import ConfigurationError
 from local.resources import lake_location
 
-# GetRecords gives at most this many (and at most 10 MB).
+# The most records that GetRecords returns; also at most 10 MB.
 RECORDS_A_CALL = 10_000
 
 
 @dataclass(frozen=True)
 class DeliveryOptions:
-    """What Firehose calls buffering hints, compression and AppendDelimiterToRecord; its defaults, but for gzip.
+    """Firehose's buffering hints, compression and AppendDelimiterToRecord, with its defaults except for gzip.
 
-    `delimiter` False leaves records one after the other on one line, as Firehose does by default.
+    `delimiter` False writes records one after the other without a newline, as Firehose does by default.
     """
 
     name: str = "movement-delivery"
@@ -47,7 +47,7 @@ class DeliveryOptions:
 
 @dataclass(frozen=True)
 class DeliveredFile:
-    """A file that was written: bucket, key, its records and its size in bytes as stored."""
+    """A file that was written: bucket, key, number of records, and size in bytes as stored."""
 
     bucket: str
     key: str
@@ -57,7 +57,7 @@ class DeliveredFile:
 
 @dataclass
 class _Buffer:
-    """Records that wait for their file, and the position that the file's arrival makes safe."""
+    """Records of the next file, and the position in each shard once that file is written."""
 
     parts: list[bytes] = field(default_factory=list)
     size: int = 0
@@ -67,7 +67,7 @@ class _Buffer:
 
 
 class DeliveryStream:
-    """Reads `stream` from where it was last read, at first from its oldest record, and writes to the lake's bucket."""
+    """Reads `stream` from the stored position, or from its oldest record, and writes to the lake's bucket."""
 
     def __init__(
         self,
@@ -90,7 +90,7 @@ class DeliveryStream:
         self._stream_created: str | None = None
 
     def drain(self) -> list[DeliveredFile]:
-        """Delivers every record that arrived before the call, the last file however small it is."""
+        """Delivers every record that arrived before the call, even if the last file is small."""
         tip = datetime.fromtimestamp(self._clock(), UTC)
         delivered = list(self._read(until=tip))
         if self._buffer.parts:
@@ -98,7 +98,7 @@ class DeliveryStream:
         return delivered
 
     def poll(self) -> list[DeliveredFile]:
-        """Reads what is there now, and delivers the files whose buffer is full, or old enough."""
+        """Reads the records that have arrived, and delivers every buffer that is full or old enough."""
         delivered = list(self._read(until=datetime.fromtimestamp(self._clock(), UTC)))
         if self._buffer.parts and self._clock() - self._buffer.since >= self._options.buffer_seconds:
             delivered.append(self._deliver())
@@ -107,7 +107,7 @@ class DeliveryStream:
     def _read(self, until: datetime) -> Iterator[DeliveredFile]:
         with aws.translate_aws_errors(f"read the stream {self._stream}"):
             if self._stream_created is None:
-                self._find_position()
+                self._load_position()
             pages = self._kinesis.get_paginator("list_shards").paginate(StreamName=self._stream)
             shards = [shard for page in pages for shard in page["Shards"]]
             for shard in shards:
@@ -115,7 +115,7 @@ class DeliveryStream:
                     yield from self._take(shard["ShardId"], record)
 
     def _records(self, shard: Mapping[str, Any], until: datetime) -> Iterator[dict[str, Any]]:
-        """The shard's records after the position, up to those that arrived at `until`."""
+        """The shard's records after the position that arrived no later than `until`."""
         last = self._buffer.reached.get(shard["ShardId"])
         ending = shard["SequenceNumberRange"].get("EndingSequenceNumber")
         if last is not None and ending is not None and int(last) >= int(ending):
@@ -134,7 +134,7 @@ class DeliveryStream:
                 if record["ApproximateArrivalTimestamp"] > until:
                     return
                 yield record
-            # An empty answer is no end: Kinesis may answer so with data ahead.
+            # An empty answer is not the end: Kinesis may answer so although more records follow.
             if not answer["MillisBehindLatest"] and not answer["Records"]:
                 return
             iterator = answer.get("NextShardIterator")
@@ -165,7 +165,7 @@ class DeliveryStream:
     def _deliver(self) -> DeliveredFile:
         buffer, options = self._buffer, self._options
         if buffer.oldest is None:
-            raise ValueError("nothing to deliver")
+            raise ValueError("the buffer is empty")
         oldest = buffer.oldest.astimezone(UTC)
         zipped = options.compression == "GZIP"
         body = b"".join(buffer.parts)
@@ -177,11 +177,11 @@ class DeliveryStream:
         with aws.translate_aws_errors(f"deliver to s3://{self._bucket}/{key}"):
             self._s3.put_object(Bucket=self._bucket, Key=key, Body=body, ContentType="application/octet-stream")
         self._buffer = _Buffer(reached=dict(buffer.reached))
-        self._keep_position()
+        self._store_position()
         return DeliveredFile(self._bucket, key, len(buffer.parts), len(body))
 
-    def _find_position(self) -> None:
-        """Takes up the kept position: shard → last sequence number delivered. Another stream's does not count."""
+    def _load_position(self) -> None:
+        """Reads the stored position, the last sequence number delivered of each shard; ignores another stream's."""
         summary = self._kinesis.describe_stream_summary(StreamName=self._stream)["StreamDescriptionSummary"]
         self._stream_created = summary["StreamCreationTimestamp"].isoformat()
         try:
@@ -190,21 +190,22 @@ class DeliveryStream:
             if aws.error_code(error) != "NoSuchKey":
                 raise
             return
-        kept = json.loads(body)
-        if kept["version"] != 1:
+        stored = json.loads(body)
+        if stored["version"] != 1:
             raise ConfigurationError(
-                f"s3://{self._bucket}/{self._position_key}: version {kept['version']} is not known"
+                f"s3://{self._bucket}/{self._position_key}: version {stored['version']} is unknown; "
+                "this release reads version 1"
             )
-        # A stream that was deleted and created again counts its sequence numbers anew.
-        if (kept["stream"], kept["stream_created"]) == (self._stream, self._stream_created):
-            self._buffer.reached = kept["last_delivered"]
+        # A stream that was deleted and created again has new sequence numbers.
+        if (stored["stream"], stored["stream_created"]) == (self._stream, self._stream_created):
+            self._buffer.reached = stored["last_delivered"]
 
-    def _keep_position(self) -> None:
-        kept = {
+    def _store_position(self) -> None:
+        position = {
             "version": 1,
             "stream": self._stream,
             "stream_created": self._stream_created,
             "last_delivered": self._buffer.reached,
         }
-        with aws.translate_aws_errors(f"keep the position of {self._options.name}"):
-            self._s3.put_object(Bucket=self._bucket, Key=self._position_key, Body=json.dumps(kept).encode())
+        with aws.translate_aws_errors(f"store the position of {self._options.name}"):
+            self._s3.put_object(Bucket=self._bucket, Key=self._position_key, Body=json.dumps(position).encode())

@@ -1,11 +1,11 @@
-"""The process behind `movement local up`: moto over HTTP, served one request at a time.
+"""The process of `movement local up`: moto over HTTP, one request at a time.
 
-Started by `local.server` with a listening socket and the process file's lock, both inherited; ends on SIGTERM.
-Requests come from boto3, S3A and the AWS CLI; answers are moto's own, state lives in memory alone.
+`local.server` starts it with a listening socket and the process file's lock, both inherited; SIGTERM ends it. boto3,
+S3A and the AWS CLI send requests, moto answers them, and all state is in memory.
 
-moto's backends are not thread-safe (seen: of 20,000 records put by four threads, 19,953 were readable), so a
-lock stands in front of moto. Connections still have a thread each, which reads the whole body before it takes
-the lock: an idle or slow connection (a browser's, a pool's) holds up nobody, as it would a one-thread server.
+moto's backends are not thread-safe (of 20,000 records put by four threads, 19,953 were readable), so a lock serializes
+its requests. Each connection has its own thread, which reads the whole body before it takes the lock. So an idle or
+slow connection does not block others, as it would on a server with a single thread.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ from local import moto_emr, moto_glue_sqs, moto_kinesis
 # No bucket's name begins with an underscore, so no S3 request has this path.
 HEALTH_PATH = "/_movement/health"
 
-# What the stand-ins report: states that only they know.
+# Where the crawler and the job runner set states (glue_states).
 REPORT_PATHS = (moto_glue_sqs.CRAWL_PATH, moto_glue_sqs.JOB_RUN_PATH)
 
-# The log and its one predecessor stay under this together.
+# The maximum size of the log and its predecessor together.
 LOG_BYTES = 10_000_000
 
-# A connection that sends or takes nothing for this long is closed.
+# A connection is closed after this long without traffic.
 IDLE_SECONDS = 120.0
 
 Environ = dict[str, Any]
@@ -48,7 +48,7 @@ logger = logging.getLogger("embedded-aws")
 
 
 class SerialApplication:
-    """WSGI application: hands requests to `application` one after the other, each with its body read in full."""
+    """A WSGI application that passes requests to `application` one at a time, each with its whole body."""
 
     def __init__(self, application: Callable[[Environ, StartResponse], Iterable[bytes]], identity: dict[str, Any]):
         self._application = application
@@ -58,7 +58,7 @@ class SerialApplication:
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         if environ["PATH_INFO"] == HEALTH_PATH:
             return _json("200 OK", self._identity, start_response)
-        begun = time.monotonic()
+        started = time.monotonic()
         body = _whole_body(environ)
         if environ["PATH_INFO"] in REPORT_PATHS:
             with self._lock:
@@ -85,7 +85,7 @@ class SerialApplication:
             status[:3],
             len(body),
             sum(map(len, parts)),
-            (time.monotonic() - begun) * 1000,
+            (time.monotonic() - started) * 1000,
         )
         return parts
 
@@ -105,7 +105,7 @@ def _report(path: str, body: bytes, start_response: StartResponse) -> list[bytes
 
 
 def _whole_body(environ: Environ) -> bytes:
-    """The request's body. Raises ConnectionResetError where the client left before its end."""
+    """The request's body. Raises ConnectionResetError if the client disconnects before the end."""
     if environ.get("wsgi.input_terminated"):  # chunked: werkzeug ends the stream, or raises
         return bytes(environ["wsgi.input"].read())
     length = int(environ.get("CONTENT_LENGTH") or 0)
@@ -116,15 +116,15 @@ def _whole_body(environ: Environ) -> bytes:
 
 
 def _backend_app(service: Any) -> Any:
-    """moto's Flask application of one service; what moto lacks is said so, in an answer that clients do not retry."""
+    """moto's Flask application of one service; an operation that moto lacks is an error that clients do not retry."""
 
-    def lacking(error: Exception) -> tuple[str, int, dict[str, str]]:
+    def not_implemented(error: Exception) -> tuple[str, int, dict[str, str]]:
         message = f"the embedded AWS lacks this operation of {service}: {error}"
         body = json.dumps({"__type": "NotImplemented", "message": message})
         return body, 501, {"Content-Type": "application/x-amz-json-1.1"}
 
     application = create_backend_app(service)
-    application.register_error_handler(NotImplementedError, lacking)
+    application.register_error_handler(NotImplementedError, not_implemented)
     return application
 
 
@@ -134,21 +134,21 @@ class _Handler(MotoRequestHandler):  # type: ignore[misc]
     timeout = IDLE_SECONDS
 
     def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
-        """`SerialApplication` writes the log's line, with what was asked."""
+        """`SerialApplication` writes the log line."""
 
 
 class _BoundedLog(RotatingFileHandler):
-    """A log of bounded size that also takes what is written to the process's standard output and error."""
+    """A log file of bounded size that also receives the process's standard output and error."""
 
     def __init__(self, file: Path):
         super().__init__(file, maxBytes=LOG_BYTES // 2, backupCount=1, encoding="utf-8")
-        self._take_output()
+        self._redirect_output()
 
     def doRollover(self) -> None:
         super().doRollover()
-        self._take_output()
+        self._redirect_output()
 
-    def _take_output(self) -> None:
+    def _redirect_output(self) -> None:
         if self.stream is not None:
             for descriptor in (1, 2):
                 os.dup2(self.stream.fileno(), descriptor)
@@ -159,7 +159,7 @@ def _end(_signal: int, _frame: Any) -> None:
 
 
 def main() -> None:
-    """Serves until SIGTERM. `--fd`: the listening socket; `--log`: the log; `--state`: whose we are."""
+    """Serves until SIGTERM. `--fd`: the listening socket; `--log`: the log; `--state`: the owner's state folder."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--fd", type=int, required=True)
     parser.add_argument("--log", type=Path, required=True)

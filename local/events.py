@@ -1,8 +1,8 @@
-"""Events on a laptop: S3 and EventBridge into SQS queues, and the queues into the real Lambda handlers.
+"""Local events: S3 and EventBridge events go to SQS queues, and the queues' messages to the Lambda handlers.
 
-moto does the first half (bucket notifications and EventBridge rules reach SQS, with visibility timeout and
-dead-letter queue); it cannot run a function without Docker. `QueueTrigger` is the second half: Lambda's event
-source mapping for SQS. What moto leaves out of an S3 event is filled in, so that a handler sees AWS's shape.
+moto does the first part: bucket notifications and EventBridge rules reach SQS, with visibility timeout and dead-letter
+queue. It cannot run a function without Docker, so `QueueTrigger` does the second part: Lambda's event source mapping
+for SQS. Fields that moto omits from an S3 event are added.
 Sources: https://docs.aws.amazon.com/AmazonS3/latest/userguide/notification-content-structure.html,
 https://docs.aws.amazon.com/lambda/latest/dg/with-sqs.html
 """
@@ -37,7 +37,7 @@ Handler = Callable[[dict[str, Any], object], Any]
 
 @dataclass(frozen=True)
 class Queue:
-    """An SQS queue and its dead-letter queue. `visibility_seconds`: a message that was sent back waits so long."""
+    """An SQS queue and its dead-letter queue. `visibility_seconds`: how long a returned message stays invisible."""
 
     url: str
     arn: str
@@ -46,9 +46,9 @@ class Queue:
 
 
 def ensure_queue(name: str, visibility_seconds: int = 2, max_receives: int = 10) -> Queue:
-    """Creates the queue `name` and `<name>-dead-letters`, or brings those that are there up to these values.
+    """Creates or updates the queue `name` and its dead-letter queue `<name>-dead-letters`.
 
-    A message that was received `max_receives` times and not deleted goes to the dead-letter queue.
+    A message that was received `max_receives` times without being deleted goes to the dead-letter queue.
     """
     sqs = aws.client("sqs")
     with aws.translate_aws_errors(f"create the queue {name}"):
@@ -63,15 +63,15 @@ def ensure_queue(name: str, visibility_seconds: int = 2, max_receives: int = 10)
 
 
 def notify_of_objects(bucket: str, prefix: str, queue: Queue) -> None:
-    """Every object created under the prefix sends an event to the queue. Other notifications of the bucket stay.
+    """Makes S3 send an event to the queue for every object created under the prefix; other notifications stay.
 
-    S3 then sends the queue one `s3:TestEvent`.
+    S3 also sends the queue one `s3:TestEvent`.
     """
     s3 = aws.client("s3")
     with aws.translate_aws_errors(f"set the notification of the bucket {bucket}"):
-        there: dict[str, Any] = {**s3.get_bucket_notification_configuration(Bucket=bucket)}
-        there.pop("ResponseMetadata", None)
-        others = [known for known in there.get("QueueConfigurations", []) if known["QueueArn"] != queue.arn]
+        existing: dict[str, Any] = {**s3.get_bucket_notification_configuration(Bucket=bucket)}
+        existing.pop("ResponseMetadata", None)
+        others = [known for known in existing.get("QueueConfigurations", []) if known["QueueArn"] != queue.arn]
         ours = {
             "Id": f"{prefix.strip('/').replace('/', '-')}-created",
             "QueueArn": queue.arn,
@@ -79,12 +79,12 @@ def notify_of_objects(bucket: str, prefix: str, queue: Queue) -> None:
             "Filter": {"Key": {"FilterRules": [{"Name": "prefix", "Value": prefix}]}},
         }
         s3.put_bucket_notification_configuration(
-            Bucket=bucket, NotificationConfiguration=cast(Any, {**there, "QueueConfigurations": [*others, ours]})
+            Bucket=bucket, NotificationConfiguration=cast(Any, {**existing, "QueueConfigurations": [*others, ours]})
         )
 
 
 def route_crawler_events(rule: str, crawler: str, queue: Queue) -> None:
-    """EventBridge rule: the crawler's `Succeeded` events go to the queue."""
+    """Creates an EventBridge rule that sends the crawler's `Succeeded` events to the queue."""
     events = aws.client("events")
     pattern = {
         "source": ["aws.glue"],
@@ -97,7 +97,7 @@ def route_crawler_events(rule: str, crawler: str, queue: Queue) -> None:
 
 
 def put_glue_event(events: EventBridgeClient, detail_type: str, detail: Mapping[str, str]) -> None:
-    """Sends an event as Glue would. AWS itself refuses a source that begins with `aws.`; the embedded one does not."""
+    """Sends an event as Glue does. Only the embedded AWS accepts it: AWS rejects a source that begins with `aws.`."""
     entry: PutEventsRequestEntryTypeDef = {
         "Source": "aws.glue",
         "DetailType": detail_type,
@@ -110,9 +110,12 @@ def put_glue_event(events: EventBridgeClient, detail_type: str, detail: Mapping[
 
 @dataclass(frozen=True)
 class Invocation:
-    """One call of a handler: how many messages it was given, how many go back to the queue, its error if it raised.
+    """One call of a handler.
 
-    `log`: the lines that it wrote to standard output, which on AWS go to CloudWatch Logs.
+    messages  how many messages it received
+    returned  how many of them return to the queue
+    log       its lines on standard output, which go to CloudWatch Logs on AWS
+    error     the exception that it raised, else None
     """
 
     messages: int
@@ -122,10 +125,10 @@ class Invocation:
 
 
 class QueueTrigger:
-    """Lambda's event source mapping: receives from `queue`, calls `handler`, deletes what it does not send back.
+    """Lambda's event source mapping: receives from `queue`, calls `handler`, deletes the messages that succeeded.
 
-    `environment` is set around each call, as the function's own. Messages that the handler names in
-    `batchItemFailures`, and a whole batch whose handler raised, stay until their visibility timeout is over.
+    `environment` is set during each call. Messages that the handler names in `batchItemFailures`, or all of them if it
+    raised, become visible again after the visibility timeout.
     """
 
     def __init__(self, queue: Queue, handler: Handler, environment: Mapping[str, str], batch_size: int = 10):
@@ -136,7 +139,7 @@ class QueueTrigger:
         self._sqs = aws.client("sqs")
 
     def poll(self) -> Invocation | None:
-        """Receives one batch and delivers it; None where the queue shows no message."""
+        """Receives messages and calls the handler with them; None if no message is visible."""
         received = self._sqs.receive_message(
             QueueUrl=self.queue.url,
             MaxNumberOfMessages=self._batch_size,
@@ -150,7 +153,7 @@ class QueueTrigger:
         try:
             with _set_in_environment(self._environment), redirect_stdout(output):
                 answer = self._handler(event, None)
-        except Exception as error:  # noqa: BLE001 (as Lambda: whatever the function raises sends the batch back)
+        except Exception as error:  # noqa: BLE001 (as Lambda: any exception returns all messages)
             logger.warning("the handler of %s raised %r", self.queue.url, error)
             return Invocation(len(received), len(received), tuple(output.getvalue().splitlines()), repr(error))
         returned = {failure["itemIdentifier"] for failure in (answer or {}).get("batchItemFailures", [])}
@@ -163,15 +166,15 @@ class QueueTrigger:
         return Invocation(len(received), len(received) - len(done), tuple(output.getvalue().splitlines()))
 
     def waiting(self) -> int:
-        """Messages in the queue, in flight or sent back included."""
+        """Messages in the queue, including those that are invisible."""
         return self._messages_in(self.queue.url)
 
     def dead_letters(self) -> int:
-        """Messages that were given up."""
+        """Messages in the dead-letter queue."""
         return self._messages_in(self.queue.dead_letter_url)
 
     def redrive(self) -> int:
-        """Puts the dead letters back into the queue, to be tried afresh; returns how many."""
+        """Moves the dead letters back into the queue; returns how many."""
         moved = 0
         while messages := self._sqs.receive_message(QueueUrl=self.queue.dead_letter_url, MaxNumberOfMessages=10).get(
             "Messages"
@@ -191,7 +194,7 @@ class QueueTrigger:
         return {
             "messageId": message["MessageId"],
             "receiptHandle": message["ReceiptHandle"],
-            "body": as_s3_sends_it(message["Body"]),
+            "body": complete_s3_event(message["Body"]),
             "attributes": message.get("Attributes", {}),
             "messageAttributes": message.get("MessageAttributes", {}),
             "md5OfBody": message["MD5OfBody"],
@@ -201,8 +204,8 @@ class QueueTrigger:
         }
 
 
-def as_s3_sends_it(body: str) -> str:
-    """An S3 notification of moto's with the fields that it leaves out; any other body as it is."""
+def complete_s3_event(body: str) -> str:
+    """The body, with the fields that moto omits from an S3 notification. Other bodies stay as they are."""
     try:
         content = json.loads(body)
     except ValueError:
@@ -217,9 +220,9 @@ def as_s3_sends_it(body: str) -> str:
         record.setdefault("requestParameters", {"sourceIPAddress": "127.0.0.1"})
         record.setdefault("responseElements", {"x-amz-request-id": identity[:16], "x-amz-id-2": identity})
         record["s3"]["bucket"].setdefault("ownerIdentity", {"principalId": "EMBEDDED"})
-        # moto writes a key's slashes as %2F; S3 leaves them.
+        # moto encodes a key's slashes as %2F; S3 does not.
         record["s3"]["object"]["key"] = quote_plus(unquote_plus(record["s3"]["object"]["key"]), safe="/")
-        # A hexadecimal that grows with time, for one key: here the time itself.
+        # A hexadecimal number that increases with each event of a key: here the time.
         sequencer = "".join(char for char in record["eventTime"] if char.isdigit())
         record["s3"]["object"].setdefault("sequencer", f"{int(sequencer):018X}")
     return json.dumps(content)

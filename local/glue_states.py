@@ -1,6 +1,6 @@
-"""Tells the embedded AWS what became of a crawl or a job run: the stand-ins' way into moto's Glue.
+"""Sets the state of a crawl or a job run in the embedded AWS; AWS has no such call.
 
-`local.crawler` and `local.job_runner` call it; `local.moto_glue_sqs` takes it. AWS has no such interface.
+`local.crawler` and `local.job_runner` call it, and `local.moto_glue_sqs` handles the request.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from jobs.common.errors import TerminalError
 
 
 def set_state(glue: Any, what: str, **content: Any) -> None:
-    """Sets a state: `what` is `crawl` (crawler, state, error) or `job-run` (job, run, state, error).
+    """Sets a state. `what` is `crawl` (keywords: crawler, state, error) or `job-run` (job, run, state, error).
 
-    `glue` is the boto3 client, whose endpoint must be the embedded AWS. Raises TerminalError where it is not, or
-    knows no such crawl or run.
+    `glue` is the boto3 client. Raises TerminalError if its endpoint is not the embedded AWS, or if the crawl or run
+    does not exist.
     """
     endpoint = glue.meta.endpoint_url
     body = json.dumps({"region": glue.meta.region_name, **content}).encode()
@@ -27,4 +27,4 @@ def set_state(glue: Any, what: str, **content: Any) -> None:
         with opener.open(request, timeout=30) as answer:
             answer.read()
     except urllib.error.URLError as error:
-        raise TerminalError(f"{endpoint} took no report of {content}: {error}; is it the embedded AWS?") from error
+        raise TerminalError(f"set the state {content} at {endpoint}: {error}; is that the embedded AWS?") from error

@@ -1,4 +1,4 @@
-"""A job runner, as AWS Glue's job service is one: StartJobRun → spark-submit on this machine.
+"""A local Glue job service: runs a started job run with spark-submit on this machine.
 
 moto's StartJobRun only makes a run in state STARTING; `JobRunner.run_pending` runs the job's script, its
 arguments as Glue passes them (`--KEY value`), and reports RUNNING, then SUCCEEDED or FAILED, to moto, and a
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class JobRun:
-    """A run that has ended: `state` SUCCEEDED or FAILED, `error` the last line of its log where it failed."""
+    """A run that has ended. `state`: SUCCEEDED or FAILED; `error`: the last line of its log if it failed."""
 
     job: str
     run: str
@@ -42,10 +42,10 @@ class JobRun:
 
 
 def ensure_job(name: str, script: str, arguments: dict[str, str], max_concurrent_runs: int = 1) -> None:
-    """Creates the Glue job, or brings the one that is there up to these values.
+    """Creates or updates the Glue job.
 
-    `arguments` are its default arguments, keys with their `--`. One run at a time: a StartJobRun while it runs
-    is refused with ConcurrentRunsExceededException.
+    `arguments`: its default arguments; keys start with `--`. With one concurrent run, StartJobRun during a run is a
+    ConcurrentRunsExceededException.
     """
     glue = aws.client("glue")
     wanted: dict[str, Any] = {
@@ -63,10 +63,11 @@ def ensure_job(name: str, script: str, arguments: dict[str, str], max_concurrent
 
 
 class JobRunner:
-    """Runs the runs of one Glue job, one after the other.
+    """Executes the runs of one Glue job, one after the other.
 
-    `submit` is what stands before the script, `environment` what is set for it (see `spark_submit`); `logs` is a
-    folder; `on_state` is told each (run id, state).
+    submit, environment  the command before the script, and its environment: see `spark_submit`
+    logs                 the folder of the runs' logs
+    on_state             called with (run id, state) at each change
     """
 
     def __init__(
@@ -86,13 +87,13 @@ class JobRunner:
         self._events = aws.client("events")
 
     def run_pending(self) -> list[JobRun]:
-        """Runs what is STARTING, oldest first, and returns when all of it has ended. A failed run is returned."""
+        """Executes the runs that are STARTING, oldest first, and returns them; failed runs are not raised."""
         return [self._run(run) for run in self._runs() if run["JobRunState"] == "STARTING"]
 
     def fail_abandoned(self) -> None:
-        """Reports FAILED for runs that are RUNNING though no runner is: their runner was killed.
+        """Sets runs that are RUNNING to FAILED, because their runner was killed.
 
-        To be called before anything is run, by the only runner of the job.
+        Only the job's single runner may call it, before it executes a run.
         """
         for run in self._runs():
             if run["JobRunState"] == "RUNNING":
@@ -109,7 +110,7 @@ class JobRunner:
         self._logs.mkdir(parents=True, exist_ok=True)
         log = self._logs / f"{self.job}-{run['Id']}.log"
         self._state(run["Id"], "RUNNING")
-        begun = time.monotonic()
+        started = time.monotonic()
         error: str | None
         try:
             with log.open("wb") as output:
@@ -123,18 +124,18 @@ class JobRunner:
                 ).returncode
             error = None if code == 0 else f"exit code {code}: {last_line(log)}"
         except OSError as failure:
-            error = f"{command[0]} could not be started: {failure}"
+            error = f"{command[0]} could not start: {failure}"
         except BaseException:
             self._state(run["Id"], "FAILED", "the job runner was stopped")
             raise
         state = "FAILED" if error else "SUCCEEDED"
         self._state(run["Id"], state, error)
-        return JobRun(self.job, run["Id"], state, time.monotonic() - begun, log, error)
+        return JobRun(self.job, run["Id"], state, time.monotonic() - started, log, error)
 
     def _state(self, run: str, state: str, error: str | None = None) -> None:
         set_state(self._glue, "job-run", job=self.job, run=run, state=state, error=error)
         self._on_state(run, state)
-        if state != "RUNNING":  # Glue announces how runs end, not that they began
+        if state != "RUNNING":  # Glue only sends events for the end of runs
             detail = {
                 "jobName": self.job,
                 "severity": "ERROR" if error else "INFO",
@@ -146,10 +147,10 @@ class JobRunner:
 
 
 def spark_submit() -> tuple[list[str], dict[str, str]]:
-    """(command, environment) of the spark-submit of this interpreter's pyspark, with our packages on its path.
+    """The command and the environment of this interpreter's spark-submit, with this repository on the Python path.
 
-    Without them the script finds neither Spark nor Python: it asks the `python3` of PATH where pyspark is. Raises
-    ConfigurationError where pyspark is not installed.
+    Without that environment spark-submit would use the Spark and the Python that PATH finds. Raises ConfigurationError
+    if pyspark is not installed.
     """
     found = importlib.util.find_spec("pyspark")
     if found is None or found.origin is None:
@@ -166,13 +167,13 @@ def spark_submit() -> tuple[list[str], dict[str, str]]:
 
 
 def glue_arguments(job: Mapping[str, Any], run: Mapping[str, Any]) -> list[str]:
-    """A run's command line: the job's default arguments, the run's own over them, then what Glue adds itself."""
+    """A run's command line: the job's default arguments, overridden by the run's, then the arguments that Glue adds."""
     named = {**job.get("DefaultArguments", {}), **run.get("Arguments", {})}
     own = {"--JOB_ID": f"j_{job['Name']}", "--JOB_RUN_ID": run["Id"], "--JOB_NAME": job["Name"]}
     return [part for key, value in {**named, **own}.items() for part in (key, value)]
 
 
 def last_line(log: Path) -> str:
-    """The last line of a log that is not blank."""
+    """The last line of a log that is not empty."""
     lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
     return lines[-1].strip() if lines else "it wrote nothing"

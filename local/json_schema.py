@@ -1,6 +1,6 @@
-"""What a Glue crawler makes of JSON: Hive column types from sample objects, merged over files.
+"""Infers Hive column types from sample JSON objects, as a Glue crawler does. Names are lower-cased.
 
-`local.crawler` reads the objects and writes the columns to the catalog. Names are lower-cased, as Glue does.
+`local.crawler` reads the objects and writes the columns to the catalog.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-# What is known of one field: a Hive type's name, a struct's fields, or an array's element; None: only nulls seen.
+# The type of one field: a Hive type's name, a struct's fields, or an array's element. None: only nulls so far.
 HiveType = str | dict[str, Any] | list[Any] | None
 
 _WIDENING = ("int", "bigint", "double")
@@ -17,7 +17,7 @@ _INT_MAX = 2**31 - 1
 
 
 def objects_in(text: str) -> Iterator[Any]:
-    """The JSON values of `text`, whatever stands between them: newlines, blanks or nothing. Stops at bad JSON."""
+    """The JSON values of `text`, with or without white space between them, up to the first invalid JSON."""
     decoder = json.JSONDecoder()
     at, end = 0, len(text)
     while True:
@@ -28,12 +28,12 @@ def objects_in(text: str) -> Iterator[Any]:
         try:
             value, at = decoder.raw_decode(text, at)
         except json.JSONDecodeError:
-            return  # a crawler samples; what it cannot read it leaves to the job
+            return  # a sample is enough; the job handles bad records
         yield value
 
 
 def columns_of(objects: Iterable[Any]) -> list[tuple[str, str]]:
-    """(column, Hive type) of the objects' fields, in the order of their first appearance."""
+    """(column, Hive type) of the objects' fields, in the order in which they first appear."""
     merged: dict[str, HiveType] = {}
     for found in objects:
         if isinstance(found, dict):
@@ -42,7 +42,7 @@ def columns_of(objects: Iterable[Any]) -> list[tuple[str, str]]:
 
 
 def hive_name(kind: HiveType) -> str:
-    """The type as it stands in the catalog: `int`, `array<string>`, `struct<a:int,b:string>`."""
+    """The type's name in the catalog, such as `int`, `array<string>` or `struct<a:int,b:string>`."""
     if kind is None:
         return "string"
     if isinstance(kind, str):
@@ -53,7 +53,7 @@ def hive_name(kind: HiveType) -> str:
 
 
 def merge(one: HiveType, other: HiveType) -> HiveType:
-    """The narrowest type that holds both; a string where nothing else does."""
+    """The narrowest type that holds both; string if no other does."""
     if one is None or one == other:
         return other
     if other is None:
@@ -68,7 +68,7 @@ def merge(one: HiveType, other: HiveType) -> HiveType:
 
 
 def merge_names(one: str | None, other: str) -> str:
-    """`merge` for types as the catalog names them; of two nested types the second, which was seen last."""
+    """`merge` for type names; of two nested types it returns the second, which is newer."""
     return other if one is None or "<" in one or "<" in other else hive_name(merge(one, other))
 
 

@@ -1,7 +1,7 @@
-"""Where moto's Kinesis differs from AWS in a split or a merge; applied inside the emulator.
+"""Changes moto's Kinesis so that a split or a merge behaves as on AWS.
 
-moto moves a parent's records into its children and goes on putting into closed shards. On AWS a closed shard keeps
-its records until they expire, and a key's next record goes to the open shard that has its hash.
+Unpatched, moto moves a parent's records into its children and still puts records into closed shards. On AWS a closed
+shard keeps its records until they expire, and new records go to the open shard with the key's hash.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _split, _merge = Stream.split_shard, Stream.merge_shards
 
 
 def apply() -> None:
-    """Changes moto's stream in this process."""
+    """Patches moto's classes in this process."""
     Stream.split_shard = _split_shard
     Stream.merge_shards = _merge_shards
     Stream.get_shard_for_key = _get_shard_for_key
@@ -41,13 +41,13 @@ def _merge_shards(self: Stream, shard_to_merge: str, adjacent_shard_to_merge: st
 
 
 def _get_shard_for_key(self: Stream, partition_key: str, explicit_hash_key: str) -> Shard | None:
-    # MD5 is how Kinesis maps a key to a shard.
-    place = int(explicit_hash_key) if explicit_hash_key else int(md5(partition_key.encode()).hexdigest(), 16)  # noqa: S324
+    # Kinesis maps a key to a shard by its MD5.
+    hash_key = int(explicit_hash_key) if explicit_hash_key else int(md5(partition_key.encode()).hexdigest(), 16)  # noqa: S324
     return next(
         (
             shard
             for shard in self.shards.values()
-            if shard.is_open and shard.starting_hash <= place <= shard.ending_hash
+            if shard.is_open and shard.starting_hash <= hash_key <= shard.ending_hash
         ),
         None,
     )

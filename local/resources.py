@@ -1,7 +1,7 @@
-"""What the settings name, created: the Kinesis stream, the lake's bucket, the Glue database.
+"""Creates and deletes the resources that the settings name: Kinesis stream, lake bucket and Glue database.
 
-`ensure` runs after `local.server.up`; the producer writes to the stream next. Glue tables are `jobs/catalog`'s.
-AWS is found by the standard environment variables alone.
+`ensure` runs after `local.server.up`. `jobs.catalog` creates the Glue tables. The standard AWS environment variables
+say which AWS is used.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ EMBEDDED_HOSTS = ("127.0.0.1", "localhost", "::1")
 
 @dataclass(frozen=True)
 class Resources:
-    """What the settings name. `bucket` is None where the lake is a folder; `created`: what was not there before."""
+    """The settings' resources; `created` lists those that `ensure` created. `bucket` is None for a lake in a folder."""
 
     stream: str
     shards: int
@@ -40,9 +40,9 @@ class Resources:
 
 
 def ensure(settings: Settings) -> Resources:
-    """Creates what is missing and leaves what is there as it is, another number of shards included.
+    """Creates the resources that do not exist; an existing stream keeps its number of shards.
 
-    Returns when the stream is ACTIVE. Raises AwsAccessError or TransientError with the thing's name.
+    Returns once the stream is ACTIVE. Raises AwsAccessError or TransientError with the resource's name.
     """
     created = []
     bucket, _ = lake_location(settings.lake)
@@ -59,10 +59,10 @@ def ensure(settings: Settings) -> Resources:
 
 
 def remove(settings: Settings) -> None:
-    """Deletes what `ensure` makes: stream, objects under the lake's prefix, bucket if then empty, database.
+    """Deletes the stream, the objects under the lake's prefix, the bucket if it is then empty, and the database.
 
-    A lake that is a folder is left alone. Nothing there is no error. Raises TerminalError, before anything is
-    deleted, unless Kinesis, S3 and Glue are all found on this machine.
+    A lake in a folder stays. Raises TerminalError, before anything is deleted, unless Kinesis, S3 and Glue are the
+    embedded AWS.
     """
     clients = embedded_clients("delete anything", "kinesis", "s3", "glue")
     with aws.translate_aws_errors(f"delete the stream {settings.stream.name}"), allowed("ResourceNotFoundException"):
@@ -80,7 +80,7 @@ def remove(settings: Settings) -> None:
 
 
 def embedded_clients(what: str, *services: str) -> dict[str, Any]:
-    """boto3 clients of `services`. Raises TerminalError, `refused to <what>`, unless all are on this machine."""
+    """boto3 clients of `services`. Raises TerminalError (`refused to <what>`) unless all are the embedded AWS."""
     clients = {service: aws.client(service) for service in services}
     for service, client in clients.items():
         if urlsplit(client.meta.endpoint_url).hostname not in EMBEDDED_HOSTS:
@@ -93,7 +93,7 @@ def embedded_clients(what: str, *services: str) -> dict[str, Any]:
 
 @contextmanager
 def allowed(*codes: str) -> Iterator[None]:
-    """Passes over the error answers `codes`, which say that the wanted state is there already."""
+    """Ignores AWS errors with one of these codes, such as "already exists"."""
     try:
         yield
     except ClientError as error:
@@ -102,7 +102,7 @@ def allowed(*codes: str) -> Iterator[None]:
 
 
 def lake_location(lake: str) -> tuple[str | None, str]:
-    """(bucket, key prefix that ends in `/` or is empty) of an s3:// lake; (None, its path) of a folder."""
+    """(bucket, key prefix): `s3://b/lake` is (`b`, `lake/`), `s3://b` is (`b`, ``). A folder is (None, its path)."""
     if not lake.startswith("s3://"):
         return None, lake
     bucket, _, prefix = lake.removeprefix("s3://").partition("/")
@@ -119,16 +119,17 @@ def _ensure_stream(kinesis: KinesisClient, name: str, shards: int) -> tuple[int,
 
 
 def _wait_for_stream(kinesis: KinesisClient, name: str, wanted: str | None) -> Any:
-    """Waits for the stream's state `wanted`, or (None) until it is gone; returns its summary."""
+    """Waits until the stream has the state `wanted`, or is deleted (None); returns its summary."""
     deadline = time.monotonic() + ACTIVE_SECONDS
     while True:
         summary = kinesis.describe_stream_summary(StreamName=name)["StreamDescriptionSummary"]
-        # UPDATING: being resharded, and open to readers and writers all the while.
+        # UPDATING: the stream is being resharded, and can be read and written.
         if summary["StreamStatus"] == wanted or (wanted and summary["StreamStatus"] == "UPDATING"):
             return summary
         if time.monotonic() > deadline:
             raise TransientError(
-                f"stream {name} is {summary['StreamStatus']} after {ACTIVE_SECONDS:.0f} s; wanted {wanted or 'it gone'}"
+                f"stream {name} is {summary['StreamStatus']} after {ACTIVE_SECONDS:.0f} s; "
+                f"expected {wanted or 'that it is deleted'}"
             )
         time.sleep(0.1)
 
@@ -142,7 +143,7 @@ def _ensure_bucket(s3: S3Client, bucket: str) -> bool:
     else:
         return False
     region = s3.meta.region_name
-    # S3 takes its oldest region by silence only.
+    # For us-east-1, S3 does not accept a LocationConstraint.
     where: dict[str, Any] = (
         {} if region == "us-east-1" else {"CreateBucketConfiguration": {"LocationConstraint": region}}
     )

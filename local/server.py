@@ -1,11 +1,10 @@
-"""The embedded AWS as a background process: started, found again, stopped.
+"""Starts, finds and stops the embedded AWS, a background process.
 
-`up` binds the port, starts `local.emulator` in a session of its own and waits until it answers; `down` ends it.
-Every client then finds it by the variables of `environment`.
+`up` binds the port, starts `local.emulator` in its own session and waits until it answers; `down` ends it. AWS clients
+find it by the variables of `environment`.
 
-A process file in the settings' state folder names the process. The process holds an exclusive lock (flock) on
-that file for as long as it lives, so a file without a lock is stale and a locked one names the right process,
-whatever the kernel has done with process ids since.
+A process file in the settings' state folder names the process, which holds an exclusive lock (flock) on the file until
+it ends. So an unlocked file is stale, and a locked file names the right process even if process ids were reused.
 """
 
 from __future__ import annotations
@@ -50,7 +49,7 @@ class EmbeddedAwsError(TerminalError):
 
 @dataclass(frozen=True)
 class RunningServer:
-    """An embedded AWS that answers. `started` is false where `up` found it already there."""
+    """A running embedded AWS. `started` is false if `up` found it running."""
 
     pid: int
     port: int
@@ -59,16 +58,15 @@ class RunningServer:
 
     @property
     def endpoint(self) -> str:
-        """Its address, such as `http://127.0.0.1:4566`: an IP address, so that S3 clients use path-style URLs."""
+        """Its URL, such as `http://127.0.0.1:4566`. With an IP address S3 clients use path-style URLs."""
         return f"http://{HOST}:{self.port}"
 
 
 def up(settings: Settings, notice: Notice = logger.warning) -> RunningServer:
-    """Starts the embedded AWS on `settings.local.port`, or finds the one of the same state folder.
+    """Starts the embedded AWS on `settings.local.port`, or returns the running one of the same state folder.
 
-    One that runs on another port is returned as it is. A stale process file is cleaned away with one line to
-    `notice`. Raises EmbeddedAwsError, one line with a remedy, where the port is taken, moto is missing, the
-    process dies at start, or one that is there does not answer.
+    The running one may have another port. A stale process file is removed, with a line to `notice`. Raises
+    EmbeddedAwsError if the port is taken, moto is missing, the process dies at start, or a running one does not answer.
     """
     state = _state(settings)
     state.mkdir(parents=True, exist_ok=True)
@@ -79,13 +77,13 @@ def up(settings: Settings, notice: Notice = logger.warning) -> RunningServer:
             return found
         if time.monotonic() > deadline:
             raise EmbeddedAwsError(
-                f"the embedded AWS of {state} runs but does not answer; `movement local down` stops it"
+                f"the embedded AWS of {state} is running but does not answer; stop it with `movement local down`"
             )
         time.sleep(0.1)
     with lock:
         stale = lock.read()
         if stale.strip():
-            notice(f"the embedded AWS of {state} had ended without `movement local down`; cleaned up after it")
+            notice(f"the embedded AWS of {state} ended without `movement local down`; removed its process file")
         try:
             with _listening(settings.local.port) as listener:
                 return _start(state, listener, lock, deadline)
@@ -95,15 +93,15 @@ def up(settings: Settings, notice: Notice = logger.warning) -> RunningServer:
 
 
 def find(settings: Settings) -> RunningServer | None:
-    """The embedded AWS of the settings' state folder if it answers, else None. Starts and cleans nothing."""
+    """The running embedded AWS of the settings' state folder, or None."""
     return _answering(_state(settings))
 
 
 def down(settings: Settings) -> RunningServer | None:
-    """Ends the embedded AWS and removes its process file and log; what ran is returned, None if nothing did.
+    """Ends the embedded AWS and removes its process file and log; returns it, or None if none was running.
 
-    SIGTERM first, SIGKILL after STOP_SECONDS. Raises EmbeddedAwsError where the process stays or is not ours
-    to end.
+    Sends SIGTERM, and SIGKILL after STOP_SECONDS. Raises EmbeddedAwsError if the process does not end or belongs to
+    another user.
     """
     state = _state(settings)
     if not (state / PROCESS_NAME).exists():
@@ -121,18 +119,18 @@ def down(settings: Settings) -> RunningServer | None:
             raise EmbeddedAwsError(f"the embedded AWS of {state} did not end; see {state / LOG_NAME}")
         time.sleep(0.02)
     if stopped is not None:
-        with suppress(ChildProcessError):  # where this very process started it, it is ours to bury
+        with suppress(ChildProcessError):  # reaps it if this process started it
             os.waitpid(stopped.pid, 0)
     with lock:
         for name in (PROCESS_NAME, LOG_NAME, f"{LOG_NAME}.1"):
             (state / name).unlink(missing_ok=True)
-    with suppress(OSError):  # other runs' logs may stand here; then the folder stays
+    with suppress(OSError):  # the folder may contain logs of other runs
         state.rmdir()
     return stopped
 
 
 def environment(running: RunningServer) -> dict[str, str]:
-    """The variables by which every AWS client finds `running`. The credentials are no one's, and look it."""
+    """The variables by which every AWS client finds `running`. The credentials are obviously fake."""
     found = {
         "AWS_ENDPOINT_URL": running.endpoint,
         "AWS_REGION": REGION,
@@ -149,7 +147,7 @@ def environment(running: RunningServer) -> dict[str, str]:
 
 @contextmanager
 def aimed_at(running: RunningServer) -> Iterator[None]:
-    """Within, this process and its children talk to `running` alone, whatever AWS_… the user has set."""
+    """Makes this process and its children use only `running`, whatever AWS_… variables the user has set."""
     before = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
     overridden = environment(running)
     others = {name: os.environ[name] for name in overridden if name in os.environ and name not in before}
@@ -169,7 +167,7 @@ def _state(settings: Settings) -> Path:
 
 
 def _locked(file: Path) -> IO[str] | None:
-    """`file`, opened and locked for this process; None while another holds it."""
+    """`file`, opened and locked by this process; None while another process holds the lock."""
     while True:
         opened = file.open("a+", encoding="utf-8")
         try:
@@ -181,7 +179,7 @@ def _locked(file: Path) -> IO[str] | None:
             if os.path.samestat(os.fstat(opened.fileno()), file.stat()):
                 opened.seek(0)
                 return opened
-        opened.close()  # removed by another `down` between open and lock
+        opened.close()  # another `down` removed it between open and lock
 
 
 @contextmanager
@@ -216,7 +214,7 @@ def _start(state: Path, listener: socket.socket, lock: IO[str], deadline: float)
     log = state / LOG_NAME
     command = [sys.executable, "-m", "local.emulator", "--fd", str(listener.fileno()), "--log", str(log)]
     with log.open("ab") as output:
-        process = subprocess.Popen(  # noqa: S603 (our own module, by the interpreter that runs us)
+        process = subprocess.Popen(  # noqa: S603 (our own module, with this interpreter)
             [*command, "--state", str(state)],
             stdin=subprocess.DEVNULL,
             stdout=output,
@@ -229,13 +227,13 @@ def _start(state: Path, listener: socket.socket, lock: IO[str], deadline: float)
     lock.truncate(0)
     lock.write(json.dumps({"pid": running.pid, "port": running.port}) + "\n")
     lock.flush()
-    listener.close()  # the child has it: if the child dies, so does the port
+    listener.close()  # the child has inherited it, and the port is freed when the child dies
     while True:
         if process.poll() is not None:
             raise EmbeddedAwsError(f"the embedded AWS stopped at start: {_last_line(log)} (log: {log})")
         health = _health(running.port)
         if health is not None and health["pid"] == running.pid:
-            process.returncode = 0  # it outlives this object, which would warn of that
+            process.returncode = 0  # otherwise Popen warns that the process is still running
             return running
         if time.monotonic() > deadline:
             process.kill()
@@ -245,7 +243,7 @@ def _start(state: Path, listener: socket.socket, lock: IO[str], deadline: float)
 
 
 def _without_aws(environ: Mapping[str, str]) -> dict[str, str]:
-    """The child's environment: no word of any AWS, and our packages on its path wherever it is started."""
+    """The child's environment: without AWS_… variables, and with this repository on the Python path."""
     kept = {name: value for name, value in environ.items() if not name.startswith("AWS_")}
     root = str(Path(__file__).parents[1])
     kept["PYTHONPATH"] = os.pathsep.join(filter(None, (kept.get("PYTHONPATH"), root)))
@@ -258,7 +256,7 @@ def _last_line(log: Path) -> str:
 
 
 def _recorded(state: Path) -> RunningServer | None:
-    """What the process file says; None where there is none, or its writer has not finished it."""
+    """The process file's content; None if it does not exist or is incomplete."""
     try:
         content = json.loads((state / PROCESS_NAME).read_text(encoding="utf-8"))
     except (FileNotFoundError, json.JSONDecodeError):
@@ -273,7 +271,7 @@ def _answering(state: Path) -> RunningServer | None:
 
 
 def _health(port: int) -> dict[str, Any] | None:
-    """What the embedded AWS on `port` says of itself; None where nothing, or something else, answers."""
+    """The health answer of the embedded AWS on `port`; None if nothing or something else answers."""
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         with opener.open(f"http://{HOST}:{port}/_movement/health", timeout=HEALTH_SECONDS) as answer:
@@ -287,6 +285,6 @@ def _signal(pid: int, number: int) -> None:
     try:
         os.kill(pid, number)
     except ProcessLookupError:
-        return  # ended by itself meanwhile
+        return  # it has already ended
     except PermissionError as error:
         raise EmbeddedAwsError(f"the embedded AWS (process {pid}) belongs to another user") from error

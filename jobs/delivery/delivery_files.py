@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _NAME_TIME = re.compile(r"-(\d{4})-(\d\d)-(\d\d)-(\d\d)-(\d\d)-(\d\d)-[^/]*$", re.ASCII)
 _FOLDER_HOUR = re.compile(r"ingest_date=(\d{4})-(\d\d)-(\d\d)/hour=(\d\d)/", re.ASCII)
 
-# Reading a file costs one request, which takes about as long as reading this many bytes.
+# The cost of one request, in bytes that could be read in the same time.
 _REQUEST_BYTES = 64 * 1024
 
 
@@ -89,7 +89,7 @@ def find_delivery_files(glue: GlueClient, database: str, table: str) -> Iterator
             DatabaseName=database, TableName=table, ExcludeColumnSchema=True
         )
         folders = {_folder(part["StorageDescriptor"]["Location"]) for page in pages for part in page["Partitions"]}
-    # One listing of the table's folder, however many partitions it has.
+    # One listing of the table's folder for all partitions.
     for file in _list_files(root):
         if file.uri.rpartition("/")[0] + "/" in folders:
             yield file

@@ -3,7 +3,7 @@
 Firehose writes records one after the other, followed by a newline or by nothing (AppendDelimiterToRecord). A record
 is one JSON object, array or string, on one line or several. Anything else is a bad stretch: it becomes a record of
 its own, up to the next newline or the next complete object, and the record parser rejects it later. White space
-between records is dropped. The splitter only finds where a value ends; it does not judge the value.
+between records is dropped. The splitter finds where a value ends; the parser checks its content.
 
     b'{"a": 1}{"a":\n 2}oops\n'   gives   b'{"a": 1}', b'{"a":\n 2}', b'oops'
 

@@ -76,7 +76,7 @@ class DeliveryLedger:
         return None if content is None else msgspec.json.decode(content, type=DeliveryRun)
 
     def plan(self, number: int) -> DeliveryPlan | None:
-        """The plan of a run, or None if there is none."""
+        """The plan of a run, or None if it has no plan."""
         content = self._lake.get(f"_plans/{BATCH_PATH}/{number}.json")
         return None if content is None else msgspec.json.decode(content, type=DeliveryPlan)
 

@@ -24,7 +24,7 @@ from jobs.schema.record_parser import ARROW_TYPES
 
 # Rows of one Arrow batch: with geometry a row may have 100 KB.
 _ROWS, _ROWS_WITH_GEOMETRY = 65_536, 4_096
-# The bytes that one task reads, and the bytes that one request costs as much as.
+# The bytes that one task reads; the cost of one request, in bytes that could be read in the same time.
 _TASK_BYTES, _FILE_BYTES = 64 * 1024 * 1024, 256 * 1024
 
 

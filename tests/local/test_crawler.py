@@ -200,11 +200,11 @@ def test_a_crawl_that_fails_is_ready_again_and_says_why(site: Site) -> None:
     boto3.client("s3").delete_object(Bucket=site.bucket, Key="lake/delivery/ingest_date=2026-11-22/hour=01/a")
     site.put("day=2026-11-22/a", {"n": 1})
     failed = site.crawl()
-    assert "partitioned otherwise" in failed.error
+    assert "other partition columns" in failed.error
     described = site.described()
     assert described["State"] == "READY"
     assert described["LastCrawl"]["Status"] == "FAILED"
-    assert "partitioned otherwise" in described["LastCrawl"]["ErrorMessage"]
+    assert "other partition columns" in described["LastCrawl"]["ErrorMessage"]
     failures = [event for event in site.received() if event["detail"]["state"] == "Failed"]
     assert len(failures) == 1
 
@@ -224,7 +224,7 @@ def test_the_events_have_the_shape_of_awss_examples(site: Site) -> None:
     site.put("ingest_date=2026-11-22/a", {"n": 1})
     site.crawl()
     boto3.client("s3").delete_object(Bucket=site.bucket, Key="lake/delivery/ingest_date=2026-11-22/a")
-    site.put("day=2026-11-22/a", {"n": 1})  # partitioned otherwise: a crawl that fails
+    site.put("day=2026-11-22/a", {"n": 1})  # other partition columns: the crawl fails
     site.crawl()
     received = {event["detail"]["state"]: event for event in site.received()}
     for state in ("Started", "Succeeded", "Failed"):

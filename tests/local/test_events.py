@@ -17,7 +17,7 @@ from local.events import (
     Invocation,
     Queue,
     QueueTrigger,
-    as_s3_sends_it,
+    complete_s3_event,
     ensure_queue,
     notify_of_objects,
     put_glue_event,
@@ -130,14 +130,14 @@ def test_the_sequencer_grows_with_time(queue: Queue, bucket: str) -> None:
         body = example("s3_object_created")
         body["Records"][0]["eventTime"] = moment
         del body["Records"][0]["s3"]["object"]["sequencer"]
-        return int(json.loads(as_s3_sends_it(json.dumps(body)))["Records"][0]["s3"]["object"]["sequencer"], 16)
+        return int(json.loads(complete_s3_event(json.dumps(body)))["Records"][0]["s3"]["object"]["sequencer"], 16)
 
     assert sequencer("2026-11-23T22:00:00.001Z") < sequencer("2026-11-23T22:00:00.002Z")
 
 
 @pytest.mark.parametrize("body", ["", "text", "[1]", '{"Records": 1}', '{"Records": [{"eventSource": "other"}]}'])
 def test_other_messages_are_delivered_as_they_are(body: str) -> None:
-    assert as_s3_sends_it(body) == body
+    assert complete_s3_event(body) == body
 
 
 def test_other_notifications_of_the_bucket_stay(queue: Queue, bucket: str) -> None:
