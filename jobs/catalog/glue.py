@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from botocore.exceptions import ClientError
 
@@ -27,6 +27,9 @@ from jobs.common.errors import TerminalError, TransientError
 from jobs.common.fault_points import fault_point
 from jobs.common.retry import RetryPolicy
 from jobs.schema.partitions import NULL_PARTITION, parse_partition_path, partition_path
+
+if TYPE_CHECKING:
+    from types_boto3_glue import GlueClient
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -51,7 +54,7 @@ class GlueCatalog:
     Raises AwsAccessError if permission is missing, TerminalError if AWS keeps failing.
     """
 
-    def __init__(self, glue: Any, database: str, lake: str, retry: RetryPolicy = _RETRY) -> None:
+    def __init__(self, glue: GlueClient, database: str, lake: str, retry: RetryPolicy = _RETRY) -> None:
         self._glue = glue
         self._database = database
         self._lake = lake
@@ -109,21 +112,22 @@ class GlueCatalog:
         Keeps everything else that the catalog says about the partition.
         """
         wanted = self._partition_input(self._tables[table], partition, location)
-        names = {"DatabaseName": self._database, "TableName": table}
+        names: Any = {"DatabaseName": self._database, "TableName": table}
 
         def move() -> None:
             try:
-                found = self._glue.get_partition(**names, PartitionValues=wanted["Values"])["Partition"]
+                found: Mapping[str, Any] = self._glue.get_partition(**names, PartitionValues=wanted["Values"])[
+                    "Partition"
+                ]
             except ClientError as error:
                 if error_code(error) != _MISSING:
                     raise
                 create(self._glue.create_partition, **names, PartitionInput=wanted)
                 return
-            kept = {key: found[key] for key in _PARTITION_KEYS if key in found}
-            storage = {**found["StorageDescriptor"], "Location": wanted["StorageDescriptor"]["Location"]}
-            self._glue.update_partition(
-                **names, PartitionValueList=wanted["Values"], PartitionInput={**kept, "StorageDescriptor": storage}
-            )
+            update: Any = {key: found[key] for key in _PARTITION_KEYS if key in found}
+            uri = wanted["StorageDescriptor"]["Location"]
+            update["StorageDescriptor"] = {**found["StorageDescriptor"], "Location": uri}
+            self._glue.update_partition(**names, PartitionValueList=wanted["Values"], PartitionInput=update)
 
         self._calls.call(f"move partition {partition} of {self._database}.{table}", move)
 
@@ -240,7 +244,7 @@ class GlueCalls:
 class TableMigrator:
     """Creates tables and migrates existing ones; `schema_evolution` decides what changes. `glue`: a boto3 client."""
 
-    def __init__(self, glue: Any, database: str, calls: GlueCalls) -> None:
+    def __init__(self, glue: GlueClient, database: str, calls: GlueCalls) -> None:
         self._glue = glue
         self._database = database
         self._calls = calls
@@ -267,9 +271,10 @@ class TableMigrator:
             )
         return {name: self._migrate(table, found[name]) for name, table in by_name.items()}
 
-    def partitions(self, name: str, values: Iterable[Sequence[str]]) -> list[dict[str, Any]]:
+    def partitions(self, name: str, values: Iterable[Sequence[str]]) -> list[Mapping[str, Any]]:
         """The partitions with these values (at most 100), as GetPartition returns them. Omits deleted ones."""
-        missing, found = [{"Values": list(each)} for each in values], list[dict[str, Any]]()
+        missing: list[Any] = [{"Values": list(each)} for each in values]
+        found: list[Mapping[str, Any]] = []
         what = f"look up {len(missing)} partitions of {self._database}.{name}"
 
         def look_up() -> None:
@@ -359,7 +364,7 @@ class TableMigrator:
             f"(`aws glue get-table-versions --database-name {self._database} --table-name {name}`), then start again"
         )
 
-    def _update(self, found: Mapping[str, Any], update: Mapping[str, Any], **options: Any) -> bool:
+    def _update(self, found: Mapping[str, Any], update: Any, **options: Any) -> bool:
         """UpdateTable. Returns False, and changes nothing, if the table has changed since it was `found`."""
 
         def send() -> bool:
