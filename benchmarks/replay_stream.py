@@ -1,9 +1,8 @@
-"""The reading side of a Kinesis stream that is full already, served from files faster than any client reads.
+"""Serves a prefilled Kinesis stream from files, faster than any client reads.
 
-`replay_server` serves the pages of one reader; this one answers all that the source asks to plan a batch (shards,
-iterators of every type, single records), so that a whole streaming job can be drained from it. The records are travel
-times of about 400 bytes in the real shape. Run by `with ReplayStream(folder, records=…) as endpoint:`, in a process of
-its own, so that it takes no time of the measured one but a core's share.
+It answers all calls that the source makes to plan and read batches (shards, iterators of every type, single records),
+so a whole streaming job can drain it; `replay_server` only serves one reader's pages. The records are travel times of
+about 400 bytes. `with ReplayStream(folder, records=…) as endpoint:` runs it in a separate process.
 """
 
 from __future__ import annotations
@@ -21,16 +20,16 @@ from pathlib import Path
 
 SHARDS = 4
 PAGE = 10_000
-RATE = 1000.0  # records/s of a shard, when they arrived
+RATE = 1000.0  # records/s at which a shard's records arrived
 FIRST = 49680503127535665729593405367196750428598015925342437378
 STREAM = "uber-movement-stream"
-_START = b',{"SequenceNumber":'  # of every record in a page; no payload holds it, for they are base64
+_START = b',{"SequenceNumber":'  # starts every record in a page; no payload contains it, because payloads are base64
 _CITIES = ("Paris", "Boston", "São Paulo")
 _PERIODS = ("09/03/2016 - 10/01/2016", "07/31/2016 - 08/28/2016")
 
 
 def payloads(records: int, seed: int) -> Iterator[bytes]:
-    """Travel times as the producer sends them."""
+    """Travel times in the producer's format."""
     chance = random.Random(seed)
     for number in range(records):
         mean = chance.randint(60, 6000)
@@ -49,18 +48,18 @@ def payloads(records: int, seed: int) -> Iterator[bytes]:
 
 
 class ReplayStream:
-    """`records` on SHARDS shards; their JSON lines stand in `folder/json/` too, for who reads them from disk."""
+    """`records` records on SHARDS shards. `folder/json/` has the same records as JSON lines, for reading from disk."""
 
     def __init__(self, folder: Path, records: int) -> None:
         self.folder = folder
         self.records = records
 
     def __enter__(self) -> str:
-        self._begun = time.time() - self.records / SHARDS / RATE - 30
-        _write(self.folder, self.records // SHARDS, self._begun)
+        self._started_at = time.time() - self.records / SHARDS / RATE - 30
+        _write(self.folder, self.records // SHARDS, self._started_at)
         listener = socket.create_server(("127.0.0.1", 0))
         self._process = multiprocessing.get_context("fork").Process(
-            target=_serve, args=(listener, self.folder, self.records // SHARDS, self._begun), daemon=True
+            target=_serve, args=(listener, self.folder, self.records // SHARDS, self._started_at), daemon=True
         )
         self._process.start()
         endpoint = f"http://127.0.0.1:{listener.getsockname()[1]}"
@@ -69,7 +68,7 @@ class ReplayStream:
 
     @property
     def pid(self) -> int:
-        """The serving process."""
+        """Process id of the server."""
         return self._process.pid or 0
 
     def __exit__(self, *_: object) -> None:
@@ -81,17 +80,17 @@ def _sequence(shard: int, number: int) -> str:
     return str(FIRST + shard * 10**12 + number)
 
 
-def _record(shard: int, number: int, payload: bytes, begun: float) -> str:
+def _record(shard: int, number: int, payload: bytes, started_at: float) -> str:
     data = base64.b64encode(payload).decode()
-    arrival = round(begun + number / RATE, 3)
+    arrival = round(started_at + number / RATE, 3)
     return (
         f'{{"SequenceNumber":"{_sequence(shard, number)}","ApproximateArrivalTimestamp":{arrival},'
         f'"Data":"{data}","PartitionKey":"{number % 997}"}}'
     )
 
 
-def _write(folder: Path, each: int, begun: float) -> None:
-    """Each shard's records as pages of ready-made JSON with an index, and as plain lines."""
+def _write(folder: Path, each: int, started_at: float) -> None:
+    """Writes each shard's records as pages of encoded JSON with an index, and as JSON lines."""
     (folder / "json").mkdir(parents=True, exist_ok=True)
     for shard in range(SHARDS):
         index = []
@@ -99,7 +98,7 @@ def _write(folder: Path, each: int, begun: float) -> None:
             page: list[str] = []
             for number, payload in enumerate(payloads(each, shard)):
                 lines.write(payload + b"\n")
-                page.append(_record(shard, number, payload, begun))
+                page.append(_record(shard, number, payload, started_at))
                 if len(page) == PAGE or number == each - 1:
                     body = ",".join(page).encode()
                     index.append((pages.tell(), len(body)))
@@ -108,8 +107,8 @@ def _write(folder: Path, each: int, begun: float) -> None:
         (folder / f"{shard}.index").write_text(json.dumps(index))
 
 
-def _serve(listener: socket.socket, folder: Path, each: int, begun: float) -> None:
-    stream = _Stream(folder, each, begun)
+def _serve(listener: socket.socket, folder: Path, each: int, started_at: float) -> None:
+    stream = _Stream(folder, each, started_at)
     while True:
         connection, _ = listener.accept()
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -131,9 +130,9 @@ def _converse(connection: socket.socket, stream: _Stream) -> None:
 
 
 class _Stream:
-    def __init__(self, folder: Path, each: int, begun: float) -> None:
+    def __init__(self, folder: Path, each: int, started_at: float) -> None:
         self._each = each
-        self._begun = begun
+        self._started_at = started_at
         self._files = [(folder / f"{shard}.pages").open("rb") for shard in range(SHARDS)]
         self._index = [json.loads((folder / f"{shard}.index").read_text()) for shard in range(SHARDS)]
         self._names = [f"shardId-{shard:012d}" for shard in range(SHARDS)]
@@ -152,7 +151,7 @@ class _Stream:
             _send(connection, [json.dumps({"Shards": [self._shard(shard) for shard in range(SHARDS)]}).encode()])
         else:
             summary = {"RetentionPeriodHours": 24, "StreamStatus": "ACTIVE", "StreamName": STREAM}
-            summary |= {"StreamCreationTimestamp": self._begun, "OpenShardCount": SHARDS}
+            summary |= {"StreamCreationTimestamp": self._started_at, "OpenShardCount": SHARDS}
             _send(connection, [json.dumps({"StreamDescriptionSummary": summary}).encode()])
 
     def _shard(self, shard: int) -> dict[str, object]:
@@ -166,14 +165,14 @@ class _Stream:
         if kind == "AT_TIMESTAMP":
             moment = request["Timestamp"]
             seconds = moment if isinstance(moment, int | float) else datetime.fromisoformat(str(moment)).timestamp()
-            return min(self._each, max(0, int((seconds - self._begun) * RATE)))
+            return min(self._each, max(0, int((seconds - self._started_at) * RATE)))
         if "SEQUENCE" in str(kind):
             at = int(str(request["StartingSequenceNumber"])) - int(_sequence(shard, 0))
             return max(0, at + (kind == "AFTER_SEQUENCE_NUMBER"))
         return self._each if kind == "LATEST" else 0
 
     def _records(self, shard: int, number: int, limit: int) -> list[bytes]:
-        """The parts of an answer's body; one that starts at a page's start is sent as it stands in the file."""
+        """The parts of an answer's body. If it starts at the start of a page, it is sent as it is in the file."""
         if number >= self._each:
             body, end = b"", number
         else:

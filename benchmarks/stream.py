@@ -1,12 +1,12 @@
-"""The streaming job against its limits: `python benchmarks/stream.py [--json FILE] [--only NAME]… [--rows N]`
+"""Speed, memory and latency of the streaming job: `python benchmarks/stream.py [--json FILE] [--only NAME]… [--rows N]`
 
-drain     rows/s of the whole job (replayed stream → raw, Parquet, quarantine, catalog, ledger), over a plain Spark
-          batch that reads the same JSON lines from disk and does the same two writes; both into a folder, warmed up
-memory    peak memory of the Python workers and the JVM while draining twice the rows, over a tenth of that
-batch     what a micro-batch of about 1,000 records costs on S3A against the embedded AWS, by stage
-latency   from an accepted put to a queryable partition at a trigger of 1 s, p50 and p99 (from the same run)
+drain     rows/s of the whole job on a replayed stream, divided by those of a plain Spark batch that reads the same
+          JSON lines from disk and writes the same two outputs; both write to a folder, after a warm-up
+memory    peak memory of the Python workers and the JVM for 2 × `rows`, divided by that for `rows` / 5
+batch     seconds of a micro-batch of about 1,000 records on S3A against the embedded AWS, by stage
+latency   seconds from an accepted put to a queryable partition at a trigger of 1 s, p50 and p99 (from the same run)
 
-Every ratio is of two figures from the same run. Talks to 127.0.0.1 only.
+Both figures of a ratio are from the same run. Sends requests to 127.0.0.1 only.
 """
 
 from __future__ import annotations
@@ -43,11 +43,11 @@ def job_settings(lake: str, *overrides: str) -> Settings:
 
 
 def drained(spark: Any, lake: Path) -> tuple[float, float, int]:
-    """(seconds, those within batches, rows) of one run of the job on a new checkpoint, start and end included."""
+    """One run of the job on a new checkpoint: (seconds with start and end, seconds within batches, rows)."""
     from jobs.stream.job import run
 
     shutil.rmtree(lake, ignore_errors=True)
-    begun = time.perf_counter()
+    started = time.perf_counter()
     within: list[float] = []
     result = run(
         spark,
@@ -55,11 +55,11 @@ def drained(spark: Any, lake: Path) -> tuple[float, float, int]:
         until_drained=True,
         on_batch=lambda entry: within.append((entry.finished_at - entry.started_at).total_seconds()),
     )
-    return time.perf_counter() - begun, sum(within), result.processed
+    return time.perf_counter() - started, sum(within), result.processed
 
 
 def plain_batch(spark: Any, source: Path, out: Path) -> float:
-    """Seconds of a batch without any of our code: read.json → partitioned Parquet, and text → gzip."""
+    """Seconds of a batch with Spark's code only: JSON to partitioned Parquet, and text to gzip."""
     from pyspark.sql import functions as F
     from pyspark.sql.types import StringType, StructField, StructType
 
@@ -67,7 +67,7 @@ def plain_batch(spark: Any, source: Path, out: Path) -> float:
 
     contract = load_contract("travel_times.yaml")
     shutil.rmtree(out, ignore_errors=True)
-    begun = time.perf_counter()
+    started = time.perf_counter()
     schema = StructType([StructField(column.source, StringType()) for column in contract.columns])
     rows = (
         spark.read.schema(schema)
@@ -78,16 +78,16 @@ def plain_batch(spark: Any, source: Path, out: Path) -> float:
     rows = rows.withColumn("start_date", day)
     rows.write.partitionBy("city", "start_date").option("compression", "zstd").parquet(str(out / "processed"))
     spark.read.text(str(source)).write.option("compression", "gzip").text(str(out / "raw"))
-    return time.perf_counter() - begun
+    return time.perf_counter() - started
 
 
-def below() -> dict[int, dict[str, str]]:
-    """This process and those that it started, and they in turn: process id → what /proc/…/status says."""
+def process_tree() -> dict[int, dict[str, str]]:
+    """This process and its descendants, by process id, with the fields of `/proc/<pid>/status`."""
     status: dict[int, dict[str, str]] = {}
     for path in Path("/proc").glob("[0-9]*/status"):
         try:
             lines = path.read_text().splitlines()
-        except OSError:  # ended meanwhile
+        except OSError:  # the process has ended
             continue
         status[int(path.parent.name)] = dict(line.split(":\t", 1) for line in lines if ":\t" in line)
     found = {os.getpid()}
@@ -97,10 +97,12 @@ def below() -> dict[int, dict[str, str]]:
 
 
 def peaks(without: int) -> dict[str, int]:
-    """Peak resident MB of this process (the driver's Python), of its JVM, and of the greatest Python worker below it;
-    `without`: a process that does not count."""
+    """Peak resident MB of this process (the driver's Python), its JVM and its largest Python worker.
+
+    without   a process to ignore
+    """
     found = {"driver": 0, "jvm": 0, "worker": 0}
-    for pid, fields in below().items():
+    for pid, fields in process_tree().items():
         if "VmHWM" in fields and pid != without:
             kind = "driver" if pid == os.getpid() else "jvm" if fields["Name"].startswith("java") else "worker"
             found[kind] = max(found[kind], int(fields["VmHWM"].split()[0]) // 1024)
@@ -108,9 +110,9 @@ def peaks(without: int) -> dict[str, int]:
 
 
 def cpu_seconds(without: int) -> float:
-    """Processor time of this process and of all below it so far, but for the process `without`."""
+    """Processor time of this process and its descendants so far, except the process `without`."""
     ticks = 0
-    for pid in below():
+    for pid in process_tree():
         if pid != without:
             try:
                 fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
@@ -122,8 +124,10 @@ def cpu_seconds(without: int) -> float:
 
 @contextmanager
 def replayed(rows: int) -> Iterator[tuple[Any, Path, int]]:
-    """(Spark session, an empty folder, process id of the server) while a stream of `rows` is served, its JSON lines in
-    the folder's `stream/json`."""
+    """Serves a stream of `rows`; yields (Spark session, a new folder, the server's process id).
+
+    The stream's records as JSON lines are in `stream/json` in the folder.
+    """
     from jobs.common.spark_session import spark_session
 
     with tempfile.TemporaryDirectory() as name:
@@ -138,11 +142,11 @@ def replayed(rows: int) -> Iterator[tuple[Any, Path, int]]:
 
 
 def child(rows: int, repeats: int, compare: bool) -> dict[str, Any]:
-    """In a process of its own: drains `rows` once to warm up and then `repeats` times, beside the plain batch."""
+    """Drains `rows` once to warm up and then `repeats` times, alternating with the plain batch. In a child process."""
     with replayed(rows) as (spark, base, server_pid):
         job, batch, plain, job_cpu, plain_cpu = [], [], [], [], []
         for number in range(repeats + 1):
-            if number == 1:  # the first one started workers and compiled
+            if number == 1:  # the first run started workers and compiled code
                 job, batch, plain, job_cpu, plain_cpu = [], [], [], [], []
             cpu = cpu_seconds(server_pid)
             seconds, within, count = drained(spark, base / "lake")
@@ -163,7 +167,7 @@ def child(rows: int, repeats: int, compare: bool) -> dict[str, Any]:
         if compare:
             found["plain_rows_per_second"] = round(rows / statistics.median(plain))
             found["plain_cpu_seconds"] = round(statistics.median(plain_cpu), 2)
-            # Each beside its neighbour, so that a machine that is slow for a while does not count for one of them.
+            # Ratios of neighbours, so that a slow period of the machine affects both figures.
             found["ratios"] = [round(theirs / ours, 2) for theirs, ours in zip(plain, job, strict=True)]
             found["batches_ratios"] = [round(theirs / ours, 2) for theirs, ours in zip(plain, batch, strict=True)]
         found["peak_mb"] = peaks(server_pid)
@@ -171,7 +175,7 @@ def child(rows: int, repeats: int, compare: bool) -> dict[str, Any]:
 
 
 def in_child(script: str, arguments: list[Any]) -> dict[str, Any]:
-    """What `script --child ARGUMENTS` prints at last, in a process of its own, so that its peak memory is its own."""
+    """Runs `script --child ARGUMENTS`; returns the JSON of its last line. A child has its own peak memory."""
     command = [sys.executable, script, "--child", json.dumps(arguments)]
     answer = subprocess.run(command, check=True, stdout=subprocess.PIPE, timeout=1800)
     found: dict[str, Any] = json.loads(answer.stdout.splitlines()[-1])
@@ -179,7 +183,7 @@ def in_child(script: str, arguments: list[Any]) -> dict[str, Any]:
 
 
 def small_batches(seconds: int, rate: int) -> dict[str, Any]:
-    """`rate` records/s for `seconds` through the job at a trigger of 1 s, all on S3A."""
+    """Sends `rate` records/s for `seconds` through the job with a trigger of 1 s, on S3A."""
     from benchmarks.replay_stream import payloads
     from jobs.common.spark_session import spark_session
     from jobs.lake.ledger import LedgerEntry
@@ -194,7 +198,7 @@ def small_batches(seconds: int, rate: int) -> dict[str, Any]:
     def produce() -> None:
         kinesis, records = client("kinesis"), list(payloads(rate, 7))
         for _ in range(seconds):
-            begun = time.monotonic()
+            started = time.monotonic()
             for start in range(0, rate, 250):
                 batch = [
                     {"Data": data, "PartitionKey": str(number)} for number, data in enumerate(records[start:][:250])
@@ -202,7 +206,7 @@ def small_batches(seconds: int, rate: int) -> dict[str, Any]:
                 answer = kinesis.put_records(StreamName=settings.stream.name, Records=batch)
                 accepted = time.time()
                 puts.update({(one["ShardId"], int(one["SequenceNumber"])): accepted for one in answer["Records"]})
-            time.sleep(max(0.0, 1 - (time.monotonic() - begun)))
+            time.sleep(max(0.0, 1 - (time.monotonic() - started)))
         time.sleep(10)
         stop.set()
 
@@ -211,10 +215,10 @@ def small_batches(seconds: int, rate: int) -> dict[str, Any]:
         threading.Thread(target=produce, daemon=True).start()
         run(spark, settings, stop=stop, on_batch=lambda entry: entries.append((entry, time.time())))
         spark.stop()
-    entries = entries[1:]  # the first one starts workers
+    entries = entries[1:]  # the first batch starts workers
     if not entries:
-        raise RuntimeError(f"there was one batch only in {seconds} s: this machine is too busy to measure on")
-    # On a busy machine batches grow; those of about `rate` records are what is asked for.
+        raise RuntimeError(f"only one batch in {seconds} s: this machine is too busy for a measurement")
+    # On a busy machine batches grow; only those of about `rate` records are measured.
     usual = [entry for entry, _ in entries if entry.report.read <= 4 * rate] or [entry for entry, _ in entries]
     stages = {
         stage: round(statistics.median(entry.seconds.get(stage, 0.0) for entry in usual), 3)
@@ -266,9 +270,9 @@ def measure(wanted: list[str], rows: int, result: dict[str, Any]) -> None:
     if "drain" in wanted:
         found = result["drain"] = in_child(__file__, [rows, 5, True])
         result["ratios"]["job_over_plain_batch"] = statistics.median(found["ratios"])
-        # Without the query's start, the search of the stream's tip and the stop.
+        # Without the query's start, the search for the stream's tip, and the stop.
         result["ratios"]["job_batches_over_plain_batch"] = statistics.median(found["batches_ratios"])
-        # Of rows for each processor second: what stays the same while others use the machine.
+        # Rows per processor second: independent of other processes on the machine.
         result["ratios"]["job_over_plain_batch_cpu"] = round(found["plain_cpu_seconds"] / found["job_cpu_seconds"], 2)
     if "memory" in wanted:
         few, many = (in_child(__file__, [count, 0, False])["peak_mb"] for count in (rows // 5, rows * 2))
@@ -281,7 +285,7 @@ def measure(wanted: list[str], rows: int, result: dict[str, Any]) -> None:
 
 @contextmanager
 def embedded_aws() -> Iterator[None]:
-    """An embedded AWS of the benchmark's own, on a free port; within, clients find it."""
+    """Starts an embedded AWS on a free port; within the `with` block, clients use it."""
     with tempfile.TemporaryDirectory() as state:
         own = load_settings(None, [f"local.state_dir={state}/aws", f"local.port={_free_port()}"])
         with server.aimed_at(server.up(own)):

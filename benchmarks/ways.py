@@ -1,13 +1,13 @@
-"""The ways to write a batch, side by side: `python benchmarks/ways.py [--json FILE] [--rows N] [--rounds N]`
+"""Compares three ways to write a batch: `python benchmarks/ways.py [--json FILE] [--rows N] [--rounds N]`
 
-one_pass    what the job does: each task reads, parses and writes raw lines, Parquet and quarantine in the same pass,
-            and what is small is joined (docs/adr/0002, 0018)
-persist     the records in Spark's cache; then its text writer, its Parquet writer, its text writer for the rejected
-raw_first   Spark's text writer; then its files read back, parsed, and Spark's Parquet writer
+one_pass    the job's way: each task reads, parses and writes raw lines, Parquet and quarantine in one pass, and small
+            files are merged (docs/adr/0002, 0018)
+persist     the records in Spark's cache, then Spark's text writer, Parquet writer, and text writer for rejections
+raw_first   Spark's text writer, then parsing the files that it wrote, and Spark's Parquet writer
 
-All three take the same replayed stream in one batch, with the same parser, into a folder of this machine. `persist` and
-`raw_first` leave out what only the job does: the ledger, the catalog, names that a replay repeats. Every ratio is of
-neighbours in one run. Talks to 127.0.0.1 only.
+All three write the same replayed stream in one batch, with the same parser, to a local folder. `persist` and
+`raw_first` omit the ledger, the catalog and repeatable file names. The figures of a ratio are from one run. Sends
+requests to 127.0.0.1 only.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ WAYS = ("one_pass", "persist", "raw_first")
 
 
 def with_spark_writers(way: str, folder: Path) -> Callable[[Any, int], None]:
-    """A function for `foreachBatch` that writes a batch of `kinesis` records by Spark's own writers."""
+    """A `foreachBatch` function that writes a batch of `kinesis` records with Spark's own writers."""
     from jobs.schema.record_parser import RecordParser
     from jobs.schema.table import load_contract
 
@@ -69,7 +69,7 @@ def with_spark_writers(way: str, folder: Path) -> Callable[[Any, int], None]:
             rows = rows.sparkSession.read.text(str(raw)).selectExpr("cast(value as binary) as data")
         parsed = rows.mapInArrow(parse, schema)
         accepted = parsed.where("rejected is null").drop("rejected")
-        if way == "persist":  # rejected ones are looked for in the same cache
+        if way == "persist":  # reads the rejections from the same cache
             parsed.where("rejected is not null").selectExpr("rejected").write.mode("append").text(str(folder / "bad"))
         accepted.write.mode("append").partitionBy(*contract.partition_by).option("compression", "zstd").parquet(
             str(folder / "processed")
@@ -81,7 +81,7 @@ def with_spark_writers(way: str, folder: Path) -> Callable[[Any, int], None]:
 
 
 def drained_by_spark(spark: Any, way: str, folder: Path) -> float:
-    """Seconds within batches of a drained query whose batches are written by Spark's writers."""
+    """Drains a query whose batches are written with Spark's writers; returns the seconds within batches."""
     from jobs.stream.connector import native_options
     from spark_kinesis import KinesisDataSource
 
@@ -91,9 +91,9 @@ def drained_by_spark(spark: Any, way: str, folder: Path) -> float:
     write, spent = with_spark_writers(way, folder), [0.0]
 
     def timed(rows: Any, number: int) -> None:
-        begun = time.perf_counter()
+        started = time.perf_counter()
         write(rows, number)
-        spent[0] += time.perf_counter() - begun
+        spent[0] += time.perf_counter() - started
 
     rows = spark.readStream.format("kinesis").options(**options).load()
     query = rows.writeStream.foreachBatch(timed).option("checkpointLocation", str(folder / "checkpoint")).start()
@@ -103,7 +103,7 @@ def drained_by_spark(spark: Any, way: str, folder: Path) -> float:
 
 
 def measure(way: str, rows: int, rounds: int) -> dict[str, Any]:
-    """Once to warm up, then `rounds` times."""
+    """The median of `rounds` runs, after a warm-up run."""
     seconds, cpu = [], []
     with replayed(rows) as (spark, folder, server_pid):
         for _ in range(rounds + 1):
