@@ -56,7 +56,7 @@ class Browser:
     def text(self, selector: str) -> str:
         """The text of the first element that matches, visible or not; empty if there is none.
 
-        In one step, so that the page may be drawn anew meanwhile.
+        In one call, because the page may be drawn again at any time.
         """
         return str(self.script("return document.querySelector(arguments[0])?.textContent ?? ''", selector))
 

@@ -1,7 +1,7 @@
 """A real Spark standalone cluster on 127.0.0.1, from the pyspark package's own jars: a master and workers.
 
-Every process has an environment of its own, without a word of the tests' Python: what a worker imports comes from
-the archive that is submitted, or from Spark.
+Every process has its own environment without the tests' Python: a worker imports from
+the submitted archive or from Spark.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-// Small charts in SVG: a series over the batches, shares as bars, a histogram.
+// SVG charts: a series over batches, shares as bars, a histogram.
 
 const CHART_BARS = 72;
 
@@ -7,7 +7,7 @@ const CHART_BARS = 72;
  * `values` may hold null: then nothing is drawn there. `when`: seconds since 1970 of each.
  */
 function seriesChart({ title, hint, values, when, format, tone = "accent" }) {
-  // More batches than bars: the highest of neighbours stands for them, for the peaks are what one looks for.
+  // With more batches than bars, a bar is the highest of several batches, because peaks matter most.
   const size = Math.ceil(values.length / CHART_BARS);
   const bars = [];
   for (let at = 0; at < values.length; at += size) {
@@ -63,7 +63,7 @@ function barList(rows, tone = "accent") {
   }));
 }
 
-/** The legend: how many destinations lie in each slice of time, in the colours of the map, above an axis of minutes. */
+/** The legend: the number of destinations in each time class, in the map's colours, above an axis of minutes. */
 function legendChart(scale, seconds, onClass) {
   const parts = 4, bins = new Array(scale.count * parts).fill(0);
   for (const value of seconds) {

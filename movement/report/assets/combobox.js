@@ -1,7 +1,7 @@
-// A select with a search, by the WAI-ARIA pattern "editable combobox with list autocomplete".
+// A select with a search: the WAI-ARIA pattern "editable combobox with list autocomplete".
 
 class Combobox {
-  /** `onPick(value)` is called with what was chosen. Options: [{value, title, detail, text}] by `setOptions`. */
+  /** Calls `onPick(value)` with the chosen value. `setOptions` takes [{value, title, detail, text}]. */
   constructor(parent, id, onPick) {
     this.onPick = onPick;
     this.options = [];
@@ -21,7 +21,7 @@ class Combobox {
       onblur: () => this.close(),
       onkeydown: (event) => this.key(event),
     });
-    // Not by a click: the input would lose its focus first, and the list would close.
+    // Not on click: the input would lose the focus first, and the list would close.
     this.list = make("ul", { id: `${id}-list`, role: "listbox", "aria-label": "Zones", hidden: true,
       onpointerdown: (event) => { if (event.pointerType === "mouse") event.preventDefault(); },
       onclick: (event) => {
@@ -103,5 +103,5 @@ class Combobox {
 }
 Combobox.SHOWN = 80;
 
-/** Text as it is searched: small letters without accents. */
+/** Text for the search: lower case without accents. */
 const fold = (text) => text.normalize("NFD").replace(/\p{M}/gu, "").toLowerCase();

@@ -1,8 +1,8 @@
-// Packed numbers → typed arrays: the other half of packing.py, geometry.py and content.py.
+// Unpacks numbers into typed arrays: the counterpart of packing.py, geometry.py and content.py.
 
 const NONE = -2147483648;
 
-/** Raw deflate undone. */
+/** Inflates raw deflate. */
 async function inflate(bytes) {
   const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate-raw"));
   return new Uint8Array(await new Response(stream).arrayBuffer());
@@ -15,7 +15,7 @@ function fromBase64(text) {
   return bytes;
 }
 
-/** The columns that lie one behind the other in `bytes`; each header is [count, planes, base, nullable]. */
+/** The columns in `bytes`, one after the other; each header is [count, planes, base, nullable]. */
 function unpackColumns(bytes, headers) {
   let at = 0;
   return headers.map(([count, planes, base, nullable]) => {

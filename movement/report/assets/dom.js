@@ -1,4 +1,4 @@
-// Elements, made in one way. Text is only ever set as text: what comes from the data never becomes markup.
+// Creates elements. Text is always set as text, so data never becomes markup.
 
 const byId = (id) => document.getElementById(id);
 
@@ -21,10 +21,10 @@ function fill(element, attributes, children) {
   return element;
 }
 
-/** A text of ours with commands in backticks, as nodes. */
+/** Nodes of a text with commands in backticks. */
 const withCode = (text) => text.split("`").map((part, i) => (i % 2 ? make("code", {}, part) : part));
 
-/** Puts these children in place of what is there. */
+/** Replaces the children of an element. */
 function show(parent, ...children) {
   parent.replaceChildren(...children.filter((child) => child !== null && child !== undefined));
 }
@@ -38,7 +38,7 @@ function nameParts(zones, index) {
 }
 const fullName = (zones, index) => zones.names[index] || `Zone ${zones.ids[index]}`;
 
-/** The colour that a custom property of the styles has now, as a canvas understands it. */
+/** The current colour of a custom property, in a form that a canvas accepts. */
 function colour(name) {
   const probe = byId("footer");
   probe.style.setProperty("outline-color", `var(${name})`);

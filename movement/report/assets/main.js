@@ -1,4 +1,4 @@
-// From the data to the page, once or again and again.
+// Draws the page from the data, once or repeatedly.
 
 const meta = JSON.parse(byId("data").textContent);
 const source = meta.live ? new LiveSource() : new EmbeddedSource(meta);
@@ -38,11 +38,11 @@ async function update(data) {
   }
   notices(leftOut(data.gold ?? null) ?? (travel?.gold && data.gold?.cities === null ? leftOut(travel.gold) : null));
   travel ??= new Travel(source);
-  // Drawn anew only when it is new: what one points at stays.
+  // Redrawn only if the data is new, so that the hovered zone stays.
   const pipeline = JSON.stringify(data.pipeline);
   if (pipeline !== shownPipeline) showPipeline(data.pipeline);
   shownPipeline = pipeline;
-  // `cities: null` says: as before.
+  // `cities: null` means unchanged.
   if (!data.gold || data.gold.cities !== null) await travel.setGold(data.gold);
   root.dataset.ready = "true";
 }
@@ -53,7 +53,7 @@ function failed(error) {
   notices([make("b", {}, "Not up to date: "), `${error.message}. Trying again; is the server still running?`]);
 }
 
-/** What the browser remembers of the theme; nothing where it keeps nothing for such a page. */
+/** The browser's storage, for the theme; null if it stores nothing for this page. */
 const memory = (() => { try { return window.localStorage; } catch { return null; } })();
 
 function setTheme(theme) {
@@ -72,7 +72,7 @@ byId("theme").addEventListener("click", () => {
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => setTheme(root.dataset.theme));
 setTheme(memory?.getItem("movement-theme") ?? root.dataset.theme);
 
-// Of what a click has set going: the next answer of the server mends it, or says what is wrong.
+// Errors of an action after a click: the server's next answer fixes the page or names the problem.
 window.addEventListener("unhandledrejection", (event) => { event.preventDefault(); failed(event.reason); });
 
 if (meta.live) byId("state").textContent = "Loading …";

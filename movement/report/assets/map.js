@@ -1,12 +1,12 @@
-// The map: outlines on a canvas, with a view to move in. Knows zones by number, not what their colours mean.
+// The map: outlines on a canvas that can be zoomed and moved. Zones are numbers; the caller gives their colours.
 
 class ZoneMap {
-  /** `on`: {hover(zone | null, x, y, byKeyboard), pick(zone, touch)} with places in pixels of the canvas. */
+  /** `on`: {hover(zone | null, x, y, byKeyboard), pick(zone, touch)}; x and y are pixels of the canvas. */
   constructor(canvas, on) {
     this.canvas = canvas;
     this.on = on;
     this.context = canvas.getContext("2d");
-    // Hits are tested in cells of the grid, on a canvas of its own without a transformation.
+    // Hits are tested in cells of the grid, on a separate canvas without a transformation.
     this.hits = document.createElement("canvas").getContext("2d");
     this.zones = [];
     this.pointers = new Map();
@@ -20,7 +20,7 @@ class ZoneMap {
     canvas.addEventListener("pointerleave", (event) => { if (event.pointerType === "mouse") this.hover(null); });
     canvas.addEventListener("blur", () => this.hover(null));
     canvas.addEventListener("keydown", (event) => this.key(event));
-    // A plain wheel scrolls the page; with Ctrl, as a trackpad's pinch has it, it zooms.
+    // The wheel scrolls the page; with Ctrl, which a trackpad's pinch sets, it zooms.
     canvas.addEventListener("wheel", (event) => {
       if (!event.ctrlKey && !event.metaKey) return;
       event.preventDefault();
@@ -28,7 +28,7 @@ class ZoneMap {
     }, { passive: false });
   }
 
-  /** A city's outlines: {width, height, metres} of the grid, and for each zone its rings. */
+  /** A city's outlines: {width, height, metres} of the grid, and the rings of each zone. */
   setCity(grid, rings) {
     this.grid = grid;
     this.borders = new Path2D();
@@ -58,14 +58,14 @@ class ZoneMap {
     this.home();
   }
 
-  /** `fills`: a colour for each zone, null where it has none. */
+  /** `fills`: the colour of each zone, or null. */
   setFills(fills, origin) {
     this.fills = fills;
     this.origin = origin;
     this.draw();
   }
 
-  /** Dims every zone that is not of this colour; null: none. */
+  /** Dims every zone with another colour; null dims none. */
   emphasise(fill) {
     this.onlyFill = fill;
     this.draw();
@@ -85,7 +85,7 @@ class ZoneMap {
     this.draw();
   }
 
-  /** Pixels for a cell, and where the grid's corner lies. */
+  /** Pixels of a cell, and the position of the grid's corner. */
   placement() {
     const { clientWidth: width, clientHeight: height } = this.canvas;
     const room = 22;
@@ -120,7 +120,7 @@ class ZoneMap {
       pen.fillStyle = fill || nothing;
       pen.fill(zone.path, "evenodd");
     });
-    // Where zones are but a few pixels wide, borders of full strength would hide them.
+    // Zones of a few pixels get thinner borders, which would otherwise hide them.
     pen.globalAlpha = Math.min(Math.max(this.typical * scale / 16, 0.2), 1);
     pen.strokeStyle = colour("--border-zone");
     pen.lineWidth = Math.min(0.9, 0.45 + this.view.zoom * 0.12) / scale;
@@ -141,7 +141,7 @@ class ZoneMap {
     this.canvas.dispatchEvent(new CustomEvent("painted", { detail: { metresPerPixel: this.grid.metres / scale } }));
   }
 
-  /** A zone's border in ink, on a halo that parts it from every colour of the scale. */
+  /** A zone's border with a halo, visible on every colour of the scale. */
   outline(index, scale, width) {
     const zone = this.zones[index];
     if (!zone) return;
@@ -152,7 +152,7 @@ class ZoneMap {
     }
   }
 
-  /** The zone at a place of the canvas; of several the smallest, for it would be hidden otherwise. */
+  /** The zone at a point of the canvas; of several the smallest, so that it can be reached. */
   at(px, py) {
     const { scale, x, y } = this.placement();
     const gx = (px - x) / scale, gy = (py - y) / scale;
@@ -165,7 +165,7 @@ class ZoneMap {
     return found;
   }
 
-  /** Where a zone's middle lies on the canvas. */
+  /** The position of a zone's middle on the canvas. */
   placeOf(index) {
     const { scale, x, y } = this.placement(), zone = this.zones[index];
     return [zone.x * scale + x, zone.y * scale + y];
@@ -248,7 +248,7 @@ class ZoneMap {
     event.preventDefault();
   }
 
-  /** To the next zone in a direction: near, and not far aside. */
+  /** Moves to the nearest zone in a direction. */
   step(dx, dy) {
     const from = this.zones[this.hovered ?? this.origin] ?? this.zones.find(Boolean);
     let best = null, least = Infinity;

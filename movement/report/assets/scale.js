@@ -1,6 +1,6 @@
-// Seconds → classes of minutes → colours, and figures as people read them.
+// Maps seconds to classes of minutes and to colours; formats figures.
 
-// Viridis (van der Walt and Smith): even steps of lightness, read alike with every kind of colour blindness.
+// Viridis (van der Walt and Smith): even steps of lightness, readable with every colour blindness.
 const VIRIDIS = [
   [68, 1, 84], [72, 36, 117], [65, 68, 135], [53, 95, 141], [42, 120, 142], [33, 145, 140], [34, 168, 132],
   [68, 191, 112], [122, 209, 81], [189, 223, 38], [253, 231, 37],
@@ -17,12 +17,12 @@ function viridis(share) {
 
 /** Classes of equal width in whole minutes, the last one open: {step, count, colours, of(seconds)}. */
 function makeScale(seconds) {
-  // All but the slowest 3 % lie below the open class.
+  // The open class has the slowest 3 %.
   const sorted = Float64Array.from(seconds).sort();
   const far = sorted.length ? sorted[Math.floor((sorted.length - 1) * 0.97)] / 60 : 1;
   const step = STEPS.find((each) => far / each <= CLASSES) ?? Math.ceil(far / CLASSES / 60) * 60;
   const count = Math.max(2, Math.min(CLASSES, Math.ceil(far / step)));
-  // Near is bright, far is dark; the ends stay clear of the page's own colours.
+  // Near is bright, far is dark; the ends differ from the page's own colours.
   const colours = Array.from({ length: count }, (_, i) => viridis(0.97 - 0.87 * (i / (count - 1))));
   return { step, count, colours, of: (value) => Math.min(count - 1, Math.floor(value / 60 / step)) };
 }
@@ -34,7 +34,7 @@ const number = (value) => NUMBER.format(value);
 const clock = (seconds) =>
   seconds === NONE ? "–" : `${Math.floor(seconds / 60)}:${String(Math.abs(seconds) % 60).padStart(2, "0")}`;
 
-/** A time as one says it: 45 s, 24 min, 1 h 12. */
+/** A time in words: 45 s, 24 min, 1 h 12. */
 function spoken(seconds) {
   if (seconds === NONE || seconds === null) return "–";
   if (seconds < 59.5) return `${Math.round(seconds)} s`;
@@ -42,7 +42,7 @@ function spoken(seconds) {
   return minutes < 60 ? `${minutes} min` : `${Math.floor(minutes / 60)} h ${String(minutes % 60).padStart(2, "0")}`;
 }
 
-/** A short duration of a program's step. */
+/** The duration of a step of a program. */
 function duration(seconds) {
   if (seconds < 1) return `${Math.round(seconds * 1000)} ms`;
   if (seconds < 120) return `${seconds.toFixed(seconds < 10 ? 1 : 0)} s`;
@@ -62,7 +62,7 @@ const INSTANT = new Intl.DateTimeFormat("en-GB", { dateStyle: "medium", timeStyl
 const TIME = new Intl.DateTimeFormat("en-GB", { timeStyle: "medium", timeZone: "UTC" });
 const instant = (seconds) => `${INSTANT.format(seconds * 1000)} UTC`;
 
-/** "31 Jul – 28 Aug 2016"; the range's own text where it has no dates. */
+/** "31 Jul – 28 Aug 2016", or the range's text if it has no dates. */
 function period(slice) {
   if (!slice.start || !slice.end) return slice.range || "No date";
   const [start, end] = [new Date(slice.start), new Date(slice.end)];

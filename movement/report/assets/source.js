@@ -1,4 +1,4 @@
-// Where the data comes from: the page itself, or, on the live page, the server that it came from.
+// The source of the data: the page itself, or the server of a live page.
 
 class EmbeddedSource {
   constructor(meta) { this.meta = meta; }
@@ -11,19 +11,19 @@ class EmbeddedSource {
 class LiveSource {
   live = true;
 
-  /** Asks every few seconds; the travel times only when the tables have changed. */
+  /** Polls the server; travel times come only if the tables have changed. */
   async start(update, failed) {
     this.update = update;
     this.failed = failed;
     for (;;) {
       const wait = await this.ask();
       await new Promise((done) => setTimeout(done, wait * 1000));
-      // A page in the background asks nothing.
+      // A page in the background does not poll.
       while (document.hidden) await new Promise((done) => document.addEventListener("visibilitychange", done, { once: true }));
     }
   }
 
-  /** Seconds until the next question. */
+  /** Seconds until the next poll. */
   async ask() {
     try {
       const known = this.version ? `?known=${encodeURIComponent(this.version)}` : "";
@@ -43,7 +43,7 @@ class LiveSource {
   async blob(name) {
     const answer = await fetch(`report/blobs/${encodeURIComponent(this.version)}/${name}`);
     if (!answer.ok) {
-      this.version = undefined; // the tables have changed meanwhile: the next question brings all of it
+      this.version = undefined; // the tables have changed: the next poll gets everything
       throw new Error(`the server answered ${answer.status}`);
     }
     return new Uint8Array(await answer.arrayBuffer());

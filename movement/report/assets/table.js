@@ -1,9 +1,9 @@
-// Destinations as a table: sorted by any column, filtered by name, drawn a part at a time.
+// The table of destinations: sorted by any column, filtered by name, drawn in parts.
 
 const TABLE_PART = 250;
 
 class DestinationTable {
-  /** `onPick(zone)`: a row's zone was chosen as the new origin. */
+  /** Calls `onPick(zone)` when the user chooses a row's zone as the origin. */
   constructor(parent, onPick) {
     this.onPick = onPick;
     this.sorted = { key: "mean", down: false };
@@ -25,7 +25,7 @@ class DestinationTable {
           make("thead", {}, make("tr", {}, ...this.heads)), this.body), this.more));
   }
 
-  /** Rows: [{zone, mean, lower, upper}]; `starts(zone)`: whether journeys from there are known. */
+  /** Rows: [{zone, mean, lower, upper}]; `starts(zone)`: whether the zone has destinations. */
   setRows(rows, zones, scale, starts) {
     Object.assign(this, { rows, zones, scale, starts, shown: TABLE_PART });
     for (const row of rows) row.text = fold(fullName(zones, row.zone));

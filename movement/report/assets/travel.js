@@ -1,4 +1,4 @@
-// The travel times: what is chosen (city, origin, date range), and every part of the page that follows from it.
+// The travel times: the selection (city, origin, date range), and all parts of the page that depend on it.
 
 class Travel {
   constructor(source) {
@@ -26,7 +26,7 @@ class Travel {
     byId("map").addEventListener("painted", (event) => this.scaleBar(event.detail.metresPerPixel));
   }
 
-  /** New data; what was chosen stays chosen where it is still there. */
+  /** Takes new data; keeps the selection if it still exists. */
   async setGold(gold) {
     const before = this.city ? { city: this.city.name, range: this.slice?.range, id: this.zones?.ids[this.origin] } : null;
     this.gold = gold;
@@ -37,16 +37,16 @@ class Travel {
     if (empty) {
       byId("travel-sub").textContent = "";
       show(byId("travel-empty"), make("h3", {}, "No gold tables yet"),
-        make("p", {}, gold ? "The gold tables hold no travel times." : "The travel times are read from the lake’s gold tables, which are not there."),
+        make("p", {}, gold ? "The gold tables have no travel times." : "The travel times come from the lake’s gold tables, which do not exist yet."),
         make("p", {}, "Build them: ", make("code", {}, "movement gold")),
-        make("p", {}, this.source.live ? "This page shows them as soon as they are there."
+        make("p", {}, this.source.live ? "This page shows them as soon as they exist."
           : make("span", {}, "Then make this page again: ", make("code", {}, "movement report"))));
       return;
     }
     byId("travel-sub").textContent = `${number(gold.rows)} corridors in ${gold.cities.length} ` +
       `${gold.cities.length === 1 ? "city" : "cities"}, the latest row of each origin, destination and date range`;
     show(this.cityBox, ...gold.cities.map((city, i) => make("option", { value: i }, city.name || "(no name)")));
-    // At first a city with a map, the one with the most corridors.
+    // Starts with the city with the most corridors among those with a map.
     const weight = (city) => (city.map ? 1e12 : 0) + city.slices.reduce((sum, slice) => sum + slice.rows, 0);
     let at = gold.cities.findIndex((city) => city.name === before?.city);
     if (at < 0) at = gold.cities.reduce((best, city, i) => weight(city) > weight(gold.cities[best]) ? i : best, 0);
@@ -67,7 +67,7 @@ class Travel {
     show(this.rangeBox, ...rangeOptions(city.slices));
     if (outlines) this.map.setCity(city.map, outlines);
     byId("tab-map").hidden = !outlines;
-    // The choice of the view outlives a city that has no map.
+    // The chosen view is kept while a city without a map is shown.
     this.showView(outlines ? this.wantedView ?? "map" : "table", false);
     const at = Math.max(city.slices.findIndex((slice) => slice.range === before?.range), 0);
     await this.pickSlice(at, before?.id);
@@ -190,7 +190,7 @@ class Travel {
     card.hidden = false;
     const { clientWidth: width, clientHeight: height } = byId("map");
     let left = x + 18 + card.offsetWidth > width ? x - card.offsetWidth - 18 : x + 18, top = y - card.offsetHeight / 2;
-    // No room beside the zone on a phone: then above or below it.
+    // On a phone there is no room beside the zone, so the card is above or below it.
     if (width < 560) [left, top] = [8, y > height / 2 ? 8 : height - card.offsetHeight - 8];
     card.style.setProperty("left", `${Math.min(Math.max(left, 8), Math.max(width - card.offsetWidth - 8, 8))}px`);
     card.style.setProperty("top", `${Math.min(Math.max(top, 8), Math.max(height - card.offsetHeight - 8, 8))}px`);
@@ -228,18 +228,18 @@ class Travel {
     text.textContent = length < 1000 ? `${length} m` : `${length / 1000} km`;
   }
 
-  /** A blob, inflated and decoded once. */
+  /** A decoded blob; each is inflated and decoded once. */
   once(name, decode) {
     if (!this.ready.has(name)) {
       const wanted = this.source.blob(name).then(inflate).then(decode);
-      wanted.catch(() => this.ready.delete(name)); // asked for again when it is needed again
+      wanted.catch(() => this.ready.delete(name)); // after an error, requested again when needed
       this.ready.set(name, wanted);
     }
     return this.ready.get(name);
   }
 }
 
-/** The bounds around the mean, on the scale's whole length. */
+/** The bounds around the mean, on the whole scale. */
 function rangeBar({ mean, lower, upper }, scale) {
   const whole = Math.max(scale.step * scale.count * 60, upper === NONE ? mean : upper);
   const [from, to] = [lower === NONE ? mean : lower, upper === NONE ? mean : upper];
@@ -249,7 +249,7 @@ function rangeBar({ mean, lower, upper }, scale) {
     svg("rect", { x: mean / whole * 200 - 1.5, y: 0, width: 3, height: 12, class: "range-mean" }));
 }
 
-/** Date ranges, grouped by period where there are several. */
+/** Date ranges, grouped by period if there are several. */
 function rangeOptions(slices) {
   const periods = new Map();
   slices.forEach((slice, i) => {
