@@ -1,8 +1,7 @@
-"""`StreamClient` with botocore. GetRecords answers are decoded by msgspec, past its own slow parser.
+"""`StreamClient` with botocore. msgspec decodes the answers of GetRecords, because botocore's parser is slow.
 
-The records' bytes come from here and go to `reader`. botocore still finds credentials, region and endpoint, signs
-and keeps the connections; only the body of a successful GetRecords is taken from it before it is parsed
-(its event `before-parse.kinesis.GetRecords`).
+botocore finds credentials, region and endpoint, signs, and keeps the connections. Only the body of a successful
+GetRecords is taken from it before it is parsed (event `before-parse.kinesis.GetRecords`). The records go to `reader`.
 """
 
 from __future__ import annotations
@@ -81,14 +80,14 @@ decode_headers = msgspec.json.Decoder(_HeadersAnswer).decode
 
 
 def _keep_the_body(response_dict: dict[str, Any], customized_response_dict: dict[str, Any], **_: Any) -> None:
-    """Hands a successful answer's body on unparsed. An error's body is left for botocore, which finds its code."""
+    """Passes on a successful answer's body unparsed. botocore parses an error's body."""
     if response_dict["status_code"] == 200:
         customized_response_dict["Body"] = response_dict["body"]
         response_dict["body"] = b"{}"
 
 
 class BotoStreamClient:
-    """One stream on AWS or an emulator. Thread-safe; not picklable: made in the process that uses it."""
+    """One stream on AWS or an emulator. Thread-safe. It does not pickle: create it in the process that uses it."""
 
     def __init__(self, options: KinesisOptions, *, connections: int = 10) -> None:
         self._stream = options.stream
@@ -130,7 +129,7 @@ class BotoStreamClient:
             if inclusive:
                 request["ShardIteratorType"] = "AT_SEQUENCE_NUMBER"
         elif position.moment is not None:
-            # botocore cuts fractions of a second off; planner and readers skip what came before the moment.
+            # botocore cuts off fractions of a second; planner and readers skip what arrived before the moment.
             request["Timestamp"] = int(position.moment.timestamp())
         with self._translated(f"open shard {shard_id} at {position}"):
             answer = self._client.get_shard_iterator(**self._target, **request)
@@ -150,7 +149,7 @@ class BotoStreamClient:
         try:
             found = decode(body)
         except msgspec.MsgspecError as error:
-            # A proxy's page, or an answer cut off: status 200 all the same.
+            # A proxy's page, or a truncated answer, with status 200.
             raise TransientSourceError(
                 f"stream {self._stream}: read records: status 200 with a body of {len(body)} bytes that is no "
                 f"GetRecords answer: {error}"
@@ -233,7 +232,7 @@ def _boto_client(options: KinesisOptions, connections: int) -> Any:
         region_name=options.region,
         endpoint_url=options.endpoint_url,
         config=Config(
-            # `retry.RetryingClient` repeats; here an attempt is one attempt.
+            # `RetryingClient` retries.
             retries={"mode": "standard", "total_max_attempts": 1},
             max_pool_connections=connections,
             connect_timeout=5,
@@ -246,7 +245,7 @@ def _boto_client(options: KinesisOptions, connections: int) -> Any:
 
 
 def _role_credentials(options: KinesisOptions) -> DeferredRefreshableCredentials:
-    """Credentials of the option `roleArn` that renew themselves before they end: a stream outlives every session."""
+    """Credentials of the option `roleArn`. They renew themselves, because a query outlives a session."""
     request = {"RoleArn": options.role_arn, "RoleSessionName": options.role_session_name}
     if options.role_external_id:
         request["ExternalId"] = options.role_external_id
@@ -265,7 +264,7 @@ def _cached(options: _Hashable) -> BotoStreamClient:
 
 
 class _Hashable:
-    """Options as a cache's key: all that a client depends on."""
+    """Options as a cache key: everything that a client depends on."""
 
     def __init__(self, options: KinesisOptions) -> None:
         self.options = options

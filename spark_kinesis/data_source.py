@@ -1,11 +1,11 @@
-"""The data source as Spark sees it: thin, every decision is made in `planner` and `reader`.
+"""The data sources that Spark calls. They pass its calls on to `planner` and `reader`.
 
-Spark calls `initialOffset`, `latestOffset` and `partitions` in one Python process beside the driver, and `read`
-in the workers, with a partition that was pickled on the way. Two more processes of a query only make the source and
-pickle it: so botocore, the planner and the reader are imported where they are first used.
+Spark calls `initialOffset`, `latestOffset` and `partitions` in a Python process beside the driver, and `read` in the
+workers, with a pickled partition. Other processes only create and pickle the source, so botocore, the planner and the
+reader are imported when they are first used.
 
-`kinesis` yields records. `kinesis-ranges` plans the same batches, but yields what there is to read: one row a task,
-which `RecordsOfTasks` reads where the rows are used, so that no record passes through the JVM (docs/adr/0015).
+`kinesis` yields records. `kinesis-ranges` plans the same batches and yields one row a task; `RecordsOfTasks` reads the
+records that the row names, so that no record passes through the JVM (docs/adr/0015).
 """
 
 from __future__ import annotations
@@ -19,13 +19,12 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 from pyspark.sql.datasource import DataSource, DataSourceStreamReader, InputPartition
 
-from spark_kinesis.batch_limits import Cap
 from spark_kinesis.input_partitions import ShardRange, into_tasks
-from spark_kinesis.kpl import Deaggregator
 from spark_kinesis.offset import Offset, parse_offset
 from spark_kinesis.options import KinesisOptions, parse_options
 
 if TYPE_CHECKING:
+    from spark_kinesis.batch_limits import Cap
     from spark_kinesis.planner import Planner
 
 try:  # Spark 4.2
@@ -39,7 +38,7 @@ except ImportError:  # Spark 4.0, 4.1: no admission control for Python sources
     ReadAllAvailable = ReadMaxBytes = ReadMaxRows = None
 
     class SupportsTriggerAvailableNow:  # type: ignore[no-redef]
-        """Stands in where Spark has no such interface."""
+        """Replaces the interface that this Spark lacks."""
 
 
 COLUMNS = (
@@ -61,7 +60,9 @@ class KinesisDataSource(DataSource):
     def streamReader(self, schema: Any) -> KinesisStreamReader:
         options = parse_options(self.options)
         if options.deaggregate:
-            Deaggregator()  # a missing package is an error here, before the first batch
+            from spark_kinesis.kpl import Deaggregator
+
+            Deaggregator()  # raises before the first batch if the package is missing
         return KinesisStreamReader(options)
 
 
@@ -74,10 +75,10 @@ class ShardTask(InputPartition):
 
 
 class KinesisStreamReader(DataSourceStreamReader, SupportsTriggerAvailableNow):  # type: ignore[misc]
-    """Carries Spark's calls to the planner (driver) and to the range reader (workers). Pickles before first use."""
+    """Passes Spark's calls to the planner (driver) and to the range reader (workers). Pickles until it has planned."""
 
     def __init__(self, options: KinesisOptions) -> None:
-        self._options = options
+        self.options = options
         self._planner: Planner | None = None
         self._position: Offset | None = None
         self._ending = options.ending
@@ -85,30 +86,34 @@ class KinesisStreamReader(DataSourceStreamReader, SupportsTriggerAvailableNow): 
     # On the driver
 
     def initialOffset(self) -> dict[str, Any]:
-        """Symbolic, so that it is the same when Spark asks again for a batch 0 that was planned, not committed."""
-        return self._options.initial_offset.to_json()
+        """Names no record, so it is the same if Spark asks again after batch 0 was planned but not committed."""
+        return self.options.initial_offset.to_json()
 
     def latestOffset(self, start: Any = None, limit: Any = None) -> dict[str, Any]:
-        """Where the next batch ends. Spark 4.2 says from where and how much; 4.0 and 4.1 call without arguments."""
+        """Where the next batch ends. Spark 4.2 gives its start and limit; 4.0 and 4.1 call without arguments."""
         if start is not None:
-            self._position = parse_offset(start, self._options.stream)
-        if self._options.ends_at_tip:
+            self._position = parse_offset(start, self.options.stream)
+        if self.options.ends_at_tip:
             self.prepareForTriggerAvailableNow()
-        position = self._position or self._options.initial_offset
-        self._position = self._plan().latest(position, cap=self._cap(limit), ending=self._ending)
+        position = self._position or self.options.initial_offset
+        self._position = self.planner.latest(position, cap=self.cap(limit), ending=self._ending)
         return self._position.to_json()
 
     def partitions(self, start: dict[str, Any], end: dict[str, Any]) -> Sequence[InputPartition]:
-        """The tasks of the batch (start, end]. A restarted query on 4.0/4.1 first gives its last offset as both."""
-        stream = self._options.stream
+        """The tasks of the batch (start, end].
+
+        Example: from offset 5 to offset 9 in a shard are the records 6 to 9. After a restart, Spark 4.0 and 4.1 first
+        pass the last offset as both: an empty batch, which tells where the query stands.
+        """
+        stream = self.options.stream
         ending = parse_offset(end, stream)
-        found = self._plan().ranges(parse_offset(start, stream), ending)
+        found = self.planner.ranges(parse_offset(start, stream), ending)
         self._position = ending
-        return [ShardTask(ranges) for ranges in into_tasks(found, self._options.bytes_per_task)]
+        return [ShardTask(ranges) for ranges in into_tasks(found, self.options.bytes_per_task)]
 
     def getDefaultReadLimit(self) -> Any:
-        """Spark 4.2 asks how much a batch may hold; the caps themselves are applied in `latestOffset`."""
-        options = self._options
+        """The limit of a batch, for Spark 4.2. `latestOffset` applies the caps."""
+        options = self.options
         if options.max_records:
             return ReadMaxRows(options.max_records)
         if options.max_bytes or options.max_seconds:
@@ -116,37 +121,44 @@ class KinesisStreamReader(DataSourceStreamReader, SupportsTriggerAvailableNow): 
         return ReadAllAvailable()
 
     def prepareForTriggerAvailableNow(self) -> None:
-        """Fixes the tip that the query ends at, once. Spark 4.2 calls it for available-now."""
+        """Fixes the tip at which the query ends. Spark 4.2 calls it for available-now; later calls change nothing."""
         if self._ending is None:
-            self._ending = self._plan().tip()
+            self._ending = self.planner.tip()
 
     def stop(self) -> None:
         if self._planner is not None:
             self._planner.close()
 
-    def _cap(self, limit: Any) -> Cap:
-        options = self._options
+    def cap(self, limit: Any) -> Cap:
+        """The cap of one batch: Spark's `limit` on records if there is one, otherwise the options'."""
+        from spark_kinesis.batch_limits import Cap
+
+        options = self.options
         if limit is not None and isinstance(limit, ReadAllAvailable):
             return Cap()
         records = limit.max_rows if limit is not None and isinstance(limit, ReadMaxRows) else options.max_records
         return Cap(records, options.max_bytes, options.max_seconds, options.exact_caps)
 
-    def _plan(self) -> Planner:
+    @property
+    def planner(self) -> Planner:
         if self._planner is None:
-            from spark_kinesis.boto_client import BotoStreamClient
-            from spark_kinesis.planner import Planner
-            from spark_kinesis.retrying_client import RetryingClient
-
-            options = self._options
-            client = BotoStreamClient(options, connections=options.planning_threads)
-            self._planner = Planner(options, RetryingClient(client, seconds=options.retry_seconds))
+            self._planner = self.make_planner()
         return self._planner
+
+    def make_planner(self) -> Planner:
+        """A planner on AWS. Tests override it."""
+        from spark_kinesis.boto_client import BotoStreamClient
+        from spark_kinesis.client import RetryingClient
+        from spark_kinesis.planner import Planner
+
+        client = BotoStreamClient(self.options, connections=self.options.planning_threads)
+        return Planner(self.options, RetryingClient(client, seconds=self.options.retry_seconds))
 
     # In the workers
 
     def read(self, partition: InputPartition) -> Iterator[pa.RecordBatch]:
         assert isinstance(partition, ShardTask)  # noqa: S101 - Spark passes what `partitions` returned
-        yield from read_task(self._options, partition)
+        yield from read_task(self.options, partition)
 
 
 def read_task(
@@ -158,16 +170,20 @@ def read_task(
               ("throttles")
     """
     from spark_kinesis.boto_client import worker_client
+    from spark_kinesis.client import RetryingClient
     from spark_kinesis.reader import RangeReader
-    from spark_kinesis.retrying_client import RetryingClient
 
-    client = RetryingClient(worker_client(options), seconds=options.retry_seconds, counters=counters)
+    deaggregator = None
+    if options.deaggregate:
+        from spark_kinesis.kpl import Deaggregator
+
+        deaggregator = Deaggregator()
     reader = RangeReader(
-        client,
+        RetryingClient(worker_client(options), seconds=options.retry_seconds, counters=counters),
         options.stream,
         fail_on_data_loss=options.fail_on_data_loss,
         records_per_call=options.records_per_call,
-        deaggregator=Deaggregator() if options.deaggregate else None,
+        deaggregator=deaggregator,
     )
     yield from reader.read_all(task.ranges)
 
@@ -188,7 +204,7 @@ class KinesisRangesDataSource(KinesisDataSource):
 
 
 class _RangesStreamReader(KinesisStreamReader):
-    """Hands a task on instead of reading it."""
+    """Yields the task itself instead of its records."""
 
     def read(self, partition: InputPartition) -> Iterator[pa.RecordBatch]:
         yield pa.record_batch({TASK: pa.array([pickle.dumps(partition)], pa.binary())})
@@ -196,7 +212,8 @@ class _RangesStreamReader(KinesisStreamReader):
 
 @dataclass(frozen=True)
 class RecordsOfTasks:
-    """Reads what rows of `kinesis-ranges` name: batches of `task binary` → batches of COLUMNS, in a Spark worker.
+    """Reads the records that rows of `kinesis-ranges` name, in a Spark worker: takes batches of `task binary`, yields
+    batches of COLUMNS.
 
     Pickles. `counters` and errors are those of `read_task`.
     """
@@ -208,5 +225,5 @@ class RecordsOfTasks:
     ) -> Iterator[pa.RecordBatch]:
         for batch in tasks:
             for task in batch[TASK].to_pylist():
-                # Its bytes come from this query's own plan, over Spark's channel, as partitions always do.
+                # The bytes come from this query's own driver through Spark, as every partition does.
                 yield from read_task(self.options, pickle.loads(task), counters)  # noqa: S301

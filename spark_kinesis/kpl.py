@@ -1,8 +1,7 @@
-"""Takes KPL aggregates apart: one Kinesis record that holds many user records (option `deaggregate`).
+"""Splits KPL aggregates: Kinesis records that each hold many user records (option `deaggregate`).
 
-Records come from `reader`, range by range, and go back to it. A range always ends behind a whole Kinesis record,
-so an aggregate is never torn between two batches; a user record's sequence number is `<sequence>:<sub>`, with
-sub-sequence numbers from 0, as the KCL counts them.
+Records come from `reader`, page by page, and go back to it. A range ends after a whole Kinesis record, so an aggregate
+is never split between two batches. A user record's sequence number is `<sequence>:<sub>`; <sub> counts from 0.
 Format: https://github.com/awslabs/amazon-kinesis-producer/blob/master/aggregation-format.md
 """
 
@@ -18,9 +17,9 @@ from spark_kinesis.offset import Position
 
 
 class Deaggregator:
-    """Uses the message format of awslabs' `aws_kinesis_agg`.
+    """Splits aggregates with awslabs' package `aws_kinesis_agg`.
 
-    Raises SourceConfigurationError if that package is not installed.
+    Raises SourceConfigurationError if it is not installed.
     """
 
     def __init__(self) -> None:
@@ -31,7 +30,8 @@ class Deaggregator:
             from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
         except ImportError as error:
             raise SourceConfigurationError(
-                "option 'deaggregate' needs the package aws_kinesis_agg: pip install 'movement-lake[kpl]'"
+                "option 'deaggregate' needs the package aws_kinesis_agg: pip install 'movement-lake[kpl]' "
+                "or 'spark-kinesis-source[kpl]'"
             ) from error
         self._magic: bytes = aws_kinesis_agg.MAGIC
         self._digest_bytes: int = aws_kinesis_agg.DIGEST_SIZE
@@ -39,9 +39,9 @@ class Deaggregator:
         self._broken: Any = DecodeError
 
     def user_records(self, records: Sequence[Record], start: Position) -> list[Record]:
-        """All user records in order; what is no aggregate stays as it is, a damaged aggregate included.
+        """The user records, in order. A record that is no aggregate, or a damaged one, stays as it is.
 
-        Of the record that `start` names, only the user records behind its sub-sequence number.
+        Example: if `start` is `5:2`, the user records 0 to 2 of aggregate 5 were read before; 3 is the first.
         """
         found: list[Record] = []
         for record in records:
@@ -56,6 +56,7 @@ class Deaggregator:
         return found
 
     def _parts(self, record: Record) -> list[Record] | None:
+        """The user records of an aggregate; None if the record is not a valid one."""
         data = record.data
         if not data.startswith(self._magic) or len(data) <= len(self._magic) + self._digest_bytes:
             return None

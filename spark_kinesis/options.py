@@ -1,6 +1,6 @@
-"""The source's options, parsed once into a frozen object. Spark hands them over as text, in any case.
+"""The source's options: text from Spark, in any case, parsed once into a frozen object.
 
-`data_source` parses them; everything after it reads the object. An unknown key is an error, never ignored.
+`data_source` parses them, all other modules read the object. An unknown option is an error.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _ARN = re.compile(r"arn:[a-z-]+:kinesis:(?P<region>[a-z0-9-]+):\d{12}:stream/(?P
 _NAME = re.compile(r"[a-zA-Z0-9_.-]{1,128}")
 _STARTS = "TRIM_HORIZON, LATEST, an ISO 8601 time with offset, or JSON: {shard: position}"
 
-# Every option's name as documented; Spark lowercases what it hands over.
+# Every option's documented name. Spark passes the names in lower case.
 NAMES = (
     "streamName",
     "startingPosition",
@@ -51,11 +51,11 @@ _REMOVED = {"readahead": "readAhead"}
 
 @dataclass(frozen=True)
 class KinesisOptions:
-    """What a user can choose; see docs/kinesis-source.md for each option's meaning and trade-off.
+    """The options of one query. docs/kinesis-source.md has each option's meaning and trade-off.
 
-    `initial` is TRIM_HORIZON, LATEST, `AT_TIMESTAMP:<time>` or SHARDS (then `starting_shards` has the positions).
-    No batch passes `ending`; with `ends_at_tip`, none passes the tip that the query finds when it starts. Caps of 0
-    mean none.
+    initial      TRIM_HORIZON, LATEST, `AT_TIMESTAMP:<time>`, or SHARDS: the positions in `starting_shards`
+    ending       no batch passes this offset; with `ends_at_tip`, none passes the tip at the query's start
+    max_…        caps of a batch; 0: no cap
     """
 
     stream: str
@@ -85,12 +85,12 @@ class KinesisOptions:
 
     @property
     def initial_offset(self) -> Offset:
-        """The symbolic offset that a new query starts from: the same however often Spark asks for it."""
+        """The offset that a new query starts from. It names no record, so every call returns the same."""
         return Offset(self.stream, self.starting_shards, initial=self.initial)
 
 
 def parse_options(given: Mapping[str, str]) -> KinesisOptions:
-    """Raises SourceConfigurationError naming the option, its value and what is allowed."""
+    """Raises SourceConfigurationError that names the option, its value and the allowed values."""
     options = {key.lower(): value for key, value in given.items()}
     known = {name.lower(): name for name in NAMES}
     for key in options:
@@ -106,8 +106,7 @@ def parse_options(given: Mapping[str, str]) -> KinesisOptions:
     deaggregate = _flag(options, "deaggregate", False)
     if not deaggregate and any(position.sub is not None for position in starting_shards.values()):
         raise SourceConfigurationError(
-            "option 'startingPosition' names user records of KPL aggregates (<sequence>:<sub>); this needs "
-            "deaggregate=true"
+            "option 'startingPosition' names user records of KPL aggregates (<sequence>:<sub>): set deaggregate=true"
         )
     ending = options.get("endingposition")
     ends_at_tip = ending is not None and ending.upper() == "LATEST"
@@ -182,7 +181,7 @@ def _starting_shards(text: str) -> Mapping[str, Position]:
 
 
 def configured_endpoint(service: str = "KINESIS") -> str | None:
-    """The endpoint that boto3 would take from the driver's environment, so that workers need no variables of ours."""
+    """The endpoint that boto3 would take from the environment. The driver passes it on to the workers."""
     if os.environ.get("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS", "").lower() == "true":
         return None
     return os.environ.get(f"AWS_ENDPOINT_URL_{service}") or os.environ.get("AWS_ENDPOINT_URL")
@@ -223,7 +222,7 @@ def _flag(options: Mapping[str, str], name: str, default: bool) -> bool:
 
 
 def starts_in_the_future(options: KinesisOptions, now: datetime) -> bool:
-    """Whether the query is to start at a time that has not come yet, which GetShardIterator refuses."""
+    """Whether the query starts at a time in the future, which GetShardIterator refuses."""
     if not options.initial.startswith("AT_TIMESTAMP:"):
         return False
     moment = parse_position(options.initial).moment

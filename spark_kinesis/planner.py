@@ -31,7 +31,7 @@ from spark_kinesis.errors import DataLossError, SourceConfigurationError, Source
 from spark_kinesis.input_partitions import ShardRange, ranges_between
 from spark_kinesis.offset import SHARD_END, TRIM_HORIZON, Offset, Position
 from spark_kinesis.options import KinesisOptions, starts_in_the_future
-from spark_kinesis.rate_limiter import Pace
+from spark_kinesis.rate_limiter import RateLimiter
 from spark_kinesis.shard_search import Cursor, SearchResult
 from spark_kinesis.shards import ShardDiscovery, ShardGraph
 from spark_kinesis.tip_search import ShardSearcher
@@ -51,13 +51,13 @@ class Planner:
         client: StreamClient,
         *,
         clock: Callable[[], float] = time.time,
-        pace: Pace | None = None,
+        limiter: RateLimiter | None = None,
         pool: ThreadPoolExecutor | None = None,
     ) -> None:
         self._options = options
         self._clock = clock
         self._searcher = ShardSearcher(
-            client, pace or Pace(options.planning_calls_per_second), page_limit=options.records_per_call
+            client, limiter or RateLimiter(options.planning_calls_per_second), page_limit=options.records_per_call
         )
         self._pool = pool or ThreadPoolExecutor(options.planning_threads, thread_name_prefix="kinesis-plan")
         self._sizes: dict[tuple[str, Position], SearchResult] = {}

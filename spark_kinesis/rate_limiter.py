@@ -1,7 +1,6 @@
-"""How often the planner may call GetRecords on one shard, so that the readers' share is left to them.
+"""Limits the planner's GetRecords calls to a shard, so that the readers get their share.
 
-AWS allows 5 GetRecords calls a second per shard, whoever makes them; the planner keeps to `per_second` of these, and
-makes at most `burst` within any one second.
+AWS allows 5 GetRecords calls a second for each shard, by all its consumers together.
 """
 
 from __future__ import annotations
@@ -13,11 +12,11 @@ from collections.abc import Callable
 from math import ceil
 
 
-class Pace:
-    """A token bucket for each shard: `burst` calls at once, then `per_second` in the long run. Thread-safe.
+class RateLimiter:
+    """A token bucket for each shard: `per_second` calls on average, at most `burst` in any one second. Thread-safe.
 
-    burst   calls within any one second, one more than `per_second` unless given: two calls find a tip and a third
-            weighs a range, so a trigger need not wait, and of AWS's 5 two are left for the readers that follow
+    burst   default: one more than `per_second`. With 2 a second that is 3: two calls find a tip and a third measures a
+            range, so a trigger need not wait, and 2 of AWS's 5 calls are left for the readers
     """
 
     def __init__(
@@ -38,11 +37,11 @@ class Pace:
         self._lock = threading.Lock()
 
     def wait(self, shard_id: str) -> None:
-        """Returns when the shard may be called; waits where the budget is used up."""
+        """Returns when the shard may be called."""
         with self._lock:
             now = self._clock()
             booked = self._booked.setdefault(shard_id, deque(maxlen=self._burst))
-            # A bucket alone would let `burst` calls and those that come free in the same second through.
+            # A bucket alone would allow `burst` calls, and in the same second the next ones that become free.
             second_over = booked[0] + 1.0 if len(booked) == self._burst else now
             free_at = max(now, second_over, self._free_at.get(shard_id, now) - self._slack)
             booked.append(free_at)

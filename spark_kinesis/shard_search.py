@@ -16,7 +16,7 @@ from math import floor
 from spark_kinesis.client import Page, RecordHeader, StreamClient
 from spark_kinesis.errors import ExpiredIteratorError, PositionGoneError, StreamAccessError
 from spark_kinesis.offset import SHARD_END, TRIM_HORIZON, Position, after, at_timestamp
-from spark_kinesis.rate_limiter import Pace
+from spark_kinesis.rate_limiter import RateLimiter
 
 # Records of one call near the tip, or at a time of arrival.
 NEAR_LIMIT = 1000
@@ -119,7 +119,7 @@ class ShardSearch:
     def __init__(
         self,
         client: StreamClient,
-        pace: Pace,
+        limiter: RateLimiter,
         cursor: Cursor,
         *,
         page_limit: int = 1,
@@ -128,7 +128,7 @@ class ShardSearch:
         may_skip: bool = False,
     ) -> None:
         self._client = client
-        self._pace = pace
+        self._limiter = limiter
         self._first_limit = first_limit
         self._may_skip = may_skip
         self.cursor = cursor
@@ -232,7 +232,7 @@ class ShardSearch:
         return page if page.records else None
 
     def _headers(self, iterator: str, limit: int) -> Page[RecordHeader]:
-        self._pace.wait(self.cursor.shard_id)
+        self._limiter.wait(self.cursor.shard_id)
         page = self._client.headers(iterator, limit)
         if page.records:
             self.tip_time = max(self.tip_time, page.records[-1].arrival + page.millis_behind / 1000)

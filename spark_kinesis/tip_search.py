@@ -16,7 +16,7 @@ from typing import TypeVar
 from spark_kinesis.client import Page, RecordHeader, StreamClient
 from spark_kinesis.errors import ExpiredIteratorError, PositionGoneError
 from spark_kinesis.offset import Position, after
-from spark_kinesis.rate_limiter import Pace
+from spark_kinesis.rate_limiter import RateLimiter
 from spark_kinesis.shard_search import NEAR_LIMIT, Cursor, SearchResult, ShardSearch
 
 T = TypeVar("T")
@@ -37,9 +37,9 @@ _SHORTEST_SECONDS = 0.1
 class ShardSearcher:
     """Starts the searches in one stream. Thread-safe: it holds only the client and the rate limiter."""
 
-    def __init__(self, client: StreamClient, pace: Pace, *, page_limit: int = 10_000) -> None:
+    def __init__(self, client: StreamClient, limiter: RateLimiter, *, page_limit: int = 10_000) -> None:
         self._client = client
-        self._pace = pace
+        self._limiter = limiter
         self._page_limit = page_limit
 
     def find_tip(self, cursor: Cursor, *, exhaustive: bool = False) -> SearchResult:
@@ -62,7 +62,7 @@ class ShardSearcher:
         """
 
         def find(cursor: Cursor) -> SearchResult:
-            search = ShardSearch(self._client, self._pace, cursor)
+            search = ShardSearch(self._client, self._limiter, cursor)
             search.first_page()
             return search.result()
 
@@ -73,7 +73,7 @@ class ShardSearcher:
         """The size of the range from the cursor to `end`, if one page of `_SMALL_RANGE` records holds it; else None."""
         try:
             iterator = self._client.iterator(cursor.shard_id, cursor.position)
-            self._pace.wait(cursor.shard_id)
+            self._limiter.wait(cursor.shard_id)
             page = self._client.headers(iterator, _SMALL_RANGE)
         except (ExpiredIteratorError, PositionGoneError):
             return None
@@ -89,7 +89,7 @@ class ShardSearcher:
     ) -> ShardSearch:
         return ShardSearch(
             self._client,
-            self._pace,
+            self._limiter,
             cursor,
             page_limit=self._page_limit,
             first_limit=first_limit,

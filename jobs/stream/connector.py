@@ -19,10 +19,10 @@ from jobs.common.times import format_time, parse_time
 from jobs.settings.settings import Settings
 from jobs.write.task import ReadRecords
 from spark_kinesis.boto_client import BotoStreamClient
+from spark_kinesis.client import RetryingClient
 from spark_kinesis.errors import SourceConfigurationError, SourceError, StreamAccessError, TransientSourceError
 from spark_kinesis.offset import parse_position
 from spark_kinesis.options import configured_endpoint, parse_options
-from spark_kinesis.retrying_client import RetryingClient
 from spark_kinesis.shard_lag import ShardLag, shard_lags
 
 if TYPE_CHECKING:

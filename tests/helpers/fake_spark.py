@@ -14,12 +14,12 @@ from typing import Any
 
 from tenacity import wait_exponential
 
+from spark_kinesis.client import FIRST_PAUSE, LONGEST_PAUSE, RetryingClient
 from spark_kinesis.data_source import KinesisStreamReader
 from spark_kinesis.options import KinesisOptions
 from spark_kinesis.planner import Planner
-from spark_kinesis.rate_limiter import Pace
+from spark_kinesis.rate_limiter import RateLimiter
 from spark_kinesis.reader import RangeReader
-from spark_kinesis.retrying_client import FIRST_PAUSE, LONGEST_PAUSE, RetryingClient
 from tests.helpers.scripted import ScriptedClient, ScriptedStream, as_time
 
 Row = tuple[str, str, str]
@@ -42,16 +42,14 @@ class ScriptedReader(KinesisStreamReader):
     def _sleep(self, seconds: float) -> None:
         self.stream.now += seconds
 
-    def _plan(self) -> Planner:
-        if self._planner is None:
-            self._planner = Planner(
-                self._options,
-                self.client,
-                clock=lambda: self.stream.now,
-                pace=Pace(10_000, clock=lambda: self.stream.now, sleep=self._sleep),
-                pool=_Inline(),
-            )
-        return self._planner
+    def make_planner(self) -> Planner:
+        return Planner(
+            self.options,
+            self.client,
+            clock=lambda: self.stream.now,
+            limiter=RateLimiter(10_000, clock=lambda: self.stream.now, sleep=self._sleep),
+            pool=_Inline(),
+        )
 
     def read(self, partition: Any) -> Iterator[Any]:
         yield from self._range_reader().read_all(partition.ranges)
@@ -59,9 +57,9 @@ class ScriptedReader(KinesisStreamReader):
     def _range_reader(self) -> RangeReader:
         return RangeReader(
             self.client,
-            self._options.stream,
-            fail_on_data_loss=self._options.fail_on_data_loss,
-            records_per_call=self._options.records_per_call,
+            self.options.stream,
+            fail_on_data_loss=self.options.fail_on_data_loss,
+            records_per_call=self.options.records_per_call,
             clock=lambda: as_time(self.stream.now),
             sleep=self._sleep,
             prefetch=False,
@@ -92,7 +90,7 @@ class FakeSpark:
 
     @property
     def planner(self) -> Planner:
-        return self.reader._plan()
+        return self.reader.planner
 
     def restart(self) -> None:
         """A new process: nothing survives but the offset log and the commit log."""

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from spark_kinesis.boto_client import BotoStreamClient, worker_client
+from spark_kinesis.client import RetryingClient
 from spark_kinesis.errors import (
     ExpiredIteratorError,
     PositionGoneError,
@@ -23,7 +24,6 @@ from spark_kinesis.errors import (
 )
 from spark_kinesis.offset import TRIM_HORIZON, after, at_timestamp, parse_time
 from spark_kinesis.options import KinesisOptions
-from spark_kinesis.retrying_client import RetryingClient
 
 
 class Server:

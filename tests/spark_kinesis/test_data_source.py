@@ -88,7 +88,7 @@ def test_the_tips_of_many_shards_are_looked_up_at_the_same_time(capped: int) -> 
     client.after_call = lambda name: together.wait(60) and None if name == "iterator" else None
     options = KinesisOptions(stream="s", initial="TRIM_HORIZON", planning_threads=8, max_records=capped)
     planner = Planner(options, client, clock=lambda: stream.now)
-    cap = data_source.KinesisStreamReader(options)._cap(None)
+    cap = data_source.KinesisStreamReader(options).cap(None)
     end = planner.latest(options.initial_offset, cap=cap)
     planner.close()
     assert all(position.is_record for position in end.shards.values())

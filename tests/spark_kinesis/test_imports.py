@@ -1,4 +1,4 @@
-"""What a query's start costs in imports, process by process."""
+"""What the source imports: little when a query starts, and nothing of this project."""
 
 from __future__ import annotations
 
@@ -30,6 +30,28 @@ def test_a_source_is_made_and_pickled_without_botocore() -> None:
         check=True,
     ).stdout
     packages, modules = (set(line.split()) for line in output.splitlines())
-    assert packages & {"boto3", "botocore", "pydantic", "deltalake"} == set()
+    assert packages & {"boto3", "botocore", "tenacity", "pydantic", "deltalake"} == set()
     assert "pyarrow.compute" not in modules
     assert "spark_kinesis.data_source" in modules
+
+
+# All that planning and reading use.
+WHOLE_SOURCE = """
+import sys
+import spark_kinesis.boto_client, spark_kinesis.data_source, spark_kinesis.planner, spark_kinesis.reader
+print(*sorted(sys.modules))
+"""
+
+
+def test_the_source_imports_nothing_of_ours_and_has_few_modules() -> None:
+    modules = subprocess.run(
+        [sys.executable, "-c", WHOLE_SOURCE],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.split()
+    packages = {name.partition(".")[0] for name in modules}
+    assert packages & {"jobs", "producer", "lambdas", "local", "movement"} == set()
+    own = [name for name in modules if name.startswith("spark_kinesis.")]
+    assert len(own) <= 18, own

@@ -14,7 +14,7 @@ from spark_kinesis.input_partitions import ShardRange
 from spark_kinesis.offset import TRIM_HORIZON, after, at_timestamp
 from spark_kinesis.options import KinesisOptions
 from spark_kinesis.planner import Planner
-from spark_kinesis.rate_limiter import Pace
+from spark_kinesis.rate_limiter import RateLimiter
 from tests.helpers.scripted import ScriptedClient, ScriptedStream, as_time
 from tests.spark_kinesis.test_planner import put, query
 from tests.spark_kinesis.test_reader import reader, values
@@ -109,22 +109,22 @@ def test_the_planner_makes_at_most_three_calls_in_any_second_and_two_in_the_long
     def sleep(seconds: float) -> None:
         now[0] += seconds
 
-    pace = Pace(2.0, clock=lambda: now[0], sleep=sleep)
+    limiter = RateLimiter(2.0, clock=lambda: now[0], sleep=sleep)
     for pause in [0.0] * 12 + [30.0] + [0.0] * 5 + [0.7, 0.1, 0.0, 0.0, 0.3, 0.0, 0.0]:
         now[0] += pause
-        pace.wait("shard")
+        limiter.wait("shard")
         calls.append(now[0])
     assert max(sum(1 for call in calls if begin <= call < begin + 1) for begin in calls) == 3
     assert calls[2] == calls[0], "a trigger's first three calls need not wait"
     assert calls[11] - calls[0] >= (12 - 3) / 2.0
 
 
-def test_each_shard_has_a_pace_of_its_own_and_the_option_sets_it() -> None:
+def test_each_shard_has_a_rate_of_its_own_and_the_option_sets_it() -> None:
     waited: list[float] = []
-    pace = Pace(1000.0, clock=lambda: 0.0, sleep=waited.append)
+    limiter = RateLimiter(1000.0, clock=lambda: 0.0, sleep=waited.append)
     for _ in range(500):
-        pace.wait("a")
-    slow = Pace(0.5, clock=lambda: 0.0, sleep=waited.append)
+        limiter.wait("a")
+    slow = RateLimiter(0.5, clock=lambda: 0.0, sleep=waited.append)
     slow.wait("a")
     slow.wait("b")
     assert waited == []
@@ -133,7 +133,7 @@ def test_each_shard_has_a_pace_of_its_own_and_the_option_sets_it() -> None:
     assert waited == [2.0]
 
 
-def test_a_planner_keeps_to_its_pace() -> None:
+def test_a_planner_keeps_to_its_rate() -> None:
     stream = ScriptedStream(1)
     put(stream, 20_000, every=0.1)
     client = ScriptedClient(stream)
@@ -144,7 +144,9 @@ def test_a_planner_keeps_to_its_pace() -> None:
     def sleep(seconds: float) -> None:
         stream.now += seconds
 
-    planner = Planner(options, client, clock=lambda: stream.now, pace=Pace(2.0, clock=lambda: stream.now, sleep=sleep))
+    planner = Planner(
+        options, client, clock=lambda: stream.now, limiter=RateLimiter(2.0, clock=lambda: stream.now, sleep=sleep)
+    )
     planner.latest(options.initial_offset, cap=Cap(records=9_000))
     planner.close()
     assert len(times) >= 9

@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from spark_kinesis.client import RetryingClient
 from spark_kinesis.errors import (
     DataLossError,
     ExpiredIteratorError,
@@ -22,7 +23,6 @@ from spark_kinesis.errors import (
 from spark_kinesis.input_partitions import ShardRange
 from spark_kinesis.offset import TRIM_HORIZON, after, parse_offset
 from spark_kinesis.reader import MAX_CONCURRENT, SCHEMA, RangeReader
-from spark_kinesis.retrying_client import RetryingClient
 from tests.helpers.scripted import ScriptedClient, ScriptedStream, as_time, broken, throttled
 from tests.spark_kinesis.test_planner import DAY, having_read, put, query
 
@@ -288,7 +288,6 @@ def test_a_child_whose_records_expired_while_it_waited_for_its_parent_is_a_loss(
         spark.step()
     stream.now += DAY - 3600
     put(stream, 0)
-    spark.reader._options = spark.options
     assert parse_offset(spark.offsets[-1], "s").behind[left] < as_time(stream.now)
     stream.now += 2 * 3600
     with pytest.raises(DataLossError):
