@@ -106,7 +106,8 @@ def parse_options(given: Mapping[str, str]) -> KinesisOptions:
     deaggregate = _flag(options, "deaggregate", False)
     if not deaggregate and any(position.sub is not None for position in starting_shards.values()):
         raise SourceConfigurationError(
-            "option 'startingPosition' names user records of KPL aggregates (<sequence>:<sub>): this needs deaggregate=true"
+            "option 'startingPosition' names user records of KPL aggregates (<sequence>:<sub>); this needs "
+            "deaggregate=true"
         )
     ending = options.get("endingposition")
     ends_at_tip = ending is not None and ending.upper() == "LATEST"
