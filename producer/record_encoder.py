@@ -18,12 +18,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from jobs.schema.checks import Checks
+from jobs.schema.checks import RecordChecks
+from jobs.schema.column_checks import TextColumnChecks
 from jobs.schema.rejections import NOT_JSON, NOT_UTF8, TOO_LARGE, Rejection
 from jobs.schema.table import TableContract
 from jobs.schema.values import as_text, is_absent
 from producer.csv_reader import CITY_FIELD, Chunk, texts
-from producer.vector_checks import VectorChecks
 
 MALFORMED_ROW = "malformed_row"
 
@@ -61,7 +61,7 @@ class RecordEncoder:
     """Turns one record (field → value), as posted, into a `Record`; the contract is asked first."""
 
     def __init__(self, contract: TableContract, max_record_bytes: int) -> None:
-        self.checks = Checks(contract)
+        self.checks = RecordChecks(contract)
         self._key_fields = contract.stream_partition_key
         self._limit = min(max_record_bytes, contract.max_record_bytes)
 
@@ -136,12 +136,12 @@ class RowEncoder:
         self.width = len(header)
         self._city = city if CITY_FIELD not in header else None
         self._names = (*header, CITY_FIELD) if self._city is not None else tuple(header)
-        self._checks = Checks(contract) if check else None
+        self._checks = RecordChecks(contract) if check else None
         self._limit = min(max_record_bytes, contract.max_record_bytes) if check else max_record_bytes
         self._row_type = _row_type(self._names)
         at = {name: index for index, name in enumerate(self._names)}
         self._key_at = [at.get(name) for name in contract.stream_partition_key]
-        self._quick = VectorChecks(contract, at, self._checks) if self._checks else None
+        self._column_checks = TextColumnChecks(self._checks, at) if self._checks else None
 
     def encode(self, chunk: Chunk) -> Encoded:
         """What becomes of each of the chunk's rows."""
@@ -200,11 +200,8 @@ class RowEncoder:
 
     def _doubtful(self, columns: Sequence[pa.Array], large: pa.Array) -> list[int]:
         """The rows that the contract itself has to look at, and those that may be too large."""
-        sure = None if self._quick is None else self._quick.sure(columns)
-        doubtful = np.asarray(large)
-        if sure is not None:
-            doubtful = doubtful | ~np.asarray(sure)
-        return np.flatnonzero(doubtful).tolist()
+        suspects = None if self._column_checks is None else self._column_checks.suspects(columns)
+        return np.flatnonzero(large if suspects is None else pc.or_(large, suspects)).tolist()
 
     def _encode_one(self, row: list[str]) -> Record | Rejection:
         if len(row) != self.width:

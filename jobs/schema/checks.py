@@ -1,30 +1,33 @@
-"""The contract's checks on one record, in plain Python: the one place that names why a record is rejected.
+"""The contract's checks on one record, in plain Python. This is the only module that decides whether a record is good.
 
-The producer and the HTTP API ask here before they send. The stream's parser (`jobs/schema/record_parser.py`) decides
-by whole columns which records are suspect, and asks here for the reason, so that a record is filed under the same
-code wherever it is met (see `jobs/schema/rejections.py`).
+The producer and the HTTP API check before they send; `RecordParser` checks what is on the stream. The fast checks of
+whole columns (`jobs.schema.column_checks`) only select the records to check here, so that a record is rejected for the
+same reason everywhere.
 """
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping
-from functools import lru_cache
 from typing import Any
 
 from jobs.schema.partitions import is_usable
 from jobs.schema.rejections import BAD_PARTITION, FAILED_CHECK, MISSING_FIELD, VALUE_CHARACTERS, WRONG_TYPE, Rejection
 from jobs.schema.table import TableContract
-from jobs.schema.values import as_text, compiled, is_absent, read_object, read_value, take_apart
+from jobs.schema.values import as_text, compiled, is_absent, read_object, read_value, split_text
 
 
-class Checks:
-    """A contract's checks, compiled once; make one and ask it about many records."""
+class RecordChecks:
+    """The checks of one contract, compiled once for many records.
+
+    checks = RecordChecks(load_contract("travel_times.yaml"))
+    checks.reject({"Origin Movement ID": "1"})  # missing_field 'Destination Movement ID'
+    """
 
     def __init__(self, contract: TableContract) -> None:
         self.contract = contract
         self.columns = tuple((column, compiled(column.parse) if column.parse else None) for column in contract.columns)
-        # (column, the source field it comes from) of each text that names a folder.
+        # (column, its source field) of each text column that is a partition column.
         self._folders = tuple(
             (name, column.source)
             for column in contract.columns
@@ -34,13 +37,13 @@ class Checks:
         )
 
     def reject(self, record: Mapping[str, Any]) -> Rejection | None:
-        """Why the record (source field → value) cannot become a row; None where it can."""
+        """Why the record, as source field: value, cannot become a row. None if it can."""
         return next(self.rejections(record), None)
 
     def rejections(self, record: Mapping[str, Any]) -> Iterator[Rejection]:
-        """Every reason, first the one that the record is filed under.
+        """Every reason why the record cannot become a row; the first one is the record's reason code.
 
-        A field is complained of once, and the checks are tried only on a record whose fields are all readable.
+        A field has one reason at most. Bounds, order and folders are checked only if every field is readable.
         """
         faulty = False
         for column, _ in self.columns:
@@ -62,7 +65,7 @@ class Checks:
             if column.parse is None or pattern is None or not text:
                 continue
             try:
-                values.update(take_apart(column.parse, pattern, text))
+                values.update(split_text(column.parse, pattern, text))
             except ValueError:
                 faulty = True
                 yield _rejection(column.parse.reason, column.source, text)
@@ -90,25 +93,9 @@ class Checks:
                 yield _rejection(FAILED_CHECK, check.name, ", ".join(map(str, found)))
 
     def reject_bytes(self, data: bytes) -> Rejection | None:
-        """Why the bytes of a record on the stream cannot become a row; None where they can."""
+        """Why a record's bytes cannot become a row: size, UTF-8 and JSON first. None if they can."""
         record = read_object(data, self.contract.max_record_bytes)
         return record if isinstance(record, Rejection) else self.reject(record)
-
-
-@lru_cache(maxsize=16)
-def checks_of(contract: TableContract) -> Checks:
-    """The contract's compiled checks, kept for the next call."""
-    return Checks(contract)
-
-
-def reject(contract: TableContract, record: Mapping[str, Any]) -> Rejection | None:
-    """Why the record cannot become a row under the contract; None where it can. For many, make a `Checks`."""
-    return checks_of(contract).reject(record)
-
-
-def reject_bytes(contract: TableContract, data: bytes) -> Rejection | None:
-    """`reject` of a record's bytes as they stand on the stream: size, UTF-8 and JSON first."""
-    return checks_of(contract).reject_bytes(data)
 
 
 def _rejection(reason: str, field: str, value: Any) -> Rejection:

@@ -1,7 +1,7 @@
-"""One value of a record, as it stands in the JSON, read as its column's type: the one place that decides what is what.
+"""Reads one JSON value of a record as its column's type.
 
-Null and absent are the same. A JSON integer or a numeric text is a number; any JSON value is a string, by its JSON
-text (an array, a number, a boolean); "" is null for every type but string.
+Null and absent are the same. A number is a JSON integer or a numeric text. Any JSON value can be a string: an array, a
+number or a boolean becomes its JSON text. "" is null for every type except string.
 """
 
 from __future__ import annotations
@@ -16,63 +16,62 @@ from typing import Any
 import msgspec
 
 from jobs.common.times import parse_time
-from jobs.schema import rejections as rejects
-from jobs.schema.rejections import Rejection
+from jobs.schema.rejections import NOT_AN_OBJECT, NOT_JSON, NOT_UTF8, TOO_LARGE, Rejection
 from jobs.schema.table import ColumnType, DerivedColumn, Parse
 
 _INTEGER = re.compile(r"\s*[+-]?\d+\s*", re.ASCII)
 _DECIMAL = re.compile(r"\s*[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?\s*", re.ASCII)
 _BOOLEANS = {"true": True, "false": False}
-# Longer than any number of 64 bits: not worth a conversion, whose cost grows with the square of the digits.
-_LONGEST_INTEGER = 64
+# No number of 64 bits is longer. The cost of a conversion grows with the square of the digits.
+_MAX_INTEGER_CHARACTERS = 64
 _SURELY_SHALLOW = 100
 
-# A number with a fraction or an exponent keeps its own text (1.50, 1E400): as a float it would become another.
+# A number with a fraction or an exponent keeps its text (1.50, 1E400), which a float would change.
 _decode = msgspec.json.Decoder(float_hook=lambda text: msgspec.Raw(text.encode("ascii"))).decode
 _encode = msgspec.json.Encoder().encode
 
 
 def read_object(data: bytes, max_bytes: int) -> dict[str, Any] | Rejection:
-    """A record's bytes as field → value, or why they are no JSON object of at most `max_bytes`.
+    """A record's fields and values, or a Rejection if it is not a JSON object of at most `max_bytes` in UTF-8.
 
-    Of a field that stands twice the last counts. A number with a fraction is a `msgspec.Raw` of its text.
-    Nesting that Python's stack does not hold (about 1,000 deep) and integers of over 4,300 digits are not_json.
+    The last of duplicate fields wins. A number with a fraction is a `msgspec.Raw` of its text. Nesting deeper than
+    Python's stack (about 1,000 levels) and integers of more than 4,300 digits are rejected as not_json.
     """
     if len(data) > max_bytes:
-        return Rejection(rejects.TOO_LARGE, value=f"{len(data)} bytes; at most {max_bytes} are allowed")
+        return Rejection(TOO_LARGE, value=f"{len(data)} bytes; at most {max_bytes} are allowed")
     try:
         data.decode("utf-8")
     except UnicodeDecodeError:
-        return Rejection(rejects.NOT_UTF8)
+        return Rejection(NOT_UTF8)
     try:
         found = _decode(data)
         if data.count(b"[") + data.count(b"{") > _SURELY_SHALLOW:
-            # What is read here will be written again, from frames a little further down the stack.
+            # The value is encoded again later, from a deeper frame: make sure that the stack is sufficient.
             _encode([[[[[[[[[[[[[[[[found]]]]]]]]]]]]]]]])
     except (msgspec.MsgspecError, RecursionError):
-        return Rejection(rejects.NOT_JSON)
-    return found if isinstance(found, dict) else Rejection(rejects.NOT_AN_OBJECT)
+        return Rejection(NOT_JSON)
+    return found if isinstance(found, dict) else Rejection(NOT_AN_OBJECT)
 
 
 def as_text(value: Any) -> str:
-    """A value that is not null, as a string column holds it: a text as it is, anything else as its JSON."""
+    """The value of a string column for a value that is not null: a text as it is, anything else as JSON text."""
     return value if isinstance(value, str) else _encode(value).decode()
 
 
 def is_absent(value: Any) -> bool:
-    """Whether a field of this value counts as missing."""
+    """Whether a field with this value counts as absent."""
     return value is None or value == ""
 
 
 def read_value(kind: ColumnType, value: Any) -> Any:
-    """A value that is not absent, as its column's type; ValueError where it is of another."""
+    """A value that is not absent, as its column's type. Raises ValueError if it cannot be one."""
     return _READERS[kind](value)
 
 
-def take_apart(parse: Parse, pattern: re.Pattern[str], text: str) -> dict[str, Any]:
-    """The columns that a text's groups become; ValueError where the whole of it does not match.
+def split_text(parse: Parse, pattern: re.Pattern[str], text: str) -> dict[str, Any]:
+    """The columns of a text's groups. Raises ValueError if the pattern does not match the whole text.
 
-    A group that took no part in the match is null.
+    A group that is not part of the match is null.
     """
     found = pattern.fullmatch(text)
     if found is None:
@@ -81,15 +80,15 @@ def take_apart(parse: Parse, pattern: re.Pattern[str], text: str) -> dict[str, A
 
 
 def compiled(parse: Parse) -> re.Pattern[str]:
-    """A parse's pattern. ASCII: to Java and Athena too, digits are 0 to 9."""
+    """The compiled pattern. ASCII, because \\d means 0 to 9 in Java and Athena."""
     return re.compile(parse.pattern, re.ASCII)
 
 
 def read_date(text: str, form: str) -> date:
-    """A date written as `form` says (yyyy, MM, dd); ValueError where it is not, or is no day of the calendar."""
+    """A date in the format `form`, such as MM/dd/yyyy. Raises ValueError for another format or an invalid day."""
     found = _date_pattern(form).fullmatch(text)
     if found is None:
-        raise ValueError(f"{text!r} is not of the form {form}")
+        raise ValueError(f"{text!r} does not have the format {form}")
     return date(int(found["year"]), int(found["month"]), int(found["day"]))
 
 
@@ -109,10 +108,10 @@ def _derive(part: DerivedColumn, text: str | None) -> Any:
 
 def _integer(value: Any, bits: int) -> int:
     if isinstance(value, str):
-        if len(value) > _LONGEST_INTEGER or not _INTEGER.fullmatch(value):
+        if len(value) > _MAX_INTEGER_CHARACTERS or not _INTEGER.fullmatch(value):
             raise ValueError
         value = int(value)
-    # bool is a kind of int to Python, but not to JSON; 616.0 is no integer to Spark and Athena.
+    # In Python bool is a subclass of int. 616.0 is not an integer for Spark and Athena.
     if not isinstance(value, int) or isinstance(value, bool) or not -(1 << bits) <= value < 1 << bits:
         raise ValueError
     return value

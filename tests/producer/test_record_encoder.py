@@ -10,14 +10,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jobs.schema.checks import Checks
+from jobs.schema.checks import RecordChecks
 from jobs.schema.rejections import Rejection
 from jobs.schema.table import load_contract
 from producer.csv_reader import Chunk
 from producer.record_encoder import Record, RecordEncoder, RowEncoder, partition_key
 
 CONTRACT = load_contract("travel_times.yaml")
-CHECKS = Checks(CONTRACT)
+CHECKS = RecordChecks(CONTRACT)
 HEADER = [field for field in CONTRACT.source_fields if field != "City"]
 GOOD = ["1", "a", "[]", "2", "b", "[]", "07/31/2016 - 08/28/2016, Every day, Daily Average", "20", "10", "30"]
 LIMIT = 1024 * 1024

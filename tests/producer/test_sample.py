@@ -10,12 +10,12 @@ from collections import Counter
 import pytest
 
 from jobs.common.errors import ConfigurationError
-from jobs.schema.checks import Checks
+from jobs.schema.checks import RecordChecks
 from jobs.schema.table import load_contract
 from producer.csv_reader import ExportReader, city_of, find_exports, read_records
 from producer.sample import BAD_KINDS, write_sample
 
-CHECKS = Checks(load_contract("travel_times.yaml"))
+CHECKS = RecordChecks(load_contract("travel_times.yaml"))
 
 
 def test_the_same_seed_writes_the_same_bytes_and_another_seed_others(tmp_path):

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from jobs.schema.checks import Checks, reject, reject_bytes
+from jobs.schema.checks import RecordChecks
 from jobs.schema.rejections import Rejection
 from jobs.schema.table import TableContract, load_contract
 
@@ -22,12 +22,13 @@ GOOD = {
     "Range - Lower Bound Travel Time (Seconds)": "229",
     "Range - Upper Bound Travel Time (Seconds)": "866",
 }
+CHECKS = RecordChecks(CONTRACT)
 MEAN, LOWER, UPPER = list(GOOD)[-3:]
 
 
 def test_a_record_of_the_real_files_passes():
-    assert reject(CONTRACT, GOOD) is None
-    assert reject_bytes(CONTRACT, json.dumps(GOOD).encode()) is None
+    assert CHECKS.reject(GOOD) is None
+    assert CHECKS.reject_bytes(json.dumps(GOOD).encode()) is None
 
 
 @pytest.mark.parametrize(
@@ -46,7 +47,7 @@ def test_a_record_of_the_real_files_passes():
     ],
 )
 def test_what_can_be_a_row_passes(changes):
-    assert reject(CONTRACT, GOOD | changes) is None
+    assert CHECKS.reject(GOOD | changes) is None
 
 
 @pytest.mark.parametrize(
@@ -72,12 +73,12 @@ def test_what_can_be_a_row_passes(changes):
     ],
 )
 def test_what_cannot_be_a_row_is_rejected_under_its_reason(changes, expected):
-    assert reject(CONTRACT, GOOD | changes) == expected
+    assert CHECKS.reject(GOOD | changes) == expected
 
 
 @pytest.mark.parametrize("day", ["02/30/2016", "13/01/2016", "00/10/2016", "9/03/2016", "٠٩/03/2016"])
 def test_a_day_that_is_not_in_the_calendar_is_rejected(day):
-    found = reject(CONTRACT, GOOD | {"Date Range": f"{day} - 12/31/2016, Every day, Daily Average"})
+    found = CHECKS.reject(GOOD | {"Date Range": f"{day} - 12/31/2016, Every day, Daily Average"})
     assert found is not None
     assert (found.reason, found.field) == ("bad_date_range", "Date Range")
 
@@ -86,17 +87,17 @@ def test_the_29th_of_february_is_a_day_in_leap_years_alone():
     def period(year: int) -> dict[str, str]:
         return GOOD | {"Date Range": f"02/29/{year} - 12/31/{year}, Every day, Daily Average"}
 
-    assert reject(CONTRACT, period(2016)) is None
-    assert reject(CONTRACT, period(2017)) is not None
+    assert CHECKS.reject(period(2016)) is None
+    assert CHECKS.reject(period(2017)) is not None
 
 
 def test_a_period_that_ends_before_it_starts_fails_its_check():
-    found = reject(CONTRACT, GOOD | {"Date Range": "10/01/2016 - 09/03/2016, Every day, Daily Average"})
+    found = CHECKS.reject(GOOD | {"Date Range": "10/01/2016 - 09/03/2016, Every day, Daily Average"})
     assert found == Rejection("failed_check", "period_in_order", "2016-10-01, 2016-09-03")
 
 
 def test_the_whole_value_must_match_a_pattern():
-    found = reject(CONTRACT, GOOD | {"Date Range": "x" + GOOD["Date Range"]})
+    found = CHECKS.reject(GOOD | {"Date Range": "x" + GOOD["Date Range"]})
     assert found is not None
     assert found.reason == "bad_date_range"
 
@@ -115,23 +116,23 @@ def test_the_whole_value_must_match_a_pattern():
     ],
 )
 def test_bytes_that_are_no_record_are_rejected(data, reason):
-    found = reject_bytes(CONTRACT, data)
+    found = CHECKS.reject_bytes(data)
     assert found is not None
     assert found.reason == reason
 
 
 def test_size_is_looked_at_before_anything_else():
     small = CONTRACT.model_copy(update={"max_record_bytes": 10})
-    found = reject_bytes(small, b"\xff" * 11)
+    found = RecordChecks(small).reject_bytes(b"\xff" * 11)
     assert found == Rejection("too_large", value="11 bytes; at most 10 are allowed")
-    assert reject_bytes(small, b"\xff" * 10) == Rejection("not_utf8")
+    assert RecordChecks(small).reject_bytes(b"\xff" * 10) == Rejection("not_utf8")
 
 
 def test_a_record_that_fails_twice_is_filed_under_the_first_reason_and_all_are_told():
     record = GOOD | {"Date Range": "?", LOWER: "x", MEAN: None}
-    found = list(Checks(CONTRACT).rejections(record))
+    found = list(CHECKS.rejections(record))
     assert [one.reason for one in found] == ["missing_field", "wrong_type", "bad_date_range"]
-    assert reject(CONTRACT, record) == found[0]
+    assert CHECKS.reject(record) == found[0]
 
 
 def test_every_type_of_a_contract_is_read_strictly():
@@ -150,9 +151,10 @@ def test_every_type_of_a_contract_is_read_strictly():
             ],
         }
     )
+    checks = RecordChecks(contract)
     good = {"d": "2016-02-29", "t": "2016-02-29T01:02:03Z", "b": "TRUE", "l": 2**63 - 1, "f": "1e0"}
-    assert reject(contract, good) is None
-    assert reject(contract, {}) is None
+    assert checks.reject(good) is None
+    assert checks.reject({}) is None
     for field, value in [("d", "2015-02-29"), ("t", "yesterday"), ("b", 1), ("l", 2**63), ("f", "inf"), ("f", "1e999")]:
-        assert reject(contract, good | {field: value}) == Rejection("wrong_type", field, str(value)), field
-    assert reject(contract, good | {"f": 1.5}) == Rejection("failed_check", "f", "1.5")
+        assert checks.reject(good | {field: value}) == Rejection("wrong_type", field, str(value)), field
+    assert checks.reject(good | {"f": 1.5}) == Rejection("failed_check", "f", "1.5")

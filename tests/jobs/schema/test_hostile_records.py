@@ -7,7 +7,7 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from jobs.schema.checks import Checks
+from jobs.schema.checks import RecordChecks
 from jobs.schema.record_parser import RecordParser
 from jobs.schema.rejections import VALUE_CHARACTERS
 from jobs.schema.table import TableContract
@@ -23,7 +23,7 @@ READINGS = TableContract.model_validate(yaml.safe_load(READINGS_YAML))
 
 def account_for(contract: TableContract, records: list[bytes]) -> None:
     parsed = RecordParser(contract).parse(as_data(records))
-    checks = Checks(contract)
+    checks = RecordChecks(contract)
     assert parsed.columns.num_rows == len(records)
     parsed.columns.validate(full=True)
     assert set(parsed.rejections) <= set(range(len(records)))

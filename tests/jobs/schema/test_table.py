@@ -56,7 +56,7 @@ def changed(path: str, value: Any) -> str:
         ("columns.0.min", 5, "columns.0: min and max are for numbers, not for string"),
         ("columns.1.default", "now", "columns.1: parse and default are for strings, not for timestamp"),
         ("columns.0.default", "s0", "columns.0: a required column has no default"),
-        ("columns.8.parse.pattern", "(", "columns.8.parse: pattern is no regular expression"),
+        ("columns.8.parse.pattern", "(", "columns.8.parse: pattern is not a regular expression"),
         ("columns.8.parse.pattern", "(.*)", "columns.8.parse: the pattern has 1 groups for 2 columns"),
         ("columns.8.parse.into.0.type", "date", "columns.8.parse.into.0: a date needs a format"),
         ("columns.8.parse.into.1.format", "yyyy", "columns.8.parse.into.1: a date needs a format, and only a date"),
