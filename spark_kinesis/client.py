@@ -68,7 +68,7 @@ class Page(Generic[R]):
     millis_behind   MillisBehindLatest: on AWS the time between the last record returned and now, 0 at the tip
     served_at       the server's clock, in seconds since 1970 (its Date header)
     body_bytes      size of the answer, in bytes; 0 if unknown
-    full            the answer holds as many records as were asked for, or nearly the 10 MB that an answer may hold
+    full            the answer reached the limit that was asked for, or nearly the 10 MB that an answer may hold
     """
 
     records: Sequence[R]

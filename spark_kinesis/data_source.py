@@ -103,7 +103,7 @@ class KinesisStreamReader(DataSourceStreamReader, SupportsTriggerAvailableNow): 
         """The tasks of the batch (start, end].
 
         Example: from offset 5 to offset 9 in a shard are the records 6 to 9. After a restart, Spark 4.0 and 4.1 first
-        pass the last offset as both: an empty batch, which tells where the query stands.
+        pass the last offset as both: an empty batch that tells how far the query has read.
         """
         stream = self.options.stream
         ending = parse_offset(end, stream)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from jobs.common.errors import MovementError, TerminalError, TransientError
 
-# A class of errors, with all its subclasses → what they are to a job.
+# What a class of errors, with all its subclasses, becomes in a job.
 Translations = Mapping[type[Exception], type[MovementError]]
 OURS: Translations = {TransientError: TransientError, MovementError: TerminalError}
 

@@ -1,8 +1,8 @@
-"""Which connector reads the stream: ours (`native`) or EMR's JVM connector (`aws-kinesis`).
+"""Connects the job to the stream: with `spark_kinesis` (`native`) or with EMR's JVM connector (`aws-kinesis`).
 
-Whatever is chosen, what goes on to `jobs.schema` has the same columns: `data, shard_id, sequence_number,
-partition_key, arrival_time, stream`. With ours the records are read in the task that writes them, and never
-pass through the JVM (docs/adr/0015).
+Both give records with the columns `data, shard_id, sequence_number, partition_key, arrival_time, stream`, which
+`jobs.write` takes. With `native` the task that writes the records reads them, so they never pass through the JVM
+(docs/adr/0015).
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from spark_kinesis.shard_lag import ShardLag, shard_lags
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
-# The source's errors, as they reach the job through Spark.
+# What the source's errors become when they reach the job through Spark.
 SOURCE_ERRORS: Translations = {TransientSourceError: TransientError, SourceError: TerminalError}
 
 # Where EMR's image has the connector's jar.
 JAR = "/usr/share/aws/kinesis/spark-sql-kinesis/lib/spark-streaming-sql-kinesis-connector.jar"
 
-# Our columns from the JVM connector's. It does not say which shard a record came from.
+# Our columns from the JVM connector's, which does not name a record's shard.
 _FROM_JVM = (
     "data",
     "cast(null as string) as shard_id",
@@ -46,8 +46,8 @@ _FROM_JVM = (
 
 
 @dataclass(frozen=True)
-class Incoming:
-    """A stream as the job takes it.
+class SourceStream:
+    """The stream that the job reads.
 
     rows      the streaming DataFrame: its micro-batches and their tasks
     records   reads the records that a task's `rows` name; None: the rows are the records. See `WriteTask.records`
@@ -57,20 +57,20 @@ class Incoming:
     records: ReadRecords | None = None
 
 
-def read_stream(spark: SparkSession, settings: Settings, *, until_drained: bool = False) -> Incoming:
-    """The stream, to be read.
+def read_stream(spark: SparkSession, settings: Settings, *, until_drained: bool = False) -> SourceStream:
+    """The stream of the settings.
 
-    until_drained   no batch passes the tip that the query finds when it starts, so `query.processAllAvailable()`
-                    returns there although producers go on. Only with the native connector.
+    until_drained   no batch passes the tip at the query's start, so `query.processAllAvailable()` returns although
+                    producers go on. Only with the native connector
 
-    Raises ConfigurationError for options that do not fit, or where the JVM connector's jar is not on the class path.
+    Raises ConfigurationError for a wrong option, or if the JVM connector's jar is not on the class path.
     """
     if settings.source.connector == "aws-kinesis":
         if until_drained:
             raise ConfigurationError(
                 "source.connector: aws-kinesis cannot end at a fixed tip; use native for runs until drained"
             )
-        return Incoming(_read_with_jvm_connector(spark, settings))
+        return SourceStream(_read_with_jvm_connector(spark, settings))
     if settings.source.consumer_name is not None:
         raise ConfigurationError("source.consumer_name: enhanced fan-out needs source.connector: aws-kinesis")
     from spark_kinesis.data_source import KinesisRangesDataSource, RecordsOfTasks
@@ -80,9 +80,9 @@ def read_stream(spark: SparkSession, settings: Settings, *, until_drained: bool 
     if until_drained:
         options["endingPosition"] = "LATEST"
     with _as_our_errors():
-        parsed = parse_options(options)  # here, so that a wrong option is one clear error and not a failed query
+        parsed = parse_options(options)  # a wrong option is an error here, not a failed query
     rows = spark.readStream.format(KinesisRangesDataSource.name()).options(**options).load()
-    return Incoming(rows, RecordsOfTasks(parsed))
+    return SourceStream(rows, RecordsOfTasks(parsed))
 
 
 def _read_with_jvm_connector(spark: SparkSession, settings: Settings) -> DataFrame:
@@ -103,7 +103,7 @@ def _read_with_jvm_connector(spark: SparkSession, settings: Settings) -> DataFra
 
 
 def native_options(settings: Settings) -> dict[str, str]:
-    """The settings as options of the native source; `source.options` wins."""
+    """The settings as options of the native source. `source.options` takes precedence."""
     source = settings.source
     options = {
         "streamName": settings.stream.name,
@@ -120,7 +120,7 @@ def native_options(settings: Settings) -> dict[str, str]:
 
 
 def jvm_options(settings: Settings) -> dict[str, str]:
-    """The settings as options of awslabs' spark-sql-kinesis-connector; `source.options` wins.
+    """The settings as options of awslabs' spark-sql-kinesis-connector. `source.options` takes precedence.
 
     Names and values: https://github.com/awslabs/spark-sql-kinesis-connector#kinesis-source-configuration
     """
@@ -154,7 +154,7 @@ def _utc(time: str) -> str:
 
 
 def _public_endpoint(region: str) -> str:
-    """As botocore's own tables name it: not every partition of AWS is in amazonaws.com."""
+    """From botocore's tables: not every AWS partition is in amazonaws.com."""
     found: str = aws.core_session().create_client("kinesis", region_name=region).meta.endpoint_url
     return found
 
@@ -166,12 +166,12 @@ def _text(value: str | int | float | bool) -> str:
 def stream_lag(settings: Settings, last_read: Mapping[str, str]) -> list[ShardLag]:
     """Each listed shard against the last sequence number that was read of it: a small call a shard, without Spark.
 
-    Raises AwsAccessError where the stream does not exist or may not be read.
+    Raises AwsAccessError if the stream does not exist or may not be read.
     """
     with _as_our_errors():
         options = parse_options(native_options(settings))
         client = RetryingClient(BotoStreamClient(options, connections=options.planning_threads), seconds=10)
-        # `<number>:<sub>`, a user record of a KPL aggregate: a batch always reads the aggregate whole.
+        # `<number>:<sub>` is a user record of a KPL aggregate. A batch reads aggregates whole.
         return shard_lags(client, {shard: parse_position(last.partition(":")[0]) for shard, last in last_read.items()})
 
 
