@@ -267,7 +267,10 @@ def _numbers(lake: Lake, query: str) -> Iterator[int]:
 def _listed_entry(lake: Lake, query: str, batch: int) -> LedgerEntry:
     content = lake.get(_path(query, batch))
     if content is None:
-        raise TerminalError(f"{_path(query, batch)} in {lake.uri} was listed and is gone: who deletes ledger entries?")
+        raise TerminalError(
+            f"{lake.uri}/{_path(query, batch)} was listed and is gone: ledger entries must not be deleted. Restore "
+            "it from the bucket's older object versions"
+        )
     return msgspec.json.decode(content, type=LedgerEntry)
 
 

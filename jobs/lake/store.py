@@ -33,9 +33,10 @@ if TYPE_CHECKING:
 AT_ONCE = 16  # parallel requests
 _DELETE_LIMIT = 1000  # keys in one DeleteObjects
 _CONFLICT_RETRY = RetryPolicy(attempts=50, first_pause=0.1, longest_pause=0.1)
+# A folder's temporary files, and the age after which nobody can be writing one.
 _DRAFTS = "_drafts"
-_LOCK = "replace.lock"
 _DRAFT_SECONDS = 3600.0
+_LOCK = "replace.lock"
 
 T = TypeVar("T")
 R = TypeVar("R")
