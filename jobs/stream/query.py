@@ -32,8 +32,8 @@ QUERY_NAME = "movement-stream"
 MAX_RESTARTS = 5
 # Maximum time that a stop waits for Spark to commit the last batch in its checkpoint.
 _COMMIT_SECONDS = 10.0
-_CHECKPOINT_FILES = "spark.sql.streaming.checkpointFileManagerClass"
-_ABORTABLE = "org.apache.spark.internal.io.cloud.AbortableStreamBasedCheckpointFileManager"
+CHECKPOINT_FILE_MANAGER = "spark.sql.streaming.checkpointFileManagerClass"
+ABORTABLE_FILE_MANAGER = "org.apache.spark.internal.io.cloud.AbortableStreamBasedCheckpointFileManager"
 
 
 def backoff(failures: int) -> float:
@@ -74,7 +74,7 @@ def run_query(
     Raises the error that the query, or a batch, failed with.
     """
     seconds = 0 if until_drained else settings.stream_job.trigger_seconds
-    with _atomic_checkpoint_files(rows.sparkSession, settings.checkpoint):
+    with atomic_checkpoint_files(rows.sparkSession, settings.checkpoint):
         try:
             query = (
                 rows.writeStream.queryName(QUERY_NAME)
@@ -149,7 +149,7 @@ def _explained(error: Exception, writer: MicroBatchWriter) -> MovementError:
 
 
 @contextmanager
-def _atomic_checkpoint_files(spark: SparkSession, checkpoint: str) -> Iterator[None]:
+def atomic_checkpoint_files(spark: SparkSession, checkpoint: str) -> Iterator[None]:
     """Has Spark write a checkpoint's file on S3 with one PUT, because S3 has no rename.
 
     Needs Spark's module hadoop-cloud. Without it, Spark copies and deletes each file: slower, but as safe, because the
@@ -158,12 +158,14 @@ def _atomic_checkpoint_files(spark: SparkSession, checkpoint: str) -> Iterator[N
     if not checkpoint.startswith("s3"):
         yield
         return
-    if not has_class(spark, _ABORTABLE):
-        log.warning("Spark has no class %s: the checkpoint is written by renaming, which is slower", _ABORTABLE)
+    if not has_class(spark, ABORTABLE_FILE_MANAGER):
+        log.warning(
+            "Spark has no class %s: the checkpoint is written by renaming, which is slower", ABORTABLE_FILE_MANAGER
+        )
         yield
         return
-    spark.conf.set(_CHECKPOINT_FILES, _ABORTABLE)
+    spark.conf.set(CHECKPOINT_FILE_MANAGER, ABORTABLE_FILE_MANAGER)
     try:
         yield
     finally:
-        spark.conf.unset(_CHECKPOINT_FILES)
+        spark.conf.unset(CHECKPOINT_FILE_MANAGER)

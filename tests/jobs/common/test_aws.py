@@ -1,4 +1,4 @@
-"""boto3's errors in our words; clients made the standard way."""
+"""Translation of botocore's errors, and clients configured by the environment."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def glue() -> Iterator[tuple[Any, Stubber]]:
         ("SomethingNew", TransientError, "SomethingNew"),
     ],
 )
-def test_an_answer_of_aws_becomes_our_error_with_what_was_done_its_code_and_the_remedy(
+def test_an_aws_error_becomes_ours_with_operation_code_and_remedy(
     glue: tuple[Any, Stubber], code: str, kind: type[MovementError], remedy: str
 ) -> None:
     client, stub = glue
@@ -85,7 +85,7 @@ def test_a_network_that_fails_is_transient(raised: Exception) -> None:
         raise raised
 
 
-def test_missing_credentials_come_with_what_to_set() -> None:
+def test_missing_credentials_are_an_error_that_says_what_to_set() -> None:
     with (
         pytest.raises(AwsAccessError, match=r"AWS_PROFILE or AWS_ACCESS_KEY_ID.*movement local env"),
         aws.translate_aws_errors("x"),
@@ -93,12 +93,12 @@ def test_missing_credentials_come_with_what_to_set() -> None:
         raise NoCredentialsError
 
 
-def test_an_error_that_is_not_awss_passes_unchanged() -> None:
+def test_any_other_error_is_raised_unchanged() -> None:
     with pytest.raises(ZeroDivisionError), aws.translate_aws_errors("divide"):
         _ = 1 / 0
 
 
-def test_an_answer_without_a_code_still_becomes_our_error() -> None:
+def test_an_aws_error_without_a_code_becomes_ours() -> None:
     with pytest.raises(TransientError, match="odd"), aws.translate_aws_errors("odd"):
         raise ClientError({}, "Odd")
 

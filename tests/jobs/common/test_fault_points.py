@@ -1,4 +1,4 @@
-"""Fault points: each stands somewhere in the code, kills only when armed, and kills the driver from a worker too."""
+"""Fault points: each is used once in the code, kills only when armed, and kills the driver from a worker too."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def run(code: str, fault: str | None) -> subprocess.CompletedProcess[bytes]:
 
 
 def points_in_the_code() -> list[str]:
-    """The argument of every call of `fault_point` in the jobs and commands."""
+    """The argument of each call of `fault_point` in the jobs and commands."""
     return [
         node.args[0].value
         for package in ("jobs", "movement")
@@ -40,7 +40,7 @@ def points_in_the_code() -> list[str]:
     ]
 
 
-def test_each_point_stands_at_one_place_and_is_listed() -> None:
+def test_each_point_is_used_once_and_listed() -> None:
     listed = POINTS + MOVE_POINTS + REBUILD_POINTS + REPLAY_POINTS + GOLD_POINTS + DELTA_POINTS
     assert sorted(points_in_the_code()) == sorted(listed)
 
@@ -62,7 +62,7 @@ def test_a_point_passed_in_a_worker_kills_the_driver() -> None:
     assert run(driver, "file.put").returncode == -signal.SIGKILL
 
 
-def test_a_point_that_is_nowhere_is_refused() -> None:
+def test_an_unknown_point_is_refused() -> None:
     found = run("import jobs.common.fault_points", "file.lost")
     assert found.returncode == 1
     assert b"MOVEMENT_FAULT=file.lost: unknown fault point; known: ledger.looked_up" in found.stderr

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -11,7 +10,6 @@ import pytest
 
 from jobs.common import spark_session as session
 from jobs.settings.settings import load_settings
-from jobs.stream import job as stream_job
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -30,7 +28,7 @@ def restored(spark: SparkSession) -> Iterator[SparkSession]:
         spark.conf.set(key, value)
 
 
-def test_what_spark_submit_was_given_wins_but_days_stay_days_of_utc(
+def test_spark_submits_settings_win_except_the_time_zone(
     restored: SparkSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(session, "submitted_keys", lambda: {SHUFFLE, ZONE})
@@ -42,13 +40,13 @@ def test_what_spark_submit_was_given_wins_but_days_stay_days_of_utc(
     assert (restored.conf.get(SHUFFLE), restored.conf.get(ZONE)) == ("3", "UTC")
 
 
-def test_without_spark_submit_the_settings_count(restored: SparkSession) -> None:
+def test_without_spark_submit_our_settings_apply(restored: SparkSession) -> None:
     session.spark_session("tests", SETTINGS.spark.master, SETTINGS.spark.conf)
 
     assert restored.conf.get(SHUFFLE) == "77"
 
 
-def test_executors_find_aws_where_the_driver_does(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_executors_get_the_drivers_endpoints_and_region(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_REGION", "eu-west-1")
     monkeypatch.setenv("AWS_ENDPOINT_URL_KINESIS", "https://kinesis.example")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "not-for-a-configuration")
@@ -70,15 +68,3 @@ def test_after_make_setup_sparks_workers_import_the_installed_pyspark(spark: Spa
     paths = [row.path for row in spark.range(1, numPartitions=1).mapInArrow(where, "path string").collect()]
     assert len(paths) == 2
     assert not [path for path in paths if ".zip" in path]
-
-
-def test_a_platform_without_hadoop_cloud_writes_checkpoints_sparks_own_way(
-    spark: SparkSession, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    with stream_job._checkpoint_files(spark, "s3://b/c"):
-        assert spark.conf.get(stream_job._CHECKPOINT_FILES) == stream_job._ABORTABLE
-    monkeypatch.setattr(stream_job, "_ABORTABLE", "no.such.FileManager")
-
-    with caplog.at_level(logging.WARNING), stream_job._checkpoint_files(spark, "s3://b/c"):
-        assert spark.conf.get(stream_job._CHECKPOINT_FILES, None) is None
-    assert "Spark has no no.such.FileManager here" in caplog.text

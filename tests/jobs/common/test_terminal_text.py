@@ -1,4 +1,4 @@
-"""Text of records that would make a terminal do something is shown, not obeyed: in logs and on consoles."""
+"""Control characters in the text of records are shown, not executed, in logs and on terminals."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from movement.cli.console import SafeConsole
 from movement.cli.log_file import log_to_file
 
 UNSEEN = {"Cc", "Cf", "Co", "Cs", "Zl", "Zp"}
-# One-character CSI, an override of the direction of writing, a line separator, a tag, half a pair.
+# One-character CSI, right-to-left override, line separator, tag, lone surrogate.
 HOSTILE = "Par\x9b2Jis\u202e\u2028\U000e0041\ud800\u0085東京"
 FOLDER = partition_path(["city"], {"city": HOSTILE})
 SHOWN = r"city=Par\u009b2Jis\u202e\u2028\udb40\udc41\ud800\u0085東京"
 
 
-def test_what_cannot_be_seen_is_escaped_and_what_can_stays() -> None:
+def test_invisible_characters_are_escaped_and_visible_ones_stay() -> None:
     for code in range(sys.maxunicode + 1):
         char = chr(code)
         unseen = category(char) in UNSEEN and char not in "\n\t"
@@ -37,13 +37,13 @@ def test_what_cannot_be_seen_is_escaped_and_what_can_stays() -> None:
     assert printable(FOLDER) == SHOWN
 
 
-def test_what_is_escaped_in_json_is_still_the_same_json() -> None:
+def test_escaped_json_is_still_the_same_json() -> None:
     written = json.dumps({"city": HOSTILE}, ensure_ascii=False)
     assert json.loads(printable(written)) == {"city": HOSTILE}
 
 
 @pytest.mark.parametrize("form", [TextLines(), JsonLines()])
-def test_a_hostile_city_in_a_path_or_a_traceback_does_nothing_to_who_reads_the_log(form: logging.Formatter) -> None:
+def test_a_hostile_city_in_a_path_or_a_traceback_is_escaped_in_the_log(form: logging.Formatter) -> None:
     try:
         raise TransientError(f"write s3://b/lake/processed/{FOLDER}/x: SlowDown")
     except TransientError:
@@ -57,7 +57,7 @@ def test_a_hostile_city_in_a_path_or_a_traceback_does_nothing_to_who_reads_the_l
         assert json.loads(line)["message"] == SHOWN, "not even after it is decoded"
 
 
-def test_a_hostile_city_does_nothing_to_a_terminal() -> None:
+def test_a_hostile_city_is_escaped_on_a_terminal() -> None:
     shown = io.StringIO()
     console = SafeConsole(file=shown, force_terminal=True, width=200)
     table = Table("partition")
@@ -73,10 +73,10 @@ def test_a_hostile_city_does_nothing_to_a_terminal() -> None:
         assert char.isprintable() or char not in found
 
 
-def test_an_error_of_a_command_is_shown_without_being_obeyed(
+def test_an_error_of_a_command_is_escaped(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    # Without half characters: pytest's own report of a log that holds one cannot travel between its processes.
+    # Without surrogates: pytest-xdist cannot send a report that contains one.
     folder, shown = FOLDER.replace("\ud800", ""), SHOWN.replace(r"\ud800", "")
 
     def fails() -> None:

@@ -1,4 +1,4 @@
-"""Addresses that mean one folder compare equal."""
+"""All spellings of one folder compare equal."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from jobs.common.uris import normalize_uri
 from jobs.settings.settings import load_settings
 
 
-def test_an_s3_folder_has_one_name_and_a_normal_one_keeps_its_own() -> None:
+def test_an_s3_folder_has_one_spelling_and_a_normalized_one_is_unchanged() -> None:
     plain = "s3://bucket/lake/_checkpoints/stream"
     ways = [
         plain,
@@ -24,7 +24,7 @@ def test_an_s3_folder_has_one_name_and_a_normal_one_keeps_its_own() -> None:
     assert normalize_uri("hdfs://host:8020/a/b/") == "hdfs://host:8020/a/b"
 
 
-def test_a_local_folder_has_one_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_local_folder_has_one_spelling(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "other").symlink_to(tmp_path / "here")
     monkeypatch.chdir(tmp_path)
     folder = f"{tmp_path}/here/ck"
@@ -32,7 +32,7 @@ def test_a_local_folder_has_one_name(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert {normalize_uri(each) for each in ways} == {str((tmp_path / "here/ck").resolve())}
 
 
-def test_a_job_is_known_by_its_checkpoints_one_name_and_spark_gets_it_as_it_was_written() -> None:
+def test_jobs_compare_normalized_checkpoints_and_spark_gets_the_setting_itself() -> None:
     settings = load_settings(None, ["stream_job.checkpoint=s3a://bucket/ck/"])
     assert settings.checkpoint == "s3a://bucket/ck/"
     assert settings.checkpoint_name == "s3://bucket/ck"

@@ -1,4 +1,4 @@
-"""The contract's checks in plain Python: which reason a record is rejected under, and what passes."""
+"""The contract's checks of one record: which records pass, and the reason of each rejection."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ CHECKS = RecordChecks(CONTRACT)
 MEAN, LOWER, UPPER = list(GOOD)[-3:]
 
 
-def test_a_record_of_the_real_files_passes():
+def test_a_record_of_a_real_export_passes():
     assert CHECKS.reject(GOOD) is None
     assert CHECKS.reject_bytes(json.dumps(GOOD).encode()) is None
 
@@ -46,7 +46,7 @@ def test_a_record_of_the_real_files_passes():
         {MEAN: 2147483647, UPPER: 2147483647},
     ],
 )
-def test_what_can_be_a_row_passes(changes):
+def test_a_record_that_can_become_a_row_passes(changes):
     assert CHECKS.reject(GOOD | changes) is None
 
 
@@ -72,18 +72,18 @@ def test_what_can_be_a_row_passes(changes):
         ({"Date Range": "2016-09-03"}, Rejection("bad_date_range", "Date Range", "2016-09-03")),
     ],
 )
-def test_what_cannot_be_a_row_is_rejected_under_its_reason(changes, expected):
+def test_a_bad_record_is_rejected_with_its_reason(changes, expected):
     assert CHECKS.reject(GOOD | changes) == expected
 
 
 @pytest.mark.parametrize("day", ["02/30/2016", "13/01/2016", "00/10/2016", "9/03/2016", "٠٩/03/2016"])
-def test_a_day_that_is_not_in_the_calendar_is_rejected(day):
+def test_an_invalid_date_is_rejected(day):
     found = CHECKS.reject(GOOD | {"Date Range": f"{day} - 12/31/2016, Every day, Daily Average"})
     assert found is not None
     assert (found.reason, found.field) == ("bad_date_range", "Date Range")
 
 
-def test_the_29th_of_february_is_a_day_in_leap_years_alone():
+def test_february_29_is_valid_only_in_leap_years():
     def period(year: int) -> dict[str, str]:
         return GOOD | {"Date Range": f"02/29/{year} - 12/31/{year}, Every day, Daily Average"}
 
@@ -115,20 +115,20 @@ def test_the_whole_value_must_match_a_pattern():
         (b"{}", "missing_field"),
     ],
 )
-def test_bytes_that_are_no_record_are_rejected(data, reason):
+def test_bytes_that_are_not_a_json_object_are_rejected(data, reason):
     found = CHECKS.reject_bytes(data)
     assert found is not None
     assert found.reason == reason
 
 
-def test_size_is_looked_at_before_anything_else():
+def test_the_size_is_checked_first():
     small = CONTRACT.model_copy(update={"max_record_bytes": 10})
     found = RecordChecks(small).reject_bytes(b"\xff" * 11)
     assert found == Rejection("too_large", value="11 bytes; at most 10 are allowed")
     assert RecordChecks(small).reject_bytes(b"\xff" * 10) == Rejection("not_utf8")
 
 
-def test_a_record_that_fails_twice_is_filed_under_the_first_reason_and_all_are_told():
+def test_the_first_reason_of_several_counts_and_all_are_listed():
     record = GOOD | {"Date Range": "?", LOWER: "x", MEAN: None}
     found = list(CHECKS.rejections(record))
     assert [one.reason for one in found] == ["missing_field", "wrong_type", "bad_date_range"]

@@ -78,7 +78,7 @@ def test_plain_good_rows_are_no_suspects() -> None:
     assert checks.suspects([pa.array(column, pa.string()) for column in good]) is None
 
 
-def test_a_contract_with_other_types_makes_every_row_suspect() -> None:
+def test_a_contract_with_other_types_makes_every_row_a_suspect() -> None:
     columns = [*CONTRACT.model_dump()["columns"], {"source": "at", "column": "at", "type": "timestamp"}]
     contract = TableContract.model_validate(CONTRACT.model_dump() | {"columns": columns})
     fields = [*FIELDS, "at"]

@@ -1,4 +1,4 @@
-"""Partition folders: what is written can be read back, and is what Spark would have written."""
+"""Partition folders: names read back unchanged, and Spark writes the same names."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
 
 @given(st.text())
-def test_every_text_comes_back(text: str) -> None:
+def test_every_text_is_read_back_unchanged(text: str) -> None:
     assert unescape(escape(text)) == text
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"]), min_size=1))
-def test_a_folder_is_one_name_that_reads_back_wherever_it_is_usable(text: str) -> None:
+def test_a_usable_value_is_one_folder_that_is_read_back_unchanged(text: str) -> None:
     path = partition_path(["city"], {"city": text})
     assert "/" not in path
     if is_usable("city", text):
@@ -30,13 +30,13 @@ def test_a_folder_is_one_name_that_reads_back_wherever_it_is_usable(text: str) -
 
 
 @pytest.mark.parametrize("name", ODD_NAMES)
-def test_odd_names_are_usable_and_read_back(name: str) -> None:
+def test_unusual_names_are_usable_and_read_back_unchanged(name: str) -> None:
     assert is_usable("city", name)
     path = partition_path(["city", "start_date"], {"city": name, "start_date": date(2016, 9, 3)})
     assert parse_partition_path(path) == {"city": name, "start_date": "2016-09-03"}
 
 
-def test_a_folder_is_named_as_hive_names_it() -> None:
+def test_folders_have_hives_names() -> None:
     assert partition_path(["city", "day"], {"city": "a/b=c %", "day": None}) == (
         "city=a%2Fb%3Dc %25/day=__HIVE_DEFAULT_PARTITION__"
     )
@@ -46,11 +46,11 @@ def test_a_folder_is_named_as_hive_names_it() -> None:
     assert partition_path(["x"], {"x": 0}) == "x=0"
 
 
-def test_the_null_partition_reads_back_as_null() -> None:
+def test_the_null_partition_is_read_back_as_null() -> None:
     assert parse_partition_path(f"city={NULL_PARTITION}/") == {"city": None}
 
 
-def test_a_path_that_is_no_partition_is_refused() -> None:
+def test_a_path_that_is_not_a_partition_is_refused() -> None:
     with pytest.raises(ValueError, match="'2016' is not of the form name=value"):
         parse_partition_path("city=Paris/2016")
 
@@ -69,7 +69,7 @@ def test_a_path_that_is_no_partition_is_refused() -> None:
         (NULL_PARTITION, False),
     ],
 )
-def test_a_value_that_no_folder_can_be_named_for_is_not_usable(value: str, usable: bool) -> None:
+def test_a_value_that_cannot_name_a_folder_is_not_usable(value: str, usable: bool) -> None:
     assert is_usable("city", value) is usable
 
 

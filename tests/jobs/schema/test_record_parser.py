@@ -1,4 +1,4 @@
-"""What the parser makes of records, good, odd and bad."""
+"""The record parser: rows of good and unusual records, rejections of bad ones."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PARSER = RecordParser(TRAVEL_TIMES)
 
 
 def row_of(record: bytes, contract: TableContract | None = None) -> dict[str, Any]:
-    """The row that the record becomes; it must become one."""
+    """The row of a good record."""
     parsed = (RecordParser(contract) if contract else PARSER).parse(as_data([record]))
     assert parsed.rejections == {}
     row: dict[str, Any] = parsed.columns.to_pylist()[0]
@@ -45,7 +45,7 @@ def one_column(kind: str, **keys: Any) -> TableContract:
 
 
 def x_of(kind: str, text: str) -> Any:
-    """The value of a field of `kind` written as JSON `text`, or the reason for which it is rejected."""
+    """The value of a field of `kind` with the JSON `text`, or the reason of its rejection."""
     parsed = RecordParser(one_column(kind)).parse(as_data([b'{"x": %s}' % text.encode()]))
     return parsed.rejections[0].reason if parsed.rejections else parsed.columns["x"][0].as_py()
 
@@ -142,13 +142,13 @@ def test_no_records_are_no_rows() -> None:
     ],
     ids=lambda value: repr(value)[:40],
 )  # fmt: skip
-def test_a_record_that_cannot_be_a_row_has_its_reason(
+def test_a_bad_record_is_rejected_with_its_reason(
     record: bytes, reason: str, field: str | None, value: str | None
 ) -> None:
     assert PARSER.parse(as_data([good(), record, good()])).rejections == {1: Rejection(reason, field, value)}
 
 
-def test_every_reason_code_is_one_that_a_test_has_seen() -> None:
+def test_every_reason_code_is_tested() -> None:
     found = {
         PARSER.reject(record).reason  # type: ignore[union-attr]
         for record in (
@@ -163,7 +163,7 @@ def test_every_reason_code_is_one_that_a_test_has_seen() -> None:
 
 
 @pytest.mark.parametrize("first", range(5))
-def test_a_record_with_many_faults_is_filed_under_the_first_in_the_order_of_the_reasons(first: int) -> None:
+def test_a_record_with_many_faults_has_the_first_reason_in_order(first: int) -> None:
     faults: list[tuple[str, dict[str, Any]]] = [
         ("missing_field", {"Destination Movement ID": None}),
         ("wrong_type", {UPPER: "x"}),
@@ -179,13 +179,13 @@ def test_a_record_with_many_faults_is_filed_under_the_first_in_the_order_of_the_
     assert found.reason == faults[first][0]
 
 
-def test_a_rejected_value_is_cut_and_its_record_is_not() -> None:
+def test_a_rejected_value_is_cut_but_its_record_is_not() -> None:
     found = PARSER.reject(good(**{MEAN: "x" * 10_000}))
     assert found is not None
     assert found.value == "x" * VALUE_CHARACTERS
 
 
-def test_the_last_of_two_equal_fields_counts() -> None:
+def test_the_last_of_duplicate_fields_wins() -> None:
     twice = good()[:-1] + b', "%s": 500}' % MEAN.encode()
     assert row_of(twice)["mean_travel_time_seconds"] == 500
     twice = good()[:-1] + b', "x": 1, "x": 2, "%s": 501}' % MEAN.encode()
@@ -193,7 +193,7 @@ def test_the_last_of_two_equal_fields_counts() -> None:
     assert (row["mean_travel_time_seconds"], row["rescued_data"]) == (501, '{"x":2}')
 
 
-def test_null_absent_and_empty_are_each_what_the_contract_says() -> None:
+def test_null_absent_and_empty_values_follow_the_contract() -> None:
     without = {name: value for name, value in GOOD.items() if name not in ("City", "Origin Display Name", LOWER)}
     for city in (without, without | {"City": None}, without | {"City": ""}):
         row = row_of(bytes_of(city))
@@ -211,7 +211,7 @@ def test_a_numeric_text_is_a_number(written: Any) -> None:
     assert row_of(good(**{MEAN: written}))["mean_travel_time_seconds"] == 446
 
 
-def test_numbers_and_numeric_texts_stand_side_by_side_in_one_batch() -> None:
+def test_numbers_and_numeric_texts_may_be_mixed_in_one_batch() -> None:
     records = [good(**{MEAN: value}) for value in (446, "447", " 448", None, "x", 2**40)]
     parsed = PARSER.parse(as_data(records))
     assert parsed.columns["mean_travel_time_seconds"].to_pylist() == [446, 447, 448, None, None, None]
@@ -247,12 +247,12 @@ def test_fields_that_the_contract_does_not_name_are_kept_with_their_types() -> N
     assert parsed.rescued == 1, "a rejected record is no row with unknown fields"
 
 
-def test_an_unknown_number_keeps_the_digits_it_was_written_with() -> None:
+def test_a_number_in_an_unknown_field_keeps_its_digits() -> None:
     row = row_of(good()[:-1] + b', "a": 1.50, "b": 1E400, "c": -0.0, "d": 12345678901234567890.123}')
     assert row["rescued_data"] == '{"a":1.50,"b":1E400,"c":-0.0,"d":12345678901234567890.123}'
 
 
-def test_a_number_for_a_text_is_kept_as_it_was_written() -> None:
+def test_a_number_in_a_text_field_keeps_its_digits() -> None:
     record = good()[:-1] + b', "Origin Movement ID": 12.10, "Destination Movement ID": 7, "City": false}'
     row = row_of(record)
     assert (row["origin_movement_id"], row["destination_movement_id"], row["city"]) == ("12.10", "7", "false")
@@ -314,7 +314,7 @@ def test_a_value_is_read_as_its_columns_type(kind: str, text: str, expected: Any
     assert type(found) is type(expected)
 
 
-def test_a_null_between_two_ascending_columns_is_passed_over() -> None:
+def test_a_null_between_two_ascending_columns_is_skipped() -> None:
     contract = contract_with(columns=[
         column.model_dump() | ({"required": False} if column.source == MEAN else {}) for column in TRAVEL_TIMES.columns
     ])  # fmt: skip
@@ -324,7 +324,7 @@ def test_a_null_between_two_ascending_columns_is_passed_over() -> None:
     assert found == Rejection("failed_check", "bounds_in_order", "3, 2")
 
 
-def test_a_group_that_took_no_part_in_the_match_is_null() -> None:
+def test_a_group_that_is_not_part_of_the_match_is_null() -> None:
     into = [{"column": "a", "type": "string"}, {"column": "b", "type": "int"}]
     parser = RecordParser(one_column("string", parse={"pattern": r"(\w+)(?:/(\d+))?", "into": into}))
     parsed = parser.parse(as_data([b'{"x": "u/7"}', b'{"x": "v"}', b'{"x": ""}', b"{}", b'{"x": "w/99999999999"}']))
@@ -333,7 +333,7 @@ def test_a_group_that_took_no_part_in_the_match_is_null() -> None:
     assert list(parsed.rejections) == [4]
 
 
-def test_a_part_of_a_text_that_names_folders_must_be_usable_too() -> None:
+def test_a_part_of_a_text_that_names_a_folder_must_be_usable() -> None:
     contract = contract_with(partition_by=["time_filter"])
     record = good(**{"Date Range": "09/03/2016 - 10/01/2016, Every day, " + "x" * 300})
     found = RecordParser(contract).reject(record)
@@ -341,7 +341,7 @@ def test_a_part_of_a_text_that_names_folders_must_be_usable_too() -> None:
     assert (found.reason, found.field) == ("bad_partition_value", "Date Range")
 
 
-def test_a_column_may_have_a_name_that_python_keeps_for_itself() -> None:
+def test_a_column_may_have_a_python_keyword_as_name() -> None:
     contract = TableContract.model_validate(
         {
             "version": 1,
@@ -362,7 +362,7 @@ def test_every_bad_row_of_a_sample_is_rejected(kind: str) -> None:
     assert PARSER.reject(bytes_of(row | BAD_KINDS[kind](row))) is not None
 
 
-def test_of_a_sample_exactly_the_bad_rows_are_rejected(tmp_path: Path) -> None:
+def test_exactly_the_bad_rows_of_a_sample_are_rejected(tmp_path: Path) -> None:
     sample = write_sample(2000, tmp_path, cities=4, seed=7, bad_rate=0.1)
     records = []
     for file in sample.files:
@@ -373,7 +373,7 @@ def test_of_a_sample_exactly_the_bad_rows_are_rejected(tmp_path: Path) -> None:
     assert len(parsed.rejections) == sample.bad == 200
 
 
-def test_a_batch_of_many_types_of_fault_accounts_for_every_position() -> None:
+def test_each_record_of_a_batch_with_many_kinds_of_faults_is_a_row_or_a_rejection() -> None:
     records = [good(), b"", good(City="\0"), b"[]", good(x=1)] * 100
     parsed = PARSER.parse(as_data(records))
     assert sorted(parsed.rejections) == [at for at in range(500) if at % 5 in (1, 2, 3)]
@@ -381,7 +381,7 @@ def test_a_batch_of_many_types_of_fault_accounts_for_every_position() -> None:
     assert parsed.rescued == 100
 
 
-def test_records_may_come_as_a_slice_of_a_larger_array() -> None:
+def test_records_may_be_a_slice_of_a_larger_array() -> None:
     data = pa.array([b"x", good(), good(**{MEAN: 1, LOWER: 1}), b"y"], pa.binary()).slice(1, 2)
     parsed = PARSER.parse(data)
     assert parsed.rejections == {}

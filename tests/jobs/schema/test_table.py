@@ -1,4 +1,4 @@
-"""The contract's YAML: each kind of mistake is named, and another stream's file works from record to Parquet."""
+"""The contract's YAML: each mistake is named, and a contract for another stream works from record to Parquet."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def file(tmp_path: Path) -> Path:
 
 
 def changed(path: str, value: Any) -> str:
-    """The readings' YAML with one thing set: `columns.0.type`; the value `...` takes the key away."""
+    """The readings' YAML with the value at a path such as `columns.0.type` changed; `...` removes the key."""
     content = copy.deepcopy(yaml.safe_load(READINGS_YAML))
     *way, last = path.split(".")
     at = content
@@ -99,7 +99,7 @@ def test_a_mistake_is_named_with_file_key_and_value(file: Path, path: str, value
         ("version: 1\nversion: 1\n", "duplicate key 'version'"),
     ],
 )
-def test_a_file_that_is_no_contract_is_named(file: Path, content: str, told: str) -> None:
+def test_a_file_without_a_contract_is_named(file: Path, content: str, told: str) -> None:
     file.write_text(content)
     with pytest.raises(ConfigurationError) as error:
         load_contract(str(file))
@@ -107,7 +107,7 @@ def test_a_file_that_is_no_contract_is_named(file: Path, content: str, told: str
     assert told in str(error.value)
 
 
-def test_a_contract_that_is_not_there_is_named_with_those_that_ship() -> None:
+def test_a_missing_contract_is_named_with_those_that_ship() -> None:
     with pytest.raises(ConfigurationError, match=r"'travels.yaml'.*travel_times.yaml"):
         load_contract("travels.yaml")
 
@@ -127,7 +127,7 @@ def test_the_shipped_contract_is_the_table_of_the_design() -> None:
     assert all(comment for _, _, comment in TRAVEL_TIMES.table_columns + TRAVEL_TIMES.partition_columns)
 
 
-def test_another_streams_yaml_works_from_record_to_parquet_and_glue(file: Path, tmp_path: Path) -> None:
+def test_a_contract_for_another_stream_works_from_record_to_parquet_and_glue(file: Path, tmp_path: Path) -> None:
     file.write_text(READINGS_YAML)
     contract = load_contract(str(file))
     records = [
@@ -155,7 +155,7 @@ def test_another_streams_yaml_works_from_record_to_parquet_and_glue(file: Path, 
     assert [name for name, _, _ in processed.partitions] == ["day", "ok", "site"]
 
 
-def test_a_date_of_another_form_is_read_by_its_format() -> None:
+def test_a_date_is_read_by_its_format() -> None:
     contract = TableContract.model_validate(
         {
             "version": 1,

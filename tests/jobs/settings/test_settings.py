@@ -1,4 +1,4 @@
-"""Settings: what is wrong stops before anything starts, in a line that says what to change."""
+"""Settings: a wrong one stops a job before it starts, with a line that says what to change."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def test_a_wrong_key_of_a_file_is_named_with_the_file(config: Path) -> None:
     assert "streem: unknown key; did you mean 'stream'?" in lines[1]
 
 
-def test_a_mistake_is_blamed_on_the_layer_that_made_it(config: Path) -> None:
+def test_the_error_names_the_layer_with_the_mistake(config: Path) -> None:
     config.write_text("stream: {name: fine, shards: 0}\n")
     with pytest.raises(ConfigurationError, match=rf"^{config}: stream.shards"):
         load_settings(str(config), ["stream.name=also-fine"])
@@ -126,7 +126,7 @@ def test_a_mistake_is_blamed_on_the_layer_that_made_it(config: Path) -> None:
         ("\udcff", "YAML"),
     ],
 )
-def test_a_file_that_is_no_settings_is_named(config: Path, content: str, told: str) -> None:
+def test_a_file_without_settings_is_named(config: Path, content: str, told: str) -> None:
     config.write_bytes(content.encode("utf-8", "surrogateescape"))
     with pytest.raises(ConfigurationError) as error:
         load_settings(str(config))
@@ -134,7 +134,7 @@ def test_a_file_that_is_no_settings_is_named(config: Path, content: str, told: s
     assert told in str(error.value)
 
 
-def test_a_file_that_is_not_there_is_named_with_those_that_ship() -> None:
+def test_a_missing_file_is_named_with_those_that_ship() -> None:
     with pytest.raises(ConfigurationError, match=r"'nowhere.yaml'.*reference.yaml"):
         load_settings("nowhere.yaml")
 
@@ -144,7 +144,7 @@ def test_an_empty_file_changes_nothing(config: Path) -> None:
     assert load_settings(str(config)) == Settings()
 
 
-def test_a_later_layer_wins_by_being_set_whatever_its_value(config: Path) -> None:
+def test_a_later_layer_wins_whatever_its_value(config: Path) -> None:
     config.write_text(
         "stream_job: {trigger_seconds: 30, checkpoint: /tmp/x}\nproducer: {validate: true, keep_order: false}\n"
     )
@@ -174,7 +174,7 @@ def test_a_starting_time_needs_no_quotes(text: str) -> None:
     assert datetime.fromisoformat(found) == datetime(2026, 11, 23, tzinfo=UTC)
 
 
-def test_positions_by_shard_are_taken_as_json_or_as_a_mapping(config: Path) -> None:
+def test_positions_by_shard_may_be_json_or_a_mapping(config: Path) -> None:
     config.write_text("source: {starting_position: {shardId-0: '4958'}}\n")
     assert load_settings(str(config), []).source.starting_position == '{"shardId-0": "4958"}'
     found = load_settings(None, ['source.starting_position={"shardId-0": "4958"}'])
@@ -186,12 +186,12 @@ def test_a_named_position_is_kept(position: str) -> None:
     assert load_settings(None, [f"source.starting_position={position}"]).source.starting_position == position
 
 
-def test_settings_cannot_be_changed_once_made() -> None:
+def test_settings_are_frozen() -> None:
     with pytest.raises(ValueError, match="frozen"):
         Settings().stream.name = "other"  # type: ignore[misc]
 
 
-def test_a_lake_in_a_folder_is_made_absolute_and_one_on_s3_loses_its_last_slash(
+def test_a_local_lake_becomes_absolute_and_one_on_s3_loses_its_last_slash(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -199,12 +199,12 @@ def test_a_lake_in_a_folder_is_made_absolute_and_one_on_s3_loses_its_last_slash(
     assert load_settings(None, ["lake=s3://my-bucket/a/b/"]).lake == "s3://my-bucket/a/b"
 
 
-def test_the_checkpoint_lies_in_the_lake_unless_it_is_set() -> None:
+def test_the_default_checkpoint_is_in_the_lake() -> None:
     assert load_settings(None, ["lake=s3://my-bucket"]).checkpoint == "s3://my-bucket/_checkpoints/stream"
     assert load_settings(None, ["stream_job.checkpoint=/elsewhere"]).checkpoint == "/elsewhere"
 
 
-def test_the_reference_is_what_the_code_says() -> None:
+def test_the_reference_file_is_up_to_date() -> None:
     assert REFERENCE.read_text(encoding="utf-8") == reference()
     printed = subprocess.run(
         [sys.executable, "-m", "jobs.settings.reference"], cwd=ROOT, capture_output=True, check=True
@@ -234,7 +234,7 @@ def test_every_settings_file_that_ships_loads(file: Path) -> None:
     assert isinstance(load_settings(file.name), Settings)
 
 
-def test_one_override_may_hold_many_as_json() -> None:
+def test_one_override_may_be_a_json_object_of_several() -> None:
     both = load_settings(None, ['{"lake": "s3://b-b/p", "stream.shards": 2, "source.fail_on_data_loss": "false"}'])
 
     assert both == load_settings(None, ["lake=s3://b-b/p", "stream.shards=2", "source.fail_on_data_loss=false"])
@@ -254,6 +254,6 @@ def test_a_wrong_override_in_json_is_named(override: str, told: str) -> None:
 
 
 @pytest.mark.parametrize("uri", ["s3://", "s3://bucket", "s3://bucket/folder/"])
-def test_a_configuration_in_s3_is_a_file(uri: str) -> None:
+def test_a_configuration_on_s3_needs_a_bucket_and_a_key(uri: str) -> None:
     with pytest.raises(ConfigurationError, match="allowed: s3://bucket/key"):
         load_settings(uri)

@@ -24,7 +24,7 @@ def messages(content: object) -> list[str]:
     return explain(error.value, Outer, lambda key: f"file[{key}]").splitlines()
 
 
-def test_each_mistake_is_a_line_with_origin_key_and_value() -> None:
+def test_each_mistake_has_a_line_with_origin_key_and_value() -> None:
     assert messages({"inner": {"width": 0}}) == [
         "file[inner.width]: inner.width: input should be greater than or equal to 1; got 0",
         "file[needed]: needed: is missing",
@@ -38,14 +38,14 @@ def test_a_key_of_an_earlier_release_is_named_with_its_new_name() -> None:
     assert told == "file[inner.breadth]: inner.breadth: renamed to inner.width"
 
 
-def test_an_unknown_key_lists_those_known_at_its_place() -> None:
+def test_an_unknown_key_is_named_with_the_known_ones() -> None:
     assert messages({"needed": "x", "items": [{}, {"widht": 1}]}) == [
         "file[items.1.widht]: items.1.widht: unknown key; did you mean 'width'? known here: width"
     ]
     assert messages({"needed": "x", "zzz": 1}) == ["file[zzz]: zzz: unknown key; known here: inner, items, needed"]
 
 
-def test_a_mistake_of_the_whole_has_no_key() -> None:
+def test_a_mistake_of_the_whole_file_has_no_key() -> None:
     (line,) = messages([1])
     assert line.startswith("file[]: input should be a valid dictionary")
 

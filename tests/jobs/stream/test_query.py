@@ -1,20 +1,31 @@
-"""The life of the streaming query, without Spark: waiting, stopping, restarting."""
+"""The life of the streaming query: waiting, stopping, restarting; and how Spark writes its checkpoint."""
 
 from __future__ import annotations
 
+import logging
 import threading
 from types import SimpleNamespace
 from typing import cast
 
 import pytest
 from pyspark.errors import StreamingQueryException
+from pyspark.sql import SparkSession
 from pyspark.sql.streaming import StreamingQuery
 
 from jobs.common.errors import TerminalError, TransientError
 from jobs.common.spark_errors import explained_failure
+from jobs.stream import query as query_module
 from jobs.stream.connector import SOURCE_ERRORS
 from jobs.stream.micro_batch import MicroBatchWriter
-from jobs.stream.query import MAX_RESTARTS, run_with_restarts, stop_query, wait_for_end
+from jobs.stream.query import (
+    ABORTABLE_FILE_MANAGER,
+    CHECKPOINT_FILE_MANAGER,
+    MAX_RESTARTS,
+    atomic_checkpoint_files,
+    run_with_restarts,
+    stop_query,
+    wait_for_end,
+)
 
 
 class DrainingQuery:
@@ -172,3 +183,16 @@ def test_a_stop_ends_the_job_between_two_runs_unless_a_batch_failed() -> None:
 )
 def test_a_lost_connection_is_transient_and_other_failures_are_terminal(text: str, kind: type[Exception]) -> None:
     assert type(explained_failure(RuntimeError(text), "the query", SOURCE_ERRORS)) is kind
+
+
+@pytest.mark.spark
+def test_a_platform_without_hadoop_cloud_writes_checkpoints_sparks_own_way(
+    spark: SparkSession, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with atomic_checkpoint_files(spark, "s3://b/c"):
+        assert spark.conf.get(CHECKPOINT_FILE_MANAGER) == ABORTABLE_FILE_MANAGER
+    monkeypatch.setattr(query_module, "ABORTABLE_FILE_MANAGER", "no.such.FileManager")
+
+    with caplog.at_level(logging.WARNING), atomic_checkpoint_files(spark, "s3://b/c"):
+        assert spark.conf.get(CHECKPOINT_FILE_MANAGER, None) is None
+    assert "Spark has no class no.such.FileManager" in caplog.text
