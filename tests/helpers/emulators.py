@@ -22,12 +22,12 @@ class Stream:
 
     def create(self, shards: int) -> None:
         self.client.create_stream(StreamName=self.name, ShardCount=shards)
-        self.settle()
+        self.wait_until_active()
 
     def delete(self) -> None:
         self.client.delete_stream(StreamName=self.name)
 
-    def settle(self) -> None:
+    def wait_until_active(self) -> None:
         """Waits until the stream is active again."""
         for _ in range(200):
             found = self.client.describe_stream_summary(StreamName=self.name)["StreamDescriptionSummary"]
@@ -63,8 +63,8 @@ class Stream:
         shard = next(each for each in self.open_shards() if each["ShardId"] == shard_id)
         low, high = (int(shard["HashKeyRange"][key]) for key in ("StartingHashKey", "EndingHashKey"))
         self.client.split_shard(StreamName=self.name, ShardToSplit=shard_id, NewStartingHashKey=str((low + high) // 2))
-        self.settle()
+        self.wait_until_active()
 
     def merge(self, left: str, right: str) -> None:
         self.client.merge_shards(StreamName=self.name, ShardToMerge=left, AdjacentShardToMerge=right)
-        self.settle()
+        self.wait_until_active()

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import subprocess
-import time
 import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -19,6 +17,7 @@ from jobs.settings.settings import load_settings
 from local import server
 from tests.helpers.emulators import Emulator, Stream
 from tests.helpers.paths import ROOT
+from tests.helpers.ports import free_port, wait_for_port
 
 CREDENTIALS = {
     "AWS_ACCESS_KEY_ID": "testing",
@@ -30,7 +29,7 @@ CREDENTIALS = {
 
 @pytest.fixture(scope="session", autouse=True)
 def _aws_environment() -> Iterator[None]:
-    """No test may reach AWS: fixed credentials, and no profile."""
+    """Fixed credentials, so that no test reaches AWS."""
     before = {key: os.environ.get(key) for key in CREDENTIALS}
     os.environ.update(CREDENTIALS)
     yield
@@ -41,29 +40,10 @@ def _aws_environment() -> Iterator[None]:
             os.environ[key] = value
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def _wait_for(port: int, process: subprocess.Popen[bytes], what: str) -> None:
-    deadline = time.monotonic() + 30
-    while time.monotonic() < deadline:
-        if process.poll() is not None:
-            raise RuntimeError(f"{what} ended with {process.returncode}")
-        with socket.socket() as probe:
-            probe.settimeout(0.2)
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        time.sleep(0.05)
-    raise RuntimeError(f"{what} does not answer on port {port}")
-
-
 @pytest.fixture(scope="session")
 def moto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Emulator]:
-    """An embedded AWS of its own, as `movement local up` starts it."""
-    settings = load_settings(None, [f"local.state_dir={tmp_path_factory.mktemp('moto')}", f"local.port={_free_port()}"])
+    """The embedded AWS, started as by `movement local up`."""
+    settings = load_settings(None, [f"local.state_dir={tmp_path_factory.mktemp('moto')}", f"local.port={free_port()}"])
     running = server.up(settings)
     yield Emulator("moto", running.endpoint)
     server.down(settings)
@@ -93,7 +73,7 @@ def kinesalite() -> Iterator[Emulator]:
             check=True,
             capture_output=True,
         )
-    port = _free_port()
+    port = free_port()
     process = subprocess.Popen(
         [
             node,
@@ -113,7 +93,7 @@ def kinesalite() -> Iterator[Emulator]:
         stderr=subprocess.DEVNULL,
     )
     try:
-        _wait_for(port, process, "kinesalite")
+        wait_for_port(port, process)
         yield Emulator("kinesalite", f"http://127.0.0.1:{port}")
     finally:
         process.terminate()
@@ -122,14 +102,14 @@ def kinesalite() -> Iterator[Emulator]:
 
 @pytest.fixture(params=["moto", "kinesalite"])
 def emulator(request: pytest.FixtureRequest) -> Emulator:
-    """Each test runs against both: where they disagree, the source must not care."""
+    """Each test runs against both, because they differ."""
     found: Emulator = request.getfixturevalue(request.param)
     return found
 
 
 @pytest.fixture
 def new_stream(emulator: Emulator) -> Iterator[Callable[..., Stream]]:
-    """Makes streams that are deleted afterwards: `new_stream(shards=4)`."""
+    """Creates streams, `new_stream(shards=4)`, and deletes them after the test."""
     made: list[Stream] = []
 
     def make(shards: int = 2) -> Stream:
