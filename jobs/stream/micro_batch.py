@@ -146,10 +146,10 @@ class MicroBatchWriter:
         return write_batch(rows, task)
 
     def _check_reject_rate(self, report: TaskReport, name: str) -> list[str]:
-        """The batch's alarms. If the job has to stop, deletes the batch's files first and raises TooManyRejectedError.
+        """The batch's alarms. If the job has to stop, deletes the batch's files and raises TooManyRejectedError.
 
-        The partitions may be registered already, and the next start may be days away: until then readers would see rows
-        that are not final.
+        Without that, readers would see rows that are not final in partitions that earlier batches registered, until the
+        next start, which may be days away.
         """
         try:
             alarms = self._reject_rate.check(report, name)

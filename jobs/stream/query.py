@@ -7,7 +7,6 @@ new query continues where the previous one ended.
 from __future__ import annotations
 
 import logging
-import random
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -19,6 +18,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.streaming.query import StreamingQuery
 
 from jobs.common.errors import MovementError, TransientError
+from jobs.common.retry import RetryPolicy
 from jobs.common.spark_errors import explained_failure
 from jobs.common.spark_session import has_class
 from jobs.settings.settings import Settings
@@ -28,28 +28,23 @@ from jobs.stream.micro_batch import MicroBatchWriter
 log = logging.getLogger(__name__)
 
 QUERY_NAME = "movement-stream"
-# Consecutive restarts without a batch in between, before the job fails.
-MAX_RESTARTS = 5
+# Consecutive attempts without a batch in between, before the job fails.
+RESTARTS = RetryPolicy(attempts=6, first_pause=2.0, longest_pause=60.0)
 # Maximum time that a stop waits for Spark to commit the last batch in its checkpoint.
 _COMMIT_SECONDS = 10.0
 CHECKPOINT_FILE_MANAGER = "spark.sql.streaming.checkpointFileManagerClass"
 ABORTABLE_FILE_MANAGER = "org.apache.spark.internal.io.cloud.AbortableStreamBasedCheckpointFileManager"
 
 
-def backoff(failures: int) -> float:
-    """Seconds to wait before a restart: 1 to 2 after the first of consecutive failures, then doubled each time."""
-    return random.uniform(0.5, 1.0) * float(2**failures)  # noqa: S311 - jitter
-
-
 def run_with_restarts(
     new_writer: Callable[[], MicroBatchWriter],
     run_query: Callable[[MicroBatchWriter], None],
     stop: threading.Event,
-    pause: Callable[[int], float] = backoff,
+    pause: Callable[[int], float] = RESTARTS.pause,
 ) -> None:
     """Runs the query until it ends. Restarts it from its checkpoint if Spark lost a connection between two batches.
 
-    Raises every other error, an error within a batch, and the last one of MAX_RESTARTS + 1 consecutive failures.
+    Raises every other error, an error within a batch, and the last of `RESTARTS.attempts` consecutive failures.
     """
     failures = 0
     while True:
@@ -59,7 +54,7 @@ def run_with_restarts(
         except TransientError as error:
             failures = failures + 1 if writer.last_batch < 0 else 1
             # A failed batch has been retried already, and may have left files that only a new start deletes.
-            if writer.error is not None or failures > MAX_RESTARTS:
+            if writer.error is not None or failures >= RESTARTS.attempts:
                 raise
             log.warning("%s. The query continues from its checkpoint", error)
             if stop.wait(pause(failures)):

@@ -20,7 +20,7 @@ from jobs.stream.micro_batch import MicroBatchWriter
 from jobs.stream.query import (
     ABORTABLE_FILE_MANAGER,
     CHECKPOINT_FILE_MANAGER,
-    MAX_RESTARTS,
+    RESTARTS,
     atomic_checkpoint_files,
     run_with_restarts,
     stop_query,
@@ -131,7 +131,7 @@ def test_a_query_is_restarted_after_spark_lost_a_connection() -> None:
 
 
 def test_restarts_are_unlimited_while_batches_complete_between_the_failures() -> None:
-    runs = Runs(*[(1, CONNECTION_LOST)] * (4 * MAX_RESTARTS), (1, None))
+    runs = Runs(*[(1, CONNECTION_LOST)] * (4 * RESTARTS.attempts), (1, None))
     runs.run_all()
     assert runs.remaining == []
 
@@ -140,7 +140,7 @@ def test_the_job_fails_after_the_maximum_of_restarts_without_a_batch() -> None:
     runs = Runs(*[(0, CONNECTION_LOST)] * 100)
     with pytest.raises(TransientError, match="Connection reset"):
         runs.run_all()
-    assert runs.started == MAX_RESTARTS + 1
+    assert runs.started == RESTARTS.attempts
 
 
 @pytest.mark.parametrize(
