@@ -85,7 +85,7 @@ def produce(
                 result = send(prepared, on_progress=show, stop=stop)
     except MovementError:
         if prepared.can_resume:
-            err.print("[yellow]not all records were sent; the same command with --resume sends the others[/]")
+            err.print("[yellow]not all records were sent; the same command with --resume continues[/]")
         raise
     _print_summary(result, "sent to")
     write_result(json_file, asdict(result))

@@ -103,7 +103,7 @@ def _replay_quarantine(
                 settings, reasons=reasons, since=start, dry_run=dry_run, on_progress=show, stop=stop
             )
     except TransientError:
-        err.print("[yellow]not all records were sent; the same command sends the others[/]")
+        err.print("[yellow]not all records were sent; the same command continues[/]")
         raise
     _print_replayed(result, reasons)
     write_result(json_file, asdict(result))

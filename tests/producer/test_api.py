@@ -299,20 +299,11 @@ def test_what_a_body_holds_never_reaches_a_log(kinesis, caplog):
     assert secret not in "".join(record.getMessage() for record in ours)
 
 
-_SERVE = """
-import typer
-from movement import serve_commands
-app = typer.Typer(pretty_exceptions_enable=False)
-app.command()(serve_commands.serve)
-app()
-"""
-
-
 def test_sigterm_finishes_what_is_in_flight_and_then_ends(kinesis):
     port = free_port()
     environment = os.environ | {"PYTHONPATH": os.getcwd()}
     server = subprocess.Popen(
-        [sys.executable, "-c", _SERVE, "--set", "stream.name=stream", "--port", str(port), "--access-log"],
+        [sys.executable, "-m", "movement", "serve", "--set", "stream.name=stream", "--port", str(port), "--access-log"],
         env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

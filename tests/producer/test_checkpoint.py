@@ -25,16 +25,6 @@ from tests.helpers.faulty_kinesis import FaultyKinesis, Status
 pytestmark = pytest.mark.aws
 ROWS = 6000
 
-_RUN = """
-import sys, typer
-from movement import produce_commands
-
-app = typer.Typer(pretty_exceptions_enable=False)
-app.command()(produce_commands.produce)
-app.command()(produce_commands.sample)
-app()
-"""
-
 
 def command(kinesis: FaultyKinesis, *arguments: str) -> subprocess.Popen[bytes]:
     environment = {
@@ -44,7 +34,7 @@ def command(kinesis: FaultyKinesis, *arguments: str) -> subprocess.Popen[bytes]:
         "AWS_SECRET_ACCESS_KEY": "test",
         "AWS_REGION": "us-east-1",
     }
-    program = [sys.executable, "-c", _RUN, "produce", "--set", "stream.name=stream", *arguments]
+    program = [sys.executable, "-m", "movement", "produce", "--set", "stream.name=stream", *arguments]
     return subprocess.Popen(program, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
@@ -152,7 +142,7 @@ def test_a_run_that_does_not_resume_though_it_could_says_so(tmp_path):
     with FaultyKinesis(lambda _n: Status(400, "AccessDeniedException")) as kinesis:
         _, errors = (first := command(kinesis, str(data), "--set", state)).communicate(timeout=30)
         assert first.returncode == 1
-        assert b"with --resume goes on" in errors
+        assert b"with --resume continues" in errors
         kinesis.faults = lambda _n: None
         _, errors = (second := command(kinesis, str(data), "--set", state)).communicate(timeout=30)
     assert second.returncode == 0
