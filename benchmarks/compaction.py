@@ -1,10 +1,10 @@
-"""Compaction of many small files: files, bytes and scan time before over after, and what the run itself takes.
+"""Measures compaction of many small files: files, bytes and scan times before and after, and the run's own time.
 
     python -m benchmarks.compaction --json compaction.json [--batches 150] [--rows 1200]
 
-A stream's table as small batches leave it: a file a batch and partition, twelve partitions, in a folder of this
-machine, with moto's Glue in this process. Scans are pyarrow's, in the files that the layout names: every row of three
-columns, and the rows of one origin, which sorted files answer from their statistics. Medians of five.
+The table has twelve partitions and one file for each batch and partition, in a local folder; moto's Glue runs in this
+process. pyarrow scans every row of three columns, and the rows of one origin, which sorted files answer from their
+statistics. Times are medians of five.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ CITIES = 12
 
 
 def write_batches(settings: Settings, batches: int, rows: int) -> None:
-    """Batches of made-up records, final, as the streaming job writes them."""
+    """Writes and commits batches of generated records, as the streaming job does."""
     contract, lake, chance = load_contract(settings.contract), lake_at(settings.lake), random.Random(1)
     catalog = GlueCatalog(client("glue"), settings.database, settings.lake)
     catalog.ensure_tables(lake_tables(contract))
@@ -87,7 +87,7 @@ def record(chance: random.Random, number: int) -> bytes:
 
 
 def scans(settings: Settings) -> dict[str, float]:
-    """Seconds of each kind of scan, the listing included; and that they find the same rows."""
+    """The seconds of each kind of scan, including the listing, and the number of rows."""
     schema = file_schema(load_contract(settings.contract))
     columns = ["origin_movement_id", "destination_movement_id", "mean_travel_time_seconds"]
 
@@ -103,9 +103,9 @@ def timed(call: Callable[[], object]) -> float:
     call()
     seconds = []
     for _ in range(TIMES):
-        begun = time.perf_counter()
+        started = time.perf_counter()
         call()
-        seconds.append(time.perf_counter() - begun)
+        seconds.append(time.perf_counter() - started)
     return statistics.median(seconds)
 
 

@@ -1,9 +1,9 @@
-"""The parity check on a million rows a side: its time as a ratio to reading both tables once, and Spark's memory.
+"""Measures the parity check of a million rows a side, relative to reading both tables once, and Spark's memory.
 
     python -m benchmarks.parity --json parity.json [--rows 1000000] [--memory 1g]
 
-Both tables lie in a folder of this machine, in 48 partitions. Medians of three, after a warm-up. `memory` is the
-JVM's heap, with `local[*]`: driver and executor in one.
+Both tables are in a local folder, in 48 partitions. Times are medians of three after a warm-up. `--memory` is the heap
+of the one JVM of `local[*]`.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ TIMES = 3
 
 
 def write_tables(spark: SparkSession, settings: Settings, rows: int) -> None:
-    """processed and processed_batch with the same rows, in another order and other files."""
+    """Writes processed and processed_batch with the same rows, in a different order and in different files."""
     number = F.col("id")
     ring = F.concat_ws(",", *[F.concat(F.lit("[2.35"), number % (90 + each), F.lit(",48.8]")) for each in range(12)])
     table = spark.range(rows).select(
@@ -54,7 +54,7 @@ def write_tables(spark: SparkSession, settings: Settings, rows: int) -> None:
 
 
 def change_one_row(settings: Settings) -> None:
-    """One number of one row of the batch side."""
+    """Changes one number of one row of the batch side."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -70,18 +70,18 @@ def change_one_row(settings: Settings) -> None:
 
 
 def median(work: Callable[[], Any]) -> float:
-    """Seconds of `work`, warmed up once."""
+    """The median seconds of `work`, after one warm-up."""
     work()
     found = []
     for _ in range(TIMES):
-        begun = time.perf_counter()
+        started = time.perf_counter()
         work()
-        found.append(time.perf_counter() - begun)
+        found.append(time.perf_counter() - started)
     return statistics.median(found)
 
 
 def peak_mib(spark: SparkSession) -> float:
-    """The most memory that the JVM has held, heap and all (Linux)."""
+    """The JVM's peak resident memory (Linux)."""
     pid = spark.sparkContext._jvm.java.lang.ProcessHandle.current().pid()
     status = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
     return round(int(status.partition("VmHWM:")[2].split()[0]) / 1024, 1)
@@ -110,9 +110,9 @@ def measure(spark: SparkSession, settings: Settings, rows: int) -> dict[str, Any
     every = settings.model_copy(update={"lake": f"{settings.lake}/none"})
     Path(every.lake).mkdir()
     Path(every.lake, "processed").symlink_to(Path(settings.lake, "processed"))
-    begun = time.perf_counter()
+    started = time.perf_counter()
     result = parity_job.run(spark, every)
-    seconds["every row differs"] = time.perf_counter() - begun
+    seconds["every row differs"] = time.perf_counter() - started
     assert (result.only_stream, result.only_batch) == (rows, 0), result  # noqa: S101
     return {
         "rows_a_side": rows,

@@ -114,7 +114,7 @@ class BatchPath:
         Raises TerminalError unless every service is the embedded AWS.
         """
         names = self._names
-        embedded_clients("stand in for Firehose, Lambda and Glue", *SERVICES)
+        embedded_clients("replace Firehose, Lambda and Glue", *SERVICES)
         # Only this process receives, so a returned message may be visible again at once. A crawl is tried up to ten
         # times, a job three times.
         objects = ensure_queue(names.object_queue, visibility_seconds=0, max_receives=10)

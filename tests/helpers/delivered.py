@@ -1,4 +1,4 @@
-"""Delivery files as Firehose leaves them, a crawl over them, and a look at what the batch job made of them."""
+"""Writes delivery files as Firehose does, crawls them, and reads the delivery job's rows and rejections."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def deliver(
     zipped: bool = True,
     content: bytes | None = None,
 ) -> str:
-    """Puts one file; its path in the lake."""
+    """Writes one file; returns its path in the lake."""
     body = b"".join(part + delimiter for part in records) if content is None else content
     body = gzip.compress(body) if zipped and content is None else body
     path = f"delivery/{at:ingest_date=%Y-%m-%d/hour=%H}/movement-delivery-1-{at:%Y-%m-%d-%H-%M-%S}-{uuid.uuid4()}"
@@ -62,7 +62,7 @@ def deliver(
 
 
 def crawl(settings: Settings) -> None:
-    """Does what the crawler does after a delivery."""
+    """Runs the crawler, as after a delivery."""
     from jobs.common.aws import client
 
     name = f"crawler-{settings.database}"
@@ -79,7 +79,7 @@ def run_batch(spark: SparkSession, settings: Settings) -> delivery_job.DeliveryR
 
 
 def rows(settings: Settings, table: str = "processed_batch") -> Iterator[dict[str, Any]]:
-    """Every row of the table, read by pyarrow alone, with its partition's values."""
+    """Every row of the table with its partition's values, read with pyarrow."""
     lake = lake_at(settings.lake)
     for path, _ in lake.list(f"{table}/"):
         partition = parse_partition_path(path.removeprefix(f"{table}/").rpartition("/")[0])

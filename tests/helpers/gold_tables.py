@@ -1,4 +1,4 @@
-"""Gold tables made without Spark, as `movement gold` lays them down: what the page's tests read."""
+"""Writes gold tables without Spark, for the tests of the HTML page."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def corridor(city: str, origin: str, destination: str, mean: int, **more: Any) -
 
 
 def square(x: float, y: float, side: float = 0.01) -> str:
-    """A geometry, as an export has it."""
+    """A square's geometry in an export's format."""
     corners = [(x, y), (x + side, y), (x + side, y + side), (x, y + side), (x, y)]
     return str([[round(a, 6), round(b, 6)] for a, b in corners])
 
@@ -81,7 +81,7 @@ def of_exports(folder: Path) -> list[dict[str, Any]]:
 
 
 def write_gold(lake: Path, corridors: Iterable[dict[str, Any]]) -> None:
-    """Lays the corridors, and the zones and summaries that follow from them, into `<lake>/gold/`."""
+    """Writes the corridors, and the zones and summaries computed from them, to `<lake>/gold/`."""
     rows = [_row(one) for one in corridors]
     zones: dict[tuple[str, str], dict[str, Any]] = {}
     groups: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)

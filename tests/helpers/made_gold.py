@@ -1,4 +1,4 @@
-"""A processed layer with a ledger, made by the sink's own code without a stream; and its gold tables, read back."""
+"""Writes processed files and ledger entries without a stream, and reads the gold tables back."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ RING = "[[2.3,48.8],[2.4,48.8],[2.4,48.9],[2.3,48.9],[2.3,48.8]]"
 def finish(
     settings: Settings, query: str, number: int, records: Sequence[bytes], at: datetime | list[datetime] = NOON
 ) -> None:
-    """Writes a batch as the streaming job does, and makes it final."""
+    """Writes and commits a batch as the streaming job does."""
     contract = load_contract(settings.contract)
     lake = lake_at(settings.lake)
     task = WriteTask(settings.lake, f"{query}-{number}", contract, settings.sink)
@@ -40,8 +40,8 @@ def finish(
 
 
 def some_records(chance: random.Random, count: int) -> tuple[list[bytes], list[datetime]]:
-    """Records of a few corridors again and again: repeated, late, of the same millisecond, with and without geometry
-    and names, some that are rejected."""
+    """Records of a few corridors: repeated, late, of the same millisecond, with and without geometry and names; some
+    are rejected."""
     records, times = [], []
     for _ in range(count):
         mean = chance.choice([0, chance.randint(1, 4000)])
@@ -64,7 +64,7 @@ def some_records(chance: random.Random, count: int) -> tuple[list[bytes], list[d
 
 
 def gold_rows(settings: Settings, table: str) -> list[dict[str, Any]]:
-    """A gold table's rows, read by delta-rs: without Spark, as the report reads them."""
+    """A gold table's rows, read with delta-rs, as the HTML page reads them."""
     found = next(each for each in TABLES if each.name == table)
     opened = open_delta(f"{settings.lake}/{found.folder}")
     assert opened is not None, table
@@ -74,11 +74,11 @@ def gold_rows(settings: Settings, table: str) -> list[dict[str, Any]]:
 
 
 def assert_gold_is_plain(settings: Settings) -> dict[str, int]:
-    """Every gold table is what a plain computation over all processed rows gives; the tables' row counts."""
+    """Asserts that every gold table equals `plain_gold`'s computation; returns the tables' row counts."""
     wanted = plain.gold(plain.processed(lake_at(settings.lake)))
     for table in TABLES:
         names = [name for name, _, _ in table.columns]
-        # Floats are last: sums of them depend, in their last digits, on the order of adding.
+        # Floats are compared separately: the last digits of their sums depend on the order of addition.
         kinds = {name: kind == "double" for name, kind, _ in table.columns}
         found, expected = (
             sorted(

@@ -1,4 +1,4 @@
-"""Gold, computed plainly from all processed rows: no Spark, no increments. What the job must come to."""
+"""Computes the gold tables from all processed rows, without Spark and increments: what the job must produce."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def summaries(rows: list[Row], corridors: list[Row]) -> list[Row]:
 
 
 def percentile(values: list[int], share: float) -> float:
-    """Of sorted values, interpolated between the two nearest."""
+    """A percentile of sorted values, interpolated between the two nearest."""
     place = share * (len(values) - 1)
     low = int(place)
     high = min(low + 1, len(values) - 1)

@@ -1,4 +1,4 @@
-"""A Glue that the tests script, and AWS's published events."""
+"""A fake Glue client, and events from AWS's documentation."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ NOON = datetime(2026, 11, 23, 12, 0, 0, tzinfo=UTC)
 
 
 class ScriptedGlue:
-    """One crawler and one job; `now` is its clock. Answers and errors are shaped as boto3's."""
+    """One crawler and one job, with boto3's answers and errors; `now` is the clock."""
 
     def __init__(self) -> None:
         self.now = NOON
@@ -117,7 +117,7 @@ def sqs_event(published: Callable[[str], Any]) -> Callable[..., dict[str, Any]]:
 
 @pytest.fixture
 def object_created(published: Callable[[str], Any]) -> Callable[..., dict[str, Any]]:
-    """AWS's ObjectCreated example for a key of ours, `seconds` after noon."""
+    """AWS's ObjectCreated example for our key, `seconds` after noon."""
 
     def build(seconds: float = 0, key: str = "lake/delivery/hour%3D12/file.gz", name: str = "ObjectCreated:Put") -> Any:
         event = published("s3_object_created")
@@ -146,5 +146,5 @@ def crawl_succeeded(published: Callable[[str], Any]) -> Callable[..., dict[str, 
 
 @pytest.fixture
 def decisions(capsys: pytest.CaptureFixture[str]) -> Callable[[], list[str]]:
-    """The decisions logged since the last call; fails where a line is not one JSON object."""
+    """The decisions logged since the last call; fails if a line is not a JSON object."""
     return lambda: [json.loads(line)["decision"] for line in capsys.readouterr().out.splitlines()]

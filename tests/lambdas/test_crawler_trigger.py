@@ -1,4 +1,4 @@
-"""S3 events start the crawler once, and none is let go before a crawl that began after it has succeeded."""
+"""S3 events start the crawler once; each message stays until a crawl that started after it has succeeded."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_awss_own_example_starts_the_crawler(
     assert len(glue.crawls_started) == 1
 
 
-def test_one_start_is_for_a_whole_batch_and_its_success_answers_for_it(
+def test_one_crawl_completes_all_messages(
     glue: Any, sqs_event: Build, object_created: Build, decisions: Decisions
 ) -> None:
     batch = sqs_event(*(object_created(second) for second in range(3)))
@@ -41,7 +41,7 @@ def test_one_start_is_for_a_whole_batch_and_its_success_answers_for_it(
     assert decisions() == ["started", "answered"]
 
 
-def test_the_message_of_a_failed_crawl_starts_another(
+def test_the_message_of_a_failed_crawl_starts_another_crawl(
     glue: Any, sqs_event: Build, object_created: Build, decisions: Decisions
 ) -> None:
     for status in ("FAILED", "SUCCEEDED"):
@@ -53,7 +53,7 @@ def test_the_message_of_a_failed_crawl_starts_another(
 
 
 @pytest.mark.parametrize("state", ["RUNNING", "STOPPING"])
-def test_a_busy_crawler_sends_every_message_back(
+def test_while_the_crawler_is_busy_every_message_returns(
     glue: Any, sqs_event: Build, object_created: Build, decisions: Decisions, state: str
 ) -> None:
     glue.state = state
@@ -61,14 +61,14 @@ def test_a_busy_crawler_sends_every_message_back(
     assert decisions() == ["busy"]
 
 
-def test_a_crawler_started_by_another_between_look_and_start_is_busy(
+def test_a_crawler_that_another_process_just_started_is_busy(
     glue: Any, sqs_event: Build, object_created: Build
 ) -> None:
     glue.errors["StartCrawler"] = "CrawlerRunningException"
     assert handler(sqs_event(object_created())) == back("m0")
 
 
-def test_a_crawl_that_began_after_the_object_and_succeeded_answers_for_it(
+def test_a_successful_crawl_that_started_after_the_object_completes_its_message(
     glue: Any, sqs_event: Build, object_created: Build, decisions: Decisions
 ) -> None:
     glue.last_crawl = {"Status": "SUCCEEDED", "StartTime": glue.now + timedelta(seconds=10)}
@@ -78,7 +78,7 @@ def test_a_crawl_that_began_after_the_object_and_succeeded_answers_for_it(
 
 
 @pytest.mark.parametrize("status", ["FAILED", "CANCELLED"])
-def test_a_crawl_that_did_not_succeed_answers_for_nothing(
+def test_a_crawl_without_success_completes_no_message(
     glue: Any, sqs_event: Build, object_created: Build, status: str
 ) -> None:
     glue.last_crawl = {"Status": status, "StartTime": glue.now + timedelta(seconds=10)}
@@ -99,7 +99,7 @@ def test_an_object_of_the_last_second_of_a_crawl_starts_another(
     assert handler(sqs_event(object_created(59))) == NOTHING_BACK
 
 
-def test_in_one_batch_the_answered_are_dropped_and_the_new_start_a_crawl(
+def test_old_messages_are_deleted_and_new_ones_start_a_crawl(
     glue: Any, sqs_event: Build, object_created: Build, decisions: Decisions
 ) -> None:
     glue.last_crawl = {"Status": "SUCCEEDED", "StartTime": glue.now + timedelta(seconds=10)}
@@ -108,7 +108,7 @@ def test_in_one_batch_the_answered_are_dropped_and_the_new_start_a_crawl(
     assert decisions() == ["answered", "started"]
 
 
-def test_while_it_runs_only_what_no_earlier_crawl_answers_comes_back(
+def test_during_a_crawl_only_messages_that_no_earlier_crawl_completed_return(
     glue: Any, sqs_event: Build, object_created: Build
 ) -> None:
     glue.last_crawl = {"Status": "SUCCEEDED", "StartTime": glue.now + timedelta(seconds=10)}
@@ -126,7 +126,7 @@ def test_clocks_may_differ_by_the_margin(
     assert len(glue.crawls_started) == crawls
 
 
-def test_an_object_of_the_crawls_own_millisecond_is_not_taken_for_seen(
+def test_an_object_of_the_millisecond_of_the_crawls_start_counts_as_unseen(
     glue: Any, sqs_event: Build, object_created: Build, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CLOCK_MARGIN_SECONDS", "0")
@@ -144,7 +144,7 @@ def test_a_notification_of_several_objects_counts_as_its_last(
     assert len(glue.crawls_started) == 1
 
 
-def test_what_is_not_for_the_crawler_is_dropped_without_asking_glue(
+def test_messages_for_others_are_deleted_without_a_call_to_glue(
     glue: Any, sqs_event: Build, object_created: Build, published: Build, decisions: Decisions
 ) -> None:
     glue.errors["GetCrawler"] = "must not be asked"
@@ -164,7 +164,7 @@ def test_a_url_encoded_key_is_decoded(glue: Any, sqs_event: Build, object_create
 
 
 @pytest.mark.parametrize("body", ["", "no json", "[]", "{}", '{"Records": [{}]}', '{"Records": 5}'])
-def test_a_message_that_is_no_event_comes_back_and_the_others_are_served(
+def test_an_invalid_message_returns_and_the_others_are_handled(
     glue: Any, sqs_event: Build, object_created: Build, decisions: Decisions, body: str
 ) -> None:
     glue.last_crawl = {"Status": "SUCCEEDED", "StartTime": glue.now + timedelta(seconds=10)}
@@ -173,7 +173,7 @@ def test_a_message_that_is_no_event_comes_back_and_the_others_are_served(
 
 
 @pytest.mark.parametrize("operation", ["GetCrawler", "StartCrawler"])
-def test_what_glue_refuses_is_raised_so_that_the_batch_comes_back(
+def test_an_error_of_glue_is_raised_so_that_all_messages_return(
     glue: Any, sqs_event: Build, object_created: Build, operation: str
 ) -> None:
     glue.errors[operation] = "AccessDeniedException"
@@ -181,7 +181,7 @@ def test_what_glue_refuses_is_raised_so_that_the_batch_comes_back(
         handler(sqs_event(object_created()))
 
 
-def test_a_missing_name_says_which_variable(glue: Any, sqs_event: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_error_names_the_missing_variable(glue: Any, sqs_event: Build, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CRAWLER_NAME")
     with pytest.raises(RuntimeError, match="CRAWLER_NAME"):
         handler(sqs_event())

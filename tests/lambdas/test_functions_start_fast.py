@@ -12,9 +12,9 @@ from tests.helpers.paths import ROOT
 
 MEASURE = """
 import sys, time
-begun = time.process_time()
+started = time.process_time()
 import {module}
-print(time.process_time() - begun, *sorted(name.partition(".")[0] for name in sys.modules))
+print(time.process_time() - started, *sorted(name.partition(".")[0] for name in sys.modules))
 """
 
 

@@ -1,4 +1,4 @@
-"""The crawler's `Succeeded` starts the job once, with what to read; a busy job gets the event again."""
+"""The crawler's `Succeeded` event starts the job once with the table to read; for a busy job it returns."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def back(*messages: str) -> dict[str, list[dict[str, str]]]:
     return {"batchItemFailures": [{"itemIdentifier": message} for message in messages]}
 
 
-def test_awss_own_example_starts_the_job_and_says_what_to_read(
+def test_awss_own_example_starts_the_job_with_the_table_to_read(
     glue: Any, published: Build, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     event = published("crawler_succeeded")
@@ -56,7 +56,7 @@ def test_other_crawlers_and_sources_start_nothing(glue: Any, crawl_succeeded: Bu
     assert glue.runs == []
 
 
-def test_an_event_comes_back_until_its_run_has_succeeded(
+def test_an_event_returns_until_its_run_has_succeeded(
     glue: Any, sqs_event: Build, crawl_succeeded: Build, decisions: Decisions
 ) -> None:
     assert handler(sqs_event(crawl_succeeded())) == back("m0")
@@ -78,7 +78,7 @@ def test_a_repeated_event_starts_nothing(glue: Any, crawl_succeeded: Build, sqs_
 
 
 @pytest.mark.parametrize("state", ["FAILED", "STOPPED", "TIMEOUT", "ERROR"])
-def test_a_run_that_failed_is_started_again(glue: Any, crawl_succeeded: Build, sqs_event: Build, state: str) -> None:
+def test_a_failed_run_is_started_again(glue: Any, crawl_succeeded: Build, sqs_event: Build, state: str) -> None:
     handler(sqs_event(crawl_succeeded()))
     glue.runs[0]["JobRunState"] = state
     assert handler(sqs_event(crawl_succeeded())) == back("m0")
@@ -94,7 +94,7 @@ def test_a_repeated_event_is_known_among_many_later_runs(glue: Any, sqs_event: B
     assert len(glue.runs) == 30
 
 
-def test_a_busy_job_sends_the_event_back_and_gets_it_again(
+def test_an_event_for_a_busy_job_returns_and_starts_it_later(
     glue: Any, sqs_event: Build, crawl_succeeded: Build, decisions: Decisions
 ) -> None:
     handler(sqs_event(crawl_succeeded(0, "event-1")))
@@ -105,7 +105,7 @@ def test_a_busy_job_sends_the_event_back_and_gets_it_again(
     assert decisions() == ["started", "busy", "started"]
 
 
-def test_of_a_batch_only_what_is_not_done_comes_back(
+def test_only_messages_that_are_not_done_return(
     glue: Any, sqs_event: Build, crawl_succeeded: Build, published: Build, decisions: Decisions
 ) -> None:
     batch = sqs_event(published("crawler_failed"), crawl_succeeded(0, "event-1"), crawl_succeeded(1, "event-2"))
@@ -113,15 +113,13 @@ def test_of_a_batch_only_what_is_not_done_comes_back(
     assert decisions() == ["ignored", "started", "busy"]
 
 
-def test_an_event_without_a_queue_is_left_to_lambdas_own_retry_while_the_job_is_busy(
-    glue: Any, crawl_succeeded: Build
-) -> None:
+def test_without_a_queue_a_busy_job_is_an_error_that_lambda_retries(glue: Any, crawl_succeeded: Build) -> None:
     handler(crawl_succeeded(0, "event-1"))
     with pytest.raises(JobBusyError, match="batch-job"):
         handler(crawl_succeeded(1, "event-2"))
 
 
-def test_a_run_that_began_after_the_crawl_and_succeeded_answers_for_it(
+def test_a_successful_run_that_started_after_the_crawl_completes_its_event(
     glue: Any, sqs_event: Build, crawl_succeeded: Build, decisions: Decisions
 ) -> None:
     handler(sqs_event(crawl_succeeded(0, "event-2")))
@@ -130,7 +128,7 @@ def test_a_run_that_began_after_the_crawl_and_succeeded_answers_for_it(
     assert decisions() == ["started", "answered"]
 
 
-def test_a_run_that_began_after_the_crawl_and_failed_answers_for_nothing(
+def test_a_failed_run_that_started_after_the_crawl_completes_no_event(
     glue: Any, sqs_event: Build, crawl_succeeded: Build
 ) -> None:
     handler(sqs_event(crawl_succeeded(0, "event-2")))
@@ -139,19 +137,19 @@ def test_a_run_that_began_after_the_crawl_and_failed_answers_for_nothing(
     assert len(glue.runs) == 2
 
 
-def test_a_run_of_the_events_own_second_is_not_taken_for_a_later_one(
+def test_a_run_that_started_in_the_events_second_does_not_count_as_later(
     glue: Any, sqs_event: Build, crawl_succeeded: Build, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CLOCK_MARGIN_SECONDS", "0")
     handler(sqs_event(crawl_succeeded(-60, "event-1")))
-    # The run began at 12:00:00.2, the crawl ended at 12:00:00.8, which EventBridge writes as 12:00:00.
+    # The run started at 12:00:00.2, the crawl ended at 12:00:00.8, which EventBridge writes as 12:00:00.
     glue.runs[0] |= {"JobRunState": "SUCCEEDED", "StartedOn": glue.now + timedelta(seconds=0.2)}
     handler(sqs_event(crawl_succeeded(0, "event-2")))
     assert len(glue.runs) == 2
 
 
 @pytest.mark.parametrize("body", ["", "no json", "[]", "{}", '{"source": "aws.glue", "detail": {}}'])
-def test_a_message_that_is_no_event_comes_back_and_the_others_are_served(
+def test_an_invalid_message_returns_and_the_others_are_handled(
     glue: Any, sqs_event: Build, crawl_succeeded: Build, body: str
 ) -> None:
     assert handler(sqs_event(body, crawl_succeeded())) == back("m0", "m1")
@@ -159,14 +157,14 @@ def test_a_message_that_is_no_event_comes_back_and_the_others_are_served(
 
 
 @pytest.mark.parametrize("operation", ["GetJobRuns", "StartJobRun"])
-def test_what_glue_refuses_is_raised(glue: Any, sqs_event: Build, crawl_succeeded: Build, operation: str) -> None:
+def test_an_error_of_glue_is_raised(glue: Any, sqs_event: Build, crawl_succeeded: Build, operation: str) -> None:
     glue.errors[operation] = "AccessDeniedException"
     with pytest.raises(ClientError, match="AccessDeniedException"):
         handler(sqs_event(crawl_succeeded()))
 
 
 @pytest.mark.parametrize("name", ["JOB_NAME", "CRAWLER_NAME", "DATABASE", "DELIVERY_TABLE"])
-def test_a_missing_name_is_an_error_of_the_function_not_of_the_message(
+def test_a_missing_variable_is_an_error_of_the_function_not_of_the_message(
     glue: Any, sqs_event: Build, crawl_succeeded: Build, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     monkeypatch.delenv(name)
@@ -175,7 +173,7 @@ def test_a_missing_name_is_an_error_of_the_function_not_of_the_message(
     assert glue.runs == []
 
 
-def test_a_time_without_an_offset_is_no_event_of_awss(glue: Any, sqs_event: Build, crawl_succeeded: Build) -> None:
+def test_an_event_time_without_an_offset_is_invalid(glue: Any, sqs_event: Build, crawl_succeeded: Build) -> None:
     event = crawl_succeeded() | {"time": "2026-11-23T12:00:00"}
     assert handler(sqs_event(event)) == back("m0")
     assert glue.runs == []

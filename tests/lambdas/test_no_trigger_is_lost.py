@@ -1,7 +1,7 @@
-"""Simulated days: objects at any moment, events late, doubled and out of order, crawls and job runs that fail.
+"""Simulates days with late, duplicated and unordered events, and with crawls and job runs that fail.
 
-Nothing waits and nothing is real but the handlers. At the end each object must have been there before a crawl
-that succeeded began, and each such crawl must have ended before a job run that succeeded began.
+Only the handlers are real; the clock is simulated. In the end each object must be older than the start of a successful
+crawl, and each such crawl must have ended before the start of a successful job run.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ VISIBILITY = 5.0
 
 @dataclass
 class SimulatedQueue:
-    """At-least-once, unordered: messages become visible at a time, and some are delivered again though deleted."""
+    """An at-least-once queue without order: some deleted messages are delivered again."""
 
     random: random.Random
     sqs_event: Build

@@ -1,4 +1,4 @@
-"""An embedded AWS of the tests' own, on a free port, that AWS clients find by the environment."""
+"""The tests' embedded AWS, on a free port; AWS clients find it by environment variables."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _loader = botocore.loaders.create_loader()
 
 @pytest.fixture(autouse=True, scope="module")
 def clients_are_made_once() -> Iterator[None]:
-    """Making a boto3 client takes up to 0.1 s, and the code makes many: here one for each service and environment."""
+    """Caches boto3 clients by service and environment, because creating one takes up to 0.1 s."""
 
     def remembered(make: Callable[..., Any]) -> Callable[..., Any]:
         def client(service: str, **config: Any) -> Any:
@@ -52,7 +52,7 @@ def settings_in(folder: Path, *overrides: str) -> Settings:
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Iterator[Settings]:
-    """Settings with a free port and a state folder of their own; what was started there is stopped."""
+    """Settings with a free port and the test's own state folder; stops its server after the test."""
     found = settings_in(tmp_path)
     yield found
     server.down(found)
@@ -60,7 +60,7 @@ def settings(tmp_path: Path) -> Iterator[Settings]:
 
 @pytest.fixture(scope="session")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[server.RunningServer]:
-    """One embedded AWS for the tests of this folder, each with names of its own."""
+    """One embedded AWS for all tests of this folder, whose resources have different names."""
     own = settings_in(tmp_path_factory.mktemp("aws"))
     yield server.up(own)
     server.down(own)
@@ -68,7 +68,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[server.Running
 
 @pytest.fixture
 def aws_here(running: server.RunningServer) -> Iterator[server.RunningServer]:
-    """As `running`; boto3 finds it, and nothing else. The functions keep a client, as Lambda does: not across tests."""
+    """As `running`, with the environment variables set. Clears the client that the Lambda functions cache."""
     sqs_batch.glue.cache_clear()
     with server.aimed_at(running):
         yield running
@@ -77,7 +77,7 @@ def aws_here(running: server.RunningServer) -> Iterator[server.RunningServer]:
 
 @pytest.fixture
 def named(request: pytest.FixtureRequest) -> Callable[..., Settings]:
-    """Settings whose stream, bucket and database carry the test's name, so that tests share one server."""
+    """Settings whose stream, bucket and database are named after the test, so that tests can share a server."""
     words = re.sub(r"[^a-z0-9]+", "-", request.node.name.removeprefix("test_").lower())[:28].strip("-")
     name = f"{words}-{hashlib.sha256(request.node.nodeid.encode()).hexdigest()[:8]}"
 

@@ -1,7 +1,7 @@
-"""The batch path as a whole, with the real handlers: whatever the order and the moment, everything is read once.
+"""The whole batch path with the real handlers: every file is read once, in any order and at any time.
 
-The job of these tests is a small script that does what `jobs/batch_job.py` promises: it reads the delivered files
-that its own ledger does not hold yet.
+These tests' job is a small script that, like `jobs/batch_job.py`, reads the delivered files that its ledger does not
+name.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ if (folder / "breaks-at-the-end").exists():
 
 
 class Site:
-    """A batch path of the test's own, and what its job has read."""
+    """The test's batch path, and the files that its job has read."""
 
     def __init__(self, settings: Settings, folder: Path) -> None:
         self.settings, self.folder = settings, folder
@@ -104,17 +104,17 @@ class Site:
         self.s3.put_object(Bucket=bucket, Key=key, Body=json.dumps({"n": number}).encode())
 
     def once(self, step: str, do: Callable[[], None]) -> None:
-        """Does something at the first step that holds this text."""
+        """Calls a function at the first step that contains this text."""
         self.hooks[step] = do
 
     def read(self) -> list[int]:
-        """What the job has read, each as often as it was."""
+        """The records that the job has read; a record read twice is there twice."""
         ledger = self.folder / "ledger.json"
         files = json.loads(ledger.read_text()) if ledger.exists() else {}
         return sorted(number for numbers in files.values() for number in numbers)
 
     def messages_of(self, queue: str) -> list[str]:
-        """Copies of the queue's messages, which stay."""
+        """Copies of the queue's messages; the queue keeps them."""
         sqs = boto3.client("sqs")
         url = sqs.get_queue_url(QueueName=queue)["QueueUrl"]
         found: list[Any] = []
@@ -157,7 +157,7 @@ def test_records_of_the_stream_reach_the_job_through_every_step(site: Site) -> N
         assert step in told
 
 
-def test_a_second_run_reads_the_new_and_a_third_finds_nothing_to_do(site: Site) -> None:
+def test_a_second_run_reads_new_records_and_a_third_none(site: Site) -> None:
     site.put_records(range(10))
     site.run()
     site.put_records(range(10, 20))
@@ -168,7 +168,7 @@ def test_a_second_run_reads_the_new_and_a_third_finds_nothing_to_do(site: Site) 
     assert (third.delivered, third.crawls, third.job_runs, third.error) == ((), (), (), None)
 
 
-def test_500_files_at_once_are_read_once_by_few_crawls_and_runs(site: Site) -> None:
+def test_500_files_are_read_once_by_a_few_crawls_and_runs(site: Site) -> None:
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda number: site.put_file(number, hour=number % 24), range(500)))
     done = site.run()
@@ -178,7 +178,7 @@ def test_500_files_at_once_are_read_once_by_few_crawls_and_runs(site: Site) -> N
 
 
 @pytest.mark.parametrize("moment", ["crawler listed", "crawler stopping", "RUNNING"])
-def test_a_file_that_arrives_while_they_work_is_read_too(site: Site, moment: str) -> None:
+def test_a_file_that_arrives_during_a_step_is_read_too(site: Site, moment: str) -> None:
     site.put_file(1, hour=1)
     site.once(moment, lambda: site.put_file(2, hour=2))
     done = site.run()
@@ -186,7 +186,7 @@ def test_a_file_that_arrives_while_they_work_is_read_too(site: Site, moment: str
     assert len(done.crawls) == 2
 
 
-def test_doubled_events_out_of_order_start_nothing_more(site: Site) -> None:
+def test_duplicated_events_out_of_order_start_nothing_more(site: Site) -> None:
     for number in range(12):
         site.put_file(number)
     doubled = site.messages_of(site.names.object_queue) * 3
@@ -202,7 +202,7 @@ def test_doubled_events_out_of_order_start_nothing_more(site: Site) -> None:
     assert [len(done.crawls), len(done.job_runs)] == [1, 1]
 
 
-def test_a_crawl_that_fails_is_done_again(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_crawl_is_repeated(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     real, failures = Crawler.crawl, [ValueError("S3 was away")]
 
     def failing_once(self: Crawler, described: dict[str, Any]) -> Any:
@@ -218,7 +218,7 @@ def test_a_crawl_that_fails_is_done_again(site: Site, monkeypatch: pytest.Monkey
     assert done.error is None
 
 
-def test_a_job_run_that_fails_is_started_again_and_reads_nothing_twice(site: Site) -> None:
+def test_a_failed_job_run_is_started_again_and_reads_nothing_twice(site: Site) -> None:
     (site.folder / "breaks-at-the-end").touch()
     site.put_file(1)
     done = site.run()
@@ -227,7 +227,7 @@ def test_a_job_run_that_fails_is_started_again_and_reads_nothing_twice(site: Sit
     assert done.error is None
 
 
-def test_a_job_that_keeps_failing_is_given_up_with_its_reason_and_tried_afresh_next_time(site: Site) -> None:
+def test_a_job_that_keeps_failing_is_given_up_with_its_reason_and_tried_again_in_the_next_run(site: Site) -> None:
     (site.folder / "broken").touch()
     site.put_file(1)
     done = site.run()
@@ -240,7 +240,7 @@ def test_a_job_that_keeps_failing_is_given_up_with_its_reason_and_tried_afresh_n
     assert again.error is None
 
 
-def test_what_a_killed_driver_left_behind_is_finished_by_the_next(site: Site) -> None:
+def test_the_next_process_finishes_the_work_of_a_killed_one(site: Site) -> None:
     class Killed(BaseException):
         pass
 
@@ -264,9 +264,9 @@ def test_a_lake_that_is_a_folder_is_refused(site: Site) -> None:
 
 
 @pytest.mark.parametrize("service", ["SQS", "GLUE"])
-def test_real_aws_is_left_alone(site: Site, monkeypatch: pytest.MonkeyPatch, service: str) -> None:
+def test_real_aws_is_refused(site: Site, monkeypatch: pytest.MonkeyPatch, service: str) -> None:
     monkeypatch.setenv(f"AWS_ENDPOINT_URL_{service}", "https://service.us-east-1.amazonaws.com")
-    with pytest.raises(TerminalError, match="refused to stand in"):
+    with pytest.raises(TerminalError, match="refused to replace Firehose"):
         site.path.ensure()
     with pytest.raises(TerminalError, match="refused to delete anything"):
         batch_path.remove(site.names)

@@ -1,4 +1,4 @@
-"""The crawler: Glue's state machine, table and partitions from the files, LastCrawl, the events of AWS's shape."""
+"""The local crawler: states, tables, partitions, LastCrawl and events as Glue's crawler has them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ EXAMPLES = ROOT / "tests" / "lambdas" / "events"
 
 @dataclass
 class Site:
-    """A bucket to crawl, the crawler's name and database, and a queue that receives each of its events."""
+    """A bucket to crawl, the crawler's name and database, and a queue that receives its events."""
 
     bucket: str
     name: str
@@ -83,7 +83,7 @@ def site(aws_here: server.RunningServer, named: Callable[..., Settings]) -> Iter
     events.delete_rule(Name=found.bucket)
 
 
-def test_a_crawl_makes_table_and_partitions_of_the_files(site: Site) -> None:
+def test_a_crawl_creates_the_table_and_partitions(site: Site) -> None:
     site.put("ingest_date=2026-11-22/hour=23/a.gz", {"City": "Paris", "Mean": 1}, {"City": "Paris", "Mean": 2})
     site.put("ingest_date=2026-11-23/hour=00/b.gz", {"City": None, "Mean": 2.5, "Extra": {"a": [1]}})
     done = site.crawl()
@@ -102,7 +102,7 @@ def test_a_crawl_makes_table_and_partitions_of_the_files(site: Site) -> None:
     }
 
 
-def test_a_second_crawl_adds_what_is_new_and_keeps_what_is_there(site: Site) -> None:
+def test_a_second_crawl_adds_new_partitions_and_columns_and_keeps_the_others(site: Site) -> None:
     site.put("ingest_date=2026-11-22/hour=01/a", {"old": 1, "wide": 1})
     site.crawl()
     again = site.crawl()
@@ -122,20 +122,20 @@ def test_more_partitions_than_one_call_takes(site: Site) -> None:
     assert len(site.partitions()) == 130
 
 
-def test_folders_without_names_are_glues_partition_0_and_partition_1(site: Site) -> None:
+def test_folders_without_names_are_partition_0_and_partition_1(site: Site) -> None:
     site.put("2026/11/a", {"n": 1})
     site.crawl()
     assert [key["Name"] for key in site.table()["PartitionKeys"]] == ["partition_0", "partition_1"]
     assert list(site.partitions()) == [("2026", "11")]
 
 
-def test_escaped_partition_values_are_registered_as_they_are_meant(site: Site) -> None:
+def test_escaped_partition_values_are_unescaped(site: Site) -> None:
     site.put("city=S%C3%A3o a%2Fb/a", {"n": 1})
     site.crawl()
     assert list(site.partitions()) == [("São a/b",)]
 
 
-def test_hidden_and_empty_files_are_nobodys_data(site: Site) -> None:
+def test_hidden_and_empty_files_are_ignored(site: Site) -> None:
     site.put("ingest_date=2026-11-22/a", {"n": 1})
     site.put("_temporary/b", {"hidden": 1})
     site.put("ingest_date=2026-11-22/_SUCCESS", {"hidden": 1})
@@ -145,7 +145,7 @@ def test_hidden_and_empty_files_are_nobodys_data(site: Site) -> None:
     assert site.columns() == {"n": "int"}
 
 
-def test_a_crawl_of_an_empty_folder_succeeds_and_makes_no_table(site: Site) -> None:
+def test_a_crawl_of_an_empty_folder_succeeds_without_a_table(site: Site) -> None:
     done = site.crawl()
     assert (done.files, done.error, done.tables_created) == (0, None, 0)
     assert boto3.client("glue").get_tables(DatabaseName=site.database)["TableList"] == []
@@ -172,7 +172,7 @@ def test_a_crawler_is_ready_then_running_then_stopping_then_ready(site: Site) ->
     assert site.described()["LastCrawl"]["Status"] == "SUCCEEDED"
 
 
-def test_a_stopping_crawler_refuses_a_start_and_is_ready_again_without_a_crawl(site: Site) -> None:
+def test_a_stopping_crawler_cannot_start_and_becomes_ready_without_a_crawl(site: Site) -> None:
     glue = boto3.client("glue")
     glue.start_crawler(Name=site.name)
     glue.stop_crawler(Name=site.name)
@@ -184,7 +184,7 @@ def test_a_stopping_crawler_refuses_a_start_and_is_ready_again_without_a_crawl(s
     assert site.described()["LastCrawl"]["Status"] == "CANCELLED"
 
 
-def test_while_a_crawl_runs_last_crawl_is_the_one_before(site: Site) -> None:
+def test_during_a_crawl_last_crawl_is_the_previous_one(site: Site) -> None:
     site.put("ingest_date=2026-11-22/a", {"n": 1})
     site.crawl()
     first = site.described()["LastCrawl"]["StartTime"]
@@ -194,7 +194,7 @@ def test_while_a_crawl_runs_last_crawl_is_the_one_before(site: Site) -> None:
     assert site.described()["LastCrawl"]["StartTime"] > first
 
 
-def test_a_crawl_that_fails_is_ready_again_and_says_why(site: Site) -> None:
+def test_after_a_failed_crawl_the_crawler_is_ready_and_has_the_error(site: Site) -> None:
     site.put("ingest_date=2026-11-22/hour=01/a", {"n": 1})
     site.crawl()
     boto3.client("s3").delete_object(Bucket=site.bucket, Key="lake/delivery/ingest_date=2026-11-22/hour=01/a")
@@ -209,7 +209,7 @@ def test_a_crawl_that_fails_is_ready_again_and_says_why(site: Site) -> None:
     assert len(failures) == 1
 
 
-def test_a_file_that_claims_to_be_gzip_and_is_not_does_not_hold_up_the_others(site: Site) -> None:
+def test_a_gz_file_that_is_not_gzip_does_not_stop_the_crawl(site: Site) -> None:
     boto3.client("s3").put_object(Bucket=site.bucket, Key="lake/delivery/day=1/broken.gz", Body=b"not gzip at all")
     site.put("day=2/whole.gz", {"a": 1})
 
@@ -242,7 +242,7 @@ def test_the_events_have_the_shape_of_awss_examples(site: Site) -> None:
     assert received["Succeeded"]["detail"]["partitionsCreated"] == "1"
 
 
-def test_an_ensured_crawler_keeps_its_crawls_and_follows_its_folder(site: Site) -> None:
+def test_ensure_crawler_keeps_the_crawls_unless_the_folder_changes(site: Site) -> None:
     site.put("ingest_date=2026-11-22/a", {"n": 1})
     site.crawl()
     ensure_crawler(site.name, site.database, f"s3://{site.bucket}/lake/delivery/")

@@ -1,4 +1,4 @@
-"""The delivery stream: every record once, in Firehose's files, under Firehose's prefixes and names."""
+"""The local Firehose delivers every record once, to files with Firehose's names."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Named = Callable[..., Settings]
 
 @pytest.fixture
 def ready(aws_here: server.RunningServer, named: Named) -> Settings:
-    """Settings whose stream of two shards and bucket are there."""
+    """Settings whose bucket and stream, with two shards, exist."""
     settings = named("stream.shards=2")
     resources.ensure(settings)
     return settings
@@ -73,7 +73,7 @@ def test_file_and_prefix_are_named_as_firehose_names_them(ready: Settings) -> No
 
 @pytest.mark.parametrize("compression", ["GZIP", "UNCOMPRESSED"])
 @pytest.mark.parametrize("delimiter", [True, False])
-def test_records_stand_one_a_line_or_one_after_the_other(ready: Settings, compression: Any, delimiter: bool) -> None:
+def test_records_are_one_a_line_or_one_after_the_other(ready: Settings, compression: Any, delimiter: bool) -> None:
     put(ready, 0, 3)
     options = DeliveryOptions(compression=compression, delimiter=delimiter)
     (file,) = DeliveryStream(ready.stream.name, ready.lake, options).drain()
@@ -83,7 +83,7 @@ def test_records_stand_one_a_line_or_one_after_the_other(ready: Settings, compre
     assert body.count('"name": "Zürich"}') == 3
 
 
-def test_a_full_buffer_is_a_file_and_no_record_is_cut(ready: Settings) -> None:
+def test_a_full_buffer_becomes_a_file_of_whole_records(ready: Settings) -> None:
     put(ready, 0, 100)
     files = DeliveryStream(ready.stream.name, ready.lake, DeliveryOptions(buffer_bytes=1_000)).drain()
     assert len(files) > 2
@@ -113,7 +113,7 @@ def test_poll_waits_for_size_or_age(ready: Settings) -> None:
     assert numbers_in(stream.poll()) == list(range(10))
 
 
-def test_drain_leaves_what_arrives_after_the_call_to_the_next(ready: Settings) -> None:
+def test_drain_ignores_records_that_arrive_after_the_call(ready: Settings) -> None:
     put(ready, 0, 5)
     before = [1_000_000_000.0]  # a clock from before every arrival
     stream = DeliveryStream(ready.stream.name, ready.lake, clock=lambda: before[0])
@@ -122,7 +122,7 @@ def test_drain_leaves_what_arrives_after_the_call_to_the_next(ready: Settings) -
     assert numbers_in(stream.drain()) == list(range(5))
 
 
-def test_another_process_goes_on_where_the_last_one_delivered(ready: Settings) -> None:
+def test_another_process_resumes_after_the_last_delivered_record(ready: Settings) -> None:
     put(ready, 0, 20)
     first = DeliveryStream(ready.stream.name, ready.lake).drain()
     put(ready, 20, 20)
@@ -131,7 +131,7 @@ def test_another_process_goes_on_where_the_last_one_delivered(ready: Settings) -
     assert numbers_in(second) == list(range(20, 40))
 
 
-def test_what_was_read_and_not_delivered_is_read_again_by_the_next_process(ready: Settings) -> None:
+def test_the_next_process_reads_undelivered_records_again(ready: Settings) -> None:
     put(ready, 0, 20)
     assert DeliveryStream(ready.stream.name, ready.lake).poll() == []
     assert numbers_in(DeliveryStream(ready.stream.name, ready.lake).drain()) == list(range(20))

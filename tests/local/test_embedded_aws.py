@@ -1,4 +1,4 @@
-"""The embedded AWS's process: started once, found again, stopped without a trace; each failure in one line."""
+"""The process of the embedded AWS: it starts once, is found again and stops; each failure is one line."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_down_leaves_no_process_no_file_and_no_folder(settings: Settings) -> Non
     assert server.find(settings) is None
 
 
-def test_down_keeps_what_others_left_in_the_state_folder(settings: Settings) -> None:
+def test_down_keeps_other_files_of_the_state_folder(settings: Settings) -> None:
     server.up(settings)
     other = Path(settings.local.state_dir) / "stream.log"
     other.write_text("a run's log")
@@ -81,14 +81,14 @@ def test_down_keeps_what_others_left_in_the_state_folder(settings: Settings) -> 
     assert list(Path(settings.local.state_dir).iterdir()) == [other]
 
 
-def test_the_server_is_out_of_a_terminals_reach(settings: Settings) -> None:
+def test_ctrl_c_in_the_terminal_does_not_stop_the_server(settings: Settings) -> None:
     running = server.up(settings)
     # Ctrl-C goes to the foreground process group of the terminal's session.
     assert os.getsid(running.pid) == running.pid
     assert os.getpgid(running.pid) == running.pid
 
 
-def test_a_process_file_of_a_killed_server_is_cleaned_with_one_line(settings: Settings) -> None:
+def test_the_process_file_of_a_killed_server_is_removed_with_one_line(settings: Settings) -> None:
     killed = server.up(settings)
     os.kill(killed.pid, signal.SIGKILL)
     os.waitpid(killed.pid, 0)
@@ -127,7 +127,7 @@ def test_a_server_that_ignores_sigterm_is_killed(settings: Settings, monkeypatch
     assert process_is_gone(running.pid)
 
 
-def test_up_says_so_where_the_server_hangs(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_up_reports_a_server_that_hangs(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     running = server.up(settings)
     os.kill(running.pid, signal.SIGSTOP)
     monkeypatch.setattr(server, "START_SECONDS", 0.5)
@@ -155,7 +155,7 @@ def test_a_port_taken_by_another_web_server_is_taken(settings: Settings) -> None
             self.wfile.write(b'{"pid": "elsewhere"}')
 
         def log_message(self, format: str, *args: object) -> None:
-            """Quiet."""
+            """Suppresses the log."""
 
     with HTTPServer(("127.0.0.1", settings.local.port), Other) as other:
         Thread(target=other.serve_forever, daemon=True).start()
@@ -200,9 +200,7 @@ def test_the_environment_names_the_server_and_no_real_credentials(running: serve
     assert "no-real" in found["AWS_SECRET_ACCESS_KEY"]
 
 
-def test_a_proxy_is_told_to_leave_the_server_alone(
-    running: server.RunningServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_server_is_excluded_from_proxies(running: server.RunningServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HTTP_PROXY", "http://proxy.invalid:3128")
     monkeypatch.setenv("NO_PROXY", "intranet")
     assert server.environment(running)["NO_PROXY"] == "intranet,127.0.0.1"
@@ -211,7 +209,7 @@ def test_a_proxy_is_told_to_leave_the_server_alone(
     assert os.environ["NO_PROXY"] == "intranet"
 
 
-def test_within_aimed_at_the_users_aws_variables_do_not_count(
+def test_inside_aimed_at_the_users_aws_variables_are_ignored(
     running: server.RunningServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
@@ -243,7 +241,7 @@ os.write(2, b"a traceback\\n")
     assert log.read_text().endswith("request 1999\na traceback\n")
 
 
-def test_the_log_names_what_was_asked(settings: Settings) -> None:
+def test_the_log_names_the_requests(settings: Settings) -> None:
     running = server.up(settings)
     with server.aimed_at(running):
         boto3.client("kinesis").list_streams()

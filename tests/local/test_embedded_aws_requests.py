@@ -1,4 +1,4 @@
-"""One request at a time in moto, many clients at the door: nothing is lost and nobody waits for an idle one."""
+"""Many clients, one request at a time in moto: nothing is lost and nobody waits for an idle connection."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def everything_in(kinesis: Any, stream: str) -> list[bytes]:
     return found
 
 
-def test_a_storm_of_puts_from_four_threads_loses_and_doubles_nothing(aws_here: server.RunningServer) -> None:
+def test_puts_from_four_threads_lose_and_duplicate_nothing(aws_here: server.RunningServer) -> None:
     boto3.client("kinesis").create_stream(StreamName="storm", ShardCount=4)
 
     def put(thread: int) -> int:
@@ -54,7 +54,7 @@ def test_a_storm_of_puts_from_four_threads_loses_and_doubles_nothing(aws_here: s
     assert set(found) == expected
 
 
-def test_idle_and_half_sent_connections_hold_up_nobody(aws_here: server.RunningServer) -> None:
+def test_idle_and_half_sent_connections_do_not_block_others(aws_here: server.RunningServer) -> None:
     idle = [socket.create_connection(("127.0.0.1", aws_here.port)) for _ in range(20)]
     half = socket.create_connection(("127.0.0.1", aws_here.port))
     half.sendall(b"PUT /bucket/key HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 1000\r\n\r\nonly this")
@@ -65,7 +65,7 @@ def test_idle_and_half_sent_connections_hold_up_nobody(aws_here: server.RunningS
         connection.close()
 
 
-def test_a_client_that_leaves_in_the_middle_of_its_body_changes_nothing(aws_here: server.RunningServer) -> None:
+def test_a_request_whose_client_disconnects_changes_nothing(aws_here: server.RunningServer) -> None:
     s3 = boto3.client("s3")
     s3.create_bucket(Bucket="left-early")
     with socket.create_connection(("127.0.0.1", aws_here.port)) as leaving:

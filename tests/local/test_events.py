@@ -1,4 +1,4 @@
-"""S3 and EventBridge events reach the handlers in AWS's shape; what comes back is delivered again, then given up."""
+"""S3 and EventBridge events reach the handlers as on AWS; returned messages are received again, then given up."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def shape(value: Any) -> Any:
 
 
 class Recorder:
-    """A handler that keeps what it was given and answers what it is told to."""
+    """A handler that records its events and returns the given answer."""
 
     def __init__(self, answer: Any = None) -> None:
         self.answer = answer
@@ -79,7 +79,7 @@ def send(queue: Queue, *bodies: str) -> None:
         boto3.client("sqs").send_message(QueueUrl=queue.url, MessageBody=body)
 
 
-def test_an_object_reaches_the_handler_as_aws_would_send_it(queue: Queue, bucket: str) -> None:
+def test_the_handler_receives_an_object_event_as_aws_sends_it(queue: Queue, bucket: str) -> None:
     notify_of_objects(bucket, "lake/delivery/", queue)
     key = "lake/delivery/city=São Paulo/a+b.gz"
     s3 = boto3.client("s3")
@@ -120,7 +120,7 @@ def test_a_completed_multipart_upload_is_an_event_too(queue: Queue, bucket: str)
     trigger = QueueTrigger(queue, handler, {})
     while trigger.poll():
         pass
-    # moto sends a Put as well, which is no more than a doubled event.
+    # moto also sends a Put event, which is only a duplicate.
     names = {body["Records"][0]["eventName"] for body in handler.bodies[1:]}
     assert "ObjectCreated:CompleteMultipartUpload" in names
 
@@ -149,7 +149,7 @@ def test_other_notifications_of_the_bucket_stay(queue: Queue, bucket: str) -> No
     assert sorted(known["QueueArn"] for known in found) == sorted([queue.arn, other.arn])
 
 
-def test_the_rule_lets_the_crawlers_success_through_and_nothing_else(queue: Queue) -> None:
+def test_the_rule_forwards_only_the_crawlers_success(queue: Queue) -> None:
     route_crawler_events("only-success", "our-crawler", queue)
     events = boto3.client("events")
     for crawler, state in (("our-crawler", "Started"), ("other", "Succeeded"), ("our-crawler", "Succeeded")):
@@ -162,7 +162,7 @@ def test_the_rule_lets_the_crawlers_success_through_and_nothing_else(queue: Queu
     ]
 
 
-def test_a_batch_is_deleted_but_for_what_the_handler_sends_back(queue: Queue) -> None:
+def test_messages_are_deleted_except_those_that_the_handler_returns(queue: Queue) -> None:
     send(queue, "good", "bad", "good")
 
     def bad_back(event: dict[str, Any]) -> Any:
@@ -179,7 +179,7 @@ def test_a_batch_is_deleted_but_for_what_the_handler_sends_back(queue: Queue) ->
     assert trigger.waiting() == 0
 
 
-def test_a_handler_that_raises_gets_the_whole_batch_again(queue: Queue) -> None:
+def test_all_messages_return_if_the_handler_raises(queue: Queue) -> None:
     send(queue, "one", "two")
 
     def broken(_event: dict[str, Any], _context: object) -> Any:
@@ -190,7 +190,7 @@ def test_a_handler_that_raises_gets_the_whole_batch_again(queue: Queue) -> None:
     assert QueueTrigger(queue, Recorder(), {}).poll() == Invocation(2, 0)
 
 
-def test_what_keeps_coming_back_ends_in_the_dead_letter_queue_and_can_be_redriven(queue: Queue) -> None:
+def test_messages_that_keep_failing_go_to_the_dead_letter_queue_and_can_be_redriven(queue: Queue) -> None:
     queue = ensure_queue(queue.url.rsplit("/", 1)[-1], visibility_seconds=0, max_receives=3)
     send(queue, "poison")
     trigger = QueueTrigger(queue, Recorder(all_back), {})
@@ -226,7 +226,7 @@ def test_the_handlers_environment_is_its_own(queue: Queue, monkeypatch: pytest.M
     assert "JOB_NAME" not in os.environ
 
 
-def test_what_a_handler_prints_is_its_log(queue: Queue, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_handlers_output_is_its_log(queue: Queue, capsys: pytest.CaptureFixture[str]) -> None:
     send(queue, "x")
     handler = Recorder(lambda _event: print('{"decision": "started"}'))  # noqa: T201
     assert QueueTrigger(queue, handler, {}).poll() == Invocation(1, 0, log=('{"decision": "started"}',))
@@ -240,7 +240,7 @@ def test_an_ensured_queue_is_kept_with_its_messages(queue: Queue, named: Callabl
     assert QueueTrigger(again, Recorder(), {}).poll() == Invocation(1, 0)
 
 
-def test_long_polling_holds_up_nobody(queue: Queue) -> None:
+def test_long_polling_does_not_block_other_clients(queue: Queue) -> None:
     begun = time.monotonic()
     boto3.client("sqs").receive_message(QueueUrl=queue.url, WaitTimeSeconds=10)
     assert time.monotonic() - begun < 9  # it would be 10, or for ever

@@ -94,7 +94,7 @@ def test_the_runs_own_argument_wins_over_the_jobs_default() -> None:
     assert glue_arguments(job, {"Id": "jr_1", "Arguments": {"--b": "3"}})[:4] == ["--a", "1", "--b", "3"]
 
 
-def test_a_run_that_fails_says_why(job: Job) -> None:
+def test_a_failed_run_has_its_error(job: Job) -> None:
     queue = ensure_queue(f"{job.name}-events")
     events = boto3.client("events")
     pattern = {"source": ["aws.glue"], "detail-type": ["Glue Job State Change"], "detail": {"jobName": [job.name]}}
@@ -141,7 +141,7 @@ def test_a_second_run_is_refused_while_one_runs(job: Job) -> None:
     assert len(job.runner.run_pending()) == 1
 
 
-def test_the_run_of_a_killed_runner_is_failed_by_the_next(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_next_runner_fails_the_run_of_a_killed_one(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
     run = job.start()
 
     class Killed(BaseException):

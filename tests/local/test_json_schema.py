@@ -1,4 +1,4 @@
-"""What the crawler stand-in infers from JSON, as Glue's own does: Hive types, lower-cased names, widened."""
+"""The local crawler infers Hive types from JSON as Glue's crawler does."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from local.json_schema import columns_of, merge_names, objects_in
         ("no json", []),
     ],
 )
-def test_objects_are_found_whatever_stands_between_them(text: str, expected: list[Any]) -> None:
+def test_objects_are_found_with_and_without_white_space_between_them(text: str, expected: list[Any]) -> None:
     assert list(objects_in(text)) == expected
 
 
@@ -46,11 +46,11 @@ def test_objects_are_found_whatever_stands_between_them(text: str, expected: lis
         ([[{"x": 1}, {"x": None, "y": True}]], "array<struct<x:int,y:boolean>>"),
     ],
 )
-def test_a_type_is_the_narrowest_that_holds_every_value(values: list[Any], expected: str) -> None:
+def test_the_type_is_the_narrowest_that_holds_every_value(values: list[Any], expected: str) -> None:
     assert columns_of({"Field": value} for value in values) == [("field", expected)]
 
 
-def test_columns_stand_in_the_order_of_their_first_appearance_and_no_object_is_no_column() -> None:
+def test_columns_are_in_the_order_of_first_appearance_and_other_values_have_none() -> None:
     assert columns_of([{"B": 1}, 5, {"A": "x", "B": 2}]) == [("b", "int"), ("a", "string")]
 
 

@@ -1,4 +1,4 @@
-"""`movement local up | down | env` as a person types them."""
+"""`movement local up | down | env` on the command line."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MOVEMENT = [sys.executable, "-c", "from movement.cli.main import main; main()", 
 
 
 class Terminal:
-    """Runs `movement local …` in one folder, with the settings' port, as a process of its own."""
+    """Runs `movement local …` as a process in one folder, with the settings' port."""
 
     def __init__(self, folder: Path, port: int) -> None:
         self.folder, self.port = folder, port
@@ -80,7 +80,7 @@ def test_up_env_and_down_work_together_from_one_folder(movement_local: Terminal)
     assert "not running" in movement_local("down").stdout
 
 
-def test_up_talks_to_its_own_server_whatever_the_environment_says(movement_local: Terminal) -> None:
+def test_up_uses_its_own_server_and_ignores_the_environment(movement_local: Terminal) -> None:
     hostile = {
         "AWS_ENDPOINT_URL": "http://127.0.0.1:9",
         "AWS_ENDPOINT_URL_KINESIS": "http://127.0.0.1:9",
@@ -108,7 +108,7 @@ def test_env_without_a_server_prints_no_exports_and_fails(movement_local: Termin
     assert "movement local up" in printed.stderr
 
 
-def test_up_on_another_port_while_one_runs_is_one_line(movement_local: Terminal) -> None:
+def test_up_on_another_port_while_a_server_runs_prints_one_line(movement_local: Terminal) -> None:
     movement_local("up", "--port", str(movement_local.port))
     other = movement_local("up", "--port", "1")
     assert other.returncode == 1

@@ -1,4 +1,4 @@
-"""What the settings name is created once, left alone after that, and deleted exactly."""
+"""The settings' resources are created once, stay as they are, and are deleted without their neighbours."""
 
 from __future__ import annotations
 

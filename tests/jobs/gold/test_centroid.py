@@ -1,4 +1,4 @@
-"""The middle of a zone."""
+"""The centroid of a zone."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ degrees = st.integers(-18000, 18000).map(lambda hundredths: hundredths / 100)
 rings = st.lists(st.tuples(degrees, degrees), min_size=1, max_size=30)
 
 
-def test_a_squares_centroid_is_its_middle_closed_or_not_and_either_way_round() -> None:
+def test_a_squares_centroid_is_its_middle_for_closed_open_and_reversed_rings() -> None:
     for ring in (SQUARE, [*SQUARE, SQUARE[0]], SQUARE[::-1]):
         assert centroid(ring) == pytest.approx((1.0, 1.0))
 
 
-def test_it_is_the_areas_centroid_not_the_points_mean() -> None:
+def test_the_centroid_is_the_areas_not_the_points_mean() -> None:
     many_points_on_one_side = [(0.0, 0.0), (2.0, 0.0), (2.0, 2.0), (1.5, 2.0), (1.0, 2.0), (0.5, 2.0), (0.0, 2.0)]
     assert centroid(many_points_on_one_side) == pytest.approx((1.0, 1.0))
 
@@ -34,7 +34,7 @@ def test_an_l_shape_by_hand() -> None:
     assert centroid(ring) == pytest.approx((2.5 / 3, 2.5 / 3))
 
 
-def test_what_has_no_area_has_the_mean_of_its_points() -> None:
+def test_a_ring_without_area_has_the_mean_of_its_points() -> None:
     assert centroid([(3.0, 4.0)]) == (3.0, 4.0)
     assert centroid([(0.0, 0.0), (2.0, 2.0)]) == pytest.approx((1.0, 1.0))
     assert centroid([(0.1, 0.1), (0.2, 0.2), (0.3, 0.3)]) == pytest.approx((0.2, 0.2))
@@ -46,17 +46,17 @@ def test_what_has_no_area_has_the_mean_of_its_points() -> None:
     [None, "", "null", "{}", "[]", "[[1]]", "[[1, null]]", '[["1", "2"]]', "[1, 2]", "[[NaN, 1]]", "[[1e300, 1]]",
      "[[[1, 2], [3, 4]]]", "[[true, false]]", "[" * 100_000],
 )  # fmt: skip
-def test_what_is_no_ring_has_none(geometry: str | None) -> None:
+def test_anything_but_a_ring_has_no_centroid(geometry: str | None) -> None:
     assert centroid_of(geometry) is None
 
 
-def test_a_real_zone_at_its_place_and_digits_are_not_lost(exports: Path) -> None:
+def test_a_real_zones_centroid_is_exact(exports: Path) -> None:
     with (exports / "Travel_Times - Boston.csv").open(encoding="utf-8") as file:
         geometries = {row["Destination Geometry"] for row in csv.DictReader(file)}
     assert len(geometries) > 500
     for geometry in geometries:
         found, ring = centroid_of(geometry), json.loads(geometry)
-        # The same by exact arithmetic.
+        # The same computation with exact arithmetic.
         assert found == pytest.approx(_by_fractions(ring), abs=1e-9)
 
 
@@ -72,7 +72,7 @@ def _by_fractions(ring: list[list[float]]) -> tuple[float, float]:
 
 
 @given(rings)
-def test_it_lies_within_the_rings_bounds(ring: list[tuple[float, float]]) -> None:
+def test_the_centroid_is_within_the_rings_bounds(ring: list[tuple[float, float]]) -> None:
     found = centroid(ring)
     assert found is not None
     for axis in (0, 1):
@@ -81,10 +81,10 @@ def test_it_lies_within_the_rings_bounds(ring: list[tuple[float, float]]) -> Non
 
 
 @given(st.lists(st.floats(0, 2 * math.pi), min_size=3, max_size=20, unique=True), degrees, st.integers(0, 19))
-def test_it_moves_with_the_ring_and_does_not_ask_where_the_ring_begins(
+def test_the_centroid_moves_with_the_ring_and_does_not_depend_on_its_first_point(
     angles: list[float], shift: float, start: int
 ) -> None:
-    # Points on a circle in their order: a ring that never crosses itself.
+    # Points on a circle in their order are a ring that does not cross itself.
     ring = [(math.cos(angle), math.sin(angle)) for angle in sorted(angles)]
     start %= len(ring)
     moved = [(x + shift, y) for x, y in ring[start:] + ring[:start]]

@@ -1,4 +1,4 @@
-"""The gold job: from final batches to Delta tables, in increments, killed in between, and read without Spark."""
+"""The gold job: committed batches become Delta tables, in increments, also after a kill; read back without Spark."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ INCREMENTS = int(os.environ.get("GOLD_INCREMENTS", "4"))
 
 @pytest.fixture
 def folder(embedded_aws: object, tmp_path: Path) -> Settings:
-    """Settings of a lake in a folder, which is faster than S3 and all the same to the job."""
+    """Settings of a lake in a folder, which is faster than S3."""
     return make_lake(tmp_path, f"lake={tmp_path / 'lake'}")
 
 
@@ -55,7 +55,7 @@ def no_spark() -> SparkSession:
 
 
 def killed(settings: Settings, tmp_path: Path, fault: str) -> None:
-    """Runs the job in a process of its own, which kills itself (kill -9) at the fault point."""
+    """Runs the job in a process that kills itself (kill -9) at the fault point."""
     config, output = tmp_path / "settings.yaml", tmp_path / "killed.log"
     config.write_text(json.dumps(settings.model_dump(mode="json")), encoding="utf-8")
     environment = os.environ | {"PYTHONPATH": str(ROOT), "MOVEMENT_FAULT": fault}
@@ -71,7 +71,7 @@ def killed(settings: Settings, tmp_path: Path, fault: str) -> None:
     assert code == -signal.SIGKILL, output.read_text(encoding="utf-8", errors="replace")[-3000:]
 
 
-def test_gold_is_a_plain_recomputation_after_increments_with_a_kill_in_between(
+def test_gold_equals_a_recomputation_after_increments_with_a_kill_in_between(
     spark: SparkSession, folder: Settings, tmp_path: Path
 ) -> None:
     chance = random.Random(os.environ.get("GOLD_SEED", "1"))
@@ -81,7 +81,7 @@ def test_gold_is_a_plain_recomputation_after_increments_with_a_kill_in_between(
         for _ in range(2):
             finish(settings, "first", final, *some_records(chance, 60))
             final += 1
-        # Some tables of an increment are written then, the others not: of the first one, or of the second.
+        # Then some tables of the first or second increment are written and the others are not.
         number = chance.randint(2, 3) + 4 * (INCREMENTS > 4)
         killed(settings, tmp_path, f"gold.{chance.choice(['writing', 'written'])}:{number}")
     ahead = progress(settings, "first", "corridor_history"), progress(settings, "first", "city_summary")
@@ -120,7 +120,7 @@ def test_on_s3_with_glue_tables_manifests_and_upkeep(spark: SparkSession, lake_s
     assert {
         row["mean_travel_time_seconds"] for row in gold_rows(lake_settings, "corridors") if row["city"] == "Paris"
     } == {400}
-    assert progress(lake_settings, "q", "corridor_history") == 2, "upkeep leaves the progress"
+    assert progress(lake_settings, "q", "corridor_history") == 2, "maintenance keeps the progress"
     lake = lake_at(lake_settings.lake)
     for table in TABLES:
         opened = open_delta(f"{lake_settings.lake}/{table.folder}")
@@ -138,7 +138,7 @@ def test_on_s3_with_glue_tables_manifests_and_upkeep(spark: SparkSession, lake_s
     assert found["StorageDescriptor"]["Location"] == f"{lake.uri}/gold/corridors/"
 
 
-def test_a_deleted_table_is_made_anew_from_the_ledger_and_the_others_stay(
+def test_a_deleted_table_is_computed_again_and_the_others_stay(
     spark: SparkSession, folder: Settings, tmp_path: Path
 ) -> None:
     chance = random.Random(3)
@@ -158,9 +158,7 @@ def test_a_deleted_table_is_made_anew_from_the_ledger_and_the_others_stay(
     assert history.version() == after.version()
 
 
-def test_rows_that_the_ledger_counts_and_no_file_holds_stop_the_job_before_anything_is_written(
-    spark: SparkSession, folder: Settings
-) -> None:
+def test_missing_rows_stop_the_job_before_anything_is_written(spark: SparkSession, folder: Settings) -> None:
     finish(folder, "q", 0, [good(), good(City="Boston")])
 
     with pytest.raises(BatchMismatchError, match="counts 2 processed rows, their files hold 1"):
@@ -199,7 +197,7 @@ def test_an_empty_lake_is_no_error(folder: Settings) -> None:
     assert (done.increments, done.tables) == (0, {})
 
 
-def test_follow_takes_what_comes_and_ends_when_told(spark: SparkSession, folder: Settings) -> None:
+def test_follow_takes_new_batches_until_it_is_stopped(spark: SparkSession, folder: Settings) -> None:
     settings = folder.model_copy(update={"gold": folder.gold.model_copy(update={"poll_seconds": 0.1})})
     finish(settings, "q", 0, [good()])
     stop, runs = threading.Event(), []

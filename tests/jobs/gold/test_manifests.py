@@ -1,4 +1,4 @@
-"""Lists of a table's files for Redshift."""
+"""The manifests for Redshift."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from jobs.gold.manifests import copy_manifest, symlink_manifest
 FILES = [("part-0.parquet", 10), ("part-1.parquet", 20)]
 
 
-def test_the_symlink_manifest_is_an_address_a_line() -> None:
+def test_the_symlink_manifest_is_one_uri_a_line() -> None:
     assert symlink_manifest("s3://b/gold/t", FILES) == b"s3://b/gold/t/part-0.parquet\ns3://b/gold/t/part-1.parquet\n"
     assert symlink_manifest("s3://b/gold/t", []) == b""
 

@@ -43,7 +43,7 @@ def rows_of(read: RowReader | ZoneReader, tasks: int) -> list[dict[str, object]]
     return [row for batch in read(iter([numbers])) for row in batch.to_pylist()]
 
 
-def test_the_partitions_values_are_columns_and_other_batches_rows_are_left_out(settings: Settings) -> None:
+def test_partition_values_become_columns_and_rows_of_other_batches_are_skipped(settings: Settings) -> None:
     finish(settings, "q", 0, [good(City="a/b")])
     finish(settings, "q", 1, [good(City="a/b")])
 
@@ -53,7 +53,7 @@ def test_the_partitions_values_are_columns_and_other_batches_rows_are_left_out(s
     assert list(rows[0]) == [name for name, _, _ in CORRIDORS.columns]
 
 
-def test_a_column_that_a_file_was_written_without_is_null(settings: Settings) -> None:
+def test_a_column_that_the_file_does_not_have_is_null(settings: Settings) -> None:
     finish(settings, "q", 0, [good()])
     (file,) = files(settings)
     lake = lake_at(settings.lake)
@@ -66,7 +66,7 @@ def test_a_column_that_a_file_was_written_without_is_null(settings: Settings) ->
     assert [row["time_filter"] for row in rows_of(reader(settings, "q-0"), 1)] == [None]
 
 
-def test_a_file_that_is_gone_is_an_error_that_names_it(settings: Settings) -> None:
+def test_the_error_for_a_deleted_file_names_it(settings: Settings) -> None:
     finish(settings, "q", 0, [good()])
     read = reader(settings, "q-0")
     lake_at(settings.lake).delete([file.path for file in files(settings)])
@@ -75,7 +75,7 @@ def test_a_file_that_is_gone_is_an_error_that_names_it(settings: Settings) -> No
         rows_of(read, 1)
 
 
-def test_zones_are_those_of_a_plain_computation_whatever_the_tasks(settings: Settings) -> None:
+def test_zones_equal_a_plain_computation_for_any_tasks(settings: Settings) -> None:
     chance = random.Random(7)
     for query in ("a", "b"):
         for number in range(3):

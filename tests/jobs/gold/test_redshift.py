@@ -1,4 +1,4 @@
-"""Redshift's SQL: generated, in the tree as generated, and SQL to a parser that knows Redshift."""
+"""Redshift's SQL: the files in the tree are up to date, and a parser for Redshift accepts them."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ SCRIPTS = scripts(load_settings(None, ["lake=s3://your-bucket/lake"]))
 
 
 def parsed(name: str) -> list[exp.Expression]:
-    # A psql variable is put in by psql, as a quoted text.
+    # psql replaces the variable by a quoted text.
     sql = SCRIPTS[name].replace(":'role'", "'arn:aws:iam::111122223333:role/reader'")
     return [each for each in sqlglot.parse(sql, dialect="redshift") if each is not None]
 
 
 @pytest.mark.parametrize("name", sorted(SCRIPTS))
-def test_the_tree_holds_what_the_command_writes(name: str) -> None:
+def test_the_files_in_the_tree_are_up_to_date(name: str) -> None:
     assert (FOLDER / name).read_text(encoding="utf-8") == SCRIPTS[name]
 
 

@@ -41,7 +41,7 @@ def the_latest_is(spark: SparkSession, expected: dict[str, Any], *rows: dict[str
         assert_df_equality(found, frame(spark, CORRIDORS, expected), ignore_nullable=True)
 
 
-def test_the_latest_row_is_by_arrival_then_by_sequence_as_a_number_then_by_a_kpl_records_place(
+def test_latest_is_by_arrival_then_sequence_number_then_position_in_a_kpl_record(
     spark: SparkSession,
 ) -> None:
     early, late = ROW | {"sequence_number": "9"}, ROW | {"arrival_time": NOON + MINUTE, "sequence_number": "5"}
@@ -60,7 +60,7 @@ def test_rows_of_other_periods_and_directions_are_other_corridors(spark: SparkSe
     assert transforms.latest_corridors(rows).count() == 4
 
 
-def test_a_zone_with_a_geometry_comes_before_one_with_a_name_before_a_later_one(spark: SparkSession) -> None:
+def test_a_zones_row_has_a_geometry_or_else_a_name_or_else_is_the_latest(spark: SparkSession) -> None:
     nameless = ZONE | {"display_name": None, "arrival_time": NOON + 3 * MINUTE}
     named = ZONE | {"arrival_time": NOON + 2 * MINUTE}
     drawn = ZONE | {"display_name": None, "geometry": "[]"}
@@ -70,7 +70,7 @@ def test_a_zone_with_a_geometry_comes_before_one_with_a_name_before_a_later_one(
         assert_df_equality(found, frame(spark, ZONES, expected), ignore_nullable=True)
 
 
-def test_a_citys_summary_is_over_its_corridors_and_what_cannot_be_divided_is_left_out(spark: SparkSession) -> None:
+def test_a_citys_summary_is_over_its_corridors_and_skips_undefined_ratios(spark: SparkSession) -> None:
     corridors = frame(
         spark,
         CORRIDORS,
