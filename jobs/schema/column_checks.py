@@ -53,7 +53,8 @@ def out_of_order(columns: Mapping[str, pa.Array], check: Check) -> Iterator[pa.A
     present = [columns[name] for name in check.ascending if name in columns]
     last = present[0] if present else None
     for values in present[1:]:
-        yield pc.fill_null(pc.greater(last, values), False)
+        mask = pc.greater(last, values)
+        yield pc.fill_null(mask, False) if mask.null_count else mask
         last = pc.coalesce(values, last) if values.null_count else values
 
 

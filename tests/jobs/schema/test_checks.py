@@ -8,22 +8,10 @@ import pytest
 
 from jobs.schema.checks import RecordChecks
 from jobs.schema.rejections import Rejection
-from jobs.schema.table import TableContract, load_contract
+from jobs.schema.table import TableContract
+from tests.helpers.samples import GOOD, LOWER, MEAN, TRAVEL_TIMES, UPPER
 
-CONTRACT = load_contract("travel_times.yaml")
-GOOD = {
-    "City": "Paris",
-    "Origin Movement ID": "9",
-    "Origin Display Name": "Quai des Orfèvres",
-    "Destination Movement ID": "1",
-    "Destination Display Name": "",
-    "Date Range": "09/03/2016 - 10/01/2016, Every day, Daily Average",
-    "Mean Travel Time (Seconds)": "446",
-    "Range - Lower Bound Travel Time (Seconds)": "229",
-    "Range - Upper Bound Travel Time (Seconds)": "866",
-}
-CHECKS = RecordChecks(CONTRACT)
-MEAN, LOWER, UPPER = list(GOOD)[-3:]
+CHECKS = RecordChecks(TRAVEL_TIMES)
 
 
 def test_a_record_of_a_real_export_passes():
@@ -122,7 +110,7 @@ def test_bytes_that_are_not_a_json_object_are_rejected(data, reason):
 
 
 def test_the_size_is_checked_first():
-    small = CONTRACT.model_copy(update={"max_record_bytes": 10})
+    small = TRAVEL_TIMES.model_copy(update={"max_record_bytes": 10})
     found = RecordChecks(small).reject_bytes(b"\xff" * 11)
     assert found == Rejection("too_large", value="11 bytes; at most 10 are allowed")
     assert RecordChecks(small).reject_bytes(b"\xff" * 10) == Rejection("not_utf8")
