@@ -72,7 +72,7 @@ def run_batch_path(settings: Settings, on_step: Callable[[str], None]) -> dict[s
         submit=[*command, "--master", settings.spark.master, *options],
         job_environment={**environment, "SPARK_LOCAL_IP": "127.0.0.1"},
         job_arguments={"--config": str(_settings_file(settings))},
-        names=batch_names(settings),
+        names=batch_path_names(settings),
         on_step=lambda step: on_step(_readable(step)),
     )
     path.ensure()
@@ -94,7 +94,7 @@ def run_batch_path(settings: Settings, on_step: Callable[[str], None]) -> dict[s
     )
 
 
-def batch_names(settings: Settings) -> ResourceNames:
+def batch_path_names(settings: Settings) -> ResourceNames:
     """Names of the batch path's AWS resources. They contain the database, so that two lakes have two crawlers."""
     from local.batch_path import ResourceNames
 

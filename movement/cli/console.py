@@ -131,7 +131,7 @@ def note(line: str) -> None:
     err.print(f"[yellow]note:[/] {escape(line)}", soft_wrap=True)
 
 
-def command() -> str:
+def command_name() -> str:
     """The command to type in hints: `movement` if the shell finds it, otherwise the path it was started by."""
     started = Path(sys.argv[0])
     found = shutil.which("movement")

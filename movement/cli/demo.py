@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.markup import escape
 
-from movement.cli.console import command, err, note, out, resources, write_result
+from movement.cli.console import command_name, err, note, out, resources, write_result
 from movement.cli.options import Config, JsonFile, Overrides, Port
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def demo(
     """
     from jobs.settings.settings import load_settings
     from local import batch_path, resources, server
-    from movement.cli.batch import batch_names
+    from movement.cli.batch import batch_path_names
     from movement.cli.java import require_java
 
     started = time.monotonic()
@@ -66,7 +66,7 @@ def demo(
     running = server.up(settings, notice=note)
     _step(1, f"embedded AWS on {running.endpoint}")
     with server.aimed_at(running):
-        batch_path.remove(batch_names(settings))
+        batch_path.remove(batch_path_names(settings))
         resources.remove(settings)
         resources.ensure(settings)
         _step(2, f"Kinesis stream '{settings.stream.name}' with {settings.stream.shards} shards, {settings.lake}")
@@ -232,6 +232,7 @@ def _show(result: dict[str, Any], log: Path) -> None:
     out.print(f"page      {escape(result['report'])}", soft_wrap=True)
     out.print(
         "\nThe embedded AWS keeps running, in memory. Look around, then stop it:\n"
-        f'  eval "$({command()} local env)"; aws s3 ls --recursive {result["lake"]}/\n  {command()} local down',
+        f'  eval "$({command_name()} local env)"; aws s3 ls --recursive {result["lake"]}/\n'
+        f"  {command_name()} local down",
         soft_wrap=True,
     )

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 
-from movement.cli.console import command, err, out, resources, spinner, write_result, write_whole
+from movement.cli.console import command_name, err, out, resources, spinner, write_result, write_whole
 from movement.cli.options import JsonFile, Overrides
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     no_args_is_help=True,
-    help="Deploy a release that `movement package` built to AWS: upload it, start the job, wait until it runs.",
+    help="Deploy a release of `movement package`: upload it to S3, start the job on AWS, wait until it runs.",
 )
 
 StackName = Annotated[str, typer.Option("--name", metavar="NAME", help="Name of the stack.")]
@@ -85,7 +85,7 @@ def stack(
     outputs = deployment.outputs()
     for key, value in outputs.items():
         out.print(f"  {key:<30}{escape(value)}", soft_wrap=True)
-    out.print(f"\nNext: {command()} deploy conf --name {name} --out movement.yaml", soft_wrap=True)
+    out.print(f"\nNext: {command_name()} deploy conf --name {name} --out movement.yaml", soft_wrap=True)
     write_result(json_file, {"stack": name, "changes": changes, "outputs": outputs})
 
 
@@ -106,7 +106,7 @@ def conf(
     content = settings_of(stack_outputs(name))
     text = f"# From the stack {name}, by `movement deploy conf`.\n{yaml.safe_dump(content, sort_keys=False)}"
     write_whole(target, text.encode("utf-8"))
-    out.print(f"{escape(str(target))} is written; try: {command()} produce PATH --config {target}", soft_wrap=True)
+    out.print(f"{escape(str(target))} is written; try: {command_name()} produce PATH --config {target}", soft_wrap=True)
     write_result(json_file, {"stack": name, "file": target, "settings": content})
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import typer
 from rich.markup import escape
 
-from movement.cli.console import command, note, out, write_result
+from movement.cli.console import command_name, note, out, write_result
 from movement.cli.options import Config, JsonFile, Overrides, Port
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def up(port: Port = None, config: Config = None, overrides: Overrides = None, js
     ):
         new = " [dim](new)[/]" if what in found.created else ""
         out.print(f"  {what:<9}{escape(name)}{new}", soft_wrap=True)
-    out.print(f'\nNext:\n  eval "$({command()} local env)"\n  {command()} produce PATH', soft_wrap=True)
+    out.print(f'\nNext:\n  eval "$({command_name()} local env)"\n  {command_name()} produce PATH', soft_wrap=True)
     write_result(
         json_file,
         {

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.markup import escape
 
-from movement.cli.console import command, note, out, resources, spinner, write_result, write_whole
+from movement.cli.console import command_name, note, out, resources, spinner, write_result, write_whole
 from movement.cli.options import Config, JsonFile, Overrides
 
 if TYPE_CHECKING:
@@ -80,9 +80,9 @@ def _notices(result: dict[str, Any]) -> list[str]:
     """What is missing on the page, and what to do about it."""
     found = []
     if not result["gold"]:
-        found.append(f"no gold tables yet: run `{command()} gold`, then this again")
+        found.append(f"no gold tables yet: run `{command_name()} gold`, then this again")
     if not result["batches"]:
-        found.append(f"the ledger of {result['lake']} is empty: run `{command()} stream`")
+        found.append(f"the ledger of {result['lake']} is empty: run `{command_name()} stream`")
     if result["rows"] < result["rows_in_lake"]:
         found.append(
             f"the page holds {result['rows']:,} of {result['rows_in_lake']:,} corridors, without "

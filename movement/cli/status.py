@@ -15,7 +15,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from movement.cli.console import command, err, out, write_result
+from movement.cli.console import command_name, err, out, write_result
 from movement.cli.options import Config, JsonFile, Overrides
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def _look(settings: Settings, batches: int, files: dict[str, Any] | None = None)
     from jobs.maintenance.compact import files_status
     from jobs.stream.status import status
 
-    return status(settings, batches, command()) | {"files": files or files_status(settings)}
+    return status(settings, batches, command_name()) | {"files": files or files_status(settings)}
 
 
 def _watch(settings: Settings, batches: int, every: float, json_file: Path | None) -> None:
