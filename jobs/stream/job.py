@@ -59,8 +59,8 @@ def run(
     stop: threading.Event | None = None,
     on_batch: Callable[[LedgerEntry], None] = lambda _: None,
 ) -> StreamResult:
-    """Runs the job until `stop` is set, or with `until_drained` until the records that are on the stream at its start
-    are written.
+    """Runs the job until `stop` is set. With `until_drained` it also ends once it has written the records that are on
+    the stream at its start.
 
     A stop waits for the current batch. `on_batch` is called with the entry of each batch that became final. Raises
     ConfigurationError, AwsAccessError or another MovementError that names the cause and the remedy.

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 
@@ -119,7 +119,7 @@ class Producer:
                 for data, result in zip(records, answer["Records"], strict=True):
                     if "SequenceNumber" in result:
                         self.accepted[result["ShardId"], result["SequenceNumber"]] = data
-        except Exception as error:  # noqa: BLE001 - raised again where the block ends
+        except Exception as error:  # noqa: BLE001 - raised at the end of the `with` block
             self.error = error
 
     def _payloads(self) -> Iterator[bytes]:
@@ -137,10 +137,10 @@ class Producer:
                 yield json.dumps(record, ensure_ascii=False).encode()
 
 
-def wait_until(condition: object, seconds: float, what: str) -> None:
+def wait_until(condition: Callable[[], object], seconds: float, what: str) -> None:
     """Waits until `condition()` is true. Raises AssertionError after `seconds`."""
     deadline = time.monotonic() + seconds
-    while not condition():  # type: ignore[operator]
+    while not condition():
         assert time.monotonic() < deadline, f"waited {seconds:.0f} s for {what}"
         time.sleep(0.1)
 

@@ -163,8 +163,8 @@ def test_a_second_attempt_with_other_batches_writes_the_same_bytes(
 
 def test_records_of_an_unknown_shard_are_written_without_runs(task: WriteTask) -> None:
     # As EMR's JVM connector delivers them.
-    told = arrived([good(), b"x"])
-    unknown = told.set_column(1, "shard_id", pa.nulls(2, pa.string()))
+    known = arrived([good(), b"x"])
+    unknown = known.set_column(1, "shard_id", pa.nulls(2, pa.string()))
     (answer,) = task(iter([unknown]))
     report = msgspec.json.decode(answer["report"][0].as_py(), type=TaskReport)
     assert (report.read, report.raw, report.processed, report.quarantined) == (2, 2, 1, 1)
