@@ -1,1 +1,1 @@
-"""What Spark runs: `*_job.py` are the entry points of spark-submit and Glue, the folders are the stages."""
+"""The Spark jobs: `*_job.py` are the entry points for spark-submit and Glue; the folders are the stages."""

@@ -1,1 +1,1 @@
-"""What every stage may import: errors, AWS clients, retries, times, logging, the Spark session."""
+"""Shared by all stages: errors, AWS clients, retries, times, logging, the Spark session."""

@@ -1,1 +1,1 @@
-"""The table's contract, and the reading of a record by it: bytes become a typed row or a rejection."""
+"""The table's contract, and parsing by it: a record's bytes become a typed row or a rejection."""

@@ -18,10 +18,11 @@ from jobs.schema.values import as_text, compiled, is_absent, read_object, read_v
 
 
 class RecordChecks:
-    """The checks of one contract, compiled once for many records.
+    """The checks of one contract, compiled once for many records. For example:
 
-    checks = RecordChecks(load_contract("travel_times.yaml"))
-    checks.reject({"Origin Movement ID": "1"})  # missing_field 'Destination Movement ID'
+    >>> checks = RecordChecks(load_contract("travel_times.yaml"))
+    >>> str(checks.reject({"Origin Movement ID": "1"}))
+    "missing_field 'Destination Movement ID'"
     """
 
     def __init__(self, contract: TableContract) -> None:
@@ -37,7 +38,7 @@ class RecordChecks:
         )
 
     def reject(self, record: Mapping[str, Any]) -> Rejection | None:
-        """Why the record, as source field: value, cannot become a row. None if it can."""
+        """Why the record (the values by source field) cannot become a row. None if it can."""
         return next(self.rejections(record), None)
 
     def rejections(self, record: Mapping[str, Any]) -> Iterator[Rejection]:

@@ -1,1 +1,1 @@
-"""The jobs' settings, their reference and the files that they are read from."""
+"""The settings, their reference, and the command line and files that they come from."""
