@@ -113,7 +113,7 @@ def signed_loop(endpoint: str, batches: list[list[Record]]) -> float:
 
 def ours(folder: Path, state: Path) -> float:
     """`movement produce` without its screen: files, checks, journal, order, retries."""
-    result = produce([folder], settings("stream", state), keep_journal=True, on_progress=lambda _progress: None)
+    result = produce([folder], settings("stream", state), keep_checkpoint=True, on_progress=lambda _progress: None)
     return result.produced / result.seconds
 
 

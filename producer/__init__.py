@@ -1,4 +1,4 @@
-"""Records onto the stream: `csv_reader` → `record_encoder` → `send_queue` → `put_records`, driven by `run`.
+"""Sends CSV rows and posted JSON to the Kinesis stream. `produce` serves `movement produce`, `api` `movement serve`.
 
-`produce` is what `movement produce` does, `api` what `movement serve` does.
+The modules in a record's order: `csv_reader`, `record_encoder`, `send_queue`, `sender`, `put_records`.
 """

@@ -1,7 +1,7 @@
-"""The HTTP API: `POST /uber_movement` → Kinesis. From: whoever posts. Next: `group_commit`.
+"""The HTTP API `POST /uber_movement`: reads and checks JSON records and passes them to `api_batcher`.
 
-A request is answered with success only once Kinesis has accepted its records. What a body holds never reaches a
-log: only counts, reasons and the fields' names do.
+The answer is a success only once Kinesis has accepted the records. No content of a body is ever logged: only counts,
+reasons and the names of fields.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import hmac
 import os
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -22,24 +22,24 @@ from jobs.schema.table import TableContract, load_contract
 from jobs.settings.settings import Settings
 from producer.api_batcher import ApiBatcher, OverloadedError
 from producer.api_docs import DESCRIPTION, post_documentation
-from producer.api_metrics import Metrics
-from producer.put_records import PutClient, PutRecordsClient, PutResult, kinesis_client
+from producer.api_metrics import ApiMetrics
+from producer.put_records import PutRecordsClient, kinesis_client
 from producer.record_encoder import Record, RecordEncoder
 from producer.stream_info import max_record_bytes, shard_map
 
-# A secret is no setting: it comes from the environment. Several, separated by commas, allow for a change of keys.
+# Secrets are not settings. Several keys, separated by commas, allow key rotation.
 API_KEY_VARIABLE = "MOVEMENT_API_KEY"
-# How `movement serve --workers` hands its settings to the processes that uvicorn starts.
+# `movement serve --workers` passes its settings to uvicorn's processes in this variable.
 SETTINGS_VARIABLE = "MOVEMENT_API_SETTINGS"
 RETRY_AFTER_SECONDS = "1"
 
 _encode = msgspec.json.Encoder().encode
-# A number with a fraction keeps its own text: 1.50 goes to the stream as 1.50.
+# A number with a fraction keeps its text: 1.50 stays 1.50.
 _decode = msgspec.json.Decoder(float_hook=lambda text: msgspec.Raw(text.encode("ascii"))).decode
 
 
-class _Refused(Exception):
-    """Ends a request with this status; `content` goes to the client as JSON."""
+class _HttpError(Exception):
+    """Ends the request with this status and the JSON `content`."""
 
     def __init__(self, status: int, content: dict[str, Any], **headers: str) -> None:
         super().__init__(f"{status}")
@@ -47,29 +47,32 @@ class _Refused(Exception):
         self.headers = {name.replace("_", "-"): value for name, value in headers.items()}
 
 
-def _refused(status: int, error: str, **headers: str) -> _Refused:
-    return _Refused(status, {"success": False, "error": error}, **headers)
+def _http_error(status: int, error: str, **headers: str) -> _HttpError:
+    return _HttpError(status, {"success": False, "error": error}, **headers)
 
 
 class Ingest:
-    """What `POST /uber_movement` does, apart from HTTP's frame."""
+    """Handles `POST /uber_movement`: body, checks and the answer's content."""
 
-    def __init__(self, contract: TableContract, settings: Settings, record_bytes: int, commit: ApiBatcher) -> None:
+    def __init__(self, contract: TableContract, settings: Settings, record_bytes: int, batcher: ApiBatcher) -> None:
         self._settings = settings.api
         self._encoder = RecordEncoder(contract, record_bytes)
-        self._commit = commit
-        self.metrics = Metrics(commit)
+        self.batcher = batcher
+        self.metrics = ApiMetrics(batcher)
 
     async def post(self, request: Request, partial: bool) -> dict[str, Any]:
-        """Reads, checks and puts the body's records. Raises _Refused with the status to answer."""
+        """Puts the body's record, or list of records, and returns the answer. Raises _HttpError for a status but 200.
+
+        With `partial` the valid records of a list are put even if others are rejected.
+        """
         content = self._parse(await self._body(request))
         given = content if isinstance(content, list) else [content]
         if not given:
-            raise _refused(422, "the list is empty")
+            raise _http_error(422, "the list is empty")
         records, rejected = self._check(given)
         if rejected and not (partial and records):
             too_large = all(one["errors"][0]["reason"] == "too_large" for one in rejected)
-            raise _Refused(
+            raise _HttpError(
                 413 if too_large else 422,
                 {
                     "success": False,
@@ -81,7 +84,7 @@ class Ingest:
 
     async def _body(self, request: Request) -> bytes:
         limit = self._settings.max_body_bytes
-        too_large = _refused(413, f"the body is larger than {limit} bytes")
+        too_large = _http_error(413, f"the body is larger than {limit} bytes")
         announced = request.headers.get("content-length", "")
         if announced.isdigit() and int(announced) > limit:
             raise too_large
@@ -96,23 +99,23 @@ class Ingest:
         try:
             return _decode(body)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            raise _refused(400, "the body is not JSON in UTF-8") from None
+            raise _http_error(400, "the body is not JSON in UTF-8") from None
 
     def _check(self, given: list[Any]) -> tuple[list[tuple[int, Record]], list[dict[str, Any]]]:
         records: list[tuple[int, Record]] = []
         rejected: list[dict[str, Any]] = []
         for index, one in enumerate(given):
             if not isinstance(one, dict):
-                rejected.append(_complaint(index, [Rejection("not_an_object")]))
+                rejected.append(_rejected_record(index, [Rejection("not_an_object")]))
                 continue
-            complaints = self._encoder.rejections(one)
-            if not complaints:
+            rejections = self._encoder.rejections(one)
+            if not rejections:
                 encoded = self._encoder.encode(one)
                 if isinstance(encoded, Record):
                     records.append((index, encoded))
                     continue
-                complaints = [encoded]
-            rejected.append(_complaint(index, complaints))
+                rejections = [encoded]
+            rejected.append(_rejected_record(index, rejections))
         for one in rejected:
             self.metrics.rejected.labels(one["errors"][0]["reason"]).inc()
         return records, rejected
@@ -121,38 +124,34 @@ class Ingest:
         self, records: list[tuple[int, Record]], count: int, rejected: list[dict[str, Any]]
     ) -> dict[str, Any]:
         if len(records) > self._settings.max_pending_records:
-            raise _refused(
+            raise _http_error(
                 413, f"more than {self._settings.max_pending_records} records; send them in several requests"
             )
         try:
-            placed = await self._commit.put([record for _, record in records], self._settings.timeout_seconds)
+            results = await self.batcher.put([record for _, record in records], self._settings.timeout_seconds)
         except OverloadedError as error:
-            raise _refused(429, str(error), Retry_After=RETRY_AFTER_SECONDS) from error
+            raise _http_error(429, str(error), Retry_After=RETRY_AFTER_SECONDS) from error
         except AwsAccessError:
-            # The reason names the account's insides, so it is for the log and /healthz, not for the client.
-            raise _refused(503, "the stream does not take records now", Retry_After="30") from None
+            # AWS's message contains details of the account, which the client must not see.
+            raise _http_error(503, "the stream does not accept records at the moment", Retry_After="30") from None
         answer: list[dict[str, str | None] | None] = [None] * count
         accepted = 0
-        for (index, _), where in zip(records, placed, strict=True):
-            if where is not None:
+        for (index, _), result in zip(records, results, strict=True):
+            if result is not None:
                 accepted += 1
-                answer[index] = _where(where)
-        result: dict[str, Any] = {"success": accepted == len(records), "accepted": accepted, "records": answer}
+                answer[index] = {"sequence_number": result.sequence_number, "shard_id": result.shard_id}
+        content: dict[str, Any] = {"success": accepted == len(records), "accepted": accepted, "records": answer}
         if rejected:
-            result["rejected"] = rejected
+            content["rejected"] = rejected
         if accepted < len(records):
-            result["error"] = (
-                f"{len(records) - accepted} records were not accepted in time; those without a place may be sent again"
+            content["error"] = (
+                f"{len(records) - accepted} records were not accepted in time; their entry is null, send them again"
             )
-            raise _Refused(503, result, Retry_After=RETRY_AFTER_SECONDS)
-        return result
+            raise _HttpError(503, content, Retry_After=RETRY_AFTER_SECONDS)
+        return content
 
 
-def _where(placed: PutResult) -> dict[str, str | None]:
-    return {"sequence_number": placed.sequence_number, "shard_id": placed.shard_id}
-
-
-def _complaint(index: int, rejections: list[Rejection]) -> dict[str, Any]:
+def _rejected_record(index: int, rejections: list[Rejection]) -> dict[str, Any]:
     return {
         "index": index,
         "errors": [
@@ -163,108 +162,95 @@ def _complaint(index: int, rejections: list[Rejection]) -> dict[str, Any]:
     }
 
 
-def create_app(settings: Settings, *, puts: PutClient | None = None, record_bytes: int | None = None) -> FastAPI:
-    """The application. The stream is looked at when it starts: AwsAccessError where it is not there.
-
-    `puts` and `record_bytes` stand in for Kinesis in tests.
-    """
+def create_app(settings: Settings) -> FastAPI:
+    """The application. Its startup raises AwsAccessError if the stream does not exist."""
     contract = load_contract(settings.contract)
     keys = api_keys()
-    state: dict[str, Ingest | ApiBatcher] = {}
+    state: dict[str, Ingest] = {}
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
-        commit, limit = _connect(settings, puts, record_bytes)
-        ingest = Ingest(contract, settings, limit, commit)
-        state["ingest"], state["commit"] = ingest, commit
+        state["ingest"] = ingest = _connect(settings, contract)
         yield
-        await commit.stop()
+        await ingest.batcher.stop()
 
     app = FastAPI(title="movement-lake ingest", description=DESCRIPTION, lifespan=lifespan)
 
     def authorise(request: Request) -> None:
         if not is_allowed(request.headers.get("x-api-key", ""), keys):
-            raise _refused(401, "the header X-API-Key is missing or wrong", WWW_Authenticate="ApiKey")
+            raise _http_error(401, "the header X-API-Key is missing or wrong", WWW_Authenticate="ApiKey")
 
     @app.post("/uber_movement", **post_documentation(contract, bool(keys)))
     async def uber_movement(request: Request) -> Response:
         ingest = state["ingest"]
-        assert isinstance(ingest, Ingest)  # noqa: S101  (set before the first request)
         started = time.perf_counter()
         status, headers = 200, {}
         try:
             authorise(request)
             partial = request.query_params.get("partial", "false").lower() in ("true", "1")
             content = await ingest.post(request, partial)
-        except _Refused as refused:
-            status, content, headers = refused.status, refused.content, refused.headers
+        except _HttpError as error:
+            status, content, headers = error.status, error.content, error.headers
         ingest.metrics.requests.labels(str(status)).inc()
         ingest.metrics.seconds.observe(time.perf_counter() - started)
         return Response(_encode(content), status, headers, media_type="application/json")
 
     @app.get("/healthz", summary="Whether records are accepted now")
     async def healthz() -> Response:
-        commit = state["commit"]
-        assert isinstance(commit, ApiBatcher)  # noqa: S101
-        error = commit.last_error
+        batcher = state["ingest"].batcher
+        error = batcher.last_error
         content = {
             "status": "ok" if error is None else "failing",
             "stream": settings.stream.name,
-            "waiting_records": commit.waiting_records,
+            "waiting_records": batcher.pending_records,
             "last_error": type(error).__name__ if error is not None else None,
         }
         return Response(_encode(content), 200 if error is None else 503, media_type="application/json")
 
     @app.get("/metrics", summary="Counters for Prometheus")
     async def metrics() -> Response:
-        ingest = state["ingest"]
-        assert isinstance(ingest, Ingest)  # noqa: S101
-        text, kind = ingest.metrics.exposition()
-        return Response(text, headers={"content-type": kind})
+        text, content_type = state["ingest"].metrics.exposition()
+        return Response(text, headers={"content-type": content_type})
 
     return app
 
 
-def _connect(settings: Settings, puts: PutClient | None, record_bytes: int | None) -> tuple[ApiBatcher, int]:
+def _connect(settings: Settings, contract: TableContract) -> Ingest:
     stream, producer, api = settings.stream.name, settings.producer, settings.api
-    find_shards: Callable[[], Any] | None = None
-    if puts is None:
-        client = kinesis_client(producer.request_timeout_seconds)
-        record_bytes = record_bytes or max_record_bytes(client, stream)
-        puts = PutRecordsClient(
+    client = kinesis_client(producer.request_timeout_seconds)
+    record_bytes = max_record_bytes(client, stream)
+    batcher = ApiBatcher(
+        PutRecordsClient(
             stream,
             connections=producer.max_in_flight,
             timeout_seconds=producer.request_timeout_seconds,
             detailed=True,
-        )
-        find_shards = lambda: shard_map(client, stream)  # noqa: E731
-    commit = ApiBatcher(
-        puts,
+        ),
         max_in_flight=producer.max_in_flight,
         linger_seconds=api.linger_ms / 1000,
         max_records=api.max_pending_records,
         max_bytes=api.max_pending_bytes,
         max_request_bytes=producer.max_request_bytes,
         keep_order=producer.keep_order,
-        find_shards=find_shards,
+        find_shards=lambda: shard_map(client, stream),
     )
-    return commit, record_bytes or 1024 * 1024
+    return Ingest(contract, settings, record_bytes, batcher)
 
 
 def api_keys() -> list[bytes]:
-    """The keys that the environment allows; none: everybody may."""
+    """The keys of MOVEMENT_API_KEY. An empty list: no key is required."""
     return [key.strip().encode() for key in os.environ.get(API_KEY_VARIABLE, "").split(",") if key.strip()]
 
 
 def is_allowed(given: str, keys: list[bytes]) -> bool:
-    """Whether a key is one of `keys`, or none is asked for."""
-    # Every key is compared, each in constant time: how long it takes says nothing of how near a guess was.
+    """Whether `given` is one of `keys`, or no key is required."""
+    # Compares with every key in constant time, so that the duration reveals nothing about a guess.
     return not keys or bool(sum(hmac.compare_digest(given.encode(), key) for key in keys))
 
 
 def settings_from_environment() -> Settings:
-    """The settings that `movement serve` handed down to this worker process."""
-    handed = os.environ.get(SETTINGS_VARIABLE)
-    if not handed:
-        raise ConfigurationError(f"{SETTINGS_VARIABLE} is not set; start the API by `movement serve`")
-    return Settings.model_validate_json(handed)
+    """The settings that `movement serve` passed to this worker process."""
+    passed = os.environ.get(SETTINGS_VARIABLE)
+    if not passed:
+        raise ConfigurationError(f"{SETTINGS_VARIABLE} is not set; start the API with `movement serve`")
+    return Settings.model_validate_json(passed)

@@ -1,7 +1,7 @@
-"""Records of many HTTP requests, put together into few PutRecords. From: `api`. Next: `put_request`.
+"""Combines the records of many HTTP requests into few PutRecords requests (group commit). `api` uses it.
 
-What databases call group commit: a record waits a few milliseconds for company, and every request is answered
-once Kinesis has accepted its own records. One event loop owns the queue; threads only send.
+In: the records of one HTTP request. Out: where Kinesis stored each of them. A record waits a few milliseconds for the
+records of other requests. One event loop owns the queue; threads only send.
 """
 
 from __future__ import annotations
@@ -19,34 +19,36 @@ from producer.stream_info import ShardMap
 
 
 class OverloadedError(TransientError):
-    """More records wait than may; the sender should come back later."""
+    """The limit of pending records is reached. The client should retry later."""
 
 
 @dataclass(slots=True)
-class Waiting:
-    """A request's records: where each was put so far, and a future that ends once all are (or with an error)."""
+class _Post:
+    """The records of one HTTP request: their results so far, and how many of them are not accepted yet.
 
-    placed: list[PutResult | None]
-    open: int
-    future: asyncio.Future[None]
-    size: int = 0
-    given_up: bool = False
+    `done` ends once all of them are accepted, or with an error. `cancelled`: the HTTP request has ended.
+    """
+
+    results: list[PutResult | None]
+    unaccepted: int
+    done: asyncio.Future[None]
+    cancelled: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class _Place:
-    waiting: Waiting
+class _PostedRecord:
+    post: _Post
     index: int
 
 
 @dataclass
 class ApiBatcher:
-    """Puts records; `put` may be called by any number of tasks of one event loop.
+    """Puts records. Any number of tasks of one event loop may call `put`.
 
-    `linger_seconds` is how long a record waits for others. `max_records` and `max_bytes` bound what waits.
+    `linger_seconds` is how long a record waits for others. `max_records` and `max_bytes` limit the pending records.
     """
 
-    puts: PutClient
+    put_client: PutClient
     max_in_flight: int = 4
     linger_seconds: float = 0.003
     max_records: int = 20_000
@@ -57,141 +59,143 @@ class ApiBatcher:
     last_error: MovementError | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
-        self.queue: SendQueue[_Place] = SendQueue(
+        self.queue: SendQueue[_PostedRecord] = SendQueue(
             keep_order=self.keep_order,
             max_bytes=self.max_request_bytes,
-            wanted=lambda place: not place.waiting.given_up,
+            is_cancelled=lambda owner: owner.post.cancelled,
         )
-        self._pending_records: list[Record] = []
-        self._pending_places: list[_Place] = []
-        self._waiting_records = 0
-        self._waiting_bytes = 0
-        self._under_way = 0
+        # Records that are not in the queue yet, and their owners.
+        self._new_records: list[Record] = []
+        self._new_owners: list[_PostedRecord] = []
+        self._pending_records = 0
+        self._pending_bytes = 0
+        self._in_flight = 0
         self._timer: asyncio.TimerHandle | None = None
         self._timer_due = 0.0
         self._tasks: set[asyncio.Task[None]] = set()
         self._threads = ThreadPoolExecutor(self.max_in_flight, thread_name_prefix="put-records")
 
     @property
-    def waiting_records(self) -> int:
-        """Records that were handed in and are not accepted yet."""
-        return self._waiting_records
+    def pending_records(self) -> int:
+        """The number of records of open HTTP requests."""
+        return self._pending_records
 
     async def put(self, records: Sequence[Record], timeout_seconds: float) -> list[PutResult | None]:
-        """Puts the records; returns where each was, with None for those that were not in time.
+        """Puts the records. Returns one result for each in their order; None if it was not accepted in time.
 
-        A None may still have arrived: its request's outcome was not known in time. Raises OverloadedError where
-        too much waits already, and AwsAccessError where AWS refuses for good.
+        A record with None may be on the stream, because the outcome of its request may be unknown. Raises
+        OverloadedError if too many records are pending, and AwsAccessError if a retry cannot help.
         """
         size = size_of(records)
-        if self._waiting_records + len(records) > self.max_records or self._waiting_bytes + size > self.max_bytes:
-            raise OverloadedError(f"{self._waiting_records} records wait for Kinesis already")
+        if self._pending_records + len(records) > self.max_records or self._pending_bytes + size > self.max_bytes:
+            raise OverloadedError(f"{self._pending_records} records wait for Kinesis already; try again later")
         loop = asyncio.get_running_loop()
-        waiting = Waiting([None] * len(records), len(records), loop.create_future(), size)
-        self._waiting_records += len(records)
-        self._waiting_bytes += size
-        self._pending_records += records
-        self._pending_places += [_Place(waiting, index) for index in range(len(records))]
-        self._wake(self.linger_seconds if len(self._pending_records) < MAX_RECORDS else 0.0)
+        post = _Post([None] * len(records), len(records), loop.create_future())
+        self._pending_records += len(records)
+        self._pending_bytes += size
+        self._new_records += records
+        self._new_owners += [_PostedRecord(post, index) for index in range(len(records))]
+        self._send_within(self.linger_seconds if len(self._new_records) < MAX_RECORDS else 0.0)
         try:
-            await asyncio.wait_for(waiting.future, timeout_seconds)
+            await asyncio.wait_for(post.done, timeout_seconds)
         except TimeoutError:
-            return list(waiting.placed)
+            return list(post.results)
         finally:
-            # What nobody waits for any more is not sent, where it is not on its way already.
-            waiting.given_up = True
-            self._waiting_records -= len(records)
-            self._waiting_bytes -= size
-            self._forget()
-        return list(waiting.placed)
+            # Records that are not in flight are not sent any more.
+            post.cancelled = True
+            self._pending_records -= len(records)
+            self._pending_bytes -= size
+            self._drop_cancelled()
+        return list(post.results)
 
-    def _forget(self) -> None:
-        """Lets go of pending records that nobody waits for, so that an outage does not fill the memory."""
-        if len(self._pending_records) > self._waiting_records + MAX_RECORDS:
+    def _drop_cancelled(self) -> None:
+        """Frees the memory of cancelled records, which could grow without limit during an outage."""
+        if len(self._new_records) > self._pending_records + MAX_RECORDS:
             kept = [
-                (record, place)
-                for record, place in zip(self._pending_records, self._pending_places, strict=True)
-                if not place.waiting.given_up
+                (record, owner)
+                for record, owner in zip(self._new_records, self._new_owners, strict=True)
+                if not owner.post.cancelled
             ]
-            self._pending_records = [record for record, _ in kept]
-            self._pending_places = [place for _, place in kept]
+            self._new_records = [record for record, _ in kept]
+            self._new_owners = [owner for _, owner in kept]
 
     async def stop(self) -> None:
-        """Waits until nothing is on its way any more."""
-        while self._tasks or (not self.queue.empty and self._waiting_records):
+        """Waits for the requests in flight and the pending records."""
+        while self._tasks or (not self.queue.empty and self._pending_records):
             await asyncio.sleep(0.01)
         if self._timer is not None:
             self._timer.cancel()
         self._threads.shutdown(wait=True)
 
-    def _wake(self, seconds: float) -> None:
+    def _send_within(self, seconds: float) -> None:
+        """Calls `_send` in `seconds` or earlier."""
         loop = asyncio.get_running_loop()
         due = loop.time() + seconds
         if self._timer is not None:
             if self._timer_due <= due:
                 return
             self._timer.cancel()
-        # Kept apart, because uvloop's handles do not tell when they are due.
+        # uvloop's timer handles do not return their due time.
         self._timer_due = due
         self._timer = loop.call_at(due, self._send)
 
     def _send(self) -> None:
-        """Sends what may be sent now, and arranges to be called when more may be."""
+        """Sends the requests that are due, and schedules the next call."""
         self._timer = None
         loop = asyncio.get_running_loop()
-        while self._under_way < self.max_in_flight:
-            if self._pending_records and self.queue.waiting < MAX_RECORDS:
-                self.queue.add_each(self._pending_records, self._pending_places)
-                self._pending_records, self._pending_places = [], []
-            batch = self.queue.take(loop.time())
-            if batch is None:
+        while self._in_flight < self.max_in_flight:
+            if self._new_records and self.queue.waiting < MAX_RECORDS:
+                self.queue.add_each(self._new_records, self._new_owners)
+                self._new_records, self._new_owners = [], []
+            request = self.queue.next_request(loop.time())
+            if request is None:
                 break
-            self._under_way += 1
-            task = loop.create_task(self._attempt(batch))
+            self._in_flight += 1
+            task = loop.create_task(self._put(request))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
-        if self._under_way < self.max_in_flight and (due := self.queue.next_time(loop.time())) is not None:
-            self._wake(max(0.001, due - loop.time()))
+        if self._in_flight < self.max_in_flight and (due := self.queue.next_due(loop.time())) is not None:
+            self._send_within(max(0.001, due - loop.time()))
 
-    async def _attempt(self, batch: OutgoingRequest[_Place]) -> None:
+    async def _put(self, request: OutgoingRequest[_PostedRecord]) -> None:
         loop = asyncio.get_running_loop()
         try:
-            placed = await loop.run_in_executor(self._threads, self.puts.put, batch.records)
+            results = await loop.run_in_executor(self._threads, self.put_client.put, request.records)
         except NotAcceptedError as error:
             self.last_error = error
-            self.queue.refused(batch, loop.time(), throttled=error.throttled)
+            self.queue.retry(request, loop.time(), throttled=error.throttled)
         except OutcomeUnknownError as error:
             self.last_error = error
-            self.queue.unknown(batch, loop.time())
+            self.queue.retry_unknown(request, loop.time())
         except AwsAccessError as error:
             self.last_error = error
-            self.queue.dropped(batch)
-            for place in batch.owners:
-                if not place.waiting.future.done():
-                    place.waiting.future.set_exception(error)
+            self.queue.discard(request)
+            for owner in request.owners:
+                if not owner.post.done.done():
+                    owner.post.done.set_exception(error)
         else:
-            await self._answered(batch, placed or [])
+            await self._handle_results(request, results or [])
         finally:
-            self._under_way -= 1
-            self._wake(0.0)
+            self._in_flight -= 1
+            self._send_within(0.0)
 
-    async def _answered(self, batch: OutgoingRequest[_Place], placed: list[PutResult]) -> None:
+    async def _handle_results(self, request: OutgoingRequest[_PostedRecord], results: list[PutResult]) -> None:
         loop = asyncio.get_running_loop()
-        failed = any(where.error for where in placed)
+        failed = any(result.error for result in results)
         if failed and self.queue.rates.shards is None and self.find_shards is not None:
             find, self.find_shards = self.find_shards, None
             try:
                 self.queue.rates.shards = await loop.run_in_executor(self._threads, find)
             except MovementError as error:
-                # Without the map the stream is paced as one.
+                # Without the map one rate limits the whole stream.
                 self.last_error = error
         if not failed:
             self.last_error = None
-        self.queue.answered(batch, placed, loop.time())
-        for place, where in zip(batch.owners, placed, strict=True):
-            if where.error is None:
-                waiting = place.waiting
-                waiting.placed[place.index] = where
-                waiting.open -= 1
-                if not waiting.open and not waiting.future.done():
-                    waiting.future.set_result(None)
+        self.queue.complete_each(request, results, loop.time())
+        for owner, result in zip(request.owners, results, strict=True):
+            if result.error is None:
+                post = owner.post
+                post.results[owner.index] = result
+                post.unaccepted -= 1
+                if not post.unaccepted and not post.done.done():
+                    post.done.set_result(None)

@@ -1,4 +1,4 @@
-"""What the API's OpenAPI page says; the record's schema follows from the table's contract."""
+"""The OpenAPI documentation of the HTTP API. The schema of a record is derived from the table's contract."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Any
 from jobs.schema.table import TableContract
 
 DESCRIPTION = (
-    "Records to the stream, and from there to the lake. A request is answered with success only once Kinesis has "
-    "accepted its records; what the table's contract rejects is answered with the fields at fault, and not sent."
+    "Sends records to the stream, from which they reach the lake. The answer is a success once Kinesis has accepted "
+    "the records. A record that the table's contract rejects is not sent, and the answer names its invalid fields."
 )
 
 _JSON_TYPES: dict[str, dict[str, Any]] = {
@@ -45,7 +45,7 @@ _REJECTED = {
 
 
 def post_documentation(contract: TableContract, needs_key: bool) -> dict[str, Any]:
-    """The arguments of FastAPI's `post` that describe the request and its answers."""
+    """The arguments of FastAPI's `post` that describe the request and its responses."""
     record = {
         "type": "object",
         "required": [column.source for column in contract.columns if column.required],
@@ -67,7 +67,7 @@ def post_documentation(contract: TableContract, needs_key: bool) -> dict[str, An
         {
             "name": "partial",
             "in": "query",
-            "description": "Send the good records of a list though others are rejected",
+            "description": "Send the valid records of a list even if others are rejected",
             "schema": {"type": "boolean", "default": False},
         }
     ]
@@ -76,13 +76,15 @@ def post_documentation(contract: TableContract, needs_key: bool) -> dict[str, An
     return {
         "summary": "Send one record, or a list of them",
         "responses": {
-            200: _answer("Kinesis has accepted every record that was sent", _ACCEPTED),
-            400: _answer("The body is not JSON"),
-            401: _answer("The API key is missing or wrong"),
-            413: _answer("The body, or a record, is too large"),
-            422: _answer("The contract rejects a record; nothing was sent", _REJECTED),
-            429: _answer("Too much waits already: come back after Retry-After seconds"),
-            503: _answer("Kinesis did not accept in time; records without a place may be sent again"),
+            200: _response("Kinesis has accepted every record that was sent", _ACCEPTED),
+            400: _response("The body is not JSON"),
+            401: _response("The API key is missing or wrong"),
+            413: _response("The body, or a record, is too large"),
+            422: _response("The contract rejects a record; nothing was sent", _REJECTED),
+            429: _response("Too many records are pending: retry after Retry-After seconds"),
+            503: _response(
+                "Kinesis did not accept all records in time; the entry of the others is null, send them again"
+            ),
         },
         "openapi_extra": {
             "parameters": parameters,
@@ -99,6 +101,6 @@ def post_documentation(contract: TableContract, needs_key: bool) -> dict[str, An
     }
 
 
-def _answer(description: str, example: dict[str, Any] | None = None) -> dict[str, Any]:
+def _response(description: str, example: dict[str, Any] | None = None) -> dict[str, Any]:
     content = {"example": example} if example else {}
     return {"description": description, "content": {"application/json": content}}

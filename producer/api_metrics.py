@@ -1,4 +1,4 @@
-"""What `GET /metrics` shows, in Prometheus's text format."""
+"""The counters of the HTTP API, for `GET /metrics` in Prometheus's text format. `api` updates them."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from producer.api_batcher import ApiBatcher
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
 
-class _Sent(Collector):
-    """The queue's own counts, read when asked for."""
+class _QueueCollector(Collector):
+    """Reads the queue's counts at each scrape."""
 
-    def __init__(self, commit: ApiBatcher) -> None:
-        self._commit = commit
+    def __init__(self, batcher: ApiBatcher) -> None:
+        self._batcher = batcher
 
     def collect(self) -> list[CounterMetricFamily | GaugeMetricFamily]:
-        """One family for each count."""
-        counts = self._commit.queue.counts
+        """One metric family for each count."""
+        counts = self._batcher.queue.counts
         families: list[CounterMetricFamily | GaugeMetricFamily] = [
             CounterMetricFamily(f"movement_{name}", text, value=value)
             for name, text, value in (
@@ -35,17 +35,17 @@ class _Sent(Collector):
                 ),
             )
         ]
-        waiting = self._commit.waiting_records
-        families.append(GaugeMetricFamily("movement_records_waiting", "Records that wait for Kinesis", value=waiting))
+        pending = self._batcher.pending_records
+        families.append(GaugeMetricFamily("movement_records_waiting", "Records that wait for Kinesis", value=pending))
         return families
 
 
-class Metrics:
-    """The API's counters, in a registry of their own, so that several applications may live in one process."""
+class ApiMetrics:
+    """The counters of one application. A registry for each allows several applications in one process."""
 
-    def __init__(self, commit: ApiBatcher) -> None:
+    def __init__(self, batcher: ApiBatcher) -> None:
         self._registry = CollectorRegistry()
-        self._registry.register(_Sent(commit))
+        self._registry.register(_QueueCollector(batcher))
         self.requests = Counter(
             "movement_http_requests", "Requests to /uber_movement by status", ["status"], registry=self._registry
         )
@@ -53,9 +53,9 @@ class Metrics:
             "movement_records_rejected", "Records that were rejected, by reason", ["reason"], registry=self._registry
         )
         self.seconds = Histogram(
-            "movement_http_seconds", "Seconds until an answer", registry=self._registry, buckets=_BUCKETS
+            "movement_http_seconds", "Seconds until the answer", registry=self._registry, buckets=_BUCKETS
         )
 
     def exposition(self) -> tuple[bytes, str]:
-        """The text and its content type."""
+        """The text of all metrics, and its content type."""
         return generate_latest(self._registry), CONTENT_TYPE_LATEST

@@ -1,8 +1,8 @@
-"""Where a run of `movement produce` is, on disk, so that one that was killed can go on: `--resume`.
+"""Saves the progress of a `movement produce` run, so that `--resume` continues an interrupted run.
 
-For each file it holds how many of its rows, from the first on, were accepted or rejected, without a gap. What
-was accepted after that and before a kill is sent again on resume: nothing is missing, a little may be doubled
-(what half a second carries). A run that ends well leaves no journal behind.
+`run` reports the rows that are done; `produce` reads them back. For each file the checkpoint has the number of rows
+from its start that are all accepted or rejected. Rows accepted after the last save are sent again after a kill: no row
+is missing, and at most half a second's rows are duplicated. A run that ends normally deletes its checkpoint.
 """
 
 from __future__ import annotations
@@ -18,48 +18,53 @@ from typing import Any
 from jobs.common.errors import ConfigurationError
 from producer.csv_reader import Export
 
-VERSION = 1
-SAVE_EVERY_SECONDS = 0.5
+_VERSION = 1
+_SAVE_EVERY_SECONDS = 0.5
 
 
-def journal_folder(state: Path, stream: str, exports: Sequence[Export]) -> Path:
-    """The folder for runs of these files to this stream; each process of a run has a file of its own in it."""
+def checkpoint_folder(state: Path, stream: str, exports: Sequence[Export]) -> Path:
+    """The folder for runs of these files to this stream. Each process of a run has its own file in it."""
     names = sorted(export.identity for export in exports)
     digest = hashlib.sha256("\n".join([stream, *names]).encode("utf-8", "surrogateescape")).hexdigest()[:12]
     return state / "produce" / f"{stream}-{digest}"
 
 
-def read_journal(folder: Path, exports: Sequence[Export]) -> dict[str, int]:
-    """Path → rows that need not be sent again. Raises ConfigurationError where nothing was left, or a file changed."""
+def read_checkpoint(folder: Path, exports: Sequence[Export]) -> dict[str, int]:
+    """The number of rows that are done, by the path of the file: with 5, a resumed run starts at row 5, counted from 0.
+
+    Raises ConfigurationError if there is no checkpoint, if its version is unknown, or if a file has changed since.
+    """
     found: dict[str, int] = {}
     parts = sorted(folder.glob("*.json"))
     if not parts:
         raise ConfigurationError(
-            "--resume: there is nothing to go on with: no run of these files to this stream was cut short "
+            "--resume: there is nothing to go on with: no run of these files to this stream was interrupted "
             f"(looked in {folder}); run it without --resume"
         )
     by_identity = {export.identity: export for export in exports}
     for part in parts:
         content = json.loads(part.read_text(encoding="utf-8"))
-        if content.get("version") != VERSION:
-            raise ConfigurationError(f"{part}: of version {content.get('version')}; this program reads {VERSION}")
+        if content.get("version") != _VERSION:
+            raise ConfigurationError(
+                f"{part}: its version is {content.get('version')}; this program reads version {_VERSION}"
+            )
         for identity, entry in content["files"].items():
             export = by_identity[identity]
             if entry["rows"] and entry["stamp"] != _stamp(export):
                 raise ConfigurationError(
-                    f"--resume: {export.path} was changed since the run was cut short; send it anew without --resume"
+                    f"--resume: {export.path} was changed since the run was interrupted; run it without --resume"
                 )
             found[export.path] = max(found.get(export.path, 0), int(entry["rows"]))
     return found
 
 
-def has_journal(folder: Path) -> bool:
-    """Whether a run has left something to go on from."""
+def has_checkpoint(folder: Path) -> bool:
+    """Whether the folder has the checkpoint of an interrupted run."""
     return any(folder.glob("*.json"))
 
 
-def discard(folder: Path) -> None:
-    """Removes what earlier runs left in the folder."""
+def discard_checkpoint(folder: Path) -> None:
+    """Removes the checkpoint files of all processes."""
     for part in (*folder.glob("*.json"), *folder.glob("*.json.part")):
         part.unlink()
     if folder.exists() and not any(folder.iterdir()):
@@ -74,7 +79,7 @@ def _stamp(export: Export) -> list[int] | None:
 
 @dataclass
 class RunCheckpoint:
-    """Writes one process's part. `advance` is cheap; the file is replaced, whole, twice a second at most."""
+    """The checkpoint file of one process, number `part`. `done`: the number of rows that are done, by path."""
 
     folder: Path
     exports: Sequence[Export]
@@ -88,19 +93,19 @@ class RunCheckpoint:
         self.save()
 
     def advance(self, path: str, rows: int) -> None:
-        """The first `rows` rows of the file need not be sent again."""
+        """Marks the first `rows` rows of the file as done. Saves at most twice a second."""
         self.done[path] = rows
-        if time.monotonic() - self._saved >= SAVE_EVERY_SECONDS:
+        if time.monotonic() - self._saved >= _SAVE_EVERY_SECONDS:
             self.save()
 
     def save(self) -> None:
-        """Replaces the file."""
+        """Replaces the checkpoint file."""
         files: Mapping[str, Any] = {
             export.identity: {"rows": self.done.get(export.path, 0), "stamp": stamp}
             for export, stamp in self._stamps.items()
         }
         target = self.folder / f"{self.part}.json"
         draft = target.with_suffix(".json.part")
-        draft.write_text(json.dumps({"version": VERSION, "files": files}), encoding="utf-8")
+        draft.write_text(json.dumps({"version": _VERSION, "files": files}), encoding="utf-8")
         draft.replace(target)
         self._saved = time.monotonic()

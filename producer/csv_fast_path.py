@@ -1,9 +1,10 @@
-"""Lines of CSV → columns of text, by whole blocks: the quick way of `csv_rows`.
+"""Parses a block of CSV lines into columns of text with Arrow. `csv_reader` uses it.
 
-A block is read this way as far as it is plain: every cell is worth exactly the bytes between its delimiters, and
-none of them needs an escape in JSON. So a cell with a quote, a backslash, a tab or a line break in it, a blank or
-ragged row, or text that is not UTF-8 ends the block before its row, which `csv_rows` then reads by the standard
-library's reader. Where the two might disagree, this one must not say yes.
+A block comes in; the longest plain part at its start goes out as columns. A plain row is one line, its cells need no
+unquoting beyond the surrounding quotes, and no character of it needs an escape in JSON. A quote, a backslash, a
+tab or a line break inside a cell, a blank line, a wrong number of cells, or text that is not UTF-8 ends the plain
+part before that row, and `csv_reader` reads it with the standard library. A row that the two readers might read
+differently is never plain.
 """
 
 from __future__ import annotations
@@ -22,9 +23,10 @@ _Positions = npt.NDArray[np.intp]
 
 
 def read_columns(block: bytes, width: int) -> tuple[int, list[pa.Array]]:
-    """How many bytes of the block are plain rows, from the first on, and their columns (string arrays).
+    """The size in bytes of the plain rows at the start of the block, and their columns (string arrays).
 
-    The block starts and ends with a line; every row of the plain part is one line of `width` cells.
+    The block starts and ends with a line. Every plain row has `width` cells. If the first row is not plain, the result
+    is (0, []). Example: for the two lines 1,x and 2,x"y the size is 4, and the columns are ["1"] and ["x"].
     """
     size = _plain_bytes(block)
     for _ in range(2):
@@ -33,8 +35,8 @@ def read_columns(block: bytes, width: int) -> tuple[int, list[pa.Array]]:
         columns = _parse(block, size, width)
         if columns is not None:
             return size, columns
-        # Both are looked for only where the parser found something: good blocks need not pay for it.
-        size = min(_until_ragged(block, size, width), _until_no_utf8(block, size))
+        # Only a block that does not parse pays for these two searches.
+        size = min(_bytes_before_ragged_row(block, size, width), _bytes_before_invalid_utf8(block, size))
     return 0, []
 
 
@@ -55,56 +57,57 @@ def _parse(block: bytes, size: int, width: int) -> list[pa.Array] | None:
 
 
 def _plain_bytes(block: bytes) -> int:
-    """The bytes before the first row with anything unusual in its bytes."""
-    # A blank line, or one that the parser would take for a byte-order mark, is no plain row.
+    """The size of the rows before the first one with a byte or a quote that is not plain."""
+    # Arrow skips a blank line, and drops a byte-order mark.
     if block[:1] in (b"\n", b"\r") or block.startswith(_BOM):
         return 0
-    odd = block.find(b"\\")
-    if odd < 0:
-        odd = len(block)
-    found_bytes = np.frombuffer(block, np.uint8)
-    controls = np.flatnonzero(found_bytes[:odd] < _FIRST_PRINTABLE)
-    kinds = found_bytes[controls]
+    # `stop` is the position of the first byte found so far that is not plain.
+    stop = block.find(b"\\")
+    if stop < 0:
+        stop = len(block)
+    content = np.frombuffer(block, np.uint8)
+    controls = np.flatnonzero(content[:stop] < _FIRST_PRINTABLE)
+    kinds = content[controls]
     ends = controls[kinds == _LF]
     if len(ends) < len(controls):
-        # A CR belongs before an LF; every other control character needs an escape.
+        # A CR is plain only before an LF. Every other control character needs an escape in JSON.
         others = controls[kinds != _LF]
-        lone = (found_bytes[others] != _CR) | (found_bytes[others + 1] != _LF)
-        odd = _first(others[lone], odd)
-    starts = ends[: np.searchsorted(ends, odd - 1)] + 1
-    blank = (found_bytes[starts] == _LF) | (found_bytes[starts] == _CR)
-    odd = _first(starts[blank], odd)
-    quotes = np.flatnonzero(found_bytes[:odd] == _QUOTE)
-    odd = _first_odd_quote(found_bytes, quotes, ends[: np.searchsorted(ends, odd)], odd)
-    return odd if odd == len(block) else block.rfind(b"\n", 0, odd) + 1
+        not_crlf = (content[others] != _CR) | (content[others + 1] != _LF)
+        stop = _first(others[not_crlf], stop)
+    starts = ends[: np.searchsorted(ends, stop - 1)] + 1
+    blank = (content[starts] == _LF) | (content[starts] == _CR)
+    stop = _first(starts[blank], stop)
+    quotes = np.flatnonzero(content[:stop] == _QUOTE)
+    stop = _first_misplaced_quote(content, quotes, ends[: np.searchsorted(ends, stop)], stop)
+    return stop if stop == len(block) else block.rfind(b"\n", 0, stop) + 1
 
 
-def _first_odd_quote(block: npt.NDArray[np.uint8], quotes: _Positions, ends: _Positions, odd: int) -> int:
-    """Where the first quote stands that does not open a cell, or close one, or spans a line break; else `odd`."""
+def _first_misplaced_quote(block: npt.NDArray[np.uint8], quotes: _Positions, ends: _Positions, stop: int) -> int:
+    """The position of the first quote that neither opens nor closes a cell, or spans a line break; else `stop`."""
     opening, closing = quotes[0::2], quotes[1::2]
+    # Index -1, before the block's first byte, is its last byte: a line end, too.
     before = block[opening - 1]
-    # Before the block's first byte comes its last, which ends a line as well.
-    stray = (before != _COMMA) & (before != _LF)
+    not_at_start = (before != _COMMA) & (before != _LF)
     after = block[closing + 1]
-    strange = (after != _COMMA) & (after != _LF) & (after != _CR)
-    found = min(_first(opening[stray], odd), _first(closing[strange], odd))
-    inside = np.searchsorted(quotes, ends)
-    spanning = inside[inside % 2 == 1]
-    if len(spanning):
-        found = min(found, int(quotes[spanning[0] - 1]))
-    return min(found, int(quotes[-1])) if len(quotes) % 2 else found
+    not_at_end = (after != _COMMA) & (after != _LF) & (after != _CR)
+    first = min(_first(opening[not_at_start], stop), _first(closing[not_at_end], stop))
+    quotes_before_end = np.searchsorted(quotes, ends)
+    inside_quotes = quotes_before_end[quotes_before_end % 2 == 1]
+    if len(inside_quotes):
+        first = min(first, int(quotes[inside_quotes[0] - 1]))
+    return min(first, int(quotes[-1])) if len(quotes) % 2 else first
 
 
 def _first(positions: _Positions, otherwise: int) -> int:
     return int(positions[0]) if len(positions) else otherwise
 
 
-def _until_ragged(block: bytes, size: int, width: int) -> int:
-    """The bytes before the first row that has not `width` cells."""
-    found: Any = np.frombuffer(block, np.uint8, size)
-    commas = np.flatnonzero(found == _COMMA)
-    commas = commas[np.searchsorted(np.flatnonzero(found == _QUOTE), commas) % 2 == 0]
-    ends = np.flatnonzero(found == _LF)
+def _bytes_before_ragged_row(block: bytes, size: int, width: int) -> int:
+    """The size of the rows before the first one whose number of cells is not `width`."""
+    content: Any = np.frombuffer(block, np.uint8, size)
+    commas = np.flatnonzero(content == _COMMA)
+    commas = commas[np.searchsorted(np.flatnonzero(content == _QUOTE), commas) % 2 == 0]
+    ends = np.flatnonzero(content == _LF)
     cells = np.diff(np.searchsorted(commas, ends), prepend=0) + 1
     ragged = np.flatnonzero(cells != width)
     if not len(ragged):
@@ -112,8 +115,8 @@ def _until_ragged(block: bytes, size: int, width: int) -> int:
     return int(ends[ragged[0] - 1]) + 1 if ragged[0] else 0
 
 
-def _until_no_utf8(block: bytes, size: int) -> int:
-    """The bytes before the first row that is not UTF-8."""
+def _bytes_before_invalid_utf8(block: bytes, size: int) -> int:
+    """The size of the rows before the first one that is not UTF-8."""
     try:
         block[:size].decode("utf-8")
     except UnicodeDecodeError as error:

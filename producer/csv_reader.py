@@ -1,9 +1,9 @@
-"""Rows of export files, in constant memory. From: files, folders or standard input. Next: `producer/record_encoder.py`.
+"""Reads the rows of export files, in constant memory.
 
-A chunk of consecutive rows is what travels, because one row at a time costs Python more than the row itself:
-columns of a whole block where its rows are plain, lists of cells from the standard library's reader where not.
-Values stay the strings that stand in the file, numbers included, so that every field survives byte for byte
-(the contract reads numeric strings as numbers). The city is in the file's name alone, and is added as `City`.
+In: files, folders or standard input. Out: `RowChunk`s of consecutive rows, for `record_encoder`. A chunk has columns
+(`csv_fast_path`) if all of its rows are plain, and rows from the standard library's reader if not. Values stay the
+text of the file, numbers included, so no value changes; the contract reads numeric strings as numbers. The
+city is only in the file's name and is added as the field `City`.
 """
 
 from __future__ import annotations
@@ -21,25 +21,26 @@ import pyarrow as pa
 
 from jobs.common.errors import ConfigurationError, TerminalError
 from producer.csv_fast_path import read_columns
-from producer.csv_source import BLOCK_BYTES, STDIN, Source
+from producer.csv_source import BLOCK_BYTES, STDIN, ByteSource
 
 CITY_FIELD = "City"
 CHUNK_ROWS = 500
-# A field may be as large as a record may be; an unclosed quote swallows no more than this before it is an error.
+# Kinesis's largest record. A quote that is never closed is an error after this many bytes.
 MAX_FIELD_BYTES = 10 * 1024 * 1024
 
 _EXPORT_NAME = re.compile(r"Travel_Times - (.+?)\.csv(?:\.gz)?", re.IGNORECASE)
-# Fewer plain bytes than this, with others behind them, are sooner read row by row.
-_WORTH_BYTES = 16 * 1024
-_CAREFUL_AT_LEAST = 8
-_CAREFUL_AT_MOST = 16 * CHUNK_ROWS
-# How far is looked after rows that were not plain, for there may be more of them.
-_WINDOW_BYTES = 64 * 1024
+# A shorter plain part is read row by row, unless the block ends with it.
+MIN_PLAIN_BYTES = 16 * 1024
+# After a row that is not plain: rows that are read row by row before the fast path is tried again. Doubles each time.
+_SLOW_ROWS = 8
+_MAX_SLOW_ROWS = 16 * CHUNK_ROWS
+# The fast path's block after a row that is not plain, because another one may follow.
+_SMALL_BLOCK_BYTES = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
 class Export:
-    """One input: a file's path (or `-` for standard input), its city (None: unknown) and its size in bytes."""
+    """One input: the file's path (`-` for standard input), its city and its size in bytes (None: unknown)."""
 
     path: str
     city: str | None = None
@@ -47,17 +48,19 @@ class Export:
 
     @property
     def identity(self) -> str:
-        """The file, however its path is spelled."""
+        """The absolute path: equal for all spellings of one file's path."""
         return self.path if self.path == STDIN else str(Path(self.path).resolve())
 
 
-class Chunk:
-    """Consecutive rows of one file: as `columns` of text where every one of them is plain, else as `rows`.
+class RowChunk:
+    """Consecutive rows of one file: `columns` of text if every row is plain, else `rows` of cells.
 
-    `first_row` counts the file's rows from 0; `first_line` is where the chunk starts in the file, counted from 1.
-    `taken` is how many rows the chunk stands for: its rows, blank lines, and `fault` (line, what is wrong) if
-    the reader choked on one. `position` is how many bytes of the file had been read by then. A cell of `columns`
-    (string arrays without nulls) holds nothing that JSON would escape, and each row is one line.
+    `first_row` counts the file's rows from 0, and `first_line` its lines from 1: the row after the header is row 0 on
+    line 2. `count` is the number of rows, blank lines included. `fault` (line, message) is a row after them that
+    the reader could not read; it has no cells. `file_rows` is `count`, plus 1 if there is a fault. If a chunk with
+    `first_row` 10 has `count` 5 and a fault, then `file_rows` is 6 and the next chunk's `first_row` is 16.
+    `position` is the number of bytes of the file read so far. No cell of `columns` (string arrays without nulls)
+    needs an escape in JSON, and each row of them is one line.
     """
 
     def __init__(
@@ -74,33 +77,33 @@ class Chunk:
         self.columns = columns
         self._rows = rows
         self.count = len(columns[0]) if columns is not None else len(rows or ())
-        self.taken = self.count + (fault is not None)
+        self.file_rows = self.count + (fault is not None)
 
     @property
     def rows(self) -> list[list[str]]:
-        """Every row's cells."""
+        """The cells of every row. A blank line has none."""
         if self._rows is None:
-            self._rows = list(map(list, zip(*map(texts, self.columns or ()), strict=True)))
+            self._rows = list(map(list, zip(*map(column_values, self.columns or ()), strict=True)))
         return self._rows
 
     def cells(self, index: int) -> list[str]:
-        """The cells of one row."""
+        """The cells of row `index` of the chunk, from 0."""
         return [column[index].as_py() for column in self.columns] if self.columns is not None else self.rows[index]
 
     def line_of(self, index: int) -> int:
-        """The line on which row `index` of the chunk starts; quoted line breaks before it are counted."""
+        """The line on which row `index` of the chunk starts. A quoted line break counts as a line."""
         if self.columns is not None:
             return self.first_line + index
         return self.first_line + sum(1 + sum(map(_line_breaks, row)) for row in self.rows[:index])
 
-    def without(self, skip: int) -> Chunk:
-        """The chunk of plain rows, without its first `skip`."""
-        columns = [column.slice(skip) for column in self.columns or ()]
-        return Chunk(self.first_row + skip, self.first_line + skip, self.position, columns=columns)
+    def without_first(self, count: int) -> RowChunk:
+        """A chunk of columns without its first `count` rows."""
+        columns = [column.slice(count) for column in self.columns or ()]
+        return RowChunk(self.first_row + count, self.first_line + count, self.position, columns=columns)
 
 
-def texts(column: pa.Array) -> list[Any]:
-    """A column's values as str or bytes; five times as fast as `to_pylist`."""
+def column_values(column: pa.Array) -> list[Any]:
+    """The column's values as str or bytes; five times as fast as `to_pylist`."""
     return cast(list[Any], column.to_numpy(zero_copy_only=False).tolist())
 
 
@@ -109,17 +112,19 @@ def _line_breaks(text: str) -> int:
 
 
 def city_of(path: str) -> str | None:
-    """The city in the name `Travel_Times - <City>.csv`; None where the name is another."""
+    """The city of a file named `Travel_Times - <City>.csv` or `.csv.gz`; None for any other name."""
     found = _EXPORT_NAME.fullmatch(Path(path).name)
-    # macOS names files in decomposed Unicode; a city must be one partition wherever it was exported.
+    # macOS decomposes letters in file names. A city is one partition, on whatever system it was exported.
     return unicodedata.normalize("NFC", found[1]) if found else None
 
 
 def find_exports(paths: Sequence[str | Path], city: str | None = None) -> list[Export]:
-    """The export files that `paths` name, each once; a folder stands for its *.csv and *.csv.gz, by name.
+    """The export files at `paths`, each once, in the order of `paths`. Reads no content.
 
-    `city` overrides what the files' names say. Raises ConfigurationError for a path that is not there, or a
-    folder without exports.
+    A folder means its *.csv and *.csv.gz files, sorted by name; `-` means standard input. `city` replaces the city
+    of every file's name. Example: for ["exports", "exports/b.csv"] the result has b.csv once.
+
+    Raises ConfigurationError if a path does not exist or a folder has no such file.
     """
     found: dict[str, Export] = {}
     for given in map(str, paths):
@@ -130,11 +135,11 @@ def find_exports(paths: Sequence[str | Path], city: str | None = None) -> list[E
         if path.is_dir():
             files = sorted(file for file in path.iterdir() if file.name.lower().endswith((".csv", ".csv.gz")))
             if not files:
-                raise ConfigurationError(f"{given}: holds no *.csv or *.csv.gz file")
+                raise ConfigurationError(f"{given}: the folder has no *.csv or *.csv.gz file")
         elif path.exists():
             files = [path]
         else:
-            raise ConfigurationError(f"{given}: no such file or folder")
+            raise ConfigurationError(f"{given}: no such file or folder; check the path")
         for file in files:
             size = file.stat().st_size if file.is_file() else None
             export = Export(str(file), city or city_of(file.name), size)
@@ -143,18 +148,17 @@ def find_exports(paths: Sequence[str | Path], city: str | None = None) -> list[E
 
 
 class ExportReader:
-    """An open export: `header` at once, then `chunks()`. A context manager; the file is closed at its end.
+    """An open export: the `header`, then `chunks()`. A context manager that closes the file.
 
-    Reads plain or gzip (told by the first bytes), with or without a byte-order mark, LF or CRLF, quoted line
-    breaks, and a last line without an end. Raises TerminalError where the file cannot be read, holds no header
-    or one that is not UTF-8, or names a column twice. Other text that is not UTF-8 comes as surrogates, for the
-    next stage to reject row by row.
+    Reads plain or gzip files, with or without a byte-order mark, with LF or CRLF, with line breaks in quotes, and a
+    last line without a line end. Raises TerminalError if the file cannot be read, or if the header is missing, is not
+    UTF-8 or names a column twice. A value that is not UTF-8 contains surrogates, and `record_encoder` rejects its row.
     """
 
     def __init__(self, export: Export) -> None:
         csv.field_size_limit(MAX_FIELD_BYTES)
         self.export = export
-        self._source = Source(export.path)
+        self._source = ByteSource(export.path)
         try:
             self._reader = csv.reader(self._source.lines(), strict=True)
             self.header = self._read_header()
@@ -169,7 +173,7 @@ class ExportReader:
         except csv.Error as error:
             raise TerminalError(f"{path}: not readable: {error}") from error
         if not header:
-            raise TerminalError(f"{path}: is empty; expected a header with the columns' names")
+            raise TerminalError(f"{path}: is empty; expected a header line with the names of the columns")
         if any("\udc80" <= letter <= "\udcff" for name in header for letter in name):
             raise TerminalError(f"{path}: the header is not UTF-8; save the file as UTF-8")
         doubled = sorted({name for name in header if header.count(name) > 1})
@@ -183,73 +187,77 @@ class ExportReader:
     def __exit__(self, *_exception: object) -> None:
         self._source.close()
 
-    def chunks(self, skip: int = 0) -> Iterator[Chunk]:
-        """The file's rows in chunks, without the first `skip` (faulty and blank ones count).
+    def chunks(self, skip: int = 0) -> Iterator[RowChunk]:
+        """The file's rows from row `skip` on, in chunks. Blank lines and rows with a fault count as rows.
 
-        A chunk of columns is a block of the file, one of rows has at most CHUNK_ROWS.
+        Example: `skip=3` means that rows 0, 1 and 2 are left out, and the first chunk's `first_row` is 3. A chunk
+        of columns has the rows of up to 1 MiB of the file; a chunk of rows has at most CHUNK_ROWS. A chunk
+        may have a fault and no rows.
+
+        Raises TerminalError if the file cannot be read to its end. A row that is not CSV is a chunk's `fault` instead.
         """
-        position, careful, window = 0, _CAREFUL_AT_LEAST, BLOCK_BYTES
+        row, slow_rows, block_bytes = 0, _SLOW_ROWS, BLOCK_BYTES
         while True:
-            chunk = self._columns(position, window)
+            chunk = self._read_columns(row, block_bytes)
             if chunk is not None:
-                careful, window = _CAREFUL_AT_LEAST, min(4 * window, BLOCK_BYTES)
-                position += chunk.taken
-                if position > skip:
-                    yield chunk.without(max(0, skip + chunk.taken - position))
+                slow_rows, block_bytes = _SLOW_ROWS, min(4 * block_bytes, BLOCK_BYTES)
+                row += chunk.file_rows
+                if row > skip:
+                    yield chunk.without_first(max(0, skip + chunk.file_rows - row))
                 continue
-            # Looking at a block in vain costs something: the more often, the later it is tried again.
-            until, careful, window = position + careful, min(2 * careful, _CAREFUL_AT_MOST), _WINDOW_BYTES
-            while position < until:
-                wanted = min(CHUNK_ROWS, until - position, skip - position if position < skip else CHUNK_ROWS)
-                chunk = self._rows(position, wanted)
-                if not chunk.taken:
+            # Trying the fast path in vain costs time, so each failure doubles the rows until the next try.
+            until, slow_rows, block_bytes = row + slow_rows, min(2 * slow_rows, _MAX_SLOW_ROWS), _SMALL_BLOCK_BYTES
+            while row < until:
+                most = min(CHUNK_ROWS, until - row, skip - row if row < skip else CHUNK_ROWS)
+                chunk = self._read_rows(row, most)
+                if not chunk.file_rows:
                     return
-                position += chunk.taken
-                if position > skip:
+                row += chunk.file_rows
+                if row > skip:
                     yield chunk
 
     def idle(self, seconds: float) -> bool:
-        """Whether the next chunk has to be waited for, and did not begin to come within this time: a quiet pipe."""
+        """Whether the input is a pipe that has no next row and stays silent for `seconds`."""
         return self._source.idle(seconds)
 
-    def _columns(self, position: int, window: int) -> Chunk | None:
-        """The plain rows of the next `window` bytes, if there are enough of them to be worth it."""
-        block = self._source.block(window)
+    def _read_columns(self, first_row: int, block_bytes: int) -> RowChunk | None:
+        """The plain rows of the next block; None if they are too few for the fast path."""
+        block = self._source.peek_block(block_bytes)
         size, columns = read_columns(block, len(self.header))
-        if not size or (size < len(block) and size < _WORTH_BYTES):
+        if not size or (size < len(block) and size < MIN_PLAIN_BYTES):
             return None
         line = self._source.line + 1
-        self._source.take(size, len(columns[0]))
-        return Chunk(position, line, self._bytes_read(), columns=columns)
+        self._source.consume(size, len(columns[0]))
+        return RowChunk(first_row, line, self._bytes_read(), columns=columns)
 
-    def _rows(self, position: int, wanted: int) -> Chunk:
+    def _read_rows(self, first_row: int, most: int) -> RowChunk:
         line = self._source.line + 1
         found: list[list[str]] = []
         fault = None
         try:
-            if not self._source.live:
-                # extend keeps what was read before an error, which list(islice(…)) would not.
-                found.extend(itertools.islice(self._reader, wanted))
-            # Only the first row is waited for: what a pipe has brought is not held back.
-            while self._source.live and (
-                len(found) < wanted
-                and (not found or self._source.ready)
+            if not self._source.is_pipe:
+                # extend keeps the rows before an error; list(islice(…)) would lose them.
+                found.extend(itertools.islice(self._reader, most))
+            # Waits for the first row only, so that rows that a pipe has delivered are not delayed.
+            while self._source.is_pipe and (
+                len(found) < most
+                and (not found or self._source.has_line)
                 and (row := next(self._reader, None)) is not None
             ):
                 found.append(row)
         except csv.Error as error:
             fault = (self._source.line, str(error))
-        return Chunk(position, line, self._bytes_read(), rows=found, fault=fault)
+        return RowChunk(first_row, line, self._bytes_read(), rows=found, fault=fault)
 
     def _bytes_read(self) -> int:
         return self._source.bytes_read if self.export.size is not None else 0
 
 
 def read_records(path: str | Path, city: str | None = None) -> Iterator[dict[str, str]]:
-    """The records of an export file, or of every one of a folder: source field → the text that stands there.
+    """The records of a file, or of all files of a folder, as {column: text of the cell}.
 
-    A column that the file lacks is left out, an empty cell is "". Rows that are no rows of the file's header
-    raise TerminalError; `producer.produce.produce` files them as rejected instead.
+    An empty cell is "". Raises TerminalError for a row that is not CSV or does not match the header;
+    `producer.produce.produce` rejects that row instead and continues.
     """
     for export in find_exports([path], city):
         with ExportReader(export) as reader:
@@ -259,7 +267,7 @@ def read_records(path: str | Path, city: str | None = None) -> Iterator[dict[str
                 yield from _as_records(export, reader.header, chunk)
 
 
-def _as_records(export: Export, header: Sequence[str], chunk: Chunk) -> Iterable[dict[str, str]]:
+def _as_records(export: Export, header: Sequence[str], chunk: RowChunk) -> Iterable[dict[str, str]]:
     extra = {} if export.city is None or CITY_FIELD in header else {CITY_FIELD: export.city}
     for index, row in enumerate(chunk.rows):
         if row and len(row) != len(header):

@@ -18,7 +18,7 @@ from typing import Any
 import pyarrow
 
 from jobs.common.errors import ConfigurationError, MovementError, TerminalError
-from producer.checkpoint import discard
+from producer.checkpoint import discard_checkpoint
 from producer.csv_reader import CITY_FIELD, Export
 from producer.csv_source import STDIN
 from producer.produce import ProducePlan, send
@@ -147,8 +147,8 @@ class _Run:
             reasons.update(part.rejected_reasons)
         rejected = sum(part.rejected for part in parts) + self._plan.rejected_before
         stopped = any(part.stopped for part in parts)
-        if not stopped and self._plan.folder is not None:
-            discard(self._plan.folder)
+        if not stopped and self._plan.checkpoint_folder is not None:
+            discard_checkpoint(self._plan.checkpoint_folder)
         order = {export.path: at for at, export in enumerate(self._plan.exports)}
         return ProduceResult(
             stream=self._plan.settings.stream.name,
@@ -160,7 +160,7 @@ class _Run:
             rejected_reasons=dict(reasons),
             stopped=stopped,
             rejects=str(self._plan.rejects) if rejected and self._plan.rejects else None,
-            journal=str(self._plan.folder) if stopped and self._plan.folder else None,
+            journal=str(self._plan.checkpoint_folder) if stopped and self._plan.checkpoint_folder else None,
         )
 
 

@@ -1,6 +1,7 @@
-"""CSV files → Kinesis, every row accepted or accounted for: the whole of `movement produce` but its screen.
+"""`movement produce` without its screen: plans a run, sends it, or only checks the files.
 
-From: files, folders or standard input. Next: the stream, which `spark_kinesis` reads.
+In: the paths of CSV files, and the settings. Out: records on the stream, and a `ProduceResult` that accounts for every
+row.
 """
 
 from __future__ import annotations
@@ -12,40 +13,47 @@ from pathlib import Path
 from jobs.common.errors import ConfigurationError, TerminalError
 from jobs.schema.table import TableContract, load_contract
 from jobs.settings.settings import Settings
-from producer.checkpoint import RunCheckpoint, discard, has_journal, journal_folder, read_journal
+from producer.checkpoint import (
+    RunCheckpoint,
+    checkpoint_folder,
+    discard_checkpoint,
+    has_checkpoint,
+    read_checkpoint,
+)
 from producer.csv_reader import CITY_FIELD, Export, ExportReader, find_exports
 from producer.put_records import DEFAULT_MAX_RECORD_BYTES, PutClient, PutRecordsClient, PutResult, kinesis_client
 from producer.record_encoder import Record
-from producer.rejects_file import RejectedRow, RejectsFile, keep_before
+from producer.rejects_file import RejectsFile, keep_before
 from producer.run import ProduceProgress, ProduceResult, ProducerRun
 from producer.stream_info import max_record_bytes, shard_map
 
-__all__ = ["ProducePlan", "ProduceProgress", "ProduceResult", "RejectedRow", "plan", "produce", "send", "validate"]
+__all__ = ["ProducePlan", "ProduceProgress", "ProduceResult", "plan", "produce", "send", "validate"]
 
 
 @dataclass(frozen=True, slots=True)
 class ProducePlan:
-    """What a run is about to do; picklable, so that several processes can share one.
+    """What a run will do. Picklable, so that several processes can share one plan.
 
-    `folder` is where the journal lies (None: none is kept), `skip` what the run that is resumed has done, and
-    `rejects` the file for rejected rows (None: they are counted only). `anew`: an earlier run of these files was
-    cut short, and this one starts from the first row all the same.
+    `checkpoint_folder`: where the progress is saved (None: nowhere). `skip`: the number of rows that the resumed run
+    has done, by path. `rejects`: the file for rejected rows (None: they are only counted). `rejected_before`: rows
+    that the resumed run rejected. `restarts`: an earlier run of these files was interrupted, but this one starts at
+    the first row.
     """
 
     exports: tuple[Export, ...]
     contract: TableContract
     settings: Settings
     rate: float | None = None
-    folder: Path | None = None
+    checkpoint_folder: Path | None = None
     rejects: Path | None = None
     skip: Mapping[str, int] = field(default_factory=dict)
     rejected_before: int = 0
-    anew: bool = False
+    restarts: bool = False
 
     @property
     def can_resume(self) -> bool:
-        """Whether a run of these files has left a journal to go on from."""
-        return self.folder is not None and has_journal(self.folder)
+        """Whether there is a checkpoint that `resume` can continue."""
+        return self.checkpoint_folder is not None and has_checkpoint(self.checkpoint_folder)
 
 
 def plan(
@@ -55,31 +63,37 @@ def plan(
     city: str | None = None,
     rate: float | None = None,
     resume: bool = False,
-    keep_journal: bool = True,
+    keep_checkpoint: bool = True,
     rejects: Path | None = None,
 ) -> ProducePlan:
-    """Looks at the files and at what earlier runs left; sends nothing. See `produce` for arguments and errors."""
+    """Reads the headers of the files and the checkpoint of an earlier run. Sends nothing and needs no AWS.
+
+    Without `resume`, deletes the checkpoint and the rejects file of the earlier run. For the arguments see `produce`.
+    Raises ConfigurationError for arguments that cannot be used or a missing path, and TerminalError for a file that
+    cannot be read or lacks a required column.
+    """
     if rate is not None and rate <= 0:
         raise ConfigurationError(f"--rate {rate:g}: records a second; allowed: more than 0")
-    if resume and not keep_journal:
-        raise ConfigurationError("--resume needs the journal that the run before kept")
+    if resume and not keep_checkpoint:
+        raise ConfigurationError("--resume needs the checkpoint of the earlier run; keep_checkpoint is False")
     contract = load_contract(settings.contract)
     exports = find_exports(paths, city)
     _check_headers(exports, contract, settings.producer.validate_records)
-    folder = journal_folder(Path(settings.local.state_dir), settings.stream.name, exports) if keep_journal else None
+    folder = None
     skip: Mapping[str, int] = {}
     rejected_before = 0
-    anew = False
-    if folder is not None:
+    restarts = False
+    if keep_checkpoint:
+        folder = checkpoint_folder(Path(settings.local.state_dir), settings.stream.name, exports)
         rejects = rejects or folder.with_name(folder.name + ".rejects.jsonl")
         if resume:
-            skip = read_journal(folder, exports)
+            skip = read_checkpoint(folder, exports)
             rejected_before = keep_before(rejects, {export.identity: skip.get(export.path, 0) for export in exports})
         else:
-            anew = has_journal(folder)
-            discard(folder)
+            restarts = has_checkpoint(folder)
+            discard_checkpoint(folder)
             rejects.unlink(missing_ok=True)
-    return ProducePlan(tuple(exports), contract, settings, rate, folder, rejects, skip, rejected_before, anew)
+    return ProducePlan(tuple(exports), contract, settings, rate, folder, rejects, skip, rejected_before, restarts)
 
 
 def produce(
@@ -89,25 +103,30 @@ def produce(
     city: str | None = None,
     rate: float | None = None,
     resume: bool = False,
-    keep_journal: bool = False,
+    keep_checkpoint: bool = False,
     rejects: Path | None = None,
     on_progress: Callable[[ProduceProgress], None] | None = None,
     stop: Callable[[], bool] = lambda: False,
-    puts: PutClient | None = None,
+    put_client: PutClient | None = None,
 ) -> ProduceResult:
-    """Sends the rows of CSV files (or of the folders' *.csv and *.csv.gz, or `-`) to `settings.stream.name`.
+    """Sends the rows of CSV files to the stream `settings.stream.name`. Returns once every row is accepted or rejected.
 
-    Returns once every row was accepted, or rejected and written to `rejects`. `city` overrides what the files'
-    names say; `rate` is in records/s; `keep_journal` notes in `local.state_dir` how far the run is, so that one that
-    was cut short can be called again with `resume`. `on_progress` is called after every chunk, from this thread;
-    `stop` is asked before each, and when it says true, what was read is still sent.
+    `paths` are files, folders (their *.csv and *.csv.gz) or `-` for standard input. `city` replaces the city of the
+    files' names. `rate` is in records/s. Rejected rows are appended to `rejects`. With `keep_checkpoint` the progress
+    is saved in `local.state_dir`, and the same call with `resume` continues an interrupted run: if 4 of a file's 10
+    rows were done, it sends the other 6, and the result's `produced` is 6.
 
-    Raises ConfigurationError for a path that is not there, AwsAccessError where the stream does not exist or AWS
-    refuses, TerminalError for a file that is not readable, and TransientError where nothing was accepted for
-    `producer.delivery_timeout_seconds`.
+    `on_progress` is called in this thread after each step. `stop` is called before each range of rows is read; once
+    it returns True, the rows that were read are still sent. `put_client` replaces Kinesis in tests.
+
+    Raises ConfigurationError for arguments that cannot be used or a missing path, AwsAccessError if the stream does
+    not exist or AWS refuses, TerminalError for a file that cannot be read, and TransientError if nothing was accepted
+    for `producer.delivery_timeout_seconds`.
     """
-    prepared = plan(paths, settings, city=city, rate=rate, resume=resume, keep_journal=keep_journal, rejects=rejects)
-    return send(prepared, on_progress=on_progress, stop=stop, puts=puts)
+    prepared = plan(
+        paths, settings, city=city, rate=rate, resume=resume, keep_checkpoint=keep_checkpoint, rejects=rejects
+    )
+    return send(prepared, on_progress=on_progress, stop=stop, put_client=put_client)
 
 
 def send(
@@ -115,38 +134,42 @@ def send(
     *,
     on_progress: Callable[[ProduceProgress], None] | None = None,
     stop: Callable[[], bool] = lambda: False,
-    puts: PutClient | None = None,
+    put_client: PutClient | None = None,
     part: int = 0,
 ) -> ProduceResult:
-    """Does what was planned, in this process. `part` numbers the process among those that share the plan."""
+    """Sends a plan in this process. See `produce` for the arguments, the result and the errors.
+
+    `part` is 0 if this process sends the whole plan, and the number of the process, from 1, if several share it: only
+    part 0 deletes the checkpoint at its end.
+    """
     settings, stream = plan.settings.producer, plan.settings.stream.name
     client = kinesis_client(settings.request_timeout_seconds)
     record_bytes = max_record_bytes(client, stream)
-    journal = None if plan.folder is None else RunCheckpoint(plan.folder, plan.exports, part, dict(plan.skip))
-    with RejectsFile(plan.rejects) if plan.rejects else _Nowhere() as rejected:
+    folder = plan.checkpoint_folder
+    with RejectsFile(plan.rejects) as rejects:
         result = ProducerRun(
             plan.exports,
             plan.contract,
             plan.settings,
-            puts
+            put_client
             or PutRecordsClient(
                 stream, connections=settings.max_in_flight, timeout_seconds=settings.request_timeout_seconds
             ),
             record_bytes=record_bytes,
             find_shards=lambda: shard_map(client, stream),
             on_progress=on_progress,
-            on_reject=rejected.add,
+            on_reject=rejects.add,
             stop=stop,
             rate=plan.rate,
             skip=plan.skip,
-            journal=journal,
+            checkpoint=None if folder is None else RunCheckpoint(folder, plan.exports, part, dict(plan.skip)),
         ).run()
     result.rejected += plan.rejected_before
     result.rejects = str(plan.rejects) if result.rejected and plan.rejects else None
     if result.stopped:
-        result.journal = str(plan.folder) if plan.folder else None
-    elif plan.folder is not None and part == 0:
-        discard(plan.folder)
+        result.journal = str(folder) if folder else None
+    elif folder is not None and part == 0:
+        discard_checkpoint(folder)
     return result
 
 
@@ -156,45 +179,34 @@ def validate(
     on_progress: Callable[[ProduceProgress], None] | None = None,
     on_record: Callable[[Export, Record], None] | None = None,
 ) -> ProduceResult:
-    """Reads and checks every row as `send` would, without AWS; `produced` is what would be sent.
+    """Reads and checks every row as `send` does, without AWS. `produced` is the number of records it would send.
 
-    `on_record` is told the first record of each chunk. Rejected rows are written as in a run.
+    `on_record` is called with the first record of each range of rows. Rejected rows are written as in a run.
     """
-    with RejectsFile(plan.rejects) if plan.rejects else _Nowhere() as rejected:
+    with RejectsFile(plan.rejects) as rejects:
         result = ProducerRun(
             plan.exports,
             plan.contract,
             plan.settings.model_copy(
                 update={"producer": plan.settings.producer.model_copy(update={"max_in_flight": 1})}
             ),
-            _Accepting(),
+            _DryRunClient(),
             record_bytes=DEFAULT_MAX_RECORD_BYTES,
             on_progress=on_progress,
-            on_reject=rejected.add,
+            on_reject=rejects.add,
             on_record=on_record,
         ).run()
     result.rejects = str(plan.rejects) if result.rejected and plan.rejects else None
     return result
 
 
-class _Accepting:
+class _DryRunClient:
     def put(self, records: Sequence[Record]) -> list[PutResult] | None:
         return None
 
 
-class _Nowhere:
-    def __enter__(self) -> _Nowhere:
-        return self
-
-    def __exit__(self, *_exception: object) -> None:
-        return None
-
-    def add(self, row: RejectedRow) -> None:
-        """Counted by the run; written nowhere."""
-
-
 def _check_headers(exports: Sequence[Export], contract: TableContract, check: bool) -> None:
-    """Opens every file's header before anything is sent. Raises TerminalError for a file that cannot become rows."""
+    """Reads all headers before anything is sent. Raises TerminalError if one is unusable or lacks a required column."""
     for export in exports:
         if export.size is None:
             continue

@@ -1,9 +1,8 @@
-"""One PutRecords request: a batch in, an outcome for each record out. From: `queue`. Next: Kinesis.
+"""Sends one PutRecords request to Kinesis. In: up to 500 records. Out: a result for each record, or an error.
 
-boto3 finds the endpoint and the credentials, botocore signs and sends, msgspec builds the body and reads the answer:
-`client.put_records` itself spends most of its time on turning 500 dictionaries into a body and 500 results into
-dictionaries (see benchmarks/producer.py). Nothing is retried here: only the caller knows which records are left, and
-in what order they must go.
+boto3 finds the endpoint and the credentials, botocore signs and sends, and msgspec builds the body and reads the
+answer: boto3's own `put_records` spends most of its time on 500 dictionaries in each direction (see
+benchmarks/producer.py). Nothing is retried here, because only `send_queue` knows the order of the records.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ from producer.record_encoder import Record
 if TYPE_CHECKING:
     from types_boto3_kinesis import KinesisClient
 
-# https://docs.aws.amazon.com/kinesis/latest/APIReference/API_PutRecords.html and its list of errors.
+# Limits and error codes: https://docs.aws.amazon.com/kinesis/latest/APIReference/API_PutRecords.html
 MAX_RECORDS = 500
 DEFAULT_MAX_RECORD_BYTES = 1024 * 1024
 THROTTLED = "ProvisionedThroughputExceededException"
@@ -44,12 +43,12 @@ _THROTTLES = frozenset(
         "TooManyRequestsException",
     }
 )
-# The clock is off, or credentials have just been rotated: botocore signs anew at the next attempt.
-_WORTH_ANOTHER_TRY = frozenset({"RequestExpired", "RequestTimeout", "RequestTimeoutException", "RequestTimeTooSkewed"})
+# A new signature may help: this host's clock was wrong, or the credentials have just changed.
+_RETRYABLE = frozenset({"RequestExpired", "RequestTimeout", "RequestTimeoutException", "RequestTimeTooSkewed"})
 
 
 class NotAcceptedError(TransientError):
-    """A request failed as a whole and surely none of its records is on the stream. `throttled`: there were too many."""
+    """A request failed and none of its records is on the stream. `throttled`: Kinesis throttled the whole request."""
 
     def __init__(self, message: str, throttled: bool = False) -> None:
         super().__init__(message)
@@ -57,12 +56,12 @@ class NotAcceptedError(TransientError):
 
 
 class OutcomeUnknownError(TransientError):
-    """A request failed so that its records may or may not be on the stream: sent again, they may be there twice."""
+    """A request failed and its records may be on the stream. Sending them again may duplicate them."""
 
 
 @dataclass(frozen=True, slots=True)
 class PutResult:
-    """Where Kinesis put a record; for one that it did not take, `error` is AWS's code and the rest is None."""
+    """Where Kinesis stored a record. For a record that failed, `error` is AWS's code and the rest is None."""
 
     sequence_number: str | None = None
     shard_id: str | None = None
@@ -70,12 +69,13 @@ class PutResult:
 
 
 class PutClient(Protocol):
-    """What sends a batch; tests put a faulty one in its place."""
+    """Sends one request. Tests replace it."""
 
     def put(self, records: Sequence[Record]) -> list[PutResult] | None:
-        """Sends at most 500 records. Returns where each was put, or None for "all were accepted".
+        """Sends at most 500 records. Returns one result for each record in their order, or None if all were accepted.
 
-        Raises NotAcceptedError, OutcomeUnknownError, or AwsAccessError where trying again is of no use.
+        A failed record is a result with an `error`, not an exception. Raises NotAcceptedError or OutcomeUnknownError
+        if the request failed as a whole, and AwsAccessError if a retry cannot help.
         """
         ...
 
@@ -111,26 +111,26 @@ _CONNECT_SECONDS = 5
 
 
 class SignedPost:
-    """Posts bodies to Kinesis, signed; finds region, endpoint, credentials, proxies and certificates as boto3 does."""
+    """Signs and posts bodies to Kinesis. Region, endpoint, credentials, proxies and certificates are boto3's."""
 
     def __init__(self, connections: int, timeout_seconds: float) -> None:
         client = kinesis_client(timeout_seconds)
         self._url = client.meta.endpoint_url.rstrip("/") + "/"
         self._region = client.meta.region_name
-        # Refreshes itself where the credentials are temporary.
+        # Temporary credentials refresh themselves.
         self._credentials = boto3.Session().get_credentials()
         self._session = URLLib3Session(
             verify=botocore.session.get_session().get_config_variable("ca_bundle") or True,
             proxies=get_environ_proxies(self._url),
-            # The stubs are narrower than botocore, which takes what urllib3 takes.
+            # The stubs are narrower than botocore, which accepts all that urllib3 accepts.
             timeout=cast(Any, (_CONNECT_SECONDS, timeout_seconds)),
             max_pool_connections=connections,
-            # As boto3's clients have it: head and body are two writes, and Nagle would hold the second back 40 ms.
+            # Like boto3's clients: headers and body are two writes, and Nagle's algorithm would delay the second 40 ms.
             socket_options=cast(Any, [(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)]),
         )
 
     def __call__(self, body: bytes) -> tuple[int, bytes]:
-        """The answer's status and body. Raises botocore's errors."""
+        """Returns the HTTP status and the body of the answer. Raises botocore's errors."""
         if self._credentials is None:
             raise NoCredentialsError
         request = AWSRequest("POST", self._url, dict(_HEADERS), body)
@@ -140,9 +140,9 @@ class SignedPost:
 
 
 class PutRecordsClient:
-    """PutRecords to one stream; usable from several threads.
+    """PutRecords to one stream. Thread-safe.
 
-    `detailed` answers with a `PutResult` for every record even where all were accepted (the HTTP API reports them).
+    With `detailed`, `put` returns a result for each record even if all were accepted; the HTTP API reports them.
     """
 
     def __init__(
@@ -153,7 +153,7 @@ class PutRecordsClient:
         self._post = SignedPost(connections, timeout_seconds)
 
     def put(self, records: Sequence[Record]) -> list[PutResult] | None:
-        """See `PutClient.put`."""
+        """See `PutClient.put`. Data and keys of a request may have up to 5 MiB."""
         what = f"put {len(records)} records to stream '{self.stream}'"
         try:
             status, answer = self._post(_encode(_Body(self.stream, records)))
@@ -161,61 +161,61 @@ class PutRecordsClient:
             with aws.translate_aws_errors(what):
                 raise error
         except ConnectionError as error:
-            # botocore's, for a connection that was never made.
+            # botocore raises it only if no connection was made.
             raise NotAcceptedError(f"{what}: {error}") from error
         except BotoCoreError as error:
             raise OutcomeUnknownError(f"{what}: {error}") from error
         if status != 200:
-            raise self._refusal(status, answer, what)
+            raise self._error(status, answer, what)
         return self._read(answer, len(records), what)
 
     def _read(self, body: bytes, count: int, what: str) -> list[PutResult] | None:
-        # Nearly every answer: as many sequence numbers as records, and no error. Any doubt is for the decoder.
+        # Most answers have one sequence number a record and no error. Only the others are decoded.
         if not self._detailed and b'"ErrorCode"' not in body and body.count(b'"SequenceNumber"') == count:
             return None
         try:
             results = _decode(body).Records
         except msgspec.MsgspecError as error:
             raise OutcomeUnknownError(f"{what}: the answer is not PutRecords' ({error})") from error
-        if len(results) != count or any(found.ErrorCode is None and not found.SequenceNumber for found in results):
-            raise OutcomeUnknownError(f"{what}: the answer does not say what became of each record")
+        if len(results) != count or any(one.ErrorCode is None and not one.SequenceNumber for one in results):
+            raise OutcomeUnknownError(f"{what}: the answer does not have a result for each record")
         return [
-            PutResult(error=found.ErrorCode) if found.ErrorCode else PutResult(found.SequenceNumber, found.ShardId)
-            for found in results
+            PutResult(error=one.ErrorCode) if one.ErrorCode else PutResult(one.SequenceNumber, one.ShardId)
+            for one in results
         ]
 
-    def _refusal(self, status: int, answer: bytes, what: str) -> Exception:
-        """The error for an answer other than 200, whose body is JSON with `__type` where Kinesis itself answers."""
+    def _error(self, status: int, answer: bytes, what: str) -> Exception:
+        """The error for a status other than 200. Kinesis's own answers are JSON with the code in `__type`."""
         try:
             error = msgspec.json.decode(answer, type=_Error)
         except msgspec.MsgspecError:
             error = _Error(f"HTTP {status}")
-        # The code may carry a name space before and a URL after it.
+        # The code may have a namespace before it and a URL after it.
         code = error.type.rpartition("#")[2].partition(":")[0] or f"HTTP {status}"
         if code == "ResourceNotFoundException":
             return missing_stream(self.stream)
         if is_throttle(code) or status == 429:
             return NotAcceptedError(f"{what}: {code}", throttled=True)
-        if code in _WORTH_ANOTHER_TRY:
+        if code in _RETRYABLE:
             return NotAcceptedError(f"{what}: {code}")
         if status >= 500:
             return OutcomeUnknownError(f"{what}: {code}")
-        # A 4xx that is no throttle stays one when repeated: no permission, or a request that is invalid.
+        # Any other 4xx repeats itself: a missing permission, or an invalid request.
         return AwsAccessError(f"{what}: AWS refused ({code}: {error.message or ''}); check credentials and policy")
 
 
 def is_throttle(code: str | None) -> bool:
-    """Whether AWS's error code says "too much", rather than "failed"."""
+    """Whether the error code means that a limit was exceeded."""
     return code in _THROTTLES
 
 
 def kinesis_client(timeout_seconds: float) -> KinesisClient:
-    """boto3's client, for everything but PutRecords. Raises ConfigurationError where there is no region."""
+    """A boto3 client for all calls except PutRecords. Raises ConfigurationError if no region is configured."""
     return aws.client("kinesis", connections=2, read_timeout=timeout_seconds)
 
 
 def missing_stream(stream: str) -> AwsAccessError:
-    """The error for a stream that is not there, with what to do about it."""
+    """The error for a stream that does not exist, with the remedy."""
     return AwsAccessError(
         f"stream '{stream}' does not exist in region {aws.region() or '(none)'}: check stream.name, AWS_REGION and "
         "AWS_ENDPOINT_URL; `movement local up` creates it on this machine, "

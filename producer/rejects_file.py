@@ -28,9 +28,12 @@ class RejectedRow:
 
 
 class RejectsFile:
-    """Appends rejected rows. The first row creates the file. Several processes may append to one file."""
+    """Appends rejected rows; drops them if there is no path. Several processes may append to one file.
 
-    def __init__(self, path: Path) -> None:
+    The first row creates the file.
+    """
+
+    def __init__(self, path: Path | None) -> None:
         self.path = path
         self._descriptor: int | None = None
 
@@ -43,6 +46,8 @@ class RejectsFile:
 
     def add(self, row: RejectedRow) -> None:
         """Appends the row in one write, so that lines of several processes do not mix."""
+        if self.path is None:
+            return
         if self._descriptor is None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)

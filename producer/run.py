@@ -1,6 +1,7 @@
-"""One run of the producer in one process: reads, sends, and knows what became of every row.
+"""Runs the producer in one process and accounts for every row. `produce` and `parallel` start it.
 
-Wires csv_rows → records → queue → sending. From: `put_records.produce`. Next: the stream.
+In: export files. Out: records on the stream, rejected rows, and counts for each file. It connects `csv_reader`,
+`record_encoder`, `send_queue` and `sender`.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from jobs.schema.rejections import Rejection
 from jobs.schema.table import TableContract
 from jobs.settings.settings import Settings
 from producer.checkpoint import RunCheckpoint
-from producer.csv_reader import Chunk, Export, ExportReader
+from producer.csv_reader import Export, ExportReader, RowChunk
 from producer.put_records import MAX_RECORDS, PutClient
 from producer.record_encoder import MALFORMED_ROW, Record, RowEncoder
 from producer.rejects_file import RejectedRow
@@ -24,16 +25,17 @@ from producer.send_queue import SendCounts, SendQueue
 from producer.sender import Sender
 from producer.stream_info import ShardMap
 
-# Rows that may be read ahead of what was accepted: bounds memory, and what a kill sends twice.
+# Rows read but not accepted yet. Limits the memory, and the duplicates after a kill.
 READ_AHEAD_ROWS = 20 * MAX_RECORDS
-_NAP_SECONDS = 0.05
+_POLL_SECONDS = 0.05
 
 
 @dataclass(slots=True)
 class FileCount:
-    """What became of one file: its rows (blank and faulty ones count), how many were accepted and rejected.
+    """The rows of one file, and how many of them were accepted and rejected.
 
-    `skipped` rows were done by the run that this one resumes.
+    `rows` includes blank lines and the `skipped` rows, which the resumed run had done. Example: a resumed file of 10
+    rows, of which 4 were done and 1 is rejected now: rows 10, skipped 4, produced 5, rejected 1.
     """
 
     file: str
@@ -46,7 +48,11 @@ class FileCount:
 
 @dataclass(slots=True)
 class ProduceProgress:
-    """Where a run is: counts, rows read, bytes of input read of how many (None: unknown), seconds since the start."""
+    """The progress of a run: record counts, rows and bytes read, and seconds since the start.
+
+    `read_bytes` and `total_bytes` (None: unknown) are bytes of the files, compressed if they are. `slowed_shards` is
+    the number of shards that are limited now because they throttled.
+    """
 
     counts: SendCounts = field(default_factory=SendCounts)
     rejected: int = 0
@@ -59,11 +65,11 @@ class ProduceProgress:
 
 @dataclass(slots=True)
 class ProduceResult:
-    """What a run did.
+    """The result of a run.
 
-    `produced` records were accepted by the stream, `rejected` rows were not sent (`rejected_reasons`: reason →
-    rows). `counts.possible_duplicates` were sent again after a request whose outcome is unknown. `stopped`: it
-    was told to stop before the end; `rejects` and `journal` name the files that it left, if it did.
+    `produced` is the number of records that the stream accepted, `rejected` the number of rows that were not sent,
+    with the rows of each reason in `rejected_reasons`. `rejects` is the path of the file with these rows. `stopped`:
+    the run was told to stop before its end; `journal` is the folder of its checkpoint, for a resume.
     """
 
     stream: str
@@ -79,18 +85,22 @@ class ProduceResult:
 
 
 @dataclass(slots=True)
-class _Ticket:
-    """Rows that were read together: up to which row of the file, and how many records are not accepted yet."""
+class _RowRange:
+    """Consecutive rows of a file that were queued together. They own their records in the queue.
+
+    `end` is the number of the file's rows up to and including the range: rows 500 to 999 have end 1000. `unaccepted`
+    is the number of their records that Kinesis has not accepted yet.
+    """
 
     file: FileCount
     end: int
-    open: int
+    unaccepted: int
 
 
 class ProducerRun:
-    """Sends every row of `exports`, once `run` is called. See `put_records.produce` for what the arguments mean.
+    """Sends every row of `exports`. See `producer.produce.produce` for the arguments.
 
-    `skip` says how many rows of a file (by its path) are done already; `journal` is told how far each file is.
+    `skip` is the number of rows that are done already, by the path of the file. `checkpoint` saves the progress.
     """
 
     def __init__(
@@ -98,7 +108,7 @@ class ProducerRun:
         exports: Sequence[Export],
         contract: TableContract,
         settings: Settings,
-        puts: PutClient,
+        put_client: PutClient,
         *,
         record_bytes: int,
         find_shards: Callable[[], ShardMap] | None = None,
@@ -108,86 +118,87 @@ class ProducerRun:
         stop: Callable[[], bool] = lambda: False,
         rate: float | None = None,
         skip: Mapping[str, int] | None = None,
-        journal: RunCheckpoint | None = None,
+        checkpoint: RunCheckpoint | None = None,
     ) -> None:
-        self._exports, self._contract, self._settings, self._puts = exports, contract, settings, puts
+        self._exports, self._contract, self._settings, self._put_client = exports, contract, settings, put_client
         self._record_bytes = record_bytes
         self._find_shards = find_shards
         self._on_progress, self._on_reject, self._on_record, self._stop = on_progress, on_reject, on_record, stop
         self._rate = rate
         self._skip = skip or {}
-        self._journal = journal
-        self._queue: SendQueue[_Ticket] = SendQueue(
+        self._checkpoint = checkpoint
+        self._queue: SendQueue[_RowRange] = SendQueue(
             keep_order=settings.producer.keep_order, max_bytes=settings.producer.max_request_bytes
         )
-        self._tickets: deque[_Ticket] = deque()
+        # Ranges with records that are not accepted yet, and those behind them.
+        self._ranges: deque[_RowRange] = deque()
         self._reader: ExportReader | None = None
-        # Rows that were read with those that were handed on last.
-        self._rows_in_hand = False
+        # Whether rows of the current chunk are not queued yet.
+        self._chunk_has_rows = False
         self.result = ProduceResult(settings.stream.name, counts=self._queue.counts)
         total = None if any(export.size is None for export in exports) else sum(export.size or 0 for export in exports)
         self._progress = ProduceProgress(self._queue.counts, total_bytes=total)
 
     def run(self) -> ProduceResult:
-        """Returns once every row is accepted or rejected, or, told to stop, every row that was read."""
+        """Returns once every row is accepted or rejected; after `stop`, every row that was read."""
         started = time.monotonic()
         settings = self._settings.producer
-        sending = Sender(
+        sender = Sender(
             self._queue,
-            self._puts,
-            self._accepted,
+            self._put_client,
+            self._on_accepted,
             max_in_flight=settings.max_in_flight,
             delivery_timeout_seconds=settings.delivery_timeout_seconds,
             find_shards=self._find_shards,
         )
         try:
-            with sending, _rare_collections():
-                self._send_all(sending, started)
+            with sender, _rare_garbage_collection():
+                self._send_all(sender, started)
         finally:
             self.result.produced = self._queue.counts.accepted
             self.result.seconds = time.monotonic() - started
-            if self._journal is not None:
-                self._journal.save()
+            if self._checkpoint is not None:
+                self._checkpoint.save()
         return self.result
 
-    def _send_all(self, sending: Sender[_Ticket], started: float) -> None:
-        segments = self._segments()
+    def _send_all(self, sender: Sender[_RowRange], started: float) -> None:
+        ranges = self._encoded_ranges()
         exhausted = False
         while not (exhausted and self._queue.empty):
             if exhausted or self._queue.waiting >= READ_AHEAD_ROWS:
-                sending.step(block=True)
+                sender.poll(block=True)
             elif self._stop():
                 exhausted = self.result.stopped = True
-            elif (early := self._too_early(started)) > 0:
-                if not sending.step(block=False):
-                    time.sleep(min(early, _NAP_SECONDS))
+            elif (early := self._seconds_until_due(started)) > 0:
+                if not sender.poll(block=False):
+                    time.sleep(min(early, _POLL_SECONDS))
             elif self._input_is_idle():
-                # Retries and answers do not wait until somebody writes to the pipe again.
-                sending.step(block=True)
-            elif (segment := next(segments, None)) is None:
+                # Answers and retries go on while the pipe is silent.
+                sender.poll(block=True)
+            elif (encoded := next(ranges, None)) is None:
                 exhausted = True
             else:
-                self._queue.add(*segment)
-                self._advance()
-                sending.step(block=False)
+                self._queue.add(*encoded)
+                self._save_progress()
+                sender.poll(block=False)
             if self._on_progress is not None:
                 self._progress.seconds = time.monotonic() - started
                 self._progress.slowed_shards = len(self._queue.rates.limits())
                 self._on_progress(self._progress)
 
     def _input_is_idle(self) -> bool:
-        """Whether the next rows would have to be waited for, at a quiet pipe."""
-        if self._reader is None or self._rows_in_hand:
+        """Whether the input is a silent pipe, so that reading the next rows would block."""
+        if self._reader is None or self._chunk_has_rows:
             return False
-        return self._reader.idle(0.0 if self._queue.waiting else _NAP_SECONDS)
+        return self._reader.idle(0.0 if self._queue.waiting else _POLL_SECONDS)
 
-    def _too_early(self, started: float) -> float:
-        """Seconds until the next rows are due under `rate`; 0 or less: they are."""
+    def _seconds_until_due(self, started: float) -> float:
+        """Seconds until `rate` allows the next rows; 0 or less: now."""
         return 0.0 if self._rate is None else started + self._progress.read_rows / self._rate - time.monotonic()
 
-    def _segments(self) -> Iterator[tuple[list[Record], _Ticket]]:
-        """The records of every file, as many as a request takes, each time with the ticket that follows them."""
-        # A steady feed is made of small requests: five a second, not a full one every so often.
+    def _encoded_ranges(self) -> Iterator[tuple[list[Record], _RowRange]]:
+        """All rows of all files in ranges of at most one request, each with its records."""
+        # A rate means five small requests a second, not a full one now and then.
         rows = MAX_RECORDS if self._rate is None else max(1, min(MAX_RECORDS, int(self._rate / 5)))
         read_before = 0
         for export in self._exports:
@@ -205,19 +216,19 @@ class ProducerRun:
                 )
                 for chunk in reader.chunks(skip):
                     encoded = encoder.encode(chunk)
-                    for start in range(0, chunk.taken, rows):
-                        stop = min(start + rows, chunk.taken)
+                    for start in range(0, chunk.file_rows, rows):
+                        stop = min(start + rows, chunk.file_rows)
                         records, rejected = encoded.part(start, stop)
-                        self._reject(export, file, chunk, rejected, chunk.fault if stop == chunk.taken else None)
+                        self._reject(export, file, chunk, rejected, chunk.fault if stop == chunk.file_rows else None)
                         if records and self._on_record is not None:
                             self._on_record(export, records[0])
                         file.rows += stop - start
                         self._progress.read_rows += stop - start
                         self._progress.read_bytes = read_before + chunk.position
-                        ticket = _Ticket(file, file.rows, len(records))
-                        self._tickets.append(ticket)
-                        self._rows_in_hand = stop < chunk.taken
-                        yield records, ticket
+                        row_range = _RowRange(file, file.rows, len(records))
+                        self._ranges.append(row_range)
+                        self._chunk_has_rows = stop < chunk.file_rows
+                        yield records, row_range
             self._reader = None
             read_before += export.size or 0
 
@@ -225,7 +236,7 @@ class ProducerRun:
         self,
         export: Export,
         file: FileCount,
-        chunk: Chunk,
+        chunk: RowChunk,
         rejected: list[tuple[int, Rejection]],
         fault: tuple[int, str] | None,
     ) -> None:
@@ -237,42 +248,42 @@ class ProducerRun:
         ]
         if fault is not None:
             line, message = fault
-            at = chunk.first_row + chunk.count
-            found.append(RejectedRow(export.identity, line, at, Rejection(MALFORMED_ROW, value=message)))
+            row = chunk.first_row + chunk.count
+            found.append(RejectedRow(export.identity, line, row, Rejection(MALFORMED_ROW, value=message)))
         if not found:
             return
         file.rejected += len(found)
         self.result.rejected += len(found)
         self._progress.rejected += len(found)
         reasons = Counter(self.result.rejected_reasons)
-        reasons.update(row.rejection.reason for row in found)
+        reasons.update(rejected_row.rejection.reason for rejected_row in found)
         self.result.rejected_reasons = dict(reasons)
         if self._on_reject is not None:
-            for row in found:
-                self._on_reject(row)
+            for rejected_row in found:
+                self._on_reject(rejected_row)
 
-    def _accepted(self, owners: list[_Ticket]) -> None:
+    def _on_accepted(self, owners: list[_RowRange]) -> None:
         first = owners[0]
         if owners.count(first) == len(owners):
-            first.open -= len(owners)
+            first.unaccepted -= len(owners)
             first.file.produced += len(owners)
         else:
-            for ticket in owners:
-                ticket.open -= 1
-                ticket.file.produced += 1
-        self._advance()
+            for row_range in owners:
+                row_range.unaccepted -= 1
+                row_range.file.produced += 1
+        self._save_progress()
 
-    def _advance(self) -> None:
-        """Tells the journal how far the files are done without a gap."""
-        while self._tickets and self._tickets[0].open == 0:
-            ticket = self._tickets.popleft()
-            if self._journal is not None:
-                self._journal.advance(ticket.file.file, ticket.end)
+    def _save_progress(self) -> None:
+        """Marks the ranges at the start of the queue that are complete as done in the checkpoint."""
+        while self._ranges and self._ranges[0].unaccepted == 0:
+            row_range = self._ranges.popleft()
+            if self._checkpoint is not None:
+                self._checkpoint.advance(row_range.file.file, row_range.end)
 
 
 @contextmanager
-def _rare_collections() -> Iterator[None]:
-    """Rows are lists by the million, and in no cycles: looking for some at every 700th took a tenth of the time."""
+def _rare_garbage_collection() -> Iterator[None]:
+    """Collects after 100,000 new objects, not 700. Rows form no cycles, and the search took a tenth of the run."""
     before = gc.get_threshold()
     gc.set_threshold(100_000, *before[1:])
     try:

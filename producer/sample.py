@@ -1,8 +1,8 @@
-"""Made-up exports in the real shape, the same for the same seed. Next: `movement produce`, or whoever needs input.
+"""Writes synthetic export files that look like the real ones; the same seed gives the same bytes.
 
-One file a city, named `Travel_Times - <City>.csv`. As in the real exports one city in three has its zones'
-geometry (which makes a record ten times as large), zones lie side by side, times grow with the distance, names hold
-non-ASCII letters, and a pair of zones stands once in a period.
+In: numbers of rows and cities. Out: one file for each city, named `Travel_Times - <City>.csv`. As in the real
+exports, one city in three has geometry (which makes its records ten times as large), zones are neighbours, times grow
+with the distance, names have non-ASCII letters, and a pair of zones occurs once in each period.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ _QUARTERS = ("Centre", "Waterfront", "Vila Olímpia", "Hillbrow", "Chapinero", "
 _DAYS = ("Every day", "Weekdays", "Weekends")
 _TIMES = ("Daily Average", "AM Peak", "PM Peak", "Midday", "Evening", "Early Morning")
 _FIRST_DAY = date(2016, 7, 31)
-# How much longer a trip takes at these times of the day.
-_PACE = {"AM Peak": 1.35, "PM Peak": 1.45, "Early Morning": 0.8}
-# Where the cities with geometry begin in the south-west, and how far their zones are apart, in degrees.
+# A trip takes this many times as long at these times of the day.
+_TIME_FACTOR = {"AM Peak": 1.35, "PM Peak": 1.45, "Early Morning": 0.8}
+# The south-west corner of a city with geometry, and the size of its zones, in degrees of longitude and latitude.
 _CORNER, _STEP = (-71.2, 42.25), (0.02, 0.015)
 
 _MEAN = "Mean Travel Time (Seconds)"
@@ -42,7 +42,7 @@ _PERIOD = "Date Range"
 
 @dataclass(slots=True)
 class Sample:
-    """What was written: the files, their rows, and how many of these are bad, by kind."""
+    """The files written, the number of their rows, and the number of bad rows: in total and by kind."""
 
     files: list[Path] = field(default_factory=list)
     rows: int = 0
@@ -54,13 +54,16 @@ _Row = dict[str, str | int]
 
 
 def write_sample(rows: int, out: Path, *, cities: int = 3, seed: int = 0, bad_rate: float = 0.0) -> Sample:
-    """Writes `rows` rows, spread over `cities` files in the folder `out`; `bad_rate` (0 to 1) of them are bad.
+    """Writes `rows` rows in all to `cities` files in the folder `out`; a share `bad_rate` (0 to 1) of them is bad.
 
-    Exactly round(rows × bad_rate) rows are bad, spread by chance. Files that are there already under the same
-    names are replaced. Raises ConfigurationError for numbers that make no sense.
+    Exactly round(rows × bad_rate) rows are bad, at random positions. Existing files of the same names are replaced.
+    Example: 7 rows and 3 cities give files of 3, 2 and 2 rows. Raises ConfigurationError for a number out of range.
     """
     if rows < 0 or cities < 1 or not 0 <= bad_rate <= 1:
-        raise ConfigurationError("a sample needs --rows of 0 or more, --cities of 1 or more, --bad-rate from 0 to 1")
+        raise ConfigurationError(
+            f"--rows {rows}, --cities {cities}, --bad-rate {bad_rate:g}: allowed are 0 or more rows, 1 or more cities "
+            "and a rate from 0 to 1"
+        )
     out.mkdir(parents=True, exist_ok=True)
     bad = set(random.Random(seed).sample(range(rows), round(rows * bad_rate)))  # noqa: S311  (test data)
     kinds: Counter[str] = Counter()
@@ -69,15 +72,15 @@ def write_sample(rows: int, out: Path, *, cities: int = 3, seed: int = 0, bad_ra
     for index in range(cities):
         count = rows // cities + (index < rows % cities)
         file = out / f"Travel_Times - {_city(index)}.csv"
-        chance = random.Random(f"{seed}/{index}")  # noqa: S311
-        header, good = _header(index), _rows(chance, index, count)
+        rng = random.Random(f"{seed}/{index}")  # noqa: S311
+        header, good = _header(index), _rows(rng, index, count)
         with file.open("w", encoding="utf-8", newline="") as target:
-            # As exported: texts quoted, numbers bare.
+            # Like the real exports: text is quoted, numbers are not.
             writer = csv.writer(target, quoting=csv.QUOTE_NONNUMERIC, lineterminator="\n")
             writer.writerow(header)
             for number, row in enumerate(good, start):
                 if number in bad:
-                    kind = chance.choice(sorted(BAD_KINDS))
+                    kind = rng.choice(sorted(BAD_KINDS))
                     kinds[kind] += 1
                     row |= BAD_KINDS[kind](row)
                 writer.writerow([row[name] for name in header])
@@ -88,8 +91,8 @@ def write_sample(rows: int, out: Path, *, cities: int = 3, seed: int = 0, bad_ra
 
 
 def _city(index: int) -> str:
-    again = index // len(_CITIES)
-    return _CITIES[index % len(_CITIES)] + (f" {again + 1}" if again else "")
+    repetition = index // len(_CITIES)
+    return _CITIES[index % len(_CITIES)] + (f" {repetition + 1}" if repetition else "")
 
 
 def _has_geometry(index: int) -> bool:
@@ -101,13 +104,13 @@ def _header(index: int) -> list[str]:
     return [f"{end} {part}" for end in ("Origin", "Destination") for part in parts] + [_PERIOD, _MEAN, _LOWER, _UPPER]
 
 
-def _rows(chance: random.Random, index: int, count: int) -> Iterator[_Row]:
-    """The good rows of a city: every pair of its zones in a period, then the next period."""
-    # Few periods, whatever the number of rows: a start date is a folder of the lake.
+def _rows(rng: random.Random, index: int, count: int) -> Iterator[_Row]:
+    """The valid rows of a city: every pair of its zones in one period, then in the next."""
+    # The number of zones grows with the rows and the number of periods does not: each start date is a partition.
     number_of_zones = max(20, math.isqrt(count // 6) + 2) - 1
     across = math.isqrt(number_of_zones) + 1
     zones = [
-        (cell, _zone(chance, index, number, cell))
+        (cell, _zone(rng, index, number, cell))
         for number, cell in enumerate((divmod(each, across)[::-1] for each in range(number_of_zones)), 1)
     ]
     pairs = [(origin, destination) for origin in zones for destination in zones if origin is not destination]
@@ -118,19 +121,19 @@ def _rows(chance: random.Random, index: int, count: int) -> Iterator[_Row]:
         first = _FIRST_DAY + timedelta(days=28 * block)
         period = f"{first:%m/%d/%Y} - {first + timedelta(days=28):%m/%d/%Y}, {days}, {time}"
         for (start, origin), (end, destination) in pairs[: count - made]:
-            mean = int((150 + 210 * math.dist(start, end)) * _PACE.get(time, 1.0) * chance.uniform(0.8, 1.25))
-            lower, upper = int(mean * chance.uniform(0.4, 1)), int(mean * chance.uniform(1, 2.5))
+            mean = int((150 + 210 * math.dist(start, end)) * _TIME_FACTOR.get(time, 1.0) * rng.uniform(0.8, 1.25))
+            lower, upper = int(mean * rng.uniform(0.4, 1)), int(mean * rng.uniform(1, 2.5))
             row: _Row = {f"Origin {part}": value for part, value in origin.items()}
             row |= {f"Destination {part}": value for part, value in destination.items()}
             yield row | {_PERIOD: period, _MEAN: mean, _LOWER: lower, _UPPER: upper}
         made += len(pairs)
 
 
-def _zone(chance: random.Random, index: int, number: int, cell: tuple[int, int]) -> dict[str, str]:
+def _zone(rng: random.Random, index: int, number: int, cell: tuple[int, int]) -> dict[str, str]:
     city = _city(index)
-    # The real exports leave a name empty now and then.
-    name = f"{chance.choice(_STREETS)} {chance.randint(0, 999)}, {chance.choice(_QUARTERS)}, {city}"
-    zone = {"Movement ID": str(number), "Display Name": "" if chance.random() < 0.01 else name}
+    # Some names are empty in the real exports.
+    name = f"{rng.choice(_STREETS)} {rng.randint(0, 999)}, {rng.choice(_QUARTERS)}, {city}"
+    zone = {"Movement ID": str(number), "Display Name": "" if rng.random() < 0.01 else name}
     if _has_geometry(index):
         column, row = cell
         corners = [(column, row), (column + 1, row), (column + 1, row + 1), (column, row + 1)]
@@ -142,7 +145,7 @@ def _zone(chance: random.Random, index: int, number: int, cell: tuple[int, int])
 
 
 def _side(index: int, start: tuple[int, int], end: tuple[int, int]) -> list[list[float]]:
-    """A crooked border from one corner of the cells to the next, without its end: the same for the zones it parts."""
+    """The crooked border between two neighbouring corners, without its end. Both zones at the border get the same."""
     if start > end:
         border = _border(index, end, start)
         return border[:0:-1]
@@ -150,11 +153,11 @@ def _side(index: int, start: tuple[int, int], end: tuple[int, int]) -> list[list
 
 
 def _border(index: int, start: tuple[int, int], end: tuple[int, int]) -> list[list[float]]:
-    chance = random.Random(f"{index}/{start}/{end}")  # noqa: S311
-    bends = chance.randint(1, 14)
-    (x, y), (to_x, to_y) = _moved(index, start), _moved(index, end)
+    rng = random.Random(f"{index}/{start}/{end}")  # noqa: S311
+    bends = rng.randint(1, 14)
+    (x, y), (to_x, to_y) = _shifted(index, start), _shifted(index, end)
     inner = [
-        (x + (to_x - x) * share + chance.uniform(-0.05, 0.05), y + (to_y - y) * share + chance.uniform(-0.05, 0.05))
+        (x + (to_x - x) * share + rng.uniform(-0.05, 0.05), y + (to_y - y) * share + rng.uniform(-0.05, 0.05))
         for share in (bend / (bends + 1) for bend in range(1, bends + 1))
     ]
     return [
@@ -163,13 +166,13 @@ def _border(index: int, start: tuple[int, int], end: tuple[int, int]) -> list[li
     ]
 
 
-def _moved(index: int, corner: tuple[int, int]) -> tuple[float, float]:
-    """A corner of the cells, out of its place, so that zones are not square."""
-    chance = random.Random(f"{index}/{corner}")  # noqa: S311
-    return corner[0] + chance.uniform(-0.3, 0.3), corner[1] + chance.uniform(-0.3, 0.3)
+def _shifted(index: int, corner: tuple[int, int]) -> tuple[float, float]:
+    """A corner of the grid, moved at random so that zones are not square."""
+    rng = random.Random(f"{index}/{corner}")  # noqa: S311
+    return corner[0] + rng.uniform(-0.3, 0.3), corner[1] + rng.uniform(-0.3, 0.3)
 
 
-# Kind → what it changes in a row. Each is a row of the file, and none is one that the contract accepts.
+# For each kind of bad row, the fields that it changes. The contract rejects every kind.
 BAD_KINDS: dict[str, Callable[[_Row], _Row]] = {
     "bounds_out_of_order": lambda row: {_LOWER: row[_UPPER], _UPPER: row[_LOWER], _MEAN: int(row[_UPPER]) + 1},
     "date_not_in_the_calendar": lambda _row: {_PERIOD: "02/30/2017 - 03/27/2017, Every day, Daily Average"},

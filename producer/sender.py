@@ -1,9 +1,8 @@
-"""Drives an queue: takes batches, sends them from a few threads, settles the answers with it.
+"""Sends a queue's requests from a few threads and reports their outcomes to the queue.
 
-From: `queue`. Next: `put_request`.
-
-One thread (the caller's) owns the queue; the others only send. There are no others until the endpoint turns out
-to be slow to answer: against one that is not, the interpreter's lock makes four threads slower than one.
+In: a `SendQueue`, and a `PutClient` that sends one request. Out: the owners of accepted records. The caller's thread
+owns the queue; other threads only send. They start once the endpoint turns out to be slow, because against a fast one
+the interpreter's lock makes four threads slower than one.
 """
 
 from __future__ import annotations
@@ -19,27 +18,27 @@ from producer.put_records import NotAcceptedError, OutcomeUnknownError, PutClien
 from producer.send_queue import OutgoingRequest, Owner, SendQueue
 from producer.stream_info import ShardMap
 
-# An answer that is waited for longer than this is worth a thread that does the waiting.
+# Threads start once the average wait for an answer exceeds this.
 _SLOW_ANSWER_SECONDS = 0.003
-# A thread that has its answer should not wait the usual 5 ms for one that reads rows to let go of the interpreter.
-_SWITCH_SECONDS = 0.0005
-_WEIGHT_OF_THE_LATEST = 0.3
+# A thread that has its answer must not wait the default 5 ms for the thread that reads rows.
+_SWITCH_INTERVAL_SECONDS = 0.0005
+_WEIGHT_OF_LATEST = 0.3
 
-_Answer = list[PutResult] | None | NotAcceptedError | OutcomeUnknownError
+_Outcome = list[PutResult] | None | NotAcceptedError | OutcomeUnknownError
 
 
 class Sender(Generic[Owner]):
-    """Sends what the queue holds. `done` is told the owners of accepted records, one a record.
+    """Sends the queue's records. Calls `on_accepted` with the owners of accepted records, one for each record.
 
-    `max_in_flight` is how many requests may be under way at once; `find_shards` looks the stream's shards up, once
-    there is a throttle to pace by. A context manager; leaving it waits for requests that are under way.
+    At most `max_in_flight` requests are in flight. `find_shards` is called once, at the first failed record, so that
+    the queue can limit each shard by itself. A context manager; its exit waits for the requests in flight.
     """
 
     def __init__(
         self,
         queue: SendQueue[Owner],
-        puts: PutClient,
-        done: Callable[[list[Owner]], None],
+        put_client: PutClient,
+        on_accepted: Callable[[list[Owner]], None],
         *,
         max_in_flight: int = 1,
         delivery_timeout_seconds: float = 300,
@@ -47,15 +46,15 @@ class Sender(Generic[Owner]):
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        self._queue, self._puts, self._done = queue, puts, done
-        self._limit = max_in_flight
+        self._queue, self._put_client, self._on_accepted = queue, put_client, on_accepted
+        self._max_in_flight = max_in_flight
         self._delivery_timeout_seconds = delivery_timeout_seconds
         self._find_shards = find_shards
         self._clock, self._sleep = clock, sleep
         self._threads: ThreadPoolExecutor | None = None
-        self._answer_seconds = 0.0
-        self._switch_before = sys.getswitchinterval()
-        self._under_way: dict[Future[_Answer], OutgoingRequest[Owner]] = {}
+        self._average_wait = 0.0
+        self._switch_interval_before = sys.getswitchinterval()
+        self._in_flight: dict[Future[_Outcome], OutgoingRequest[Owner]] = {}
         self._last_success = clock()
         self._last_error = "no answer"
 
@@ -65,101 +64,103 @@ class Sender(Generic[Owner]):
     def __exit__(self, *_exception: object) -> None:
         if self._threads is not None:
             self._threads.shutdown(wait=True, cancel_futures=True)
-            self._settle_what_arrived()
-            sys.setswitchinterval(self._switch_before)
+            self._count_last_answers()
+            sys.setswitchinterval(self._switch_interval_before)
 
     @property
     def full(self) -> bool:
-        """Whether as many requests are under way as may be."""
-        return len(self._under_way) >= self._limit
+        """Whether `max_in_flight` requests are in flight."""
+        return len(self._in_flight) >= self._max_in_flight
 
-    def step(self, block: bool) -> bool:
-        """Settles what was answered and sends what may be sent; False where there was nothing to do.
+    def poll(self, block: bool) -> bool:
+        """Handles the answers that arrived and sends the requests that are due. Returns whether it did either.
 
-        With `block` it waits for an answer or for the next retry instead of returning at once. Raises
-        AwsAccessError where a request is refused for good, and TransientError where nothing was accepted for
+        With `block` it waits for the next answer or retry if there is nothing to do. Raises AwsAccessError if AWS
+        rejects a request for a reason that a retry cannot change, and TransientError if no record was accepted for
         `delivery_timeout_seconds`.
         """
-        worked = self._settle_answered(0)
-        while not self.full and (batch := self._queue.take(self._clock())) is not None:
+        worked = self._handle_answers(0)
+        while not self.full and (request := self._queue.next_request(self._clock())) is not None:
             worked = True
             if self._threads is None:
-                self._settle(batch, self._attempt_here(batch))
+                self._handle_outcome(request, self._put_in_this_thread(request))
                 break
-            self._under_way[self._threads.submit(self._attempt, batch)] = batch
+            self._in_flight[self._threads.submit(self._put, request)] = request
         if not worked and block and not self._queue.empty:
             self._wait()
         return worked
 
     def _wait(self) -> None:
         now = self._clock()
-        due = None if self.full else self._queue.next_time(now)
+        due = None if self.full else self._queue.next_due(now)
         seconds = None if due is None else max(0.001, due - now)
-        if self._under_way:
-            self._settle_answered(seconds)
+        if self._in_flight:
+            self._handle_answers(seconds)
         elif seconds is not None:
             self._sleep(min(seconds, 1.0))
 
-    def _settle_answered(self, seconds: float | None) -> bool:
-        if not self._under_way:
+    def _handle_answers(self, seconds: float | None) -> bool:
+        """Waits up to `seconds` (None: without a limit) for an answer, and handles all that arrived."""
+        if not self._in_flight:
             return False
-        answered, _ = wait(self._under_way, seconds, FIRST_COMPLETED)
+        answered, _ = wait(self._in_flight, seconds, FIRST_COMPLETED)
         for future in answered:
-            self._settle(self._under_way.pop(future), future.result())
+            self._handle_outcome(self._in_flight.pop(future), future.result())
         return bool(answered)
 
-    def _settle_what_arrived(self) -> None:
-        """Counts what was accepted while the run ended with an error, so that a resumed one does not send it again."""
-        for future, batch in self._under_way.items():
-            answer = None if future.cancelled() else future.exception() or future.result()
-            if isinstance(answer, list):
-                self._done(self._queue.answered(batch, answer, self._clock()))
-            elif answer is None and not future.cancelled():
-                self._done(self._queue.accepted(batch))
-        self._under_way.clear()
+    def _count_last_answers(self) -> None:
+        """Counts the records accepted after the run failed, so that a resumed run does not send them again."""
+        for future, request in self._in_flight.items():
+            outcome = None if future.cancelled() else future.exception() or future.result()
+            if isinstance(outcome, list):
+                self._on_accepted(self._queue.complete_each(request, outcome, self._clock()))
+            elif outcome is None and not future.cancelled():
+                self._on_accepted(self._queue.complete(request))
+        self._in_flight.clear()
 
-    def _attempt_here(self, batch: OutgoingRequest[Any]) -> _Answer:
-        """Sends in this thread, and starts others where that takes long."""
-        started, busy = self._clock(), time.thread_time()
-        answer = self._attempt(batch)
-        # Building and signing a request is work, not waiting, however long a busy machine takes for it.
-        waited = (self._clock() - started) - (time.thread_time() - busy)
-        self._answer_seconds += _WEIGHT_OF_THE_LATEST * (waited - self._answer_seconds)
-        if self._limit > 1 and self._answer_seconds > _SLOW_ANSWER_SECONDS:
-            sys.setswitchinterval(_SWITCH_SECONDS)
-            self._threads = ThreadPoolExecutor(self._limit, thread_name_prefix="put-records")
-        return answer
+    def _put_in_this_thread(self, request: OutgoingRequest[Any]) -> _Outcome:
+        """Sends in the caller's thread, and starts the other threads if the answers are slow."""
+        started, cpu_started = self._clock(), time.thread_time()
+        outcome = self._put(request)
+        # CPU time is spent on building and signing the request, not on waiting, even on a busy machine.
+        waited = (self._clock() - started) - (time.thread_time() - cpu_started)
+        self._average_wait += _WEIGHT_OF_LATEST * (waited - self._average_wait)
+        if self._max_in_flight > 1 and self._average_wait > _SLOW_ANSWER_SECONDS:
+            sys.setswitchinterval(_SWITCH_INTERVAL_SECONDS)
+            self._threads = ThreadPoolExecutor(self._max_in_flight, thread_name_prefix="put-records")
+        return outcome
 
-    def _attempt(self, batch: OutgoingRequest[Any]) -> _Answer:
+    def _put(self, request: OutgoingRequest[Any]) -> _Outcome:
         try:
-            return self._puts.put(batch.records)
+            return self._put_client.put(request.records)
         except (NotAcceptedError, OutcomeUnknownError) as error:
             return error
 
-    def _settle(self, batch: OutgoingRequest[Owner], answer: _Answer) -> None:
+    def _handle_outcome(self, request: OutgoingRequest[Owner], outcome: _Outcome) -> None:
         now = self._clock()
-        if answer is None:
+        if outcome is None:
             self._last_success = now
-            self._done(self._queue.accepted(batch))
+            self._on_accepted(self._queue.complete(request))
             return
-        if isinstance(answer, MovementError):
-            self._last_error = str(answer)
-            if isinstance(answer, NotAcceptedError):
-                self._queue.refused(batch, now, throttled=answer.throttled)
+        if isinstance(outcome, MovementError):
+            self._last_error = str(outcome)
+            if isinstance(outcome, NotAcceptedError):
+                self._queue.retry(request, now, throttled=outcome.throttled)
             else:
-                self._queue.unknown(batch, now)
+                self._queue.retry_unknown(request, now)
         else:
-            failed = next((where.error for where in answer if where.error), None)
+            failed = next((result.error for result in outcome if result.error), None)
             if failed is not None:
-                self._last_error = f"records were refused: {failed}"
+                self._last_error = f"records failed: {failed}"
                 self._look_up_shards()
-            owners = self._queue.answered(batch, answer, now)
+            owners = self._queue.complete_each(request, outcome, now)
             if owners:
                 self._last_success = now
-                self._done(owners)
+                self._on_accepted(owners)
         if now - self._last_success > self._delivery_timeout_seconds:
             raise TransientError(
-                f"nothing was accepted for {self._delivery_timeout_seconds:g} s; last: {self._last_error}"
+                f"nothing was accepted for {self._delivery_timeout_seconds:g} s "
+                f"(producer.delivery_timeout_seconds); last error: {self._last_error}"
             )
 
     def _look_up_shards(self) -> None:
@@ -170,5 +171,5 @@ class Sender(Generic[Owner]):
         try:
             rates.shards = find()
         except MovementError as error:
-            # Without the map the stream is paced as one: slower than need be, and nothing is lost.
+            # Without the map one rate limits the whole stream: slower than necessary, but nothing is lost.
             self._last_error = str(error)

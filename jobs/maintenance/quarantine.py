@@ -91,7 +91,7 @@ def replay_quarantine(
     dry_run: bool = False,
     on_progress: Callable[[ReplayProgress], None] = lambda _: None,
     stop: Callable[[], bool] = lambda: False,
-    puts: PutClient | None = None,
+    put_client: PutClient | None = None,
 ) -> ReplayResult:
     """Sends the quarantined records of `settings.lake` back to `settings.stream`.
 
@@ -105,7 +105,7 @@ def replay_quarantine(
     if dry_run:
         return replay.run(lambda chunk: None)
     lease = replay_lease(lake)
-    with lease, replay.sender(puts) as sender:
+    with lease, replay.sender(put_client) as sender:
         return replay.run(lambda chunk: replay.send(chunk, sender, lease))
 
 
@@ -135,12 +135,12 @@ class _Replay:
         self._skipped: Counter[str] = Counter()
         self._looked_at = self._lines = 0
 
-    def sender(self, puts: PutClient | None) -> Sender[int]:
+    def sender(self, put_client: PutClient | None) -> Sender[int]:
         """A sender with one request at a time, so that a kill leaves at most one chunk in doubt."""
         producer, stream = self._settings.producer, self._settings.stream.name
         return Sender(
             self._queue,
-            puts or PutRecordsClient(stream, connections=1, timeout_seconds=producer.request_timeout_seconds),
+            put_client or PutRecordsClient(stream, connections=1, timeout_seconds=producer.request_timeout_seconds),
             self._accepted.extend,
             delivery_timeout_seconds=producer.delivery_timeout_seconds,
             find_shards=lambda: shard_map(self._client, stream),
@@ -182,7 +182,7 @@ class _Replay:
         self._queue.add_each([pending.record for pending in chunk], range(len(chunk)))
         try:
             while not self._queue.empty:
-                sender.step(block=True)
+                sender.poll(block=True)
         except MovementError:
             # Records that were not accepted were not sent, unless a request of this chunk had no answer.
             accepted = set(self._accepted)

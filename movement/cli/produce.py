@@ -71,11 +71,11 @@ def produce(
     if check is not None:
         chosen.append(f"producer.validate={'true' if check else 'false'}")
     settings = load_settings(config, chosen)
-    prepared = plan(paths, settings, city=city, rate=rate, resume=resume, keep_journal=not dry_run, rejects=rejects)
+    prepared = plan(paths, settings, city=city, rate=rate, resume=resume, keep_checkpoint=not dry_run, rejects=rejects)
     if dry_run:
         _dry_run(prepared, json_file, allow_rejects)
         return
-    if prepared.anew:
+    if prepared.restarts:
         err.print("[yellow]an earlier run of these files was interrupted; this one starts again at the first row[/]")
     try:
         with _progress() as show, graceful_stop() as stop:
@@ -101,7 +101,7 @@ def send_all(paths: list[str], settings: Settings) -> ProduceResult:
     from producer.produce import plan, send
 
     with _progress() as show:
-        return send(plan(paths, settings, keep_journal=False), on_progress=show)
+        return send(plan(paths, settings, keep_checkpoint=False), on_progress=show)
 
 
 def _dry_run(prepared: ProducePlan, json_file: Path | None, allow_rejects: bool) -> None:

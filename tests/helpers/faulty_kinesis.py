@@ -1,4 +1,4 @@
-"""A Kinesis endpoint of our own that fails as it is told to, and knows what it has accepted."""
+"""A Kinesis endpoint that fails on request and keeps the records that it accepted."""
 
 from __future__ import annotations
 
@@ -18,35 +18,37 @@ THROTTLED = "ProvisionedThroughputExceededException"
 
 
 class Reset:
-    """Cut the connection; `after` the records were taken, or before."""
+    """Reset the connection, before or `after` accepting the records."""
 
     def __init__(self, after: bool) -> None:
         self.after = after
 
 
 class Hang:
-    """Take the records and never answer."""
+    """Accept the records and do not answer for 3 s."""
 
 
 class Status:
-    """Answer the request as a whole with this status and code; nothing is taken, unless `after`."""
+    """Answer the whole request with this status and code, before or `after` accepting the records."""
 
     def __init__(self, status: int, code: str, after: bool = False) -> None:
         self.status, self.code, self.after = status, code, after
 
 
 class Fail:
-    """Refuse these records of the request (by their place) with this code; take the others."""
+    """Fail the records whose index in the request matches with this code; accept the others."""
 
-    def __init__(self, places: Callable[[int], bool], code: str = THROTTLED) -> None:
-        self.places, self.code = places, code
+    def __init__(self, matches: Callable[[int], bool], code: str = THROTTLED) -> None:
+        self.matches, self.code = matches, code
 
 
 class FaultyKinesis:
-    """Serves PutRecords, DescribeStreamSummary and ListShards on 127.0.0.1 for one stream, `stream`.
+    """Serves PutRecords, DescribeStreamSummary and ListShards on 127.0.0.1 for one stream named `stream`.
 
-    `faults(n)` says what is wrong with the n-th PutRecords request (None: nothing). `records_per_second` limits
-    each shard, as Kinesis does. `accepted` holds (partition key, data) of every record taken, in order.
+    `faults(n)` is the fault of PutRecords request n, counted from 0 (None: no fault). `records_per_second` throttles
+    each shard. `accepted` has (partition key, data) of every accepted record, in order; `requests` the partition keys
+    of every request; `refused` the number of failed records; `overlaps` the number of requests with a key that was in
+    another open request.
     """
 
     def __init__(
@@ -95,7 +97,7 @@ class FaultyKinesis:
                 kinesis._serve(self)
 
             def log_message(self, *_arguments: object) -> None:
-                """Says nothing."""
+                """Logs nothing."""
 
         self._server = ThreadingHTTPServer(("127.0.0.1", self._port), Handler)
         self._server.daemon_threads = True
@@ -118,7 +120,7 @@ class FaultyKinesis:
         if operation == "PutRecords":
             self._put_records(handler, body["Records"])
         elif operation == "DescribeStreamSummary":
-            self._answer(handler, 200, {"StreamDescriptionSummary": {"StreamName": "stream"}})
+            self.answer(handler, 200, {"StreamDescriptionSummary": {"StreamName": "stream"}})
         else:
             step = RANGE // self.shards
             shards = [
@@ -129,7 +131,7 @@ class FaultyKinesis:
                 }
                 for n in range(self.shards)
             ]
-            self._answer(handler, 200, {"Shards": shards})
+            self.answer(handler, 200, {"Shards": shards})
 
     def _put_records(self, handler: BaseHTTPRequestHandler, records: list[dict[str, str]]) -> None:
         keys = [record["PartitionKey"] for record in records]
@@ -142,7 +144,7 @@ class FaultyKinesis:
         if (isinstance(fault, Reset) and not fault.after) or (isinstance(fault, Status) and not fault.after):
             results: list[dict[str, str]] = []
         else:
-            results = self._take(records, fault)
+            results = self.accept(records, fault)
         with self._lock:
             self._busy_keys.difference_update(keys)
         if isinstance(fault, Reset):
@@ -151,18 +153,19 @@ class FaultyKinesis:
             time.sleep(3)
             self._reset(handler)
         elif isinstance(fault, Status):
-            self._answer(handler, fault.status, {"__type": fault.code, "message": "as told"})
+            self.answer(handler, fault.status, {"__type": fault.code, "message": "injected"})
         else:
             failed = sum("ErrorCode" in result for result in results)
-            self._answer(handler, 200, {"FailedRecordCount": failed, "Records": results})
+            self.answer(handler, 200, {"FailedRecordCount": failed, "Records": results})
 
-    def _take(self, records: list[dict[str, str]], fault: Any) -> list[dict[str, str]]:
+    def accept(self, records: list[dict[str, str]], fault: Any) -> list[dict[str, str]]:
+        """Accepts the records that neither the fault nor the rate limit fails, and returns all results."""
         results = []
         with self._lock:
-            for place, record in enumerate(records):
+            for index, record in enumerate(records):
                 digest = hashlib.md5(record["PartitionKey"].encode(), usedforsecurity=False).digest()
                 shard = int.from_bytes(digest, "big") // (RANGE // self.shards)
-                if (isinstance(fault, Fail) and fault.places(place)) or not self._has_token(shard):
+                if (isinstance(fault, Fail) and fault.matches(index)) or not self._has_token(shard):
                     self.refused += 1
                     code = fault.code if isinstance(fault, Fail) else THROTTLED
                     results.append({"ErrorCode": code, "ErrorMessage": "Rate exceeded for shard"})
@@ -182,18 +185,19 @@ class FaultyKinesis:
         bucket[0] -= 1
         return True
 
-    def _answer(self, handler: BaseHTTPRequestHandler, status: int, content: dict[str, Any]) -> None:
+    def answer(self, handler: BaseHTTPRequestHandler, status: int, content: dict[str, Any]) -> None:
+        """Writes the HTTP response."""
         body = json.dumps(content).encode()
         handler.send_response(status)
         handler.send_header("Content-Type", "application/x-amz-json-1.1")
         handler.send_header("Content-Length", str(len(body)))
-        # A client that has timed out has gone by now.
+        # After a timeout the client has closed the connection.
         with contextlib.suppress(ConnectionError):
             handler.end_headers()
             handler.wfile.write(body)
 
     def _reset(self, handler: BaseHTTPRequestHandler) -> None:
-        # Linger of zero seconds: the peer sees a reset, not an orderly end.
+        # With a linger time of 0 the client sees a reset, not a normal end.
         handler.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\x00\x00\x00\x00\x00\x00\x00")
         handler.close_connection = True
         handler.connection.close()

@@ -1,4 +1,4 @@
-"""Streams of an emulator, for the producer's tests."""
+"""Kinesis streams on an emulator, for the producer's tests."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import boto3
 CREDENTIALS = {"aws_access_key_id": "test", "aws_secret_access_key": "test", "region_name": "us-east-1"}
 
 
-class Stream:
-    """A stream of an emulator: its name, and what stands on it."""
+class EmulatorStream:
+    """A new stream on an emulator. Creates it, and reads its records."""
 
     def __init__(self, endpoint: str, shards: int) -> None:
         self.name = f"stream-{uuid.uuid4().hex[:12]}"
@@ -21,7 +21,7 @@ class Stream:
         self.client.get_waiter("stream_exists").wait(StreamName=self.name, WaiterConfig={"Delay": 1, "MaxAttempts": 30})
 
     def records(self) -> list[dict[str, Any]]:
-        """Every record on the stream, each shard's in order."""
+        """All records, shard by shard, each shard's in their order."""
         found = []
         for shard in self.client.list_shards(StreamName=self.name)["Shards"]:
             iterator = self.client.get_shard_iterator(

@@ -15,7 +15,7 @@ def free_port() -> int:
 
 
 def wait_for_port(port: int, process: subprocess.Popen[bytes], seconds: float = 30) -> None:
-    """Returns once the process listens on the port."""
+    """Waits until the process listens on the port. Raises RuntimeError if it ends, or after `seconds`."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         with socket.socket() as probe:
@@ -24,4 +24,4 @@ def wait_for_port(port: int, process: subprocess.Popen[bytes], seconds: float = 
         if process.poll() is not None:
             break
         time.sleep(0.05)
-    raise RuntimeError(f"nothing came up on port {port}")
+    raise RuntimeError(f"nothing listens on port {port} after {seconds:g} s")

@@ -9,11 +9,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.helpers.kinesis_streams import Stream
+from tests.helpers.kinesis_streams import EmulatorStream
 from tests.helpers.paths import ROOT
 from tests.helpers.ports import free_port, wait_for_port
 
-# moto's own threaded server loses records under concurrent PutRecords: one request at a time does not.
+# moto's own server is threaded and loses records of concurrent PutRecords; this one serves one request at a time.
 _MOTO = """
 import sys
 from moto.server import DomainDispatcherApplication, create_backend_app
@@ -28,7 +28,7 @@ run_simple("127.0.0.1", int(sys.argv[1]), app, threaded=False, request_handler=Q
 
 @pytest.fixture(scope="session")
 def moto_endpoint() -> Iterator[str]:
-    """The URL of a moto server in a process of its own."""
+    """The URL of a moto server in its own process."""
     port = free_port()
     process = subprocess.Popen([sys.executable, "-c", _MOTO, str(port)], stderr=subprocess.DEVNULL)
     try:
@@ -41,7 +41,7 @@ def moto_endpoint() -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def kinesalite_endpoint() -> Iterator[str]:
-    """The URL of a kinesalite, whose sequence numbers look like AWS's and which bears concurrent requests."""
+    """The URL of kinesalite, whose sequence numbers look like AWS's and which supports concurrent requests."""
     node, npm = shutil.which("node"), shutil.which("npm")
     if node is None or npm is None:
         pytest.skip("kinesalite needs Node.js and npm, which are not installed")
@@ -65,15 +65,15 @@ def kinesalite_endpoint() -> Iterator[str]:
 
 
 @pytest.fixture
-def stream(moto_endpoint: str, aws_environment: pytest.MonkeyPatch) -> Stream:
-    """A new stream of four shards on moto; AWS_ENDPOINT_URL_KINESIS leads to it."""
+def stream(moto_endpoint: str, aws_environment: pytest.MonkeyPatch) -> EmulatorStream:
+    """A new stream of four shards on moto. AWS_ENDPOINT_URL_KINESIS is its endpoint."""
     aws_environment.setenv("AWS_ENDPOINT_URL_KINESIS", moto_endpoint)
-    return Stream(moto_endpoint, 4)
+    return EmulatorStream(moto_endpoint, 4)
 
 
 @pytest.fixture(params=["moto", "kinesalite"])
-def any_stream(request: pytest.FixtureRequest, aws_environment: pytest.MonkeyPatch) -> Stream:
-    """A new stream of four shards on each of the emulators."""
+def any_stream(request: pytest.FixtureRequest, aws_environment: pytest.MonkeyPatch) -> EmulatorStream:
+    """A new stream of four shards, on each emulator in turn."""
     endpoint: str = request.getfixturevalue(f"{request.param}_endpoint")
     aws_environment.setenv("AWS_ENDPOINT_URL_KINESIS", endpoint)
-    return Stream(endpoint, 4)
+    return EmulatorStream(endpoint, 4)

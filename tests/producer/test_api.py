@@ -1,4 +1,4 @@
-"""`POST /uber_movement`: what is answered, and that nothing is answered with success which is not on the stream."""
+"""`POST /uber_movement`: the answers, and that every record answered with success is on the stream."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def good(number: int) -> dict[str, object]:
 
 
 @pytest.fixture
-def kinesis(aws_environment):
+def kinesis(aws_environment: pytest.MonkeyPatch) -> Iterator[FaultyKinesis]:
     aws_environment.delenv(API_KEY_VARIABLE, raising=False)
     with FaultyKinesis() as server:
         aws_environment.setenv("AWS_ENDPOINT_URL_KINESIS", server.url)
@@ -51,10 +51,9 @@ def kinesis(aws_environment):
 
 @contextmanager
 def client(*overrides: str) -> Iterator[httpx.Client]:
-    """The API, served by uvicorn in a thread of this process."""
-    chosen = ["stream.name=stream", "producer.request_timeout_seconds=10", *overrides]
+    """A client of the API, which uvicorn serves in a thread."""
     port = free_port()
-    app = create_app(load_settings(None, chosen))
+    app = create_app(load_settings(None, ["stream.name=stream", "producer.request_timeout_seconds=10", *overrides]))
     server = uvicorn.Server(uvicorn.Config(app, port=port, log_level="debug", log_config=None))
     thread = threading.Thread(target=server.run)
     thread.start()
@@ -73,7 +72,7 @@ def on_stream(kinesis: FaultyKinesis) -> list[dict[str, object]]:
     return [json.loads(data) for _, data in kinesis.accepted]
 
 
-def test_one_record_is_answered_with_its_place_once_it_is_on_the_stream(kinesis):
+def test_the_answer_has_the_sequence_number_of_the_record(kinesis: FaultyKinesis) -> None:
     with client() as api:
         answer = api.post("/uber_movement", json=GOOD)
     assert answer.status_code == 200
@@ -84,7 +83,7 @@ def test_one_record_is_answered_with_its_place_once_it_is_on_the_stream(kinesis)
     assert kinesis.accepted[0][0] == "Paris|9|5"
 
 
-def test_a_number_keeps_its_own_text_and_nesting_is_carried_or_refused(kinesis):
+def test_a_number_keeps_its_text_and_deep_nesting_is_no_server_error(kinesis: FaultyKinesis) -> None:
     body = json.dumps(GOOD).replace("446", '446, "Factor": 1.50')
     with client() as api:
         assert api.post("/uber_movement", content=body).status_code == 200
@@ -93,16 +92,16 @@ def test_a_number_keeps_its_own_text_and_nesting_is_carried_or_refused(kinesis):
     assert b'"Factor":1.50' in kinesis.accepted[0][1]
 
 
-def test_a_list_is_answered_in_its_order(kinesis):
+def test_the_answer_to_a_list_keeps_its_order(kinesis: FaultyKinesis) -> None:
     with client() as api:
         body = api.post("/uber_movement", json=[good(n) for n in range(1200)]).json()
     assert body["accepted"] == 1200
-    for number, place in enumerate(body["records"]):
-        _, data = kinesis.accepted[int(place["sequence_number"]) - 1]
+    for number, entry in enumerate(body["records"]):
+        _, data = kinesis.accepted[int(entry["sequence_number"]) - 1]
         assert json.loads(data)["Origin Movement ID"] == str(number)
 
 
-def test_concurrent_requests_share_put_records(kinesis):
+def test_concurrent_requests_share_put_records_requests(kinesis: FaultyKinesis) -> None:
     kinesis.delay = 0.02
     with client("api.linger_ms=10") as api, ThreadPoolExecutor(30) as pool:
         answers = list(pool.map(lambda n: api.post("/uber_movement", json=good(n)), range(300)))
@@ -111,7 +110,7 @@ def test_concurrent_requests_share_put_records(kinesis):
     assert len(kinesis.requests) < 100
 
 
-def test_a_rejected_record_is_answered_with_its_fields_and_nothing_is_sent(kinesis):
+def test_the_answer_names_invalid_fields_and_nothing_is_sent(kinesis: FaultyKinesis) -> None:
     with client() as api:
         answer = api.post("/uber_movement", json=[GOOD, BAD, {}])
     assert answer.status_code == 422
@@ -125,7 +124,7 @@ def test_a_rejected_record_is_answered_with_its_fields_and_nothing_is_sent(kines
     assert not kinesis.accepted
 
 
-def test_partial_sends_the_good_ones_and_names_the_others(kinesis):
+def test_partial_sends_the_valid_records_and_reports_the_others(kinesis: FaultyKinesis) -> None:
     with client() as api:
         answer = api.post("/uber_movement?partial=true", json=[BAD, GOOD])
         all_bad = api.post("/uber_movement?partial=true", json=[BAD])
@@ -151,7 +150,7 @@ def test_partial_sends_the_good_ones_and_names_the_others(kinesis):
         (b'"text"', 422),
     ],
 )
-def test_a_body_that_is_no_record_is_refused(body, status, kinesis):
+def test_a_body_without_a_valid_record_is_a_client_error(body: bytes, status: int, kinesis: FaultyKinesis) -> None:
     with client() as api:
         answer = api.post("/uber_movement", content=body)
     assert answer.status_code == status
@@ -159,8 +158,8 @@ def test_a_body_that_is_no_record_is_refused(body, status, kinesis):
     assert not kinesis.accepted
 
 
-def test_too_much_is_413_whether_announced_or_streamed_or_in_one_record(kinesis):
-    def stream():
+def test_a_body_or_a_record_that_is_too_large_is_413(kinesis: FaultyKinesis) -> None:
+    def stream() -> Iterator[bytes]:
         for _ in range(100):
             yield b" " * 100
 
@@ -175,7 +174,7 @@ def test_too_much_is_413_whether_announced_or_streamed_or_in_one_record(kinesis)
     assert not kinesis.accepted
 
 
-def test_the_key_is_asked_for_where_one_is_configured(kinesis, aws_environment):
+def test_a_key_is_required_if_one_is_configured(kinesis: FaultyKinesis, aws_environment: pytest.MonkeyPatch) -> None:
     aws_environment.setenv(API_KEY_VARIABLE, "old-key, new-key")
     with client() as api:
         assert api.post("/uber_movement", json=GOOD).status_code == 401
@@ -187,15 +186,15 @@ def test_the_key_is_asked_for_where_one_is_configured(kinesis, aws_environment):
         assert api.get("/healthz").status_code == 200
 
 
-def test_a_record_that_is_throttled_at_first_is_answered_with_success_once_accepted(kinesis):
-    kinesis.faults = lambda n: Fail(lambda place: place % 2 == 0) if n < 3 else None
+def test_a_throttled_record_is_retried_before_the_answer(kinesis: FaultyKinesis) -> None:
+    kinesis.faults = lambda n: Fail(lambda index: index % 2 == 0) if n < 3 else None
     with client() as api:
         body = api.post("/uber_movement", json=[good(n) for n in range(10)]).json()
     assert (body["success"], body["accepted"], len(kinesis.accepted)) == (True, 10, 10)
 
 
-def test_what_is_not_accepted_in_time_is_503_and_says_what_was_accepted(kinesis):
-    kinesis.faults = lambda n: Fail(lambda place: place == 1 or n > 0)
+def test_a_timeout_is_503_with_the_results_so_far(kinesis: FaultyKinesis) -> None:
+    kinesis.faults = lambda n: Fail(lambda index: index == 1 or n > 0)
     with client("api.timeout_seconds=0.3") as api:
         answer = api.post("/uber_movement", json=[good(n) for n in range(3)])
         time.sleep(0.5)
@@ -205,12 +204,12 @@ def test_what_is_not_accepted_in_time_is_503_and_says_what_was_accepted(kinesis)
     assert int(answer.headers["retry-after"]) >= 1
     body = answer.json()
     assert (body["success"], body["accepted"]) == (False, 2)
-    there = [record["Origin Movement ID"] for record in on_stream(kinesis)]
-    assert sorted(there) == ["0", "2", "9"], "what was given up is not sent later"
+    origins = [record["Origin Movement ID"] for record in on_stream(kinesis)]
+    assert sorted(origins) == ["0", "2", "9"], "a cancelled record was sent later"
     assert body["records"][1] is None
 
 
-def test_under_back_pressure_the_sender_is_told_when_to_come_back(kinesis):
+def test_with_too_many_pending_records_the_answer_is_429_with_retry_after(kinesis: FaultyKinesis) -> None:
     kinesis.delay = 0.3
     with client("api.max_pending_records=5") as api, ThreadPoolExecutor(20) as pool:
         answers = list(pool.map(lambda n: api.post("/uber_movement", json=good(n)), range(20)))
@@ -220,26 +219,26 @@ def test_under_back_pressure_the_sender_is_told_when_to_come_back(kinesis):
     assert len(kinesis.accepted) == statuses.count(200)
 
 
-def test_an_outage_loses_nothing_that_was_answered_with_success(kinesis):
+def test_an_outage_loses_no_record_that_was_answered_with_success(kinesis: FaultyKinesis) -> None:
     kinds = [
         Reset(after=True),
         Status(500, "InternalFailure"),
         None,
-        Fail(lambda place: place % 2 == 0),
+        Fail(lambda index: index % 2 == 0),
         Status(400, "ProvisionedThroughputExceededException"),
         None,
     ]
     kinesis.faults = lambda n: kinds[n % len(kinds)]
     with client("api.timeout_seconds=1.0") as api, ThreadPoolExecutor(16) as pool:
         answers = list(pool.map(lambda n: api.post("/uber_movement", json=good(n)), range(300)))
-    there = {record["Origin Movement ID"] for record in on_stream(kinesis)}
+    origins = {record["Origin Movement ID"] for record in on_stream(kinesis)}
     accepted = {str(n) for n, answer in enumerate(answers) if answer.status_code == 200}
     assert {answer.status_code for answer in answers} <= {200, 503}
     assert len(accepted) > 100
-    assert accepted <= there
+    assert accepted <= origins
 
 
-def test_a_refusal_for_good_is_503_and_shows_in_healthz_without_the_accounts_insides(kinesis):
+def test_an_aws_refusal_is_503_and_healthz_reports_it_without_details(kinesis: FaultyKinesis) -> None:
     with client() as api:
         assert api.get("/healthz").json()["status"] == "ok"
         kinesis.faults = lambda _n: Status(400, "AccessDeniedException")
@@ -253,18 +252,19 @@ def test_a_refusal_for_good_is_503_and_shows_in_healthz_without_the_accounts_ins
     assert (health.status_code, health.json()["last_error"]) == (503, "AwsAccessError")
 
 
-def test_a_stream_that_is_not_there_is_said_at_start(stream):
+@pytest.mark.usefixtures("stream")
+def test_a_missing_stream_is_an_error_at_startup() -> None:
     app = create_app(load_settings(None, ["stream.name=nowhere"]))
 
     async def start() -> None:
         async with app.router.lifespan_context(app):
-            raise AssertionError("it started")
+            raise AssertionError("the API started")
 
     with pytest.raises(AwsAccessError, match="movement local up"):
         asyncio.run(start())
 
 
-def test_metrics_count_requests_records_and_reasons(kinesis):
+def test_metrics_count_requests_records_and_reasons(kinesis: FaultyKinesis) -> None:
     with client() as api:
         api.post("/uber_movement", json=[good(n) for n in range(3)])
         api.post("/uber_movement", json=BAD)
@@ -275,7 +275,7 @@ def test_metrics_count_requests_records_and_reasons(kinesis):
     assert 'movement_records_rejected_total{reason="wrong_type"} 1.0' in text
 
 
-def test_the_openapi_page_shows_the_contracts_fields_and_examples_that_pass(kinesis):
+def test_the_openapi_page_has_the_contracts_fields_and_valid_examples(kinesis: FaultyKinesis) -> None:
     with client() as api:
         page = api.get("/openapi.json").json()
         operation = page["paths"]["/uber_movement"]["post"]
@@ -287,7 +287,7 @@ def test_the_openapi_page_shows_the_contracts_fields_and_examples_that_pass(kine
     assert {"200", "400", "401", "413", "422", "429", "503"} <= set(operation["responses"])
 
 
-def test_what_a_body_holds_never_reaches_a_log(kinesis, caplog):
+def test_no_content_of_a_body_is_logged(kinesis: FaultyKinesis, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     secret = "s3cret-payload"
     kinesis.faults = lambda n: Status(500, "InternalFailure") if n == 0 else None
@@ -299,7 +299,7 @@ def test_what_a_body_holds_never_reaches_a_log(kinesis, caplog):
     assert secret not in "".join(record.getMessage() for record in ours)
 
 
-def test_sigterm_finishes_what_is_in_flight_and_then_ends(kinesis):
+def test_sigterm_answers_open_requests_before_the_end(kinesis: FaultyKinesis) -> None:
     port = free_port()
     environment = os.environ | {"PYTHONPATH": os.getcwd()}
     server = subprocess.Popen(
@@ -316,9 +316,9 @@ def test_sigterm_finishes_what_is_in_flight_and_then_ends(kinesis):
                 break
             except httpx.TransportError:
                 time.sleep(0.05)
-        assert '{"live":true}' in httpx.get(f"{url}/").text, "the page stands beside the API"
+        assert '{"live":true}' in httpx.get(f"{url}/").text, "the server has the page as well as the API"
         kinesis.delay = 1.0
-        answers = []
+        answers: list[httpx.Response] = []
         posting = threading.Thread(target=lambda: answers.append(httpx.post(f"{url}/uber_movement", json=GOOD)))
         posting.start()
         time.sleep(0.4)

@@ -1,4 +1,4 @@
-"""A run that is cut short goes on where it was: nothing missing, and what may be doubled is bounded."""
+"""An interrupted run continues from its checkpoint: no row is missing, and duplicates are limited."""
 
 from __future__ import annotations
 
@@ -10,15 +10,17 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from jobs.common.errors import ConfigurationError, TransientError
-from jobs.settings.settings import load_settings
+from jobs.settings.settings import Settings, load_settings
 from producer.csv_reader import read_records
 from producer.produce import produce
-from producer.run import READ_AHEAD_ROWS
+from producer.run import READ_AHEAD_ROWS, ProduceProgress
 from producer.sample import write_sample
 from tests.helpers.faulty_kinesis import FaultyKinesis, Status
 
@@ -46,15 +48,15 @@ def found(kinesis: FaultyKinesis) -> Counter[str]:
     return Counter(json.dumps(json.loads(data), sort_keys=True) for _, data in kinesis.accepted)
 
 
-def wait_until(condition, seconds: float = 20) -> None:
+def wait_until(condition: Callable[[], bool], seconds: float = 20) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < deadline, "waited too long"
+        assert time.monotonic() < deadline, f"not true after {seconds} s"
         time.sleep(0.01)
 
 
 @pytest.mark.parametrize("processes", ["1", "2"])
-def test_killed_in_the_middle_and_resumed_nothing_is_missing(processes, tmp_path):
+def test_no_row_is_missing_after_a_kill_and_a_resume(processes: str, tmp_path: Path) -> None:
     data, state = tmp_path / "data", f"local.state_dir={tmp_path / 'state'}"
     write_sample(ROWS, data, cities=4)
     arguments = [str(data), "--set", state, "--processes", processes]
@@ -70,18 +72,18 @@ def test_killed_in_the_middle_and_resumed_nothing_is_missing(processes, tmp_path
         second = command(kinesis, *arguments, "--resume", "--json", str(tmp_path / "out.json"))
         output, errors = second.communicate(timeout=60)
     assert second.returncode == 0, errors
-    there = found(kinesis)
-    assert set(there) == set(expected(data))
+    on_stream = found(kinesis)
+    assert set(on_stream) == set(expected(data))
     result = json.loads((tmp_path / "out.json").read_text())
     skipped = sum(file["skipped"] for file in result["files"])
     assert 0 < skipped <= before
     assert result["produced"] + skipped == ROWS
-    assert sum(there.values()) - ROWS == before - skipped, "no more is doubled than was under way"
+    assert sum(on_stream.values()) - ROWS == before - skipped, "more duplicates than rows after the checkpoint"
     assert b"after" in output
-    assert not list((tmp_path / "state").rglob("*.json")), "a run that ends well leaves no journal"
+    assert not list((tmp_path / "state").rglob("*.json")), "a run that ends normally deletes its checkpoint"
 
 
-def test_ctrl_c_finishes_what_was_read_and_resume_doubles_nothing(tmp_path):
+def test_ctrl_c_sends_the_rows_that_were_read_and_a_resume_duplicates_none(tmp_path: Path) -> None:
     data, state = tmp_path / "data", f"local.state_dir={tmp_path / 'state'}"
     write_sample(ROWS, data, cities=2)
     with FaultyKinesis(delay=0.02) as kinesis:
@@ -97,15 +99,15 @@ def test_ctrl_c_finishes_what_was_read_and_resume_doubles_nothing(tmp_path):
         second = command(kinesis, str(data), "--set", state, "--resume")
         _, errors = second.communicate(timeout=60)
         assert second.returncode == 0, errors
-        assert b"anew" not in errors
+        assert b"starts again" not in errors
     assert found(kinesis) == expected(data)
 
 
-def settings(tmp_path, *more: str):
+def settings(tmp_path: Path, *more: str) -> Settings:
     return load_settings(None, ["stream.name=stream", f"local.state_dir={tmp_path / 'state'}", *more])
 
 
-def test_a_run_that_gave_up_goes_on_with_its_rejects_counted_once(tmp_path, aws_environment):
+def test_a_resume_after_a_timeout_counts_each_reject_once(tmp_path: Path, aws_environment: pytest.MonkeyPatch) -> None:
     data = tmp_path / "data"
     sample = write_sample(ROWS, data, cities=2, bad_rate=0.1)
     dead = FaultyKinesis(lambda n: Status(400, "ProvisionedThroughputExceededException") if n >= 3 else None)
@@ -115,28 +117,28 @@ def test_a_run_that_gave_up_goes_on_with_its_rejects_counted_once(tmp_path, aws_
             produce(
                 [data],
                 settings(tmp_path, "producer.delivery_timeout_seconds=0.5", "producer.max_in_flight=1"),
-                keep_journal=True,
+                keep_checkpoint=True,
             )
         assert 0 < len(kinesis.accepted) < ROWS - sample.bad
         kinesis.faults = lambda _n: None
-        result = produce([data], settings(tmp_path), keep_journal=True, resume=True)
+        result = produce([data], settings(tmp_path), keep_checkpoint=True, resume=True)
     assert set(found(kinesis)) <= set(expected(data))
     assert len(kinesis.accepted) == ROWS - sample.bad
-    lines = [json.loads(line) for line in Path(result.rejects).read_text().splitlines()]
+    lines = [json.loads(line) for line in Path(result.rejects or "").read_text().splitlines()]
     assert len(lines) == result.rejected == sample.bad
     assert len({(line["file"], line["line"]) for line in lines}) == sample.bad
 
 
-def test_there_is_nothing_to_resume_after_a_run_that_ended_well(tmp_path, aws_environment):
+def test_a_run_that_ended_normally_cannot_be_resumed(tmp_path: Path, aws_environment: pytest.MonkeyPatch) -> None:
     write_sample(10, tmp_path / "data", cities=1)
     with FaultyKinesis() as kinesis:
         aws_environment.setenv("AWS_ENDPOINT_URL_KINESIS", kinesis.url)
-        produce([tmp_path / "data"], settings(tmp_path), keep_journal=True)
+        produce([tmp_path / "data"], settings(tmp_path), keep_checkpoint=True)
         with pytest.raises(ConfigurationError, match="nothing to go on with"):
-            produce([tmp_path / "data"], settings(tmp_path), keep_journal=True, resume=True)
+            produce([tmp_path / "data"], settings(tmp_path), keep_checkpoint=True, resume=True)
 
 
-def test_a_run_that_does_not_resume_though_it_could_says_so(tmp_path):
+def test_a_run_that_could_resume_but_starts_again_says_so(tmp_path: Path) -> None:
     data, state = tmp_path / "data", f"local.state_dir={tmp_path / 'state'}"
     write_sample(200, data, cities=1)
     with FaultyKinesis(lambda _n: Status(400, "AccessDeniedException")) as kinesis:
@@ -150,20 +152,20 @@ def test_a_run_that_does_not_resume_though_it_could_says_so(tmp_path):
     assert len(kinesis.accepted) == 200
 
 
-def test_a_file_that_changed_since_is_not_resumed(tmp_path, aws_environment):
+def test_a_changed_file_is_not_resumed(tmp_path: Path, aws_environment: pytest.MonkeyPatch) -> None:
     data = tmp_path / "data"
     write_sample(3000, data, cities=1)
     stops = iter([False, False, True])
     with FaultyKinesis() as kinesis:
         aws_environment.setenv("AWS_ENDPOINT_URL_KINESIS", kinesis.url)
-        result = produce([data], settings(tmp_path), keep_journal=True, stop=lambda: next(stops))
+        result = produce([data], settings(tmp_path), keep_checkpoint=True, stop=lambda: next(stops))
         assert (result.stopped, result.produced) == (True, 1000)
         write_sample(3000, data, cities=1, seed=2)
         with pytest.raises(ConfigurationError, match=r"Paris\.csv was changed"):
-            produce([data], settings(tmp_path), keep_journal=True, resume=True)
+            produce([data], settings(tmp_path), keep_checkpoint=True, resume=True)
 
 
-def test_a_compressed_file_is_resumed_by_its_rows(tmp_path, aws_environment):
+def test_a_compressed_file_is_resumed_by_its_rows(tmp_path: Path, aws_environment: pytest.MonkeyPatch) -> None:
     data = tmp_path / "data"
     file = write_sample(3000, data, cities=1).files[0]
     rows = expected(data)
@@ -172,22 +174,24 @@ def test_a_compressed_file_is_resumed_by_its_rows(tmp_path, aws_environment):
     stops = iter([False, False, True])
     with FaultyKinesis() as kinesis:
         aws_environment.setenv("AWS_ENDPOINT_URL_KINESIS", kinesis.url)
-        produce([data], settings(tmp_path), keep_journal=True, stop=lambda: next(stops))
-        result = produce([data], settings(tmp_path), keep_journal=True, resume=True)
+        produce([data], settings(tmp_path), keep_checkpoint=True, stop=lambda: next(stops))
+        result = produce([data], settings(tmp_path), keep_checkpoint=True, resume=True)
     assert (result.files[0].skipped, result.produced) == (1000, 2000)
     assert found(kinesis) == rows
 
 
-def test_no_more_is_read_ahead_than_memory_is_meant_to_hold(tmp_path, aws_environment):
+def test_reading_stays_within_the_limit_of_rows_not_accepted_yet(
+    tmp_path: Path, aws_environment: pytest.MonkeyPatch
+) -> None:
     write_sample(3 * READ_AHEAD_ROWS, tmp_path / "data", cities=1)
-    ahead = []
+    ahead: list[int] = []
+    progress: list[ProduceProgress] = []
 
     class Watched(FaultyKinesis):
-        def _take(self, records, fault):
+        def accept(self, records: list[dict[str, str]], fault: Any) -> list[dict[str, str]]:
             ahead.append((progress[-1].read_rows if progress else 0) - len(self.accepted))
-            return super()._take(records, fault)
+            return super().accept(records, fault)
 
-    progress = []
     with Watched(delay=0.01) as kinesis:
         aws_environment.setenv("AWS_ENDPOINT_URL_KINESIS", kinesis.url)
         produce([tmp_path / "data"], settings(tmp_path), on_progress=progress.append)

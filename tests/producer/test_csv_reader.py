@@ -1,4 +1,4 @@
-"""Reading exports as they come: encodings, line ends, compression, faults."""
+"""Reading exports: encodings, line ends, compression, faults."""
 
 from __future__ import annotations
 
@@ -6,28 +6,32 @@ import csv
 import gzip
 import io
 import os
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from jobs.common.errors import ConfigurationError, TerminalError
-from producer.csv_reader import Export, ExportReader, city_of, find_exports, read_records
+from producer.csv_reader import Export, ExportReader, RowChunk, city_of, find_exports, read_records
 
 
-def rows_of(data: bytes, tmp_path, **arguments):
+def rows_of(data: bytes, tmp_path: Path, skip: int = 0) -> tuple[list[str], list[RowChunk]]:
+    """The header and the chunks of a file with this content."""
     file = tmp_path / "in.csv"
     file.write_bytes(data)
     with ExportReader(Export(str(file))) as reader:
-        return reader.header, list(reader.chunks(**arguments))
+        return reader.header, list(reader.chunks(skip))
 
 
-def numbered(chunk) -> list[tuple[int, int, list[str]]]:
-    """(row, line, cells) of each of a chunk's rows."""
+def numbered(chunk: RowChunk) -> list[tuple[int, int, list[str]]]:
+    """(row, line, cells) of each row of the chunk."""
     return [(chunk.first_row + at, chunk.line_of(at), row) for at, row in enumerate(chunk.rows)]
 
 
-def read_by_the_standard_library(data: bytes) -> tuple[list[str], list[tuple[int, int, list[str]]], list[tuple]]:
+def read_by_the_standard_library(
+    data: bytes,
+) -> tuple[list[str], list[tuple[int, int, list[str]]], list[tuple[int, int, str]]]:
     """The header, (row, line, cells) of each row, and (row, line, message) of each fault."""
     text = io.TextIOWrapper(io.BytesIO(data), "utf-8", "surrogateescape", newline="")
     reader = csv.reader(text, strict=True)
@@ -65,9 +69,11 @@ lines = st.builds(
     zipped=st.booleans(),
     skip=st.integers(0, 4),
 )
-def test_columns_and_rows_are_what_the_standard_library_reads(body, block, zipped, skip, tmp_path, monkeypatch):
+def test_columns_and_rows_equal_those_of_the_standard_library(
+    body: bytes, block: int, zipped: bool, skip: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("producer.csv_source.BLOCK_BYTES", block)
-    monkeypatch.setattr("producer.csv_reader._WORTH_BYTES", 1)
+    monkeypatch.setattr("producer.csv_reader.MIN_PLAIN_BYTES", 1)
     data = b"a,b\n" + body
     header, rows, faults = read_by_the_standard_library(data)
 
@@ -78,21 +84,21 @@ def test_columns_and_rows_are_what_the_standard_library_reads(body, block, zippe
     assert [
         (chunk.first_row + chunk.count, *chunk.fault) for chunk in chunks if chunk.fault is not None
     ] == [fault for fault in faults if fault[0] >= skip]  # fmt: skip
-    assert sum(chunk.taken for chunk in chunks) == max(0, len(rows) + len(faults) - skip)
+    assert sum(chunk.file_rows for chunk in chunks) == max(0, len(rows) + len(faults) - skip)
     for chunk in chunks:
         assert chunk.columns is None or [chunk.cells(at) for at in range(chunk.count)] == chunk.rows
 
 
-def test_rows_around_an_odd_one_are_read_as_columns(tmp_path):
+def test_plain_rows_around_another_row_are_read_as_columns(tmp_path: Path) -> None:
     plain = b'"1","x, y"\r\n' * 5000
-    for odd in (b'"a ""b""",y\n', b'"1\n",y\n', b"\n", b"1\n", b"1,2,3\n", b"\xff,y\n", b"\\,\t\n", b'"a"b,y\n'):
-        _, chunks = rows_of(b"a,b\n" + plain + odd + plain, tmp_path)
-        by_rows = sum(chunk.taken for chunk in chunks if chunk.columns is None)
-        assert 1 <= by_rows <= 8, odd
-        assert sum(chunk.taken for chunk in chunks) == 10_001
+    for other in (b'"a ""b""",y\n', b'"1\n",y\n', b"\n", b"1\n", b"1,2,3\n", b"\xff,y\n", b"\\,\t\n", b'"a"b,y\n'):
+        _, chunks = rows_of(b"a,b\n" + plain + other + plain, tmp_path)
+        by_rows = sum(chunk.file_rows for chunk in chunks if chunk.columns is None)
+        assert 1 <= by_rows <= 8, other
+        assert sum(chunk.file_rows for chunk in chunks) == 10_001
 
 
-def test_what_trickles_in_is_not_held_back(monkeypatch):
+def test_rows_of_a_slow_pipe_are_not_delayed(monkeypatch: pytest.MonkeyPatch) -> None:
     reading, writing = os.pipe()
     with os.fdopen(reading, "rb") as pipe:
 
@@ -111,7 +117,7 @@ def test_what_trickles_in_is_not_held_back(monkeypatch):
             assert next(chunks).rows == [["3", "z"]]
 
 
-def test_a_file_without_line_ends_does_not_fill_the_memory(tmp_path, monkeypatch):
+def test_a_file_without_line_ends_does_not_fill_the_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("producer.csv_source.MAX_LINE_BYTES", 3 << 20)
     with pytest.raises(TerminalError, match=r"line 2 is longer than"):
         rows_of(b"a,b\n" + b"x" * (9 << 20), tmp_path)
@@ -130,37 +136,38 @@ def test_a_file_without_line_ends_does_not_fill_the_memory(tmp_path, monkeypatch
     ],
     ids=["no-final-newline", "lf", "crlf", "unquoted", "bom", "gzip", "gzip-members-with-bom"],
 )
-def test_the_same_rows_come_from_every_form_of_a_file(data, tmp_path):
+def test_every_format_of_a_file_gives_the_same_rows(data: bytes, tmp_path: Path) -> None:
     header, chunks = rows_of(data, tmp_path)
     assert header == ["a", "b"]
     assert [row for chunk in chunks for row in chunk.rows] == [["1", "x"], ["2", "y"]]
 
 
-def test_quoted_line_breaks_commas_and_quotes_stay_as_they_are(tmp_path):
+def test_quoted_line_breaks_commas_and_quotes_are_unchanged(tmp_path: Path) -> None:
     _, chunks = rows_of(b'a,b\n"1\r\n2\n3","x,""y"""\n', tmp_path)
     assert chunks[0].rows == [["1\r\n2\n3", 'x,"y"']]
 
 
-def test_a_row_is_found_by_its_line_though_others_span_several(tmp_path):
+def test_line_numbers_count_quoted_line_breaks(tmp_path: Path) -> None:
     _, chunks = rows_of(b'a,b\n"1\n1",x\n\n"3\r\n3",y\n4,z\n', tmp_path)
     assert [chunks[0].line_of(index) for index in range(4)] == [2, 4, 5, 7]
 
 
-def test_a_row_that_the_reader_cannot_read_is_told_with_its_line_and_the_rest_is_read(tmp_path):
+def test_a_row_that_is_not_csv_is_a_fault_with_its_line_and_the_others_are_read(tmp_path: Path) -> None:
     _, chunks = rows_of(b'a,b\n1,x\n"2"?,y\n3,z\n', tmp_path)
     assert [row for chunk in chunks for row in chunk.rows] == [["1", "x"], ["3", "z"]]
     ((line, _),) = [chunk.fault for chunk in chunks if chunk.fault is not None]
     assert line == 3
-    assert [(chunk.first_row, chunk.taken) for chunk in chunks] == [(0, 2), (2, 1)]
+    assert [(chunk.first_row, chunk.file_rows) for chunk in chunks] == [(0, 2), (2, 1)]
 
 
-def test_a_quote_that_is_never_closed_is_a_fault_and_not_a_row(tmp_path):
+def test_a_quote_that_is_never_closed_is_a_fault(tmp_path: Path) -> None:
     _, chunks = rows_of(b'a,b\n1,x\n2,"y\n3,z\n', tmp_path)
     assert [row for chunk in chunks for row in chunk.rows] == [["1", "x"]]
+    assert chunks[-1].fault is not None
     assert "unexpected end of data" in chunks[-1].fault[1]
 
 
-def test_rows_that_are_skipped_are_counted_as_the_reader_counts_them(tmp_path):
+def test_skip_counts_blank_lines_and_faults_as_rows(tmp_path: Path) -> None:
     data = b'a,b\n1,x\n"2"?,y\n\n4,z\n5,z\n'
     for skip in range(6):
         _, chunks = rows_of(data, tmp_path, skip=skip)
@@ -171,7 +178,7 @@ def test_rows_that_are_skipped_are_counted_as_the_reader_counts_them(tmp_path):
         assert not chunks or chunks[0].first_row == skip
 
 
-def test_a_chunk_of_rows_is_small_and_one_of_columns_a_block(tmp_path):
+def test_a_chunk_of_rows_has_at_most_500_and_one_of_columns_a_whole_block(tmp_path: Path) -> None:
     _, chunks = rows_of(b"a\n" + b"a cell of twenty bytes\n" * 1001 + b'"\t"\n' * 3000, tmp_path)
     by_rows = [chunk.count for chunk in chunks if chunk.columns is None]
     assert (sum(by_rows), max(by_rows)) == (3000, 500)
@@ -187,33 +194,33 @@ def test_a_chunk_of_rows_is_small_and_one_of_columns_a_block(tmp_path):
         (gzip.compress(b"a\n" + b"1\n" * 100, mtime=0)[:-10], "not readable"),
     ],
 )
-def test_a_file_that_is_no_export_is_named(data, message, tmp_path):
+def test_the_error_names_a_file_that_is_not_an_export(data: bytes, message: str, tmp_path: Path) -> None:
     with pytest.raises(TerminalError, match=rf"in\.csv: .*{message}"):
         rows_of(data, tmp_path)
 
 
-def test_the_city_is_in_the_name_of_the_file():
+def test_the_city_comes_from_the_name_of_the_file() -> None:
     assert city_of("/x/Travel_Times - Johannesburg and Pretoria.csv") == "Johannesburg and Pretoria"
     assert city_of("Travel_Times - São Paulo.csv.gz") == "São Paulo"
-    assert city_of("Travel_Times - Bogota\u0301.csv") == "Bogotá", "as macOS writes it"
+    assert city_of("Travel_Times - Bogota\u0301.csv") == "Bogotá", "macOS decomposes letters"
     assert city_of("anything.csv") is None
 
 
-def test_a_folder_stands_for_its_exports_and_a_file_named_twice_counts_once(tmp_path):
+def test_a_folder_means_its_exports_and_each_file_counts_once(tmp_path: Path) -> None:
     for name in ("b.csv", "a.csv.gz", "notes.txt"):
         (tmp_path / name).write_bytes(b"a\n1\n")
     found = find_exports([tmp_path, tmp_path / "b.csv"])
     assert [export.path for export in found] == [str(tmp_path / "a.csv.gz"), str(tmp_path / "b.csv")]
 
 
-def test_a_path_that_leads_nowhere_is_an_error_before_anything_is_read(tmp_path):
+def test_a_missing_path_and_a_folder_without_exports_are_errors(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="no such file"):
         find_exports([tmp_path / "missing.csv"])
-    with pytest.raises(ConfigurationError, match=r"holds no \*\.csv"):
+    with pytest.raises(ConfigurationError, match=r"has no \*\.csv"):
         find_exports([tmp_path])
 
 
-def test_standard_input_is_read_like_a_file(monkeypatch):
+def test_standard_input_is_read_like_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
     class Stdin:
         buffer = io.BufferedReader(io.BytesIO(b"a,b\n1,x\n"))
 
@@ -221,18 +228,18 @@ def test_standard_input_is_read_like_a_file(monkeypatch):
     assert list(read_records("-", city="Paris")) == [{"a": "1", "b": "x", "City": "Paris"}]
 
 
-def test_a_record_holds_the_columns_of_its_file_and_an_empty_cell_is_empty(tmp_path):
+def test_a_record_has_the_columns_of_its_file_and_empty_cells(tmp_path: Path) -> None:
     file = tmp_path / "Travel_Times - Paris.csv"
     file.write_bytes(b'"a","b"\n"007",""\n')
     assert list(read_records(file)) == [{"a": "007", "b": "", "City": "Paris"}]
 
 
-def test_a_city_column_of_the_file_itself_wins(tmp_path):
+def test_a_city_column_takes_precedence_over_the_name_of_the_file(tmp_path: Path) -> None:
     file = tmp_path / "Travel_Times - Paris.csv"
     file.write_bytes(b'"City","b"\n"Lyon",""\n')
     assert list(read_records(file)) == [{"City": "Lyon", "b": ""}]
 
 
-def test_text_that_is_not_utf8_is_left_for_the_next_stage_to_reject(tmp_path):
+def test_text_that_is_not_utf8_becomes_surrogates(tmp_path: Path) -> None:
     _, chunks = rows_of("a,b\n1,Orfèvres\n".encode("latin-1"), tmp_path)
     assert chunks[0].rows[0][1].encode("utf-8", "surrogateescape") == "Orfèvres".encode("latin-1")

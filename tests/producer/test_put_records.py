@@ -1,8 +1,10 @@
-"""One request: signed as boto3 signs, and every answer told apart."""
+"""One PutRecords request: its signature, and the outcome of every kind of answer."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from pathlib import Path
 
 import boto3
 import pytest
@@ -16,13 +18,15 @@ RECORDS = [Record(b'{"a":1}', "é|1"), Record("ü".encode(), "b")]
 
 
 @pytest.fixture
-def kinesis(aws_environment):
+def kinesis(aws_environment: pytest.MonkeyPatch) -> Iterator[FaultyKinesis]:
     with FaultyKinesis() as server:
         aws_environment.setenv("AWS_ENDPOINT_URL_KINESIS", server.url)
         yield server
 
 
-def test_a_request_is_signed_and_described_as_boto3s_is(kinesis, aws_environment):
+def test_a_request_has_the_signature_and_headers_of_boto3s_request(
+    kinesis: FaultyKinesis, aws_environment: pytest.MonkeyPatch
+) -> None:
     aws_environment.setenv("AWS_SESSION_TOKEN", "temporary")
     PutRecordsClient("stream").put(RECORDS)
     entries = [{"Data": one.Data, "PartitionKey": one.PartitionKey} for one in RECORDS]
@@ -41,15 +45,16 @@ def test_a_request_is_signed_and_described_as_boto3s_is(kinesis, aws_environment
     assert kinesis.accepted[:2] == kinesis.accepted[2:] == [(one.PartitionKey, one.Data) for one in RECORDS]
 
 
-def test_accepted_records_are_placed_where_asked_for(kinesis):
+def test_sequence_numbers_are_returned_only_if_requested(kinesis: FaultyKinesis) -> None:
     assert PutRecordsClient("stream").put(RECORDS) is None
-    found = PutRecordsClient("stream", detailed=True).put(RECORDS)
-    assert [where.sequence_number for where in found] == ["3", "4"]
+    results = PutRecordsClient("stream", detailed=True).put(RECORDS)
+    assert results is not None
+    assert [result.sequence_number for result in results] == ["3", "4"]
 
 
-def test_records_that_were_refused_are_told_from_those_that_were_not(kinesis):
-    kinesis.faults = lambda _n: Fail(lambda place: place == 0)
-    first, second = PutRecordsClient("stream").put(RECORDS)
+def test_each_record_has_its_own_result_if_some_fail(kinesis: FaultyKinesis) -> None:
+    kinesis.faults = lambda _n: Fail(lambda index: index == 0)
+    first, second = PutRecordsClient("stream").put(RECORDS) or []
     assert first == PutResult(error="ProvisionedThroughputExceededException")
     assert (second.error, second.sequence_number) == (None, "1")
 
@@ -70,7 +75,9 @@ def test_records_that_were_refused_are_told_from_those_that_were_not(kinesis):
     ],
     ids=lambda value: getattr(value, "code", None) or getattr(value, "__name__", "reset"),
 )
-def test_a_failure_says_whether_to_try_again_and_whether_anything_was_taken(fault, error, kinesis):
+def test_the_error_of_a_failed_request_says_whether_a_retry_can_help_or_duplicate(
+    fault: Status | Reset, error: type[Exception], kinesis: FaultyKinesis
+) -> None:
     kinesis.faults = lambda _n: fault
     with pytest.raises(error) as raised:
         PutRecordsClient("stream").put(RECORDS)
@@ -78,14 +85,15 @@ def test_a_failure_says_whether_to_try_again_and_whether_anything_was_taken(faul
         assert raised.value.throttled == (getattr(fault, "code", "") != "RequestExpired")
 
 
-def test_nobody_listening_is_surely_not_accepted(kinesis):
-    put = PutRecordsClient("stream")
+def test_without_a_connection_nothing_was_accepted(kinesis: FaultyKinesis) -> None:
+    client = PutRecordsClient("stream")
     kinesis.stop()
     with pytest.raises(NotAcceptedError):
-        put.put(RECORDS)
+        client.put(RECORDS)
 
 
-def test_missing_credentials_are_named_with_the_remedy(kinesis, aws_environment, tmp_path):
+@pytest.mark.usefixtures("kinesis")
+def test_missing_credentials_are_named_with_the_remedy(aws_environment: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         aws_environment.delenv(name)
     aws_environment.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))

@@ -1,9 +1,10 @@
-"""Rows → records: the quick check never accepts what the contract rejects, and every text survives."""
+"""Encoding rows as records: the vector checks accept only valid rows, and no value changes."""
 
 from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable, Sequence
 
 import pyarrow as pa
 import pytest
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from jobs.schema.checks import RecordChecks
 from jobs.schema.rejections import Rejection
 from jobs.schema.table import load_contract
-from producer.csv_reader import Chunk
+from producer.csv_reader import RowChunk
 from producer.record_encoder import Record, RecordEncoder, RowEncoder, partition_key
 
 CONTRACT = load_contract("travel_times.yaml")
@@ -22,7 +23,7 @@ HEADER = [field for field in CONTRACT.source_fields if field != "City"]
 GOOD = ["1", "a", "[]", "2", "b", "[]", "07/31/2016 - 08/28/2016, Every day, Daily Average", "20", "10", "30"]
 LIMIT = 1024 * 1024
 
-odd = st.sampled_from(
+unusual = st.sampled_from(
     [
         "",
         " ",
@@ -46,8 +47,8 @@ period = st.sampled_from(
 rows = st.lists(
     st.tuples(
         *[
-            st.one_of(st.just(value), period if at == 6 else odd, st.text(max_size=5)) if at in (0, 1, 3, 6) else
-            st.one_of(st.just(value), odd) if at > 6 else st.just(value)
+            st.one_of(st.just(value), period if at == 6 else unusual, st.text(max_size=5)) if at in (0, 1, 3, 6) else
+            st.one_of(st.just(value), unusual) if at > 6 else st.just(value)
             for at, value in enumerate(GOOD)
         ]
     ).map(list),
@@ -56,99 +57,113 @@ rows = st.lists(
 )  # fmt: skip
 
 
-def as_rows(rows) -> Chunk:
-    return Chunk(0, 2, 0, rows=[list(row) for row in rows])
+Rows = Sequence[Sequence[str]]
 
 
-def as_columns(rows) -> Chunk:
-    return Chunk(0, 2, 0, columns=[pa.array(column, pa.string()) for column in zip(*rows, strict=True)])
+def as_rows(rows: Rows) -> RowChunk:
+    return RowChunk(0, 2, 0, rows=[list(row) for row in rows])
 
 
-def encode(encoder: RowEncoder, chunk: Chunk):
-    return encoder.encode(chunk).part(0, chunk.taken)
+def as_columns(rows: Rows) -> RowChunk:
+    return RowChunk(0, 2, 0, columns=[pa.array(column, pa.string()) for column in zip(*rows, strict=True)])
+
+
+def encode(encoder: RowEncoder, chunk: RowChunk) -> tuple[list[Record], list[tuple[int, Rejection]]]:
+    return encoder.encode(chunk).part(0, chunk.file_rows)
 
 
 @settings(max_examples=400, deadline=None)
 @given(
     rows=rows,
-    city=st.one_of(st.none(), st.just("Paris"), odd, st.text(max_size=3), st.just("x" * 300)),
+    city=st.one_of(st.none(), st.just("Paris"), unusual, st.text(max_size=3), st.just("x" * 300)),
     in_columns=st.booleans(),
 )
-def test_the_quick_check_rejects_exactly_what_the_contract_rejects(rows, city, in_columns):
+def test_the_encoder_rejects_exactly_the_rows_that_the_contract_rejects(
+    rows: list[list[str]], city: str | None, in_columns: bool
+) -> None:
     if in_columns:
-        # As csv_columns hands them on: without anything that JSON would escape.
+        # csv_fast_path returns only text that JSON does not escape.
         rows = [[re.sub(r'["\\\x00-\x1f]', "_", cell) for cell in row] for row in rows]
     encoder = RowEncoder(CONTRACT, HEADER, city, LIMIT)
     extra = {} if city is None else {"City": city}
     expected = [CHECKS.reject(dict(zip(HEADER, row, strict=True)) | extra) for row in rows]
-    for _ in range(2):  # the second time with what the first has seen
+    for _ in range(2):  # the second time with the valid texts of the first
         records, rejected = encode(encoder, as_columns(rows) if in_columns else as_rows(rows))
-        assert rejected == [(index, why) for index, why in enumerate(expected) if why is not None]
+        assert rejected == [(index, rejection) for index, rejection in enumerate(expected) if rejection is not None]
         assert [json.loads(record.Data) for record in records] == [
-            dict(zip(HEADER, row, strict=True)) | extra for row, why in zip(rows, expected, strict=True) if why is None
+            dict(zip(HEADER, row, strict=True)) | extra
+            for row, rejection in zip(rows, expected, strict=True)
+            if rejection is None
         ]
         assert records == encode(encoder, as_rows(rows))[0]
 
 
 @pytest.mark.parametrize("form", [as_rows, as_columns])
-def test_only_the_odd_rows_of_a_chunk_are_looked_at_one_by_one(form, monkeypatch):
+def test_only_rows_that_do_not_pass_the_vector_checks_are_encoded_one_by_one(
+    form: Callable[[Rows], RowChunk], monkeypatch: pytest.MonkeyPatch
+) -> None:
     encoder = RowEncoder(CONTRACT, HEADER, "Paris", LIMIT)
-    looked_at = []
-    one = encoder._encode_one
-    monkeypatch.setattr(encoder, "_encode_one", lambda row: looked_at.append(row) or one(row))
+    one_by_one = []
+    encode_row = encoder.encode_row
+
+    def recorded(row: list[str]) -> Record | Rejection:
+        one_by_one.append(row)
+        return encode_row(row)
+
+    monkeypatch.setattr(encoder, "encode_row", recorded)
     bad, signed = [*GOOD[:-1], "9"], [*GOOD[:-1], "+30"]
 
     records, rejected = encode(encoder, form([bad, *[GOOD] * 500, signed, GOOD]))
 
-    assert looked_at == [bad, signed]
+    assert one_by_one == [bad, signed]
     assert (len(records), [index for index, _ in rejected]) == (502, [0])
     assert json.loads(records[500].Data)[HEADER[-1]] == "+30"
 
 
-def test_blank_and_malformed_rows_are_told_apart_and_the_others_keep_their_places():
+def test_a_blank_line_is_dropped_and_a_malformed_row_is_rejected_by_its_index() -> None:
     encoded = RowEncoder(CONTRACT, HEADER, "Paris", LIMIT).encode(as_rows([[], GOOD, ["1"], GOOD, []]))
     assert [len(encoded.part(at, at + 2)[0]) for at in (0, 2, 4)] == [1, 1, 0]
-    ((index, why),) = encoded.part(2, 5)[1]
-    assert (index, why.reason) == (2, "malformed_row")
+    ((index, rejection),) = encoded.part(2, 5)[1]
+    assert (index, rejection.reason) == (2, "malformed_row")
 
 
-def test_a_chunk_that_holds_nothing_but_a_fault_has_no_records():
-    chunk = Chunk(0, 2, 0, rows=[], fault=(2, "unexpected end of data"))
+def test_a_chunk_with_only_a_fault_has_no_records() -> None:
+    chunk = RowChunk(0, 2, 0, rows=[], fault=(2, "unexpected end of data"))
     assert encode(RowEncoder(CONTRACT, HEADER, "Paris", LIMIT), chunk) == ([], [])
 
 
-def test_text_that_is_not_utf8_is_rejected_wherever_it_stands():
+def test_a_cell_or_a_city_that_is_not_utf8_is_rejected() -> None:
     bad = ["\udcff", *GOOD[1:]]
-    records, ((index, why),) = encode(RowEncoder(CONTRACT, HEADER, "Paris", LIMIT), as_rows([GOOD, bad, []]))
-    assert (len(records), index, why.reason) == (1, 1, "not_utf8")
+    records, ((index, rejection),) = encode(RowEncoder(CONTRACT, HEADER, "Paris", LIMIT), as_rows([GOOD, bad, []]))
+    assert (len(records), index, rejection.reason) == (1, 1, "not_utf8")
     encoder = RowEncoder(CONTRACT, HEADER, "\udcff", LIMIT)
     for chunk in (as_rows([GOOD]), as_columns([GOOD])):
-        assert [why.reason for _, why in encode(encoder, chunk)[1]] == ["not_utf8"]
+        assert [rejection.reason for _, rejection in encode(encoder, chunk)[1]] == ["not_utf8"]
 
 
 @given(st.lists(st.text(max_size=200), min_size=1, max_size=3))
-def test_a_partition_key_is_one_that_kinesis_takes_and_the_same_for_the_same_values(values):
+def test_a_partition_key_is_valid_and_equal_for_equal_values(values: list[str]) -> None:
     key = partition_key(values)
     assert 1 <= len(key) <= 256
     assert key == partition_key(list(values))
     assert len("|".join(values)) > 256 or not values or key == ("|".join(values) or "|")
 
 
-def test_long_values_that_differ_at_the_end_have_different_keys():
+def test_long_values_that_differ_at_the_end_have_different_keys() -> None:
     assert partition_key(["x" * 300 + "1"]) != partition_key(["x" * 300 + "2"])
 
 
-def test_rows_and_posted_records_of_the_same_content_have_the_same_key():
+def test_a_row_and_an_equal_posted_object_have_the_same_key() -> None:
     (row,), _ = RowEncoder(CONTRACT, HEADER, "Paris", LIMIT).encode(as_rows([GOOD])).part(0, 1)
     posted = RecordEncoder(CONTRACT, LIMIT).encode(dict(zip(HEADER, GOOD, strict=True)) | {"City": "Paris"})
     assert isinstance(posted, Record)
     assert row.PartitionKey == posted.PartitionKey == "Paris|1|2"
 
 
-def test_a_record_may_be_as_large_as_the_stream_takes_and_no_larger():
+def test_a_record_over_the_streams_limit_is_rejected() -> None:
     (record,), _ = RowEncoder(CONTRACT, HEADER, "Paris", LIMIT).encode(as_rows([GOOD])).part(0, 1)
     size = len(record.Data) + len(record.PartitionKey)
     assert RowEncoder(CONTRACT, HEADER, "Paris", size).encode(as_rows([GOOD])).part(0, 1) == ([record], [])
-    _, ((_, why),) = RowEncoder(CONTRACT, HEADER, "Paris", size - 1).encode(as_rows([GOOD])).part(0, 1)
-    assert isinstance(why, Rejection)
-    assert why.reason == "too_large"
+    _, ((_, rejection),) = RowEncoder(CONTRACT, HEADER, "Paris", size - 1).encode(as_rows([GOOD])).part(0, 1)
+    assert isinstance(rejection, Rejection)
+    assert rejection.reason == "too_large"

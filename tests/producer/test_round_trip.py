@@ -1,4 +1,4 @@
-"""From a CSV file to the stream and back: every row, every field, byte for byte."""
+"""From a CSV file to the stream and back: every field of every row is unchanged."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from jobs.common.errors import AwsAccessError
 from jobs.settings.settings import load_settings
 from producer.produce import produce
 from producer.sample import write_sample
+from tests.helpers.kinesis_streams import EmulatorStream
 
 
 def rows_as_read(folder: Path) -> Counter[tuple[tuple[str, str], ...]]:
-    """The files' rows, read by the standard library alone."""
+    """The rows of the files, read with the standard library."""
     found: Counter[tuple[tuple[str, str], ...]] = Counter()
     for file in folder.glob("*.csv"):
         city = file.name.removeprefix("Travel_Times - ").removesuffix(".csv")
@@ -26,7 +27,7 @@ def rows_as_read(folder: Path) -> Counter[tuple[tuple[str, str], ...]]:
 
 
 @pytest.mark.aws
-def test_every_field_of_the_real_files_survives(any_stream, exports):
+def test_every_field_of_the_real_files_is_unchanged(any_stream: EmulatorStream, exports: Path) -> None:
     result = produce([exports], load_settings(None, [f"stream.name={any_stream.name}"]))
 
     records = any_stream.records()
@@ -41,7 +42,7 @@ def test_every_field_of_the_real_files_survives(any_stream, exports):
 
 
 @pytest.mark.aws
-def test_a_pair_of_zones_has_one_partition_key_and_the_shards_share_the_load(stream, tmp_path):
+def test_a_pair_of_zones_has_one_partition_key(stream: EmulatorStream, tmp_path: Path) -> None:
     write_sample(2000, tmp_path, cities=2)
 
     produce([tmp_path], load_settings(None, [f"stream.name={stream.name}"]))
@@ -57,14 +58,13 @@ def test_a_pair_of_zones_has_one_partition_key_and_the_shards_share_the_load(str
 
 
 @pytest.mark.aws
-def test_records_of_one_pair_keep_their_order(any_stream, tmp_path):
-    stream = any_stream
+def test_records_of_one_pair_keep_their_order(any_stream: EmulatorStream, tmp_path: Path) -> None:
     write_sample(3000, tmp_path, cities=1)
 
-    produce([tmp_path], load_settings(None, [f"stream.name={stream.name}"]))
+    produce([tmp_path], load_settings(None, [f"stream.name={any_stream.name}"]))
 
     order: dict[str, list[str]] = {}
-    for record in stream.records():
+    for record in any_stream.records():
         row = json.loads(record["Data"])
         order.setdefault(record["PartitionKey"], []).append(row["Date Range"] + row["Mean Travel Time (Seconds)"])
     expected: dict[str, list[str]] = {}
@@ -77,7 +77,8 @@ def test_records_of_one_pair_keep_their_order(any_stream, tmp_path):
 
 
 @pytest.mark.aws
-def test_a_stream_that_is_not_there_is_named_with_the_remedy(stream, tmp_path):
+@pytest.mark.usefixtures("stream")
+def test_the_error_for_a_missing_stream_names_it_and_the_remedy(tmp_path: Path) -> None:
     write_sample(1, tmp_path, cities=1)
 
     with pytest.raises(AwsAccessError, match=r"stream 'nowhere' does not exist .*movement local up"):

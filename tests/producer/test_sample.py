@@ -1,4 +1,4 @@
-"""Made-up exports: in the real shape, the same for the same seed, as many bad rows as asked for."""
+"""Synthetic exports: columns like the real ones, reproducible, and the requested number of bad rows."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import csv
 import itertools
 import json
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
@@ -18,7 +19,7 @@ from producer.sample import BAD_KINDS, write_sample
 CHECKS = RecordChecks(load_contract("travel_times.yaml"))
 
 
-def test_the_same_seed_writes_the_same_bytes_and_another_seed_others(tmp_path):
+def test_the_same_seed_writes_the_same_bytes_and_another_seed_other_bytes(tmp_path: Path) -> None:
     contents = []
     for folder, seed in (("a", 1), ("b", 1), ("c", 2)):
         sample = write_sample(500, tmp_path / folder, seed=seed, bad_rate=0.1)
@@ -28,7 +29,9 @@ def test_the_same_seed_writes_the_same_bytes_and_another_seed_others(tmp_path):
 
 
 @pytest.mark.parametrize(("rows", "cities", "rate"), [(1000, 3, 0.05), (7, 3, 0.5), (0, 2, 0.0), (10, 1, 1.0)])
-def test_rows_cities_and_bad_rows_are_as_many_as_asked_for(tmp_path, rows, cities, rate):
+def test_the_numbers_of_rows_cities_and_bad_rows_are_those_requested(
+    tmp_path: Path, rows: int, cities: int, rate: float
+) -> None:
     sample = write_sample(rows, tmp_path, cities=cities, bad_rate=rate)
     records = [record for file in sample.files for record in read_records(file)]
     assert len(records) == rows
@@ -37,14 +40,14 @@ def test_rows_cities_and_bad_rows_are_as_many_as_asked_for(tmp_path, rows, citie
     assert sum(sample.bad_kinds.values()) == sample.bad
 
 
-def test_every_kind_of_bad_row_is_rejected_for_a_reason_of_its_own(tmp_path):
+def test_the_contract_rejects_every_kind_of_bad_row(tmp_path: Path) -> None:
     (good,) = read_records(write_sample(1, tmp_path, cities=1).files[0])
-    for kind, spoil in BAD_KINDS.items():
-        spoilt = {key: str(value) for key, value in (good | spoil(good)).items()}
-        assert CHECKS.reject(spoilt) is not None, kind
+    for kind, change in BAD_KINDS.items():
+        bad = {key: str(value) for key, value in {**good, **change({**good})}.items()}
+        assert CHECKS.reject(bad) is not None, kind
 
 
-def test_the_columns_are_those_of_the_real_exports(tmp_path, exports):
+def test_the_columns_are_those_of_the_real_exports(tmp_path: Path, exports: Path) -> None:
     sample = write_sample(10, tmp_path)
     headers = {tuple(next(csv.reader(file.open(encoding="utf-8")))) for file in sample.files}
     real = set()
@@ -54,7 +57,7 @@ def test_the_columns_are_those_of_the_real_exports(tmp_path, exports):
     assert headers == real
 
 
-def test_a_pair_stands_once_in_a_period_and_names_hold_more_than_ascii(tmp_path):
+def test_a_pair_occurs_once_in_a_period_and_names_have_non_ascii_letters(tmp_path: Path) -> None:
     sample = write_sample(3000, tmp_path, cities=1)
     records = list(read_records(sample.files[0]))
     pairs = [
@@ -65,20 +68,20 @@ def test_a_pair_stands_once_in_a_period_and_names_hold_more_than_ascii(tmp_path)
     assert {city_of(str(file)) for file in sample.files} == {"Paris"}
 
 
-def test_numbers_that_make_no_sense_are_refused(tmp_path):
-    with pytest.raises(ConfigurationError):
+def test_a_rate_out_of_range_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"--bad-rate 1\.5"):
         write_sample(10, tmp_path, bad_rate=1.5)
 
 
-def test_zones_lie_side_by_side_and_times_grow_with_the_distance(tmp_path):
+def test_zones_are_neighbours_and_times_grow_with_the_distance(tmp_path: Path) -> None:
     (_, file) = write_sample(2000, tmp_path, cities=2).files
     records = list(read_records(file))
     rings = {record["Origin Movement ID"]: json.loads(record["Origin Geometry"]) for record in records}
     borders = Counter(frozenset(map(tuple, pair)) for ring in rings.values() for pair in itertools.pairwise(ring))
-    assert set(borders.values()) == {1, 2}, "a border is of one zone, at the city's edge, or of two"
+    assert set(borders.values()) == {1, 2}, "a border belongs to two zones, or to one at the edge of the city"
     assert all(ring[0] == ring[-1] for ring in rings.values())
 
-    def seconds(reach):
+    def seconds(reach: int) -> float:
         found = [
             int(record["Mean Travel Time (Seconds)"])
             for record in records
