@@ -1,7 +1,7 @@
-"""A Kinesis endpoint that accepts everything at once, so that the client is what a benchmark measures.
+"""A Kinesis endpoint that accepts every record at once, so that a benchmark measures only the client.
 
-It does the least that HTTP asks for: it counts a request's records by a search for their keys, and answers from a
-cache. Run as a program it prints its port.
+It implements the minimum of HTTP, counts the records of a request by their keys, and answers from a cache. As a
+program it prints its port.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ async def _serve() -> None:
 
 @contextlib.contextmanager
 def accepting_server() -> Iterator[str]:
-    """The URL of such an endpoint, in a process of its own."""
+    """The URL of this endpoint in its own process."""
     process = subprocess.Popen([sys.executable, __file__], stdout=subprocess.PIPE)
     try:
         port = int(process.stdout.readline()) if process.stdout else 0

@@ -1,10 +1,10 @@
-"""Records a second from a CSV file to acknowledged, against a server that accepts at once, and what it is compared to.
+"""Records/s from a CSV file to acknowledged, against a server that accepts at once.
 
-    python benchmarks/producer.py [--rows 300000] [--json out.json] [--kinesalite BIN]
+    python -m benchmarks.producer [--rows 300000] [--json out.json] [--kinesalite BIN]
 
-Compared in one run, on one process: (a) the original way, one `put_record` a row; (b) a signed urllib3 + orjson
-loop over batches that are ready made. Then 1, 2 and 4 processes; CPU seconds by stage; and, where kinesalite is
-there, against what that emulator accepts at all.
+Compares in one run and one process: `movement produce`; (a) the original producer, one `put_record` a row; (b) a loop
+that signs and sends encoded records with urllib3 and orjson. Then measures 1, 2 and 4 processes, the CPU seconds of
+each stage, and, if kinesalite is installed, the share of the emulator's own limit.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-# Run as a program, this file would stand for the package of the same name.
+# As a script, this folder comes first in sys.path, and this file would hide the package `producer`.
 sys.path[0] = str(Path(__file__).parents[1])
 
 import boto3  # noqa: E402
@@ -56,7 +56,7 @@ AWS = {
     "AWS_REGION": "us-east-1",
     "AWS_DEFAULT_REGION": "us-east-1",
 }
-BATCH = 500
+REQUEST_RECORDS = 500
 
 
 def settings(stream: str, state: Path, *more: str) -> Settings:
@@ -64,23 +64,23 @@ def settings(stream: str, state: Path, *more: str) -> Settings:
 
 
 def encoded(folder: Path, rows: int) -> list[list[Record]]:
-    """The folder's first rows as batches of records."""
+    """The first `rows` rows of the folder as the records of each request."""
     contract = load_contract("travel_times.yaml")
-    batches: list[list[Record]] = []
+    requests: list[list[Record]] = []
     for export in find_exports([folder]):
         with ExportReader(export) as reader:
             encoder = RowEncoder(contract, reader.header, export.city, 1024 * 1024)
             for chunk in reader.chunks():
                 encoded = encoder.encode(chunk)
-                for start in range(0, chunk.taken, BATCH):
-                    batches.append(encoded.part(start, start + BATCH)[0])
-                    if sum(map(len, batches)) >= rows:
-                        return batches
-    return batches
+                for start in range(0, chunk.file_rows, REQUEST_RECORDS):
+                    requests.append(encoded.part(start, start + REQUEST_RECORDS)[0])
+                    if sum(map(len, requests)) >= rows:
+                        return requests
+    return requests
 
 
 def one_a_row(folder: Path, rows: int) -> float:
-    """(a): DictReader, json.dumps and one put_record a row, as the original producer did."""
+    """(a): DictReader, json.dumps and one put_record a row, like the original producer."""
     client = boto3.client("kinesis")
     started, sent = time.perf_counter(), 0
     for export in find_exports([folder]):
@@ -93,26 +93,26 @@ def one_a_row(folder: Path, rows: int) -> float:
     return sent / (time.perf_counter() - started)
 
 
-def signed_loop(endpoint: str, batches: list[list[Record]]) -> float:
-    """(b): base64, orjson, SigV4 and urllib3 over ready-made batches; no files, no checks, no retries."""
+def signed_loop(endpoint: str, requests: list[list[Record]]) -> float:
+    """(b): base64, orjson, SigV4 and urllib3 for encoded records; no files, no checks, no retries."""
     pool = urllib3.connection_from_url(endpoint)
     signer = SigV4Auth(Credentials("bench", "bench"), "kinesis", "us-east-1")
     headers = {"Content-Type": "application/x-amz-json-1.1", "X-Amz-Target": "Kinesis_20131202.PutRecords"}
     started = time.perf_counter()
-    for batch in batches:
-        records = [{"Data": base64.b64encode(one.Data).decode(), "PartitionKey": one.PartitionKey} for one in batch]
+    for entries in requests:
+        records = [{"Data": base64.b64encode(one.Data).decode(), "PartitionKey": one.PartitionKey} for one in entries]
         request = AWSRequest(
             "POST", endpoint + "/", headers=headers, data=orjson.dumps({"StreamName": "stream", "Records": records})
         )
         signer.add_auth(request)
         answer = pool.urlopen("POST", "/", body=request.data, headers=dict(request.headers))
         if orjson.loads(answer.data)["FailedRecordCount"]:
-            raise RuntimeError("the server refused records")
-    return sum(map(len, batches)) / (time.perf_counter() - started)
+            raise RuntimeError("the server rejected records")
+    return sum(map(len, requests)) / (time.perf_counter() - started)
 
 
-def ours(folder: Path, state: Path) -> float:
-    """`movement produce` without its screen: files, checks, journal, order, retries."""
+def movement_produce(folder: Path, state: Path) -> float:
+    """`movement produce` without its screen: files, checks, checkpoint, order, retries."""
     result = produce([folder], settings("stream", state), keep_checkpoint=True, on_progress=lambda _progress: None)
     return result.produced / result.seconds
 
@@ -120,12 +120,12 @@ def ours(folder: Path, state: Path) -> float:
 def in_processes(folder: Path, state: Path, processes: int) -> float:
     prepared = plan([folder], settings("stream", state))
     result = send_in_processes(prepared, processes) if processes > 1 else send(prepared)
-    # Each process's own clock, so that the interpreter's start is not taken for work.
+    # The processes' own clocks leave the start of the interpreter out.
     return result.produced / result.seconds
 
 
 def best_of(runs: int, *contenders: Callable[[], float]) -> list[list[float]]:
-    """Runs the contenders in turns, so that a busy machine is as unfair to each."""
+    """Runs the contenders in turns, so that other load of the machine affects them equally."""
     found: list[list[float]] = [[] for _ in contenders]
     for _ in range(runs):
         for results, contender in zip(found, contenders, strict=True):
@@ -134,7 +134,7 @@ def best_of(runs: int, *contenders: Callable[[], float]) -> list[list[float]]:
 
 
 def cpu_seconds(contender: Callable[[], float], arguments: argparse.Namespace) -> float:
-    """This process's CPU seconds for a million records; the least of the runs."""
+    """CPU seconds of this process for a million records, the minimum of the runs."""
     found = []
     for _ in range(arguments.runs):
         started = time.process_time()
@@ -144,10 +144,10 @@ def cpu_seconds(contender: Callable[[], float], arguments: argparse.Namespace) -
 
 
 def stages(folder: Path, rows: int) -> dict[str, float]:
-    """CPU seconds for a million records: reading CSV; checks, JSON and keys; the request (body, signature, HTTP)."""
+    """CPU seconds for a million records: CSV; checks, JSON and keys; the request (body, signature, HTTP)."""
     contract = load_contract("travel_times.yaml")
-    taken = {"csv": 0.0, "check_and_json": 0.0, "request": 0.0}
-    puts = PutRecordsClient("stream")
+    seconds = {"csv": 0.0, "check_and_json": 0.0, "request": 0.0}
+    client = PutRecordsClient("stream")
     done = 0
     for export in find_exports([folder]):
         with ExportReader(export) as reader:
@@ -159,19 +159,19 @@ def stages(folder: Path, rows: int) -> dict[str, float]:
                 read = time.process_time()
                 if chunk is None:
                     break
-                records, _ = encoder.encode(chunk).part(0, chunk.taken)
+                records, _ = encoder.encode(chunk).part(0, chunk.file_rows)
                 made = time.process_time()
-                for start in range(0, len(records), BATCH):
-                    puts.put(records[start : start + BATCH])
-                taken["csv"] += read - before
-                taken["check_and_json"] += made - read
-                taken["request"] += time.process_time() - made
+                for start in range(0, len(records), REQUEST_RECORDS):
+                    client.put(records[start : start + REQUEST_RECORDS])
+                seconds["csv"] += read - before
+                seconds["check_and_json"] += made - read
+                seconds["request"] += time.process_time() - made
                 done += len(records)
-    return {name: seconds / done * 1e6 for name, seconds in taken.items()}
+    return {name: spent / done * 1e6 for name, spent in seconds.items()}
 
 
 def profile(folder: Path, state: Path) -> list[str]:
-    """The functions where most of the time is spent, as `cProfile` sees it."""
+    """The 12 functions with the most time of their own, by `cProfile`."""
     profiler = cProfile.Profile()
     profiler.enable()
     produce([folder], settings("stream", state, "producer.max_in_flight=1"))
@@ -199,19 +199,19 @@ def kinesalite(program: str) -> Iterator[str]:
 
 
 def on_kinesalite(program: str, folder: Path, state: Path, rows: int) -> dict[str, float]:
-    """Ours against what the emulator takes at all: ready-made batches, in as many requests at once."""
-    batches = encoded(folder, rows)
-    total = sum(map(len, batches))
+    """Records/s on kinesalite: of encoded records (the emulator's own limit), and of `movement produce`."""
+    requests = encoded(folder, rows)
+    total = sum(map(len, requests))
     few = state / "few"
     write_sample(total, few, cities=1)
 
-    def all_it_takes(stream: str) -> float:
-        puts = PutRecordsClient(stream, timeout_seconds=60)
+    def own_limit(stream: str) -> float:
+        put_client = PutRecordsClient(stream, timeout_seconds=60)
         with ThreadPoolExecutor(4) as pool:
             started = time.perf_counter()
-            for answer in pool.map(puts.put, batches):
+            for answer in pool.map(put_client.put, requests):
                 if answer is not None:
-                    raise RuntimeError("kinesalite refused records")
+                    raise RuntimeError("kinesalite rejected records")
             return total / (time.perf_counter() - started)
 
     def movement(stream: str) -> float:
@@ -223,7 +223,7 @@ def on_kinesalite(program: str, folder: Path, state: Path, rows: int) -> dict[st
         os.environ["AWS_ENDPOINT_URL_KINESIS"] = endpoint
         client = boto3.client("kinesis")
         for turn in range(3):
-            for name, contender in (("at_all", all_it_takes), ("movement", movement)):
+            for name, contender in (("at_all", own_limit), ("movement", movement)):
                 stream = f"{name}-{turn}"
                 client.create_stream(StreamName=stream, ShardCount=4)
                 client.get_waiter("stream_exists").wait(StreamName=stream, WaiterConfig={"Delay": 1})
@@ -233,7 +233,7 @@ def on_kinesalite(program: str, folder: Path, state: Path, rows: int) -> dict[st
 
 
 def _kinesalite() -> str | None:
-    """kinesalite's program: from PATH, or where the tests install it."""
+    """The path of kinesalite: from PATH, or from the folder of the tests."""
     installed = Path(__file__).parents[1] / ".emulators" / "node_modules" / ".bin" / "kinesalite"
     return shutil.which("kinesalite") or (str(installed) if installed.exists() else None)
 
@@ -243,7 +243,7 @@ def main() -> int:
     options.add_argument("--rows", type=int, default=300_000)
     options.add_argument("--runs", type=int, default=5)
     options.add_argument("--json", type=Path)
-    options.add_argument("--kinesalite", default=_kinesalite(), help="its program")
+    options.add_argument("--kinesalite", default=_kinesalite(), help="path of kinesalite")
     arguments = options.parse_args()
     os.environ.update(AWS)
     result: dict[str, Any] = {"rows": arguments.rows, "cpus": os.cpu_count(), "load": os.getloadavg()}
@@ -255,8 +255,8 @@ def main() -> int:
         write_sample(arguments.rows, many, cities=1)
         for number in range(2, 9):
             shutil.copy(many / "Travel_Times - Paris.csv", many / f"Travel_Times - Paris {number}.csv")
-        batches = encoded(folder, arguments.rows)
-        records = [record for batch in batches for record in batch]
+        requests = encoded(folder, arguments.rows)
+        records = [record for request in requests for record in request]
         result["record_bytes"] = round(sum(len(record.Data) for record in records) / len(records), 1)
 
         with accepting_server() as endpoint:
@@ -264,23 +264,23 @@ def main() -> int:
             single, loop, movement = best_of(
                 arguments.runs,
                 lambda: one_a_row(folder, 2000),
-                lambda: signed_loop(endpoint, batches),
-                lambda: ours(folder, state),
+                lambda: signed_loop(endpoint, requests),
+                lambda: movement_produce(folder, state),
             )
             result["records_per_second"] = {
                 "one_a_row": statistics.median(single),
                 "signed_loop": statistics.median(loop),
                 "movement": statistics.median(movement),
             }
-            # Each turn's own ratio: on a machine that others use too, a turn's contenders met the same load.
+            # The median of each turn's ratio, because the contenders of one turn see the same load.
             result["ratios"] = {
                 "to_one_a_row": statistics.median(m / s for m, s in zip(movement, single, strict=True)),
                 "to_signed_loop": statistics.median(m / s for m, s in zip(movement, loop, strict=True)),
             }
-            # Steadier than a clock on the wall where others use the machine too.
+            # Steadier than elapsed time on a shared machine.
             result["cpu_seconds_per_million"] = {
-                "signed_loop": cpu_seconds(lambda: signed_loop(endpoint, batches), arguments),
-                "movement": cpu_seconds(lambda: ours(folder, state), arguments),
+                "signed_loop": cpu_seconds(lambda: signed_loop(endpoint, requests), arguments),
+                "movement": cpu_seconds(lambda: movement_produce(folder, state), arguments),
                 **stages(folder, arguments.rows),
             }
             result["processes"] = {str(n): in_processes(many, state, n) for n in (1, 2, 4)}
@@ -290,7 +290,7 @@ def main() -> int:
             result["kinesalite"] = on_kinesalite(arguments.kinesalite, folder, state, 40_000)
             result["ratios"]["to_kinesalite_at_all"] = result["kinesalite"]["movement"] / result["kinesalite"]["at_all"]
         else:
-            print("kinesalite is not in PATH (npm install kinesalite): left out", file=sys.stderr)
+            print("kinesalite is not installed (npm install kinesalite): not measured", file=sys.stderr)
 
     print(json.dumps(result, indent=2))
     if arguments.json:

@@ -83,7 +83,7 @@ def _plain_bytes(block: bytes) -> int:
 
 
 def _first_misplaced_quote(block: npt.NDArray[np.uint8], quotes: _Positions, ends: _Positions, stop: int) -> int:
-    """The position of the first quote that neither opens nor closes a cell, or spans a line break; else `stop`."""
+    """The position of the first quote inside a cell, or of one that spans a line break; else `stop`."""
     opening, closing = quotes[0::2], quotes[1::2]
     # Index -1, before the block's first byte, is its last byte: a line end, too.
     before = block[opening - 1]

@@ -101,7 +101,7 @@ class EncodedChunk:
     def part(self, start: int, stop: int) -> tuple[list[Record], list[tuple[int, Rejection]]]:
         """The records of rows `start` up to, not including, `stop`, and (index in the chunk, reason) of the rejected.
 
-        Rows 0 to 499 are `part(0, 500)`. A blank line gives neither a record nor a rejection.
+        Rows 0 to 499 are `part(0, 500)`. A blank line is in neither list.
         """
         # Creates one request's records at a time, so that they are still in the processor's cache when they are sent.
         records: list[Any] = list(map(Record, _values(self.data, start, stop), _values(self.keys, start, stop)))

@@ -29,7 +29,7 @@ _QUARTERS = ("Centre", "Waterfront", "Vila Olímpia", "Hillbrow", "Chapinero", "
 _DAYS = ("Every day", "Weekdays", "Weekends")
 _TIMES = ("Daily Average", "AM Peak", "PM Peak", "Midday", "Evening", "Early Morning")
 _FIRST_DAY = date(2016, 7, 31)
-# A trip takes this many times as long at these times of the day.
+# Factors on the travel time; 1 at the other times of the day.
 _TIME_FACTOR = {"AM Peak": 1.35, "PM Peak": 1.45, "Early Morning": 0.8}
 # The south-west corner of a city with geometry, and the size of its zones, in degrees of longitude and latitude.
 _CORNER, _STEP = (-71.2, 42.25), (0.02, 0.015)

@@ -159,7 +159,7 @@ class FaultyKinesis:
             self.answer(handler, 200, {"FailedRecordCount": failed, "Records": results})
 
     def accept(self, records: list[dict[str, str]], fault: Any) -> list[dict[str, str]]:
-        """Accepts the records that neither the fault nor the rate limit fails, and returns all results."""
+        """Accepts the records that the fault and the rate limit allow. Returns the results of all records."""
         results = []
         with self._lock:
             for index, record in enumerate(records):
