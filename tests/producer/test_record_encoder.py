@@ -1,4 +1,4 @@
-"""Encoding rows as records: the vector checks accept only valid rows, and no value changes."""
+"""Encoding rows as records: the column checks miss no bad row, and no value changes."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def test_the_encoder_rejects_exactly_the_rows_that_the_contract_rejects(
 
 
 @pytest.mark.parametrize("form", [as_rows, as_columns])
-def test_only_rows_that_do_not_pass_the_vector_checks_are_encoded_one_by_one(
+def test_only_suspect_rows_are_encoded_one_by_one(
     form: Callable[[Rows], RowChunk], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     encoder = RowEncoder(CONTRACT, HEADER, "Paris", LIMIT)
