@@ -7,7 +7,7 @@ row.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import replace
 from pathlib import Path
 
 from jobs.common.errors import ConfigurationError, TerminalError
@@ -21,39 +21,13 @@ from producer.checkpoint import (
     read_checkpoint,
 )
 from producer.csv_reader import CITY_FIELD, Export, ExportReader, find_exports
-from producer.put_records import DEFAULT_MAX_RECORD_BYTES, PutClient, PutRecordsClient, PutResult, kinesis_client
+from producer.put_records import DEFAULT_MAX_RECORD_BYTES, PutRecordsClient, PutResult, kinesis_client
 from producer.record_encoder import Record
 from producer.rejects_file import RejectsFile, keep_before
-from producer.run import ProduceProgress, ProduceResult, ProducerRun
+from producer.run import ProducePlan, ProduceProgress, ProduceResult, ProducerRun
 from producer.stream_info import max_record_bytes, shard_map
 
 __all__ = ["ProducePlan", "ProduceProgress", "ProduceResult", "plan", "produce", "send", "validate"]
-
-
-@dataclass(frozen=True, slots=True)
-class ProducePlan:
-    """What a run will do. Picklable, so that several processes can share one plan.
-
-    `checkpoint_folder`: where the progress is saved (None: nowhere). `skip`: the number of rows that the resumed run
-    has done, by path. `rejects`: the file for rejected rows (None: they are only counted). `rejected_before`: rows
-    that the resumed run rejected. `restarts`: an earlier run of these files was interrupted, but this one starts at
-    the first row.
-    """
-
-    exports: tuple[Export, ...]
-    contract: TableContract
-    settings: Settings
-    rate: float | None = None
-    checkpoint_folder: Path | None = None
-    rejects: Path | None = None
-    skip: Mapping[str, int] = field(default_factory=dict)
-    rejected_before: int = 0
-    restarts: bool = False
-
-    @property
-    def can_resume(self) -> bool:
-        """Whether there is a checkpoint that `resume` can continue."""
-        return self.checkpoint_folder is not None and has_checkpoint(self.checkpoint_folder)
 
 
 def plan(
@@ -107,7 +81,6 @@ def produce(
     rejects: Path | None = None,
     on_progress: Callable[[ProduceProgress], None] | None = None,
     stop: Callable[[], bool] = lambda: False,
-    put_client: PutClient | None = None,
 ) -> ProduceResult:
     """Sends the rows of CSV files to the stream `settings.stream.name`. Returns once every row is accepted or rejected.
 
@@ -117,7 +90,7 @@ def produce(
     rows were done, it sends the other 6, and the result's `produced` is 6.
 
     `on_progress` is called in this thread after each step. `stop` is called before each range of rows is read; once
-    it returns True, the rows that were read are still sent. `put_client` replaces Kinesis in tests.
+    it returns True, the rows that were read are still sent.
 
     Raises ConfigurationError for arguments that cannot be used or a missing path, AwsAccessError if the stream does
     not exist or AWS refuses, TerminalError for a file that cannot be read, and TransientError if nothing was accepted
@@ -126,7 +99,7 @@ def produce(
     prepared = plan(
         paths, settings, city=city, rate=rate, resume=resume, keep_checkpoint=keep_checkpoint, rejects=rejects
     )
-    return send(prepared, on_progress=on_progress, stop=stop, put_client=put_client)
+    return send(prepared, on_progress=on_progress, stop=stop)
 
 
 def send(
@@ -134,7 +107,6 @@ def send(
     *,
     on_progress: Callable[[ProduceProgress], None] | None = None,
     stop: Callable[[], bool] = lambda: False,
-    put_client: PutClient | None = None,
     part: int = 0,
 ) -> ProduceResult:
     """Sends a plan in this process. See `produce` for the arguments, the result and the errors.
@@ -148,11 +120,8 @@ def send(
     folder = plan.checkpoint_folder
     with RejectsFile(plan.rejects) as rejects:
         result = ProducerRun(
-            plan.exports,
-            plan.contract,
-            plan.settings,
-            put_client
-            or PutRecordsClient(
+            plan,
+            PutRecordsClient(
                 stream, connections=settings.max_in_flight, timeout_seconds=settings.request_timeout_seconds
             ),
             record_bytes=record_bytes,
@@ -160,8 +129,6 @@ def send(
             on_progress=on_progress,
             on_reject=rejects.add,
             stop=stop,
-            rate=plan.rate,
-            skip=plan.skip,
             checkpoint=None if folder is None else RunCheckpoint(folder, plan.exports, part, dict(plan.skip)),
         ).run()
     result.rejected += plan.rejected_before
@@ -185,11 +152,7 @@ def validate(
     """
     with RejectsFile(plan.rejects) as rejects:
         result = ProducerRun(
-            plan.exports,
-            plan.contract,
-            plan.settings.model_copy(
-                update={"producer": plan.settings.producer.model_copy(update={"max_in_flight": 1})}
-            ),
+            replace(plan, rate=None),
             _DryRunClient(),
             record_bytes=DEFAULT_MAX_RECORD_BYTES,
             on_progress=on_progress,

@@ -9,14 +9,15 @@ from __future__ import annotations
 import gc
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from jobs.schema.rejections import Rejection
 from jobs.schema.table import TableContract
 from jobs.settings.settings import Settings
-from producer.checkpoint import RunCheckpoint
+from producer.checkpoint import RunCheckpoint, has_checkpoint
 from producer.csv_reader import Export, ExportReader, RowChunk
 from producer.put_records import MAX_RECORDS, PutClient
 from producer.record_encoder import MALFORMED_ROW, Record, RowEncoder
@@ -28,6 +29,32 @@ from producer.stream_info import ShardMap
 # Rows read but not accepted yet. Limits the memory, and the duplicates after a kill.
 READ_AHEAD_ROWS = 20 * MAX_RECORDS
 _POLL_SECONDS = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class ProducePlan:
+    """What a run will do. Picklable, so that several processes can share one plan.
+
+    `checkpoint_folder`: where the progress is saved (None: nowhere). `skip`: the number of rows that the resumed run
+    has done, by path. `rejects`: the file for rejected rows (None: they are only counted). `rejected_before`: rows
+    that the resumed run rejected. `restarts`: an earlier run of these files was interrupted, but this one starts at
+    the first row.
+    """
+
+    exports: tuple[Export, ...]
+    contract: TableContract
+    settings: Settings
+    rate: float | None = None
+    checkpoint_folder: Path | None = None
+    rejects: Path | None = None
+    skip: Mapping[str, int] = field(default_factory=dict)
+    rejected_before: int = 0
+    restarts: bool = False
+
+    @property
+    def can_resume(self) -> bool:
+        """Whether there is a checkpoint that `resume` can continue."""
+        return self.checkpoint_folder is not None and has_checkpoint(self.checkpoint_folder)
 
 
 @dataclass(slots=True)
@@ -98,16 +125,15 @@ class _RowRange:
 
 
 class ProducerRun:
-    """Sends every row of `exports`. See `producer.produce.produce` for the arguments.
+    """Sends every row of the plan's files with `put_client`.
 
-    `skip` is the number of rows that are done already, by the path of the file. `checkpoint` saves the progress.
+    `record_bytes` limits the data and partition key of one record. `checkpoint` saves the progress. `on_record` is
+    called with the first record of each range of rows. For the other arguments see `producer.produce.produce`.
     """
 
     def __init__(
         self,
-        exports: Sequence[Export],
-        contract: TableContract,
-        settings: Settings,
+        plan: ProducePlan,
         put_client: PutClient,
         *,
         record_bytes: int,
@@ -116,50 +142,51 @@ class ProducerRun:
         on_reject: Callable[[RejectedRow], None] | None = None,
         on_record: Callable[[Export, Record], None] | None = None,
         stop: Callable[[], bool] = lambda: False,
-        rate: float | None = None,
-        skip: Mapping[str, int] | None = None,
         checkpoint: RunCheckpoint | None = None,
     ) -> None:
-        self._exports, self._contract, self._settings, self._put_client = exports, contract, settings, put_client
+        self._plan, self._put_client = plan, put_client
+        self._settings = plan.settings.producer
         self._record_bytes = record_bytes
         self._find_shards = find_shards
         self._on_progress, self._on_reject, self._on_record, self._stop = on_progress, on_reject, on_record, stop
-        self._rate = rate
-        self._skip = skip or {}
         self._checkpoint = checkpoint
         self._queue: SendQueue[_RowRange] = SendQueue(
-            keep_order=settings.producer.keep_order, max_bytes=settings.producer.max_request_bytes
+            keep_order=self._settings.keep_order, max_bytes=self._settings.max_request_bytes
         )
         # Ranges with records that are not accepted yet, and those behind them.
         self._ranges: deque[_RowRange] = deque()
         self._reader: ExportReader | None = None
         # Whether rows of the current chunk are not queued yet.
         self._chunk_has_rows = False
-        self.result = ProduceResult(settings.stream.name, counts=self._queue.counts)
-        total = None if any(export.size is None for export in exports) else sum(export.size or 0 for export in exports)
+        self._result = ProduceResult(plan.settings.stream.name, counts=self._queue.counts)
+        sizes = [export.size for export in plan.exports]
+        total = None if None in sizes else sum(size or 0 for size in sizes)
         self._progress = ProduceProgress(self._queue.counts, total_bytes=total)
 
     def run(self) -> ProduceResult:
-        """Returns once every row is accepted or rejected; after `stop`, every row that was read."""
+        """Returns once every row is accepted or rejected; after `stop`, every row that was read.
+
+        Raises TerminalError for a file that cannot be read, AwsAccessError if AWS refuses, and TransientError if
+        nothing was accepted for `producer.delivery_timeout_seconds`.
+        """
         started = time.monotonic()
-        settings = self._settings.producer
         sender = Sender(
             self._queue,
             self._put_client,
             self._on_accepted,
-            max_in_flight=settings.max_in_flight,
-            delivery_timeout_seconds=settings.delivery_timeout_seconds,
+            max_in_flight=self._settings.max_in_flight,
+            delivery_timeout_seconds=self._settings.delivery_timeout_seconds,
             find_shards=self._find_shards,
         )
         try:
             with sender, _rare_garbage_collection():
                 self._send_all(sender, started)
         finally:
-            self.result.produced = self._queue.counts.accepted
-            self.result.seconds = time.monotonic() - started
+            self._result.produced = self._queue.counts.accepted
+            self._result.seconds = time.monotonic() - started
             if self._checkpoint is not None:
                 self._checkpoint.save()
-        return self.result
+        return self._result
 
     def _send_all(self, sender: Sender[_RowRange], started: float) -> None:
         ranges = self._encoded_ranges()
@@ -168,10 +195,10 @@ class ProducerRun:
             if exhausted or self._queue.waiting >= READ_AHEAD_ROWS:
                 sender.poll(block=True)
             elif self._stop():
-                exhausted = self.result.stopped = True
-            elif (early := self._seconds_until_due(started)) > 0:
+                exhausted = self._result.stopped = True
+            elif (seconds := self._seconds_until_due(started)) > 0:
                 if not sender.poll(block=False):
-                    time.sleep(min(early, _POLL_SECONDS))
+                    time.sleep(min(seconds, _POLL_SECONDS))
             elif self._input_is_idle():
                 # Answers and retries go on while the pipe is silent.
                 sender.poll(block=True)
@@ -194,25 +221,27 @@ class ProducerRun:
 
     def _seconds_until_due(self, started: float) -> float:
         """Seconds until `rate` allows the next rows; 0 or less: now."""
-        return 0.0 if self._rate is None else started + self._progress.read_rows / self._rate - time.monotonic()
+        rate = self._plan.rate
+        return 0.0 if rate is None else started + self._progress.read_rows / rate - time.monotonic()
 
     def _encoded_ranges(self) -> Iterator[tuple[list[Record], _RowRange]]:
         """All rows of all files in ranges of at most one request, each with its records."""
-        # A rate means five small requests a second, not a full one now and then.
-        rows = MAX_RECORDS if self._rate is None else max(1, min(MAX_RECORDS, int(self._rate / 5)))
+        # With a rate, five small requests a second are steadier than a full one now and then.
+        rate = self._plan.rate
+        rows = MAX_RECORDS if rate is None else max(1, min(MAX_RECORDS, int(rate / 5)))
         read_before = 0
-        for export in self._exports:
-            skip = self._skip.get(export.path, 0)
+        for export in self._plan.exports:
+            skip = self._plan.skip.get(export.path, 0)
             file = FileCount(export.path, export.city, rows=skip, skipped=skip)
-            self.result.files.append(file)
+            self._result.files.append(file)
             with ExportReader(export) as reader:
                 self._reader = reader
                 encoder = RowEncoder(
-                    self._contract,
+                    self._plan.contract,
                     reader.header,
                     export.city,
                     self._record_bytes,
-                    self._settings.producer.validate_records,
+                    self._settings.validate_records,
                 )
                 for chunk in reader.chunks(skip):
                     encoded = encoder.encode(chunk)
@@ -240,7 +269,7 @@ class ProducerRun:
         rejected: list[tuple[int, Rejection]],
         fault: tuple[int, str] | None,
     ) -> None:
-        found = [
+        rows = [
             RejectedRow(
                 export.identity, chunk.line_of(index), chunk.first_row + index, rejection, tuple(chunk.cells(index))
             )
@@ -248,19 +277,19 @@ class ProducerRun:
         ]
         if fault is not None:
             line, message = fault
-            row = chunk.first_row + chunk.count
-            found.append(RejectedRow(export.identity, line, row, Rejection(MALFORMED_ROW, value=message)))
-        if not found:
+            number = chunk.first_row + chunk.count
+            rows.append(RejectedRow(export.identity, line, number, Rejection(MALFORMED_ROW, value=message)))
+        if not rows:
             return
-        file.rejected += len(found)
-        self.result.rejected += len(found)
-        self._progress.rejected += len(found)
-        reasons = Counter(self.result.rejected_reasons)
-        reasons.update(rejected_row.rejection.reason for rejected_row in found)
-        self.result.rejected_reasons = dict(reasons)
+        file.rejected += len(rows)
+        self._result.rejected += len(rows)
+        self._progress.rejected += len(rows)
+        reasons = Counter(self._result.rejected_reasons)
+        reasons.update(row.rejection.reason for row in rows)
+        self._result.rejected_reasons = dict(reasons)
         if self._on_reject is not None:
-            for rejected_row in found:
-                self._on_reject(rejected_row)
+            for row in rows:
+                self._on_reject(row)
 
     def _on_accepted(self, owners: list[_RowRange]) -> None:
         first = owners[0]

@@ -20,7 +20,7 @@ from jobs.lake.quarantine_files import QuarantineFile, committed_files, read_lin
 from jobs.lake.store import Lake, lake_at
 from jobs.maintenance.sent_journal import JournalRun, Line, SentLines, replay_lease
 from jobs.settings.settings import Settings
-from producer.put_records import MAX_RECORDS, PutClient, PutRecordsClient, kinesis_client
+from producer.put_records import MAX_RECORDS, PutRecordsClient, kinesis_client
 from producer.record_encoder import Record
 from producer.send_queue import SendQueue
 from producer.sender import Sender
@@ -91,7 +91,6 @@ def replay_quarantine(
     dry_run: bool = False,
     on_progress: Callable[[ReplayProgress], None] = lambda _: None,
     stop: Callable[[], bool] = lambda: False,
-    put_client: PutClient | None = None,
 ) -> ReplayResult:
     """Sends the quarantined records of `settings.lake` back to `settings.stream`.
 
@@ -105,7 +104,7 @@ def replay_quarantine(
     if dry_run:
         return replay.run(lambda chunk: None)
     lease = replay_lease(lake)
-    with lease, replay.sender(put_client) as sender:
+    with lease, replay.sender() as sender:
         return replay.run(lambda chunk: replay.send(chunk, sender, lease))
 
 
@@ -135,12 +134,12 @@ class _Replay:
         self._skipped: Counter[str] = Counter()
         self._looked_at = self._lines = 0
 
-    def sender(self, put_client: PutClient | None) -> Sender[int]:
+    def sender(self) -> Sender[int]:
         """A sender with one request at a time, so that a kill leaves at most one chunk in doubt."""
         producer, stream = self._settings.producer, self._settings.stream.name
         return Sender(
             self._queue,
-            put_client or PutRecordsClient(stream, connections=1, timeout_seconds=producer.request_timeout_seconds),
+            PutRecordsClient(stream, connections=1, timeout_seconds=producer.request_timeout_seconds),
             self._accepted.extend,
             delivery_timeout_seconds=producer.delivery_timeout_seconds,
             find_shards=lambda: shard_map(self._client, stream),
