@@ -43,8 +43,12 @@ from spark_kinesis.client import (  # noqa: E402
     Shard,
     StreamSummary,
 )
-from spark_kinesis.input_partitions import ShardRange  # noqa: E402
-from spark_kinesis.offset import SHARD_END, TRIM_HORIZON, Position  # noqa: E402
+from spark_kinesis.offset import (  # noqa: E402
+    SHARD_END,
+    TRIM_HORIZON,
+    Position,
+    ShardRange,
+)
 from spark_kinesis.options import KinesisOptions  # noqa: E402
 from spark_kinesis.planner import Planner  # noqa: E402
 from spark_kinesis.reader import RangeReader  # noqa: E402

@@ -20,9 +20,9 @@ from spark_kinesis.client import Page, RecordHeader
 from spark_kinesis.shard_search import Cursor, RecordRate, SearchResult, ShardSearch
 from spark_kinesis.tip_search import ShardSearcher, move_to_tip, opened_again
 
-# The rest of a cap is handed on only if it is a good part of it: it costs the shards that take it another call.
-_WORTH_HANDING_ON = 0.25
-# A rate is measured on at least so many records, and used for so many batches.
+# The smallest part of a cap that is worth a second round: it costs each shard that takes of it another call.
+_WORTH_A_SECOND_ROUND = 0.25
+# The fewest records to measure a rate on, and the most batches to extrapolate from it.
 MEASURED_RECORDS = 100
 _EXTRAPOLATED_BATCHES = 24
 
@@ -65,7 +65,7 @@ def find_ends(
     share = whole.part(len(loaded))
     counted = [search for search in loaded if not search.extrapolates]
     for_each(lambda search: search.move_to(share.within(cap)), counted)
-    # Extrapolating costs one call however far it goes, so these shards come last and share what is left.
+    # Extrapolating costs one call however far it goes, so these shards come last and share the rest.
     extrapolating = [search for search in loaded if search.extrapolates]
     surplus = whole.without([*(_Amount(*search.used) for search in searches), *(share for _ in extrapolating)])
     if surplus.is_good_part_of(whole):
@@ -104,7 +104,7 @@ class _Amount:
 
     def is_good_part_of(self, whole: _Amount) -> bool:
         return all(
-            here >= _WORTH_HANDING_ON * there or there == float("inf")
+            here >= _WORTH_A_SECOND_ROUND * there or there == float("inf")
             for here, there in ((self.records, whole.records), (self.bytes, whole.bytes))
         )
 
@@ -120,7 +120,7 @@ class _Amount:
 class CappedSearch:
     """One shard's part of a batch whose records or bytes are capped: looked at first, then moved to its share.
 
-    extrapolates  the shard is expected to continue as it was last counted, so it is neither looked at nor counted
+    extrapolates  the shard is expected to continue as it was last counted, so it is not looked at and not counted
     """
 
     def __init__(self, searcher: ShardSearcher, cursor: Cursor, cap: Cap, exhaustive: bool) -> None:
@@ -157,7 +157,7 @@ class CappedSearch:
         return self._search.records, self._search.bytes
 
     def move_to(self, cap: Cap) -> None:
-        """Moves the end until the shard gives as much as `cap` in all."""
+        """Moves the end until the shard's part of the batch is `cap`."""
         if self.extrapolates:
             if _extrapolate(self._search, cap):
                 return
@@ -172,7 +172,7 @@ class CappedSearch:
 
 
 def _end_by_seconds(searcher: ShardSearcher, cursor: Cursor, seconds: int, exhaustive: bool) -> SearchResult:
-    """The first record that arrived `seconds` after the batch's first one, or later; the tip if there is none."""
+    """The first record that arrived `seconds` after the batch's first one, or later; the tip if no record did."""
 
     def find(cursor: Cursor) -> SearchResult:
         search = searcher.start(cursor, exhaustive=exhaustive)

@@ -19,8 +19,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 from pyspark.sql.datasource import DataSource, DataSourceStreamReader, InputPartition
 
-from spark_kinesis.input_partitions import ShardRange, into_tasks
-from spark_kinesis.offset import Offset, parse_offset
+from spark_kinesis.offset import Offset, ShardRange, parse_offset
 from spark_kinesis.options import KinesisOptions, parse_options
 
 if TYPE_CHECKING:
@@ -107,9 +106,9 @@ class KinesisStreamReader(DataSourceStreamReader, SupportsTriggerAvailableNow): 
         """
         stream = self.options.stream
         ending = parse_offset(end, stream)
-        found = self.planner.ranges(parse_offset(start, stream), ending)
+        tasks = self.planner.tasks(parse_offset(start, stream), ending)
         self._position = ending
-        return [ShardTask(ranges) for ranges in into_tasks(found, self.options.bytes_per_task)]
+        return [ShardTask(ranges) for ranges in tasks]
 
     def getDefaultReadLimit(self) -> Any:
         """The limit of a batch, for Spark 4.2. `latestOffset` applies the caps."""

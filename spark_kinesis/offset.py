@@ -1,4 +1,4 @@
-"""Positions in a shard, and the offset of a batch: one position for each shard, as JSON in Spark's checkpoint.
+"""Positions in a shard; the offset of a batch: a position for each shard; the ranges of records between two offsets.
 
 `planner` makes an offset, Spark writes it before the batch runs and hands it back after a restart. No second store
 holds how far a query has read, so nothing can disagree with the checkpoint.
@@ -256,3 +256,40 @@ def parse_offset(content: Any, stream: str, where: str = "the checkpoint") -> Of
         bytes=content.get("bytes", {}),
         losses=content.get("losses", 0),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class ShardRange:
+    """The records of one shard after `start`, up to and including `end`. Every reading returns the same records.
+
+    Example: with `start` 5 and `end` 9 the range holds the records 6, 7, 8 and 9; its text is `(5, 9]`.
+
+    complete_until    every record that arrived before this time is at or before `start`; None if unknown
+    ending_sequence   the closed shard's end, if `end` is SHARD_END and AWS lists it
+    bytes, records    approximate size of the range; None if unknown (a replay)
+    """
+
+    shard_id: str
+    start: Position
+    end: Position
+    complete_until: datetime | None = None
+    retention_hours: int = 24
+    ending_sequence: str | None = None
+    bytes: int | None = None
+    records: int | None = None
+
+    def __str__(self) -> str:
+        return f"shard {self.shard_id}, range ({self.start}, {self.end}]"
+
+
+def ranges_between(start: Offset, end: Offset) -> list[ShardRange]:
+    """The non-empty ranges from `start` to `end`.
+
+    `end` lacks the shards that have been retired. An end that names no record (an empty shard) closes no range.
+    """
+    found = []
+    for shard_id, position in sorted(end.shards.items()):
+        begin = start.shards.get(shard_id, start.default_position)
+        if position.kind in (Kind.AFTER, Kind.SHARD_END) and begin < position:
+            found.append(ShardRange(shard_id, begin, position))
+    return found

@@ -7,9 +7,9 @@
       │  batch_limits    … or where the batch's cap ends it
       ▼
     offset of the next batch, which Spark keeps    {shard-0: 9, shard-1: SHARD_END, shard-2: 3}
-      │  input_partitions
+      │  the ranges between the two offsets, small ones grouped
       ▼
-    the ranges (5, 9] of shard-0 and (TRIM_HORIZON, 3] of shard-2, which `reader` reads in the workers
+    Spark tasks, which `reader` reads              (5, 9] of shard-0, (TRIM_HORIZON, 3] of shard-2
 
 The planner's memory (iterators, the shard list) is a cache. What a batch holds depends on its two offsets alone.
 """
@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -28,8 +28,7 @@ from spark_kinesis.batch_limits import Cap, CappedSearch, find_ends
 from spark_kinesis.client import StreamClient
 from spark_kinesis.data_loss import LossDetector, OffsetBuilder
 from spark_kinesis.errors import DataLossError, SourceConfigurationError, SourceError
-from spark_kinesis.input_partitions import ShardRange, ranges_between
-from spark_kinesis.offset import SHARD_END, TRIM_HORIZON, Offset, Position
+from spark_kinesis.offset import SHARD_END, TRIM_HORIZON, Offset, Position, ShardRange, ranges_between
 from spark_kinesis.options import KinesisOptions, starts_in_the_future
 from spark_kinesis.rate_limiter import RateLimiter
 from spark_kinesis.shard_search import Cursor, SearchResult
@@ -120,8 +119,11 @@ class Planner:
         tips = self._tips(graph, now)
         return replace(tips, shards={**dict.fromkeys(graph.shards, SHARD_END), **tips.shards})
 
-    def ranges(self, start: Offset, end: Offset) -> list[ShardRange]:
-        """What a batch reads: in each shard the records after `start`, up to and including `end`."""
+    def tasks(self, start: Offset, end: Offset) -> list[tuple[ShardRange, ...]]:
+        """The Spark tasks of a batch, each with its ranges: the records after `start`, up to and including `end`."""
+        return group_ranges(self._ranges(start, end), self._options.bytes_per_task)
+
+    def _ranges(self, start: Offset, end: Offset) -> list[ShardRange]:
         if start.initial == "LATEST" or start.to_json() == end.to_json():
             return []
         if self._discovery.recreated_since(start) and not self._discovery.recreated_since(end):
@@ -145,7 +147,7 @@ class Planner:
     def _positions(self, start: Offset, graph: ShardGraph) -> dict[str, Position]:
         """The positions in `start`, and those of the shards that join now."""
         if starts_in_the_future(self._options, self._now()) and start.initial is not None:
-            raise SourceConfigurationError(f"option 'startingPosition': {start.initial} lies in the future")
+            raise SourceConfigurationError(f"option 'startingPosition': {start.initial} is in the future")
         known = dict(start.shards)
         missing = sorted(set(known) - set(graph.shards))
         if start.initial is not None and missing:
@@ -177,7 +179,7 @@ class Planner:
         cap: Cap,
         ending: Offset | None,
     ) -> None:
-        """Sets the end of each readable shard; searches it only if neither `ending` nor a closed shard gives it."""
+        """Sets the end of each readable shard. A fixed ending and a closed shard need no search."""
         to_search: list[str] = []
         to_measure: list[str] = []
         to_close: list[str] = []
@@ -232,7 +234,7 @@ class Planner:
                 self._sizes[(found.cursor.shard_id, found.cursor.position)] = found
 
     def _cursor(self, shard_id: str, position: Position, start: Offset, ending: Offset | None) -> Cursor:
-        """Where the search begins: where the last one ended, unless so long ago that records can have expired."""
+        """Where the search begins: where the last one ended, unless records can have expired since."""
         cursor = self._losses.cursors.get(shard_id)
         may_be_lost = self._losses.start_is_lost(shard_id, position, start, is_there=False)
         if cursor is not None and cursor.position == position and not may_be_lost:
@@ -294,9 +296,31 @@ class Planner:
 
 
 def _target(shard_id: str, ending: Offset | None) -> Position | None:
-    """The position that the shard must not pass; None if there is none. A shard that `ending` lacks is not read."""
+    """The position that the shard must not pass, or None. A shard that `ending` lacks is not read."""
     return None if ending is None else ending.shards.get(shard_id, TRIM_HORIZON)
 
 
 def _time(seconds: float) -> datetime:
     return datetime.fromtimestamp(seconds, UTC)
+
+
+def group_ranges(ranges: Iterable[ShardRange], bytes_per_task: int) -> list[tuple[ShardRange, ...]]:
+    """Groups whole ranges into Spark tasks of at most `bytes_per_task`.
+
+    A larger range, and one of unknown size, has a task of its own; with `bytes_per_task` 0 every range has.
+    """
+    tasks: list[tuple[ShardRange, ...]] = []
+    open_task: list[ShardRange] = []
+    size = 0
+    for part in ranges:
+        if part.bytes is None or part.bytes >= bytes_per_task:
+            tasks.append((part,))
+            continue
+        if open_task and size + part.bytes > bytes_per_task:
+            tasks.append(tuple(open_task))
+            open_task, size = [], 0
+        open_task.append(part)
+        size += part.bytes
+    if open_task:
+        tasks.append(tuple(open_task))
+    return tasks

@@ -18,9 +18,8 @@ from spark_kinesis.client import Page, Record, StreamClient
 from spark_kinesis.concurrent_ranges import MAX_GROWTH, fetch_concurrently
 from spark_kinesis.data_loss import report_loss, start_is_lost
 from spark_kinesis.errors import ExpiredIteratorError, PositionGoneError, SourceError
-from spark_kinesis.input_partitions import ShardRange
 from spark_kinesis.kpl import Deaggregator
-from spark_kinesis.offset import SHARD_END, TRIM_HORIZON, Kind, Position, after
+from spark_kinesis.offset import SHARD_END, TRIM_HORIZON, Kind, Position, ShardRange, after
 
 SCHEMA = pa.schema(
     [

@@ -20,9 +20,9 @@ from spark_kinesis.rate_limiter import RateLimiter
 
 # Records of one call near the tip, or at a time of arrival.
 NEAR_LIMIT = 1000
-# Empty answers with data ahead: after so many a search tries to skip the stretch …
+# After this number of empty answers with data ahead, a search tries to skip the stretch without records …
 EMPTY_PAGES = 8
-# … and after so many it leaves the rest of the stretch to the next trigger.
+# … and after this number it leaves the rest of the stretch to the next trigger.
 _MOST_EMPTY_PAGES = 100
 _SECONDS_BACK = tuple(10**power for power in range(8))
 # The bits of a 186-bit sequence number that hold the shard and the time; the bits above them count.
@@ -51,7 +51,7 @@ class Cursor:
     """Where the planner is in one shard: everything up to `position` belongs to earlier batches.
 
     first_limit   how many records the next search asks for first: in a trickle one call then returns everything new
-    iterator      an open shard iterator directly after `position`; None if there is none
+    iterator      an open shard iterator directly after `position`, or None
     verified      this process has seen the position's record in the stream
     arrival       when the position's record arrived, in seconds since 1970; 0 if unknown
     rate          how dense the shard's records were, if they were counted
@@ -107,12 +107,12 @@ class ShardSearch:
     ended        the shard is closed and `last` is its last record
     caught_up    the shard held nothing after `last` when it was asked
     records, bytes
-                 how much lies after the cursor, up to `last`: counted, or estimated
+                 the size of what follows the cursor, up to `last`: counted, or estimated
     served_at    the server's clock at the search's first answer
     tip_time     a record's arrival plus the `MillisBehindLatest` that came with it: the shard's last record arrived no
                  later. On AWS it is the server's present time, on moto the arrival of the shard's last record
 
-    exhaustive   continues until a record or the tip is found, however many calls that takes
+    exhaustive   continues until a record or the tip is found, with any number of calls
     may_skip     may skip a long stretch without records if there is a record near the tip
     """
 
@@ -192,7 +192,7 @@ class ShardSearch:
                 return None
 
     def read_on(self, limit: int) -> Page[RecordHeader]:
-        """The page after `last`. Opens an iterator if there is none, or if it has expired."""
+        """The page after `last`. Opens an iterator if none is open, or if it has expired."""
         if self.iterator is not None:
             try:
                 return self._headers(self.iterator, limit)
@@ -202,10 +202,10 @@ class ShardSearch:
         return self._headers(self._client.iterator(self.cursor.shard_id, position), limit)
 
     def page_at(self, moment: float, limit: int) -> Page[RecordHeader] | None:
-        """The first page of records that arrived at `moment` or later; None if there are none, or none was found yet.
+        """The first page of records that arrived at `moment` or later; None if a few calls find none.
 
-        Only for times at which the shard is known to hold records, or up to `tip_time`: kinesalite never answers
-        an AT_TIMESTAMP after its last record, AWS refuses one in the future.
+        Only for servers that tell their lag: kinesalite never answers an AT_TIMESTAMP after the shard's last record.
+        AWS refuses one in the future.
         """
         position = at_timestamp(datetime.fromtimestamp(floor(moment), UTC))
         iterator: str | None = self._client.iterator(self.cursor.shard_id, position)
@@ -219,7 +219,7 @@ class ShardSearch:
         return None
 
     def page_at_number(self, number: int) -> Page[RecordHeader] | None:
-        """A page of the first record after this place, which need not be a record's own number; None if there is none.
+        """A page of the first record after this number, which need not be a record's own; None if no record follows.
 
         Only for emulators: AWS does not document it, and some servers refuse such a number.
         """

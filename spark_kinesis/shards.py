@@ -16,7 +16,8 @@ from spark_kinesis.offset import SHARD_END, Offset, Position
 
 # A shard list younger than this is never fetched again.
 _LIST_AT_MOST_EVERY = 1.0
-# AWS's clock and this host's may differ by so much before a stream counts as younger than its checkpoint.
+# The difference between AWS's clock and this host's that is tolerated: a stream that is younger than its checkpoint
+# by less is the same stream.
 _CLOCK_SKEW = timedelta(seconds=60)
 
 
@@ -130,8 +131,8 @@ class ShardDiscovery:
     def before_joining(self, offset: Offset) -> datetime | None:
         """A time before which nothing had arrived in a shard that joins after `offset`; None for a new query.
 
-        The shard did not exist when the shards were last listed before `offset` was planned; nor did anything arrive
-        before the stream itself was created.
+        The shard did not exist when the shards were last listed before `offset` was planned. And nothing arrived before
+        the stream was created.
         """
         if offset.planned_at is None:
             return None

@@ -1,26 +1,27 @@
 """Finds a shard's tip, its last record, without reading the shard.
 
 One small GetRecords after the position shows whether anything is new, and how far behind that is. It asks for one
-record, or after a trickle for twice as many as came the last time, so that a trickle costs one call. If more is new,
+record, or in a trickle for twice the records of the last search, so that a trickle costs one call. If more is new,
 an AT_TIMESTAMP iterator at the start of the present second (then 1, 10, 100, … seconds back, then bisection) lands
 near the tip, and the search reads on from there. Of a steady stream this reads at most the last second twice.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from math import floor
 from typing import TypeVar
 
 from spark_kinesis.client import Page, RecordHeader, StreamClient
 from spark_kinesis.errors import ExpiredIteratorError, PositionGoneError
-from spark_kinesis.offset import Position, after
+from spark_kinesis.offset import TRIM_HORIZON, Position, after
 from spark_kinesis.rate_limiter import RateLimiter
 from spark_kinesis.shard_search import NEAR_LIMIT, Cursor, SearchResult, ShardSearch
 
 T = TypeVar("T")
-# A range of so many records is small: it may share a Spark task.
+# The most records of a range that is measured, to let it share a Spark task.
 _SMALL_RANGE = 1000
 # A trickle: the first call asks for no more records than this, of no more bytes in all.
 _TRICKLE_RECORDS = 500
@@ -30,6 +31,8 @@ _READ_ON_PAGES = 40
 # A window as short as this is read rather than halved again (at most 1 MB/s goes into a shard).
 _WINDOW_SECONDS = 4
 _SECONDS_BACK = (0, *(10**power for power in range(8)))
+# Empty answers with data ahead that `shard_lags` follows, as AWS may give them in a sparse shard.
+_LAG_EMPTY_PAGES = 5
 # A rate is never taken from less time than this.
 _SHORTEST_SECONDS = 0.1
 
@@ -159,7 +162,7 @@ class _Landing:
         self._counted = (0, 0)
 
     def at(self, moment: float) -> bool:
-        """Lands at the first record of this time; False if there is none after `last`."""
+        """Lands at the first record of this time; False if no record after `last` arrived then or later."""
         search = self._search
         counted = (search.records, search.bytes)
         page = search.page_at(moment, NEAR_LIMIT)
@@ -228,3 +231,60 @@ def _next_first_limit(found: SearchResult, before: int) -> int:
         return before
     is_trickle = 2 * found.records <= _TRICKLE_RECORDS and 2 * found.bytes <= _TRICKLE_BYTES
     return 2 * found.records if is_trickle else 1
+
+
+# The lag of a position: one small call a shard, not for planning
+
+
+@dataclass(frozen=True)
+class ShardLag:
+    """One shard's unread records.
+
+    state      `tip`: everything is read · `behind` · `gone`: the position has left the stream
+    behind_ms  age of the oldest unread record, by the server's clock; None if `gone`
+    closed     whether the shard was split or merged
+
+    Example: records 5 and 6 arrived 9 s and 4 s ago. The position 5 is `behind` by 4000 ms, 6 is at the `tip`.
+    """
+
+    shard: str
+    position: Position
+    state: str
+    behind_ms: int | None
+    closed: bool
+
+
+def shard_lags(client: StreamClient, positions: Mapping[str, Position], threads: int = 16) -> list[ShardLag]:
+    """Every listed shard, in order; a shard without a position counts from its oldest record.
+
+    Raises StreamAccessError if the stream does not exist or may not be read, TransientSourceError if AWS keeps failing.
+    """
+    shards = sorted(client.list_shards(), key=lambda shard: shard.shard_id)
+
+    def lag(shard_id: str, closed: bool) -> ShardLag:
+        position = positions.get(shard_id, TRIM_HORIZON)
+        try:
+            state, behind = _behind(client, shard_id, position)
+        except PositionGoneError:
+            state, behind = "gone", None
+        return ShardLag(shard_id, position, state, behind, closed)
+
+    with ThreadPoolExecutor(threads) as pool:
+        return list(pool.map(lambda shard: lag(shard.shard_id, shard.ending_sequence is not None), shards))
+
+
+def _behind(client: StreamClient, shard_id: str, position: Position) -> tuple[str, int]:
+    iterator: str | None = client.iterator(shard_id, position)
+    behind = 0
+    for _ in range(_LAG_EMPTY_PAGES):
+        if iterator is None:
+            return "tip", 0
+        page = client.headers(iterator, 1)
+        behind = page.millis_behind
+        if page.records:
+            # The record's age, not MillisBehindLatest: that is 0 if it is the only one.
+            return "behind", max(0, int((page.served_at - page.records[0].arrival) * 1000))
+        if page.caught_up:
+            return "tip", 0
+        iterator = page.next_iterator
+    return "behind", behind

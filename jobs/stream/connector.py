@@ -23,7 +23,7 @@ from spark_kinesis.client import RetryingClient
 from spark_kinesis.errors import SourceConfigurationError, SourceError, StreamAccessError, TransientSourceError
 from spark_kinesis.offset import parse_position
 from spark_kinesis.options import configured_endpoint, parse_options
-from spark_kinesis.shard_lag import ShardLag, shard_lags
+from spark_kinesis.tip_search import ShardLag, shard_lags
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession

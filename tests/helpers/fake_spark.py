@@ -152,3 +152,46 @@ class FakeSpark:
     @property
     def values(self) -> list[str]:
         return [value for batch in sorted(self.rows) for _, _, value in self.rows[batch]]
+
+
+DAY = 24 * 3600
+SHARD = "shardId-000000000000"
+
+
+def query(stream: ScriptedStream, *, with_start: bool = False, **options: Any) -> FakeSpark:
+    """A query that starts at the stream's oldest record."""
+    given = {"stream": "s", "initial": "TRIM_HORIZON", "discovery_seconds": 0, **options}
+    return FakeSpark(KinesisOptions(**given), ScriptedClient(stream), with_start=with_start)
+
+
+def put(stream: ScriptedStream, count: int, *, every: float = 0.0, key: str = "k", begin: int = 0) -> list[str]:
+    """Puts `count` records, one each `every` seconds; their values are consecutive numbers from `begin`."""
+    values = [f"{number:06}" for number in range(begin, begin + count)]
+    for value in values:
+        stream.put(key, value)
+        stream.now += every
+    return values
+
+
+def having_read(count: int, **options: Any) -> tuple[ScriptedStream, FakeSpark]:
+    """A stream of one shard, and a query that has read the `count` records that are in it."""
+    stream = ScriptedStream(1)
+    spark = query(stream, **options)
+    put(stream, count)
+    spark.drain()
+    return stream, spark
+
+
+def reader(client: ScriptedClient, *, seconds: float = 60, **options: Any) -> RangeReader:
+    """A worker's reader of the stream, whose pauses take no time."""
+
+    def sleep(pause: float) -> None:
+        client.stream.now += pause
+
+    retrying = RetryingClient(client, seconds=seconds, sleep=sleep, clock=lambda: client.stream.now)
+    return RangeReader(retrying, "s", clock=lambda: as_time(client.stream.now), sleep=sleep, **options)
+
+
+def values(batches: Any) -> list[str]:
+    """The records' values in Arrow batches."""
+    return [bytes(value).decode() for batch in batches for value in batch.column("data").to_pylist()]

@@ -135,8 +135,8 @@ class ScriptedClient:
     lag_unknown
                MillisBehindLatest is always 0, as kinesalite answers. It never answers an AT_TIMESTAMP after the shard's
                last record: here that fails the test, except at the times in `start_times`
-    span       an answer covers at most so many seconds of the shard's time, so a stretch without records is passed in
-               as many empty answers as it takes; 0: any time at all
+    span       the most seconds of the shard's time that one answer covers: a stretch without records takes several
+               empty answers; 0: no limit
     strict     GetShardIterator refuses a sequence number that has expired (else: silently the oldest record)
     """
 
@@ -200,7 +200,7 @@ class ScriptedClient:
             place = max(place, passed[-1] if passed else place)
         elif position.kind is Kind.AT_TIMESTAMP and position.moment is not None:
             moment = float(int(position.moment.timestamp()))
-            assert moment <= self.stream.now, "AT_TIMESTAMP lies in the future"
+            assert moment <= self.stream.now, "AT_TIMESTAMP is in the future"
             first = next((each for each in shard.records if each.arrival >= moment), None)
             if self.lag_unknown and moment not in self.start_times:
                 assert first is not None, "an AT_TIMESTAMP after the last record, which kinesalite never answers"

@@ -12,11 +12,10 @@ import pytest
 
 from spark_kinesis import reader as reading
 from spark_kinesis.concurrent_ranges import Source, fetch_concurrently
-from spark_kinesis.input_partitions import ShardRange
-from spark_kinesis.offset import TRIM_HORIZON, after
+from spark_kinesis.offset import TRIM_HORIZON, ShardRange, after
 from spark_kinesis.reader import MAX_CONCURRENT
+from tests.helpers.fake_spark import reader, values
 from tests.helpers.scripted import ScriptedClient, ScriptedStream
-from tests.spark_kinesis.test_reader import reader, values
 
 
 def numbers(count: int, made: Callable[[], object] = lambda: None) -> Source[int]:

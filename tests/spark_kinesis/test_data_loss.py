@@ -11,13 +11,10 @@ from typing import Any
 import pytest
 
 from spark_kinesis.errors import DataLossError, TransientSourceError
-from spark_kinesis.input_partitions import ShardRange
-from spark_kinesis.offset import SHARD_END, TRIM_HORIZON, Offset, after, at_timestamp, parse_offset
+from spark_kinesis.offset import SHARD_END, TRIM_HORIZON, Offset, ShardRange, after, at_timestamp, parse_offset
 from spark_kinesis.options import KinesisOptions
-from tests.helpers.fake_spark import FakeSpark
+from tests.helpers.fake_spark import DAY, SHARD, FakeSpark, having_read, put, query, reader, values
 from tests.helpers.scripted import ScriptedClient, ScriptedStream, as_time, broken
-from tests.spark_kinesis.test_planner import DAY, having_read, put, query
-from tests.spark_kinesis.test_reader import SHARD, reader, values
 
 HOUR = 3600
 

@@ -14,13 +14,11 @@ import pytest
 from spark_kinesis import boto_client, data_source
 from spark_kinesis.data_source import ShardTask, read_task
 from spark_kinesis.errors import DataLossError, TransientSourceError
-from spark_kinesis.input_partitions import ShardRange
-from spark_kinesis.offset import TRIM_HORIZON, Position, after
+from spark_kinesis.offset import TRIM_HORIZON, Position, ShardRange, after
 from spark_kinesis.options import KinesisOptions
 from spark_kinesis.planner import Planner
+from tests.helpers.fake_spark import DAY, SHARD, put, query, reader, values
 from tests.helpers.scripted import ScriptedClient, ScriptedStream, throttled
-from tests.spark_kinesis.test_planner import DAY, put, query
-from tests.spark_kinesis.test_reader import SHARD, reader, values
 
 # Options on their way to the workers
 

@@ -75,7 +75,7 @@ class Story(RuleBasedStateMachine):
         self.count = 0
         self.expected: dict[str, list[str]] = {}
         self.oldest_unread: float | None = None
-        # What stands in the stream before the query: read at TRIM_HORIZON, else left out.
+        # Records that are in the stream before the query: read at TRIM_HORIZON, else not.
         self.started = initial == "TRIM_HORIZON"
         for number in range(before):
             self._put(KEYS[number], 2)

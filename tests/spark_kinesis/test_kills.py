@@ -16,7 +16,7 @@ import pytest
 
 from tests.helpers.emulators import Stream
 from tests.helpers.paths import ROOT
-from tests.spark_kinesis.test_streaming import Query, names
+from tests.helpers.stream_query import Query, names
 
 pytestmark = [pytest.mark.spark, pytest.mark.aws]
 

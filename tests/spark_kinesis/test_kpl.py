@@ -7,17 +7,14 @@ from typing import Any
 import pytest
 
 from spark_kinesis.errors import SourceConfigurationError
-from spark_kinesis.input_partitions import ShardRange
 from spark_kinesis.kpl import Deaggregator
-from spark_kinesis.offset import TRIM_HORIZON, Position, after
+from spark_kinesis.offset import TRIM_HORIZON, Position, ShardRange, after
 from spark_kinesis.options import parse_options
 from spark_kinesis.reader import RangeReader
-from tests.helpers.fake_spark import ScriptedReader
+from tests.helpers.fake_spark import SHARD, ScriptedReader, query
 from tests.helpers.scripted import ScriptedClient, ScriptedStream, as_time
-from tests.spark_kinesis.test_planner import query
 
 aggregation = pytest.importorskip("aws_kinesis_agg.aggregator", reason="needs aws_kinesis_agg (extra 'kpl')")
-SHARD = "shardId-000000000000"
 
 
 def aggregate(*values: str) -> bytes:

@@ -9,36 +9,11 @@ import pytest
 
 from spark_kinesis.client import Shard
 from spark_kinesis.errors import SourceConfigurationError
-from spark_kinesis.input_partitions import ShardRange, into_tasks
-from spark_kinesis.offset import SHARD_END, TRIM_HORIZON, after, at_timestamp, parse_offset
-from spark_kinesis.options import KinesisOptions
+from spark_kinesis.offset import SHARD_END, TRIM_HORIZON, ShardRange, after, at_timestamp, parse_offset
+from spark_kinesis.planner import group_ranges
 from spark_kinesis.shards import ShardGraph
-from tests.helpers.fake_spark import FakeSpark
-from tests.helpers.scripted import ScriptedClient, ScriptedStream, as_time
-
-DAY = 24 * 3600
-
-
-def query(stream: ScriptedStream, *, with_start: bool = False, **options: Any) -> FakeSpark:
-    given = {"stream": "s", "initial": "TRIM_HORIZON", "discovery_seconds": 0, **options}
-    return FakeSpark(KinesisOptions(**given), ScriptedClient(stream), with_start=with_start)
-
-
-def put(stream: ScriptedStream, count: int, *, every: float = 0.0, key: str = "k", begin: int = 0) -> list[str]:
-    values = [f"{number:06}" for number in range(begin, begin + count)]
-    for value in values:
-        stream.put(key, value)
-        stream.now += every
-    return values
-
-
-def having_read(count: int, **options: Any) -> tuple[ScriptedStream, FakeSpark]:
-    """A stream of one shard, and a query that has read the `count` records that are in it."""
-    stream = ScriptedStream(1)
-    spark = query(stream, **options)
-    put(stream, count)
-    spark.drain()
-    return stream, spark
+from tests.helpers.fake_spark import DAY, having_read, put, query
+from tests.helpers.scripted import ScriptedStream, as_time
 
 
 def test_an_idle_shard_costs_one_call_a_trigger() -> None:
@@ -178,7 +153,7 @@ def test_a_start_time_within_a_second_is_exact() -> None:
 def test_a_start_in_the_future_is_refused() -> None:
     stream = ScriptedStream(1)
     spark = query(stream, initial=str(at_timestamp(as_time(stream.now + 60))))
-    with pytest.raises(SourceConfigurationError, match="lies in the future"):
+    with pytest.raises(SourceConfigurationError, match="is in the future"):
         spark.step()
 
 
@@ -385,11 +360,11 @@ def test_a_thousand_shards_are_planned_with_two_or_three_calls_each() -> None:
 def test_small_ranges_share_a_task_in_order_and_large_ones_do_not() -> None:
     sizes = [10, 10, 500, 95, 10, None]
     parts = [ShardRange(f"shard-{place}", TRIM_HORIZON, after("5"), bytes=size) for place, size in enumerate(sizes)]
-    tasks = into_tasks(parts, 100)
+    tasks = group_ranges(parts, 100)
     assert sorted(part.shard_id for task in tasks for part in task) == [part.shard_id for part in parts]
     assert sorted(len(task) for task in tasks) == [1, 1, 2, 2] or sorted(len(task) for task in tasks) == [1, 1, 1, 1, 2]
     assert all(sum(part.bytes or 0 for part in task) <= 100 or len(task) == 1 for task in tasks)
-    assert [len(task) for task in into_tasks(parts, 0)] == [1] * 6
+    assert [len(task) for task in group_ranges(parts, 0)] == [1] * 6
 
 
 def test_the_small_ranges_of_a_drained_run_share_a_task() -> None:

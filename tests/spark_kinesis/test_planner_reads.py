@@ -10,17 +10,12 @@ import pytest
 
 from spark_kinesis.batch_limits import Cap
 from spark_kinesis.client import Page, RecordHeader
-from spark_kinesis.input_partitions import ShardRange
-from spark_kinesis.offset import TRIM_HORIZON, after, at_timestamp
+from spark_kinesis.offset import TRIM_HORIZON, ShardRange, after, at_timestamp
 from spark_kinesis.options import KinesisOptions
 from spark_kinesis.planner import Planner
 from spark_kinesis.rate_limiter import RateLimiter
+from tests.helpers.fake_spark import SHARD, put, query, reader, values
 from tests.helpers.scripted import ScriptedClient, ScriptedStream, as_time
-from tests.spark_kinesis.test_planner import put, query
-from tests.spark_kinesis.test_reader import reader, values
-
-SHARD = "shardId-000000000000"
-
 
 # What is read twice: by the planner, to find the tip, and by the readers
 

@@ -7,7 +7,6 @@ import json
 import threading
 import time
 from collections import Counter
-from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -20,25 +19,10 @@ from spark_kinesis.errors import (
     StreamAccessError,
     TransientSourceError,
 )
-from spark_kinesis.input_partitions import ShardRange
-from spark_kinesis.offset import TRIM_HORIZON, after, parse_offset
+from spark_kinesis.offset import TRIM_HORIZON, ShardRange, after, parse_offset
 from spark_kinesis.reader import MAX_CONCURRENT, SCHEMA, RangeReader
+from tests.helpers.fake_spark import DAY, SHARD, having_read, put, query, reader, values
 from tests.helpers.scripted import ScriptedClient, ScriptedStream, as_time, broken, throttled
-from tests.spark_kinesis.test_planner import DAY, having_read, put, query
-
-SHARD = "shardId-000000000000"
-
-
-def reader(client: ScriptedClient, *, seconds: float = 60, **options: Any) -> RangeReader:
-    def sleep(pause: float) -> None:
-        client.stream.now += pause
-
-    retrying = RetryingClient(client, seconds=seconds, sleep=sleep, clock=lambda: client.stream.now)
-    return RangeReader(retrying, "s", clock=lambda: as_time(client.stream.now), sleep=sleep, **options)
-
-
-def values(batches: Any) -> list[str]:
-    return [bytes(value).decode() for batch in batches for value in batch.column("data").to_pylist()]
 
 
 def test_a_range_excludes_its_start_and_includes_its_end() -> None:

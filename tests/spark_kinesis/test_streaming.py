@@ -12,69 +12,12 @@ from typing import Any
 import pyspark
 import pytest
 
-from spark_kinesis import KinesisDataSource
 from spark_kinesis.data_source import COLUMNS, KinesisRangesDataSource, RecordsOfTasks
 from spark_kinesis.options import parse_options
 from tests.helpers.emulators import Stream
+from tests.helpers.stream_query import Query, names
 
 pytestmark = [pytest.mark.spark, pytest.mark.aws]
-
-
-class Query:
-    """Runs one query again and again on the same checkpoint; `rows` is all that its batches delivered."""
-
-    def __init__(self, spark: Any, stream: Stream, folder: Path, **options: str) -> None:
-        spark.dataSource.register(KinesisDataSource)
-        self.spark = spark
-        self.out = folder / "out"
-        self.checkpoint = folder / "checkpoint"
-        self.options = {
-            "streamName": stream.name,
-            "endpointUrl": stream.emulator.endpoint,
-            "region": "us-east-1",
-            "startingPosition": "TRIM_HORIZON",
-            "discoverySeconds": "0",
-            "planningCallsPerSecond": "1000",
-            "retrySeconds": "10",
-            **options,
-        }
-
-    def start(self, **trigger: Any) -> Any:
-        rows = self.spark.readStream.format("kinesis").options(**self.options).load()
-        writer = rows.writeStream.format("parquet").option("checkpointLocation", str(self.checkpoint))
-        if trigger:
-            writer = writer.trigger(**trigger)
-        return writer.start(str(self.out))
-
-    def run(self, until_rows: int | None = None) -> None:
-        """Starts the query, waits until nothing new comes, stops it."""
-        query = self.start()
-        try:
-            query.processAllAvailable()
-        finally:
-            query.stop()
-
-    @property
-    def planned(self) -> list[Path]:
-        return list((self.checkpoint / "offsets").glob("[0-9]*"))
-
-    def batch(self, number: int) -> list[str]:
-        """What one batch delivered, by the sink's own log."""
-        log = (self.out / "_spark_metadata" / str(number)).read_text().splitlines()[1:]
-        rows = self.spark.read.parquet(*(json.loads(line)["path"] for line in log)).collect()
-        return sorted(bytes(row.data).decode() for row in rows)
-
-    @property
-    def rows(self) -> list[Any]:
-        return list(self.spark.read.parquet(str(self.out)).collect()) if self.out.exists() else []
-
-    @property
-    def values(self) -> list[str]:
-        return sorted(bytes(row.data).decode() for row in self.rows)
-
-
-def names(prefix: str, count: int) -> list[str]:
-    return sorted(f"{prefix}-{number:05}" for number in range(count))
 
 
 def test_a_restarted_query_reads_each_record_once(
