@@ -46,7 +46,7 @@ def run_alone(program: str, installed: Path) -> str:
     ended = subprocess.run(
         [sys.executable, "-c", ALONE + program],
         cwd=installed,
-        env={**os.environ, "PYTHONPATH": str(installed)},
+        env={**os.environ, "PYTHONPATH": str(installed), "PYSPARK_PYTHON": sys.executable},
         capture_output=True,
         text=True,
         check=False,
