@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from jobs.delivery.ledger import BatchLedger
+from jobs.delivery.ledger import DeliveryLedger
 from jobs.lake.lease import leases
 from jobs.lake.ledger import check_counts, entries, queries
 from jobs.lake.partition_locations import LayoutFile
@@ -105,12 +105,12 @@ def test_every_ledger_entry_is_read_and_its_counts_add_up(golden: Dump, lake: st
 
 
 def test_the_batch_paths_plan_and_entry_name_the_same_files(golden: Dump, tmp_path: Path) -> None:
-    ledger = BatchLedger(in_a_folder(golden, "lake", tmp_path))
-    plan, entry = ledger.planned(0), ledger.entry(0)
+    ledger = DeliveryLedger(in_a_folder(golden, "lake", tmp_path))
+    plan, entry = ledger.plan(0), ledger.run(0)
     assert plan is not None
     assert entry is not None
     planned = [file.removeprefix(f"s3://{golden.name}/lake/") for task in plan.tasks for file in task]
-    assert planned == entry.files == ledger.final_runs()[0]
+    assert planned == entry.files == ledger.files_by_run()[0]
     stored = golden.objects("lake")
     assert lost_by(plan, stored["_plans/batch/0.json"]) == lost_by(entry, stored["_ledger/batch/0.json"]) == []
     assert entry.report.read == entry.report.processed + entry.report.quarantined > 0
