@@ -84,6 +84,6 @@ def test_every_object_is_crawled_and_every_crawl_is_read(
             run_until = now + chance.uniform(0.5, 60)
 
     for moment in created:
-        assert any(begun > noon + timedelta(seconds=moment) for begun, _ in good_crawls)
+        assert any(started > noon + timedelta(seconds=moment) for started, _ in good_crawls)
     for _, ended in good_crawls:
         assert any(run["StartedOn"] >= ended and run["JobRunState"] == "SUCCEEDED" for run in glue.runs)

@@ -58,9 +58,9 @@ def test_idle_and_half_sent_connections_do_not_block_others(aws_here: server.Run
     idle = [socket.create_connection(("127.0.0.1", aws_here.port)) for _ in range(20)]
     half = socket.create_connection(("127.0.0.1", aws_here.port))
     half.sendall(b"PUT /bucket/key HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 1000\r\n\r\nonly this")
-    begun = time.monotonic()
+    started = time.monotonic()
     boto3.client("kinesis").list_streams()
-    assert time.monotonic() - begun < 9  # it would be 10, or for ever
+    assert time.monotonic() - started < 9  # it would be 10, or for ever
     for connection in [*idle, half]:
         connection.close()
 

@@ -241,6 +241,6 @@ def test_an_ensured_queue_is_kept_with_its_messages(queue: Queue, named: Callabl
 
 
 def test_long_polling_does_not_block_other_clients(queue: Queue) -> None:
-    begun = time.monotonic()
+    started = time.monotonic()
     boto3.client("sqs").receive_message(QueueUrl=queue.url, WaitTimeSeconds=10)
-    assert time.monotonic() - begun < 9  # it would be 10, or for ever
+    assert time.monotonic() - started < 9  # it would be 10, or for ever
