@@ -119,6 +119,8 @@ GOOD = b'{"City":"Paris","geometry":[[1,2],[3,4]]}'
         (b'{"tab\tin a string":1}', [b'{"tab\tin a string":1}']),
         (b"\x00\x01", [b"\x00\x01"]),
         (b'{"a":1}}', [b'{"a":1}', b"}"]),
+        (b'{"a":01}', [b'{"a":01}']),
+        (b'{"a":01,"b":{},"c":2}', [b'{"a":01,"b":', b"{}", b',"c":2}']),
     ],
 )
 def test_a_bad_stretch_ends_at_the_next_object_or_line(junk: bytes, records: list[bytes]) -> None:
