@@ -196,7 +196,7 @@ def _result(platform: Platform, job: Job) -> dict[str, object]:
 
 def _dry_run(platform: Platform, job: Job, replace: bool, json_file: Path | None) -> None:
     result = _result(platform, job)
-    result["requests"] = [call.described() for call in (*job.uploads, *platform.requests(job, replace))]
+    result["requests"] = [call.describe() for call in (*job.uploads, *platform.requests(job, replace))]
     typer.echo(json.dumps(result, indent=2, ensure_ascii=False))
     write_result(json_file, result)
 
@@ -208,16 +208,16 @@ def _roll_out(platform: Platform, job: Job, replace: bool, wait: bool, json_file
         call.check()
     with spinner("") as line:
         outcome = roll_out(platform, job, replace=replace, wait=wait, step=line.log)
-    where = platform.where(job, outcome.run)
+    links = platform.links(job, outcome.run)
     _print_outcome(platform, job, outcome)
-    for what, address in where:
+    for what, address in links:
         out.print(f"  {what:<9}{escape(address)}", soft_wrap=True)
     details = {
         "run": asdict(outcome.run),
         "left": outcome.left,
         "replaced": outcome.replaced,
         "uploaded": outcome.uploaded,
-        "where": dict(where),
+        "where": dict(links),
     }
     write_result(json_file, _result(platform, job) | details)
 

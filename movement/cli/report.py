@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -43,16 +44,22 @@ def write_report(settings: Settings, target: Path) -> dict[str, Any]:
     """Writes the page with a progress line; returns the result that `--json` holds."""
     started = time.monotonic()
     with spinner("starting") as line:
+        from jobs.lake.store import lake_at
         from movement.report.content import content_of
+        from movement.report.gold import GoldTables
+        from movement.report.model import ReportData
         from movement.report.page import render
-        from movement.report.reading import read_report
+        from movement.report.pipeline import PipelineReader
 
-        data = read_report(settings, line.update)
+        line.update("reading the ledger")
+        pipeline = PipelineReader(lake_at(settings.lake), settings.report.max_batches).read()
+        line.update("reading the gold tables")
+        gold = GoldTables(settings.lake).read(settings.report.max_rows)
+        data = ReportData(datetime.now(UTC), settings.stream.name, settings.lake, settings.database, gold, pipeline)
         line.update("writing the page")
         page = render(content_of(data)).encode("utf-8")
         target.parent.mkdir(parents=True, exist_ok=True)
         write_whole(target, page)
-    gold = data.gold
     return {
         "out": str(target.absolute()),
         "bytes": len(page),
@@ -61,7 +68,7 @@ def write_report(settings: Settings, target: Path) -> dict[str, Any]:
         "rows": gold.rows if gold else 0,
         "rows_in_lake": gold.total if gold else 0,
         "left_out": gold.left_out if gold else [],
-        "batches": len(data.pipeline.batches),
+        "batches": len(pipeline.batches),
         **resources(settings),
         "seconds": round(time.monotonic() - started, 2),
     }

@@ -29,7 +29,7 @@ class Call:
     body: Path | None = None
     when: str | None = None
 
-    def described(self) -> dict[str, Any]:
+    def describe(self) -> dict[str, Any]:
         """Checks the request and describes it for --dry-run."""
         self.check()
         body = {"Body": f"<the file {self.body}>"} if self.body else {}

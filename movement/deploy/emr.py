@@ -48,7 +48,7 @@ class Emr:
                 f"cluster {found['Id']} is {found['Status']['State']}; needed is RUNNING or WAITING"
             )
 
-    def found(self, job: Job) -> Run | None:
+    def find_run(self, job: Job) -> Run | None:
         call = _cluster(job, "ListSteps", "ClusterId", StepStates=GOING)
         while True:
             answer = call.send()
@@ -65,10 +65,10 @@ class Emr:
     def stop(self, job: Job, run: Run) -> None:
         cancel_steps(job, run.id).send()
 
-    def look(self, job: Job, run: Run) -> Run:
+    def refresh(self, job: Job, run: Run) -> Run:
         return _run(_cluster(job, "DescribeStep", "ClusterId", StepId=run.id).send()["Step"])
 
-    def where(self, job: Job, run: Run) -> list[tuple[str, str]]:
+    def links(self, job: Job, run: Run) -> list[tuple[str, str]]:
         cluster = job.settings.deploy.emr.cluster_id
         which = f"--cluster-id {cluster} --step-id {run.id}"
         return [

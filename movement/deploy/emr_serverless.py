@@ -45,7 +45,7 @@ class EmrServerless:
                 f"build it with `movement package --platform {processor}`"
             )
 
-    def found(self, job: Job) -> Run | None:
+    def find_run(self, job: Job) -> Run | None:
         call = _call(job, "ListJobRuns", states=GOING, mode="STREAMING", maxResults=50)
         while True:
             answer = call.send()
@@ -62,11 +62,11 @@ class EmrServerless:
     def stop(self, job: Job, run: Run) -> None:
         _call(job, "CancelJobRun", jobRunId=run.id).send()
 
-    def look(self, job: Job, run: Run) -> Run:
+    def refresh(self, job: Job, run: Run) -> Run:
         found = _call(job, "GetJobRun", jobRunId=run.id).send()["jobRun"]
         return Run(run.id, found["state"], found.get("stateDetails", ""))
 
-    def where(self, job: Job, run: Run) -> list[tuple[str, str]]:
+    def links(self, job: Job, run: Run) -> list[tuple[str, str]]:
         which = f"--application-id {_application(job)} --job-run-id {run.id}"
         return [
             ("logs", f"aws logs tail --follow {job.settings.deploy.emr_serverless.log_group}"),

@@ -43,7 +43,7 @@ class Glue:
         start_job_run(job).check()
         create_job(job).check()
 
-    def found(self, job: Job) -> Run | None:
+    def find_run(self, job: Job) -> Run | None:
         name = job.settings.deploy.glue.job_name
         with translate_aws_errors(f"look at the runs of {name}"):
             pages = client("glue").get_paginator("get_job_runs")
@@ -64,11 +64,11 @@ class Glue:
     def stop(self, job: Job, run: Run) -> None:
         batch_stop(job, run.id).send()
 
-    def look(self, job: Job, run: Run) -> Run:
+    def refresh(self, job: Job, run: Run) -> Run:
         call = Call(SERVICE, "GetJobRun", {"JobName": job.settings.deploy.glue.job_name, "RunId": run.id})
         return _run(call.send()["JobRun"])
 
-    def where(self, job: Job, run: Run) -> list[tuple[str, str]]:
+    def links(self, job: Job, run: Run) -> list[tuple[str, str]]:
         name = job.settings.deploy.glue.job_name
         which = f"--job-name {name} --run-id {run.id}"
         console = f"https://{job.region}.console.aws.amazon.com/gluestudio/home?region={job.region}"

@@ -43,8 +43,8 @@ class Platform(Protocol):
     def check(self, job: Job) -> None:
         """Raises ConfigurationError if the application or cluster does not fit the job."""
 
-    def found(self, job: Job) -> Run | None:
-        """The job's run that has not ended; None if there is none."""
+    def find_run(self, job: Job) -> Run | None:
+        """The job's run that has not ended; None if all have ended."""
         ...
 
     def start(self, job: Job, replacing: bool) -> Run:
@@ -54,11 +54,11 @@ class Platform(Protocol):
     def stop(self, job: Job, run: Run) -> None:
         """Asks a run to end."""
 
-    def look(self, job: Job, run: Run) -> Run:
-        """The run as it is now."""
+    def refresh(self, job: Job, run: Run) -> Run:
+        """The current state of the run."""
         ...
 
-    def where(self, job: Job, run: Run) -> list[tuple[str, str]]:
+    def links(self, job: Job, run: Run) -> list[tuple[str, str]]:
         """(what, address or command): the logs, the state, and how to stop the run."""
         ...
 
@@ -92,19 +92,19 @@ def roll_out(
     platform.check(job)
     sent = upload.send(job.uploads, lambda key, new: step(f"{'uploaded' if new else 'exists'}: {key}"))
     deadline = clock() + job.settings.deploy.wait_seconds
-    before = platform.found(job)
+    before = platform.find_run(job)
     if before is not None and before.state not in platform.ending:
         if not replace:
             return Outcome(before, sent, left=True, replaced=None)
         step(f"stopping {before.id}")
         platform.stop(job, before)
     if before is not None:
-        while (before := platform.look(job, before)).state not in platform.ended:
+        while (before := platform.refresh(job, before)).state not in platform.ended:
             _pause(before, deadline, clock, pause, "has not ended")
             step(f"stopping {before.id}: {before.state}")
     step("starting")
     run = platform.start(job, before is not None)
-    while wait and (run := platform.look(job, run)).state not in platform.running:
+    while wait and (run := platform.refresh(job, run)).state not in platform.running:
         if run.state in platform.ended:
             raise TerminalError(f"{platform.title}: {run.id} ended as {run.state}: {run.detail or 'no reason given'}")
         _pause(run, deadline, clock, pause, "does not run")

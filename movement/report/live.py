@@ -55,14 +55,14 @@ class LivePage:
         `known`: the version of the gold tables that the page has already; if it is current, `cities` is null.
         """
         with self._lock:
-            begun = time.monotonic()
-            if begun >= self._due_at:
+            started = time.monotonic()
+            if started >= self._due_at:
                 self._answer = self._read()
-                spent = time.monotonic() - begun
+                spent = time.monotonic() - started
                 # A lake that is slow to read is read less often, so that an open page does not keep S3 busy.
                 pause = max(self._settings.report.refresh_seconds, 10 * spent)
                 self._answer["refresh_seconds"] = pause
-                self._due_at = begun + spent + pause
+                self._due_at = started + spent + pause
             answer, gold = dict(self._answer), self._gold
         if gold is not None and known == gold["version"]:
             gold = gold | {"cities": None}

@@ -202,7 +202,7 @@ class Scripted:
     def check(self, job: Job) -> None:
         self.log.append("check")
 
-    def found(self, job: Job) -> Run | None:
+    def find_run(self, job: Job) -> Run | None:
         return Run("old", self.before.pop(0)) if self.before else None
 
     def start(self, job: Job, replacing: bool) -> Run:
@@ -212,11 +212,11 @@ class Scripted:
     def stop(self, job: Job, run: Run) -> None:
         self.log.append(f"stop {run.id}")
 
-    def look(self, job: Job, run: Run) -> Run:
+    def refresh(self, job: Job, run: Run) -> Run:
         states = self.before if run.id == "old" else self.after
         return Run(run.id, states.pop(0) if len(states) > 1 else states[0], "disk full")
 
-    def where(self, job: Job, run: Run) -> list[tuple[str, str]]:
+    def links(self, job: Job, run: Run) -> list[tuple[str, str]]:
         return []
 
 
