@@ -1,7 +1,7 @@
-"""Finds our own error in Spark's, whose text is a Python worker's whole traceback.
+"""Finds the error that a Python worker raised in the text of Spark's error.
 
-Spark passes an error of a worker to the driver as text only, so the traceback's last line, `module.Class: message`,
-is looked up among the names of the known classes. A Transient error stays Transient.
+Spark passes a worker's error to the driver as text only: a traceback whose last line is `module.Class: message`. That
+name is looked up among the names of the known classes. A Transient error stays Transient.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from jobs.common.errors import MovementError, TerminalError, TransientError
 Translations = Mapping[type[Exception], type[MovementError]]
 OURS: Translations = {TransientError: TransientError, MovementError: TerminalError}
 
-# A connection of Spark's own that broke: the AWS SDK for Java does not repeat a call whose answer breaks off while it
-# is read (https://github.com/aws/aws-sdk-java-v2/issues/6578 and 5442), so S3A does not either.
+# Spark itself lost a connection: the AWS SDK for Java does not retry a call whose answer breaks off while it is read
+# (https://github.com/aws/aws-sdk-java-v2/issues/6578 and 5442), so S3A does not either.
 _BROKEN_CONNECTION = re.compile(
     r"\bjava\.net\.|\bjava\.io\.UncheckedIOException|\borg\.apache\.http\.|Could not parse XML response"
 )

@@ -1,4 +1,4 @@
-"""The ranges of one task, several fetched at a time: their order, their latency, and what they hold."""
+"""The ranges of one task, several fetched at once: their order, their latency and their memory."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def numbers(count: int, made: Callable[[], object] = lambda: None) -> Source[int
 
 
 def until_quiet(seen: Callable[[], int]) -> int:
-    """`seen`, once it has stopped to change."""
+    """The value of `seen` once it no longer changes."""
     before, since, deadline = -1, time.monotonic(), time.monotonic() + 60
     while time.monotonic() - since < 0.3:
         if seen() != before:
@@ -59,7 +59,7 @@ def test_what_waits_is_bounded_however_much_each_source_has() -> None:
     for turn in range(3000):
         next(taken)
         if turn in (0, 1500, 2999):
-            # 20 that wait, one of the source whose turn it is, and those that three fetched as the last found room.
+            # 20 items that wait, one of the current source, and one each that three others fetched when there was room.
             assert until_quiet(lambda: len(made)) <= turn + 1 + 20 + 1 + 3
     taken.close()  # type: ignore[attr-defined]
 
@@ -113,6 +113,6 @@ def test_ranges_that_turn_out_large_are_not_held_whole(monkeypatch: pytest.Monke
     batches = reader(client, records_per_call=10).read_all(parts)
     got = [next(batches)]
     page = got[0].nbytes
-    # What may wait, the next page of the range whose turn it is, and what the others fetched as the last found room.
+    # The pages that may wait, the current range's next page, and one that each other range fetched when there was room.
     assert until_quiet(lambda: len(pages)) <= 1 + 5_000 // page + 1 + (MAX_CONCURRENT - 1)
     assert values([*got, *batches]) == wanted

@@ -1,5 +1,5 @@
-"""What holds the source together: options reach the workers, shards are looked up side by side, memory stays small,
-triggers end where they should."""
+"""The source as a whole: options reach the workers, shards are searched concurrently, memory stays small, triggers end
+where they should."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def stream() -> ScriptedStream:
 
 @pytest.fixture
 def client(stream: ScriptedStream, monkeypatch: pytest.MonkeyPatch) -> ScriptedClient:
-    """What a worker gets for its client of Kinesis."""
+    """The worker's Kinesis client."""
     found = ScriptedClient(stream)
     monkeypatch.setattr(boto_client, "worker_client", lambda _options: found)
     return found
@@ -72,7 +72,7 @@ def test_a_worker_repeats_a_call_for_as_long_as_the_option_says(stream: Scripted
         list(read_task(KinesisOptions(stream="s", retry_seconds=0.05), task(stream)))
 
 
-# Side by side
+# Concurrency
 
 
 @pytest.mark.parametrize("capped", [0, 100])
@@ -105,7 +105,7 @@ def test_the_next_page_is_fetched_while_spark_works_on_this_one() -> None:
     assert values(itertools.chain([first], batches)) == wanted
 
 
-# What ends a range
+# The end of a range
 
 
 @pytest.mark.parametrize("closed", [False, True])
@@ -121,7 +121,7 @@ def test_an_end_that_never_comes_is_a_loss(closed: bool, caplog: pytest.LogCaptu
     assert "Continuing, because failOnDataLoss=false" in caplog.text
 
 
-# What the planner keeps
+# The planner's memory
 
 
 def test_the_planner_forgets_shards_that_were_read_to_their_end() -> None:
@@ -150,7 +150,7 @@ def test_children_are_listed_as_soon_as_their_parent_was_read_to_its_end() -> No
     stream.now += 2
     stream.split(SHARD)
     wanted += put(stream, 5, begin=5)
-    # Nobody has listed the children; the parent's end shows in its null iterator.
+    # The children are not listed yet; the parent's null iterator shows its end.
     spark.drain()
     assert sorted(spark.values) == wanted
     assert spark.client.calls["list_shards"] == 1
@@ -173,10 +173,10 @@ def test_available_now_ends_at_the_tip_of_its_start_although_producers_go_on(
     while spark.step():
         assert len(later) < 500, "it follows the producers"
         later += put(stream, 3, key="b", begin=50 + len(later))
-        # Spark may say it again; the tip stays.
+        # Spark may call it again; the tip stays.
         spark.reader.prepareForTriggerAvailableNow()
     assert sorted(spark.values) == wanted
-    # The next run goes on from there.
+    # The next run continues there.
     spark.restart()
     spark.drain()
     assert sorted(spark.values) == wanted + later
@@ -188,12 +188,12 @@ class Rows:
 
 
 class Everything:
-    """Stands for Spark 4.2's ReadAllAvailable."""
+    """Replaces Spark 4.2's ReadAllAvailable."""
 
 
 @pytest.fixture
 def limits(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Spark 4.2's limits, on whichever Spark the tests run."""
+    """Spark 4.2's limits, on any Spark."""
     monkeypatch.setattr(data_source, "ReadAllAvailable", Everything)
     monkeypatch.setattr(data_source, "ReadMaxRows", Rows)
 

@@ -51,7 +51,7 @@ def start(stream: Stream, folder: Path) -> subprocess.Popen[bytes]:
 
 
 def kill(process: subprocess.Popen[bytes]) -> None:
-    """The driver, its JVM and its workers, all at once."""
+    """Kills the driver, its JVM and its workers at once."""
     os.killpg(process.pid, signal.SIGKILL)
     process.wait(10)
 

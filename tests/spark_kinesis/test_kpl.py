@@ -1,4 +1,4 @@
-"""KPL aggregates: many user records in one Kinesis record, never torn, in order, each with its own number."""
+"""KPL aggregates: many user records in one Kinesis record, never split, in order, each with its own number."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ def test_records_read_where_they_are_used_are_those_that_the_source_yields(
     spark: Any, new_stream: Callable[..., Stream], tmp_path: Path
 ) -> None:
     class ByTheirRanges(Query):
-        """As the job reads: Spark is given what there is to read, and a later step of the same task reads it."""
+        """Reads as the job does: Spark gets rows that name ranges, and a later step of the same task reads them."""
 
         def start(self, **trigger: Any) -> Any:
             self.spark.dataSource.register(KinesisRangesDataSource)
@@ -101,7 +101,7 @@ def test_a_batch_with_an_idle_shard_is_replayed_the_same_although_records_came_t
     query.run()
     stream.put(names("b", 100), busy)
     query.run()
-    # As after a crash between the batch's plan and its commit: the plan stands, the commit and the files do not.
+    # As after a crash between a batch's plan and its commit: the plan exists, its commit and files do not.
     last = max(int(path.name) for path in (query.checkpoint / "commits").iterdir() if path.name.isdigit())
     assert query.batch(last) == names("b", 100)
     for name in (str(last), f".{last}.crc"):
@@ -138,7 +138,7 @@ def test_a_split_and_a_merge_over_a_backlog_while_the_job_is_down_lose_and_doubl
     query.run()
     wanted = sorted(names("a", 200) + names("b", 200) + names("c", 200) + names("d", 200))
     assert query.values == wanted
-    # And a query that starts at TRIM_HORIZON after all that.
+    # A query that starts at TRIM_HORIZON after all of this.
     anew = Query(spark, stream, tmp_path / "anew")
     anew.run()
     assert anew.values == wanted
