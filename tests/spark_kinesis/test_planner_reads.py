@@ -10,11 +10,12 @@ import pytest
 
 from spark_kinesis.batch_limits import Cap
 from spark_kinesis.client import Page, RecordHeader
-from spark_kinesis.offset import TRIM_HORIZON, ShardRange, after, at_timestamp
+from spark_kinesis.errors import StreamAccessError
+from spark_kinesis.offset import TRIM_HORIZON, Position, ShardRange, after, at_timestamp
 from spark_kinesis.options import KinesisOptions
 from spark_kinesis.planner import Planner
 from spark_kinesis.rate_limiter import RateLimiter
-from tests.helpers.fake_spark import SHARD, put, query, reader, values
+from tests.helpers.fake_spark import SHARD, FakeSpark, put, query, reader, values
 from tests.helpers.scripted import ScriptedClient, ScriptedStream, as_time
 
 # What is read twice: by the planner, to find the tip, and by the readers
@@ -93,6 +94,27 @@ def test_what_a_batch_holds_is_estimated_by_the_rate_near_the_tip() -> None:
 @pytest.mark.parametrize("rate", [4, 100])
 def test_where_the_server_does_not_say_how_far_it_is_behind_the_tip_takes_few_calls_too(rate: int) -> None:
     assert steady(trigger=5, rate=rate, lag_unknown=True).calls <= 3 * 7
+
+
+class Strict(ScriptedClient):
+    """Tells no lag, and refuses a sequence number that is not a record's own, as kinesis-mock does."""
+
+    def iterator(self, shard_id: str, position: Position, *, inclusive: bool = False) -> str:
+        numbers = {record.number for record in self.stream.shards[shard_id].records}
+        if position.is_record and position.number not in numbers:
+            raise StreamAccessError("ResourceNotFoundException: Record for provided SequenceNumber not found")
+        return super().iterator(shard_id, position, inclusive=inclusive)
+
+
+@pytest.mark.parametrize("cap", [{}, {"max_records": 120}, {"max_seconds": 100}])
+def test_a_server_that_tells_no_lag_and_knows_only_records_own_numbers_is_read(cap: dict[str, int]) -> None:
+    stream = ScriptedStream(1)
+    wanted = put(stream, 400, every=1)
+    options = KinesisOptions(stream="s", initial="TRIM_HORIZON", records_per_call=50, **cap)  # type: ignore[arg-type]
+    spark = FakeSpark(options, Strict(stream, lag_unknown=True), with_start=False)
+    spark.drain()
+    assert spark.values == wanted
+    assert max(len(rows) for rows in spark.rows.values()) <= min(cap.values(), default=400)
 
 
 # Calls
