@@ -97,7 +97,7 @@ def test_the_process_file_of_a_killed_server_is_removed_with_one_line(settings: 
     assert again.started
     assert again.pid != killed.pid
     assert len(notices) == 1
-    assert "cleaned up" in notices[0]
+    assert "removed its process file" in notices[0]
 
 
 @pytest.mark.parametrize("content", ["", "{", '{"pid": 1, "port": 2}\n'])
@@ -132,7 +132,7 @@ def test_up_reports_a_server_that_hangs(settings: Settings, monkeypatch: pytest.
     os.kill(running.pid, signal.SIGSTOP)
     monkeypatch.setattr(server, "START_SECONDS", 0.5)
     monkeypatch.setattr(server, "HEALTH_SECONDS", 0.2)
-    with pytest.raises(server.EmbeddedAwsError, match=r"does not answer; `movement local down` stops it"):
+    with pytest.raises(server.EmbeddedAwsError, match=r"does not answer; stop it with `movement local down`"):
         server.up(settings)
     os.kill(running.pid, signal.SIGCONT)
 

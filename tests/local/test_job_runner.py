@@ -120,7 +120,7 @@ def test_a_command_that_does_not_exist_is_a_failed_run(job: Job) -> None:
     job.start()
     (done,) = JobRunner(job.name, ["no-such-spark-submit"], job.folder / "logs").run_pending()
     assert done.state == "FAILED"
-    assert "no-such-spark-submit could not be started" in str(done.error)
+    assert "no-such-spark-submit could not start" in str(done.error)
 
 
 def test_a_second_run_is_refused_while_one_runs(job: Job) -> None:
