@@ -7,7 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import hypothesis
 import pytest
+from hypothesis import HealthCheck
 
 from jobs.settings.settings import Settings, load_settings
 from local import server
@@ -17,6 +19,11 @@ from tests.helpers.ports import free_port
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
+
+
+# Both measure wall time, so a busy machine would fail them.
+hypothesis.settings.register_profile("any_machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+hypothesis.settings.load_profile("any_machine")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
