@@ -47,7 +47,7 @@ from producer.csv_reader import ExportReader, find_exports  # noqa: E402
 from producer.parallel import send_in_processes  # noqa: E402
 from producer.produce import plan, produce, send  # noqa: E402
 from producer.put_records import PutRecordsClient  # noqa: E402
-from producer.record_encoder import Record, RowEncoder  # noqa: E402
+from producer.record_encoder import PutRecordsEntry, RowEncoder  # noqa: E402
 from producer.sample import write_sample  # noqa: E402
 
 AWS = {
@@ -63,10 +63,10 @@ def settings(stream: str, state: Path, *more: str) -> Settings:
     return load_settings(None, [f"stream.name={stream}", f"local.state_dir={state}", *more])
 
 
-def encoded(folder: Path, rows: int) -> list[list[Record]]:
+def encoded(folder: Path, rows: int) -> list[list[PutRecordsEntry]]:
     """The first `rows` rows of the folder as the records of each request."""
     contract = load_contract("travel_times.yaml")
-    requests: list[list[Record]] = []
+    requests: list[list[PutRecordsEntry]] = []
     for export in find_exports([folder]):
         with ExportReader(export) as reader:
             encoder = RowEncoder(contract, reader.header, export.city, 1024 * 1024)
@@ -93,7 +93,7 @@ def one_a_row(folder: Path, rows: int) -> float:
     return sent / (time.perf_counter() - started)
 
 
-def signed_loop(endpoint: str, requests: list[list[Record]]) -> float:
+def signed_loop(endpoint: str, requests: list[list[PutRecordsEntry]]) -> float:
     """(b): base64, orjson, SigV4 and urllib3 for encoded records; no files, no checks, no retries."""
     pool = urllib3.connection_from_url(endpoint)
     signer = SigV4Auth(Credentials("bench", "bench"), "kinesis", "us-east-1")

@@ -24,7 +24,7 @@ from producer.api_batcher import ApiBatcher, OverloadedError
 from producer.api_docs import DESCRIPTION, post_documentation
 from producer.api_metrics import ApiMetrics
 from producer.put_records import PutRecordsClient, kinesis_client
-from producer.record_encoder import Record, RecordEncoder
+from producer.record_encoder import PutRecordsEntry, RecordEncoder
 from producer.stream_info import max_record_bytes, shard_map
 
 # Secrets are not settings. Several keys, separated by commas, allow key rotation.
@@ -101,8 +101,8 @@ class Ingest:
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             raise _http_error(400, "the body is not JSON in UTF-8") from None
 
-    def _check(self, given: list[Any]) -> tuple[list[tuple[int, Record]], list[dict[str, Any]]]:
-        records: list[tuple[int, Record]] = []
+    def _check(self, given: list[Any]) -> tuple[list[tuple[int, PutRecordsEntry]], list[dict[str, Any]]]:
+        records: list[tuple[int, PutRecordsEntry]] = []
         rejected: list[dict[str, Any]] = []
         for index, one in enumerate(given):
             if not isinstance(one, dict):
@@ -111,7 +111,7 @@ class Ingest:
             rejections = self._encoder.rejections(one)
             if not rejections:
                 encoded = self._encoder.encode(one)
-                if isinstance(encoded, Record):
+                if isinstance(encoded, PutRecordsEntry):
                     records.append((index, encoded))
                     continue
                 rejections = [encoded]
@@ -121,7 +121,7 @@ class Ingest:
         return records, rejected
 
     async def _put(
-        self, records: list[tuple[int, Record]], count: int, rejected: list[dict[str, Any]]
+        self, records: list[tuple[int, PutRecordsEntry]], count: int, rejected: list[dict[str, Any]]
     ) -> dict[str, Any]:
         if len(records) > self._settings.max_pending_records:
             raise _http_error(

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from jobs.common.errors import AwsAccessError, MovementError, TransientError
 from producer.put_records import MAX_RECORDS, NotAcceptedError, OutcomeUnknownError, PutClient, PutResult
-from producer.record_encoder import Record, size_of
+from producer.record_encoder import PutRecordsEntry, size_of
 from producer.send_queue import OutgoingRequest, SendQueue
 from producer.stream_info import ShardMap
 
@@ -65,7 +65,7 @@ class ApiBatcher:
             is_cancelled=lambda owner: owner.post.cancelled,
         )
         # Records that are not in the queue yet, and their owners.
-        self._new_records: list[Record] = []
+        self._new_records: list[PutRecordsEntry] = []
         self._new_owners: list[_PostedRecord] = []
         self._pending_records = 0
         self._pending_bytes = 0
@@ -80,7 +80,7 @@ class ApiBatcher:
         """The number of records of open HTTP requests."""
         return self._pending_records
 
-    async def put(self, records: Sequence[Record], timeout_seconds: float) -> list[PutResult | None]:
+    async def put(self, records: Sequence[PutRecordsEntry], timeout_seconds: float) -> list[PutResult | None]:
         """Puts the records. Returns one result for each in their order; None if it was not accepted in time.
 
         A record with None may be on the stream, because the outcome of its request may be unknown. Raises

@@ -22,7 +22,7 @@ from producer.checkpoint import (
 )
 from producer.csv_reader import CITY_FIELD, Export, ExportReader, find_exports
 from producer.put_records import DEFAULT_MAX_RECORD_BYTES, PutRecordsClient, PutResult, kinesis_client
-from producer.record_encoder import Record
+from producer.record_encoder import PutRecordsEntry
 from producer.rejects_file import RejectsFile, keep_before
 from producer.run import ProducePlan, ProduceProgress, ProduceResult, ProducerRun
 from producer.stream_info import max_record_bytes, shard_map
@@ -144,7 +144,7 @@ def validate(
     plan: ProducePlan,
     *,
     on_progress: Callable[[ProduceProgress], None] | None = None,
-    on_record: Callable[[Export, Record], None] | None = None,
+    on_record: Callable[[Export, PutRecordsEntry], None] | None = None,
 ) -> ProduceResult:
     """Reads and checks every row as `send` does, without AWS. `produced` is the number of records it would send.
 
@@ -164,7 +164,7 @@ def validate(
 
 
 class _DryRunClient:
-    def put(self, records: Sequence[Record]) -> list[PutResult] | None:
+    def put(self, records: Sequence[PutRecordsEntry]) -> list[PutResult] | None:
         return None
 
 

@@ -23,7 +23,7 @@ from botocore.utils import get_environ_proxies
 
 from jobs.common import aws
 from jobs.common.errors import AwsAccessError, TransientError
-from producer.record_encoder import Record
+from producer.record_encoder import PutRecordsEntry
 
 if TYPE_CHECKING:
     from types_boto3_kinesis import KinesisClient
@@ -71,7 +71,7 @@ class PutResult:
 class PutClient(Protocol):
     """Sends one request. Tests replace it."""
 
-    def put(self, records: Sequence[Record]) -> list[PutResult] | None:
+    def put(self, records: Sequence[PutRecordsEntry]) -> list[PutResult] | None:
         """Sends at most 500 records. Returns one result for each record in their order, or None if all were accepted.
 
         A failed record is a result with an `error`, not an exception. Raises NotAcceptedError or OutcomeUnknownError
@@ -92,7 +92,7 @@ class _Answer(msgspec.Struct):
 
 class _Body(msgspec.Struct):
     StreamName: str
-    Records: Sequence[Record]
+    Records: Sequence[PutRecordsEntry]
 
 
 class _Error(msgspec.Struct):
@@ -152,7 +152,7 @@ class PutRecordsClient:
         self._detailed = detailed
         self._post = SignedPost(connections, timeout_seconds)
 
-    def put(self, records: Sequence[Record]) -> list[PutResult] | None:
+    def put(self, records: Sequence[PutRecordsEntry]) -> list[PutResult] | None:
         """See `PutClient.put`. Data and keys of a request may have up to 5 MiB."""
         what = f"put {len(records)} records to stream '{self.stream}'"
         try:

@@ -1,8 +1,8 @@
 """Encodes CSV rows and posted JSON as records of the stream: bytes and a partition key.
 
-In: a `RowChunk` of `csv_reader`, or one posted object. Out: `Record`s for `send_queue`, and a `Rejection` for each row
-that cannot be sent. Chunks are checked (`TextColumnChecks`) and encoded column by column in native loops. A row
-that may be bad is checked again by `RecordChecks`, which decides.
+In: a `RowChunk` of `csv_reader`, or one posted object. Out: `PutRecordsEntry` objects for `send_queue`, and a
+`Rejection` for each row that cannot be sent. Chunks are checked (`TextColumnChecks`) and encoded column by column in
+native loops. A row that may be bad is checked again by `RecordChecks`, which decides.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ _QUOTE_COMMA = '",'
 _encode = msgspec.json.Encoder().encode
 
 
-class Record(msgspec.Struct, gc=False, frozen=True):
+class PutRecordsEntry(msgspec.Struct, gc=False, frozen=True):
     """An entry of PutRecords with AWS's field names. msgspec encodes `Data` as base64, as the API requires."""
 
     Data: bytes
     PartitionKey: str
 
 
-def size_of(records: Sequence[Record]) -> int:
+def size_of(records: Sequence[PutRecordsEntry]) -> int:
     """The size in bytes that AWS's limits count: the data before base64, plus the partition keys."""
     data = sum(len(record.Data) for record in records)
     return data + sum(len(record.PartitionKey.encode()) for record in records)
@@ -69,17 +69,17 @@ class RecordEncoder:
         """Every reason why the contract rejects the object. The first one is the one that counts."""
         return list(self.checks.rejections(record))
 
-    def encode(self, record: Mapping[str, Any]) -> Record | Rejection:
+    def encode(self, record: Mapping[str, Any]) -> PutRecordsEntry | Rejection:
         """Encodes the object; a Rejection if it is too large for the stream or nested too deeply. Does not check it."""
         try:
             data = _encode(record)
         except RecursionError:
             return Rejection(NOT_JSON)
         values = ("" if is_absent(value := record.get(name)) else as_text(value) for name in self._key_fields)
-        return _check_size(self._limit, Record(data, partition_key(list(values))))
+        return _check_size(self._limit, PutRecordsEntry(data, partition_key(list(values))))
 
 
-def _check_size(limit: int, record: Record) -> Record | Rejection:
+def _check_size(limit: int, record: PutRecordsEntry) -> PutRecordsEntry | Rejection:
     size = len(record.Data) + len(record.PartitionKey.encode())
     if size > limit:
         return Rejection(TOO_LARGE, value=f"{size} bytes with the partition key; at most {limit} are allowed")
@@ -96,15 +96,17 @@ class EncodedChunk:
 
     data: pa.Array | list[bytes]
     keys: pa.Array | list[str]
-    overrides: Mapping[int, Record | Rejection | None]
+    overrides: Mapping[int, PutRecordsEntry | Rejection | None]
 
-    def part(self, start: int, stop: int) -> tuple[list[Record], list[tuple[int, Rejection]]]:
+    def part(self, start: int, stop: int) -> tuple[list[PutRecordsEntry], list[tuple[int, Rejection]]]:
         """The records of rows `start` up to, not including, `stop`, and (index in the chunk, reason) of the rejected.
 
         Rows 0 to 499 are `part(0, 500)`. A blank line is in neither list.
         """
         # Creates one request's records at a time, so that they are still in the processor's cache when they are sent.
-        records: list[Any] = list(map(Record, _values(self.data, start, stop), _values(self.keys, start, stop)))
+        records: list[Any] = list(
+            map(PutRecordsEntry, _values(self.data, start, stop), _values(self.keys, start, stop))
+        )
         rejected: list[tuple[int, Rejection]] = []
         end = start + len(records)
         overridden = [index for index in range(start, end) if index in self.overrides] if self.overrides else []
@@ -113,7 +115,7 @@ class EncodedChunk:
             if isinstance(override, Rejection):
                 rejected.append((index, override))
         if overridden:
-            records = [record for record in records if isinstance(record, Record)]
+            records = [record for record in records if isinstance(record, PutRecordsEntry)]
         return records, rejected
 
 
@@ -206,7 +208,7 @@ class RowEncoder:
         suspects = None if self._column_checks is None else self._column_checks.suspects(columns)
         return np.flatnonzero(large if suspects is None else pc.or_(large, suspects)).tolist()
 
-    def encode_row(self, row: list[str]) -> Record | Rejection:
+    def encode_row(self, row: list[str]) -> PutRecordsEntry | Rejection:
         """Checks and encodes one row by the contract itself."""
         if len(row) != self.width:
             return Rejection(MALFORMED_ROW, value=f"{len(row)} fields; the header has {self.width}")
@@ -216,7 +218,7 @@ class RowEncoder:
         except UnicodeEncodeError:
             return Rejection(NOT_UTF8)
         key = partition_key(["" if index is None else values[index] for index in self._key_at])
-        record = _check_size(self._limit, Record(data, key))
+        record = _check_size(self._limit, PutRecordsEntry(data, key))
         if isinstance(record, Rejection):
             return record
         if self._checks is not None:

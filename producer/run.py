@@ -20,7 +20,7 @@ from jobs.settings.settings import Settings
 from producer.checkpoint import RunCheckpoint, has_checkpoint
 from producer.csv_reader import Export, ExportReader, RowChunk
 from producer.put_records import MAX_RECORDS, PutClient
-from producer.record_encoder import MALFORMED_ROW, Record, RowEncoder
+from producer.record_encoder import MALFORMED_ROW, PutRecordsEntry, RowEncoder
 from producer.rejects_file import RejectedRow
 from producer.send_queue import SendCounts, SendQueue
 from producer.sender import Sender
@@ -140,7 +140,7 @@ class ProducerRun:
         find_shards: Callable[[], ShardMap] | None = None,
         on_progress: Callable[[ProduceProgress], None] | None = None,
         on_reject: Callable[[RejectedRow], None] | None = None,
-        on_record: Callable[[Export, Record], None] | None = None,
+        on_record: Callable[[Export, PutRecordsEntry], None] | None = None,
         stop: Callable[[], bool] = lambda: False,
         checkpoint: RunCheckpoint | None = None,
     ) -> None:
@@ -224,7 +224,7 @@ class ProducerRun:
         rate = self._plan.rate
         return 0.0 if rate is None else started + self._progress.read_rows / rate - time.monotonic()
 
-    def _encoded_ranges(self) -> Iterator[tuple[list[Record], _RowRange]]:
+    def _encoded_ranges(self) -> Iterator[tuple[list[PutRecordsEntry], _RowRange]]:
         """All rows of all files in ranges of at most one request, each with its records."""
         # With a rate, five small requests a second are steadier than a full one now and then.
         rate = self._plan.rate

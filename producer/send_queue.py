@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from producer.put_records import MAX_RECORDS, PutResult, is_throttle
-from producer.record_encoder import MAX_KEY_CHARACTERS, Record
+from producer.record_encoder import MAX_KEY_CHARACTERS, PutRecordsEntry
 from producer.shard_rates import ShardRates
 
 Owner = TypeVar("Owner")
@@ -36,7 +36,7 @@ _MAX_BACK_OFF_SECONDS = 5.0
 class OutgoingRequest(Generic[Owner]):
     """The records of one request, the owner of each record, and the number of earlier attempts."""
 
-    records: list[Record]
+    records: list[PutRecordsEntry]
     owners: list[Owner]
     attempts: int = 0
     # Set once they are known: the distinct partition keys, and the size of the data.
@@ -61,7 +61,7 @@ class SendCounts:
 
 
 class _Entry(NamedTuple):
-    record: Record
+    record: PutRecordsEntry
     owner: Any
     attempts: int
 
@@ -123,11 +123,11 @@ class SendQueue(Generic[Owner]):
         """Whether every added record was accepted, cancelled or discarded."""
         return self.waiting == 0 and self._in_flight == 0
 
-    def add(self, records: Sequence[Record], owner: Owner) -> None:
+    def add(self, records: Sequence[PutRecordsEntry], owner: Owner) -> None:
         """Adds records in the order in which they are to be sent. The queue returns `owner` with each of them."""
         self.add_each(records, [owner] * len(records))
 
-    def add_each(self, records: Sequence[Record], owners: Sequence[Owner]) -> None:
+    def add_each(self, records: Sequence[PutRecordsEntry], owners: Sequence[Owner]) -> None:
         """Adds records that have one owner each."""
         if records:
             self._added.append(OutgoingRequest(list(records), list(owners)))
@@ -290,7 +290,7 @@ class SendQueue(Generic[Owner]):
         self._in_flight -= len(request.records)
         self._release_keys(request.records)
 
-    def _slow_down_shards(self, records: Sequence[Record], throttled: Sequence[int], now: float) -> None:
+    def _slow_down_shards(self, records: Sequence[PutRecordsEntry], throttled: Sequence[int], now: float) -> None:
         if not throttled:
             return
         self.counts.throttled += len(throttled)
@@ -300,13 +300,13 @@ class SendQueue(Generic[Owner]):
         for shard, count in failed.items():
             self.rates.throttled(shard, count / sent[shard], average, now)
 
-    def _count_accepted(self, records: Sequence[Record]) -> None:
+    def _count_accepted(self, records: Sequence[PutRecordsEntry]) -> None:
         self._in_flight -= len(records)
         self.counts.accepted += len(records)
         self.counts.accepted_bytes += sum(map(len, map(_data, records)))
         self._release_keys(records)
 
-    def _release_keys(self, records: Sequence[Record]) -> None:
+    def _release_keys(self, records: Sequence[PutRecordsEntry]) -> None:
         """Passes each record's key to the next record that waits for it, if there is one."""
         if not self._keep_order:
             return

@@ -21,7 +21,7 @@ from jobs.lake.store import Lake, lake_at
 from jobs.maintenance.sent_journal import JournalRun, Line, SentLines, replay_lease
 from jobs.settings.settings import Settings
 from producer.put_records import MAX_RECORDS, PutRecordsClient, kinesis_client
-from producer.record_encoder import Record
+from producer.record_encoder import PutRecordsEntry
 from producer.send_queue import SendQueue
 from producer.sender import Sender
 from producer.stream_info import max_record_bytes, shard_map
@@ -79,7 +79,7 @@ class _PendingLine:
 
     line: Line
     reason: str
-    record: Record
+    record: PutRecordsEntry
     in_doubt: bool
 
 
@@ -225,7 +225,7 @@ class _Replay:
                 if number in sent:
                     self._already[line.reason] += 1
                     continue
-                record = Record(line.data, line.partition_key or "")
+                record = PutRecordsEntry(line.data, line.partition_key or "")
                 if not record.PartitionKey or _size(record) > self._record_bytes:
                     self._unsendable[line.reason] += 1
                     continue
@@ -243,7 +243,7 @@ class _Replay:
         self._on_progress(ReplayProgress(self._looked_at, self._lines, self._sent.total()))
 
 
-def _size(record: Record) -> int:
+def _size(record: PutRecordsEntry) -> int:
     return len(record.Data) + len(record.PartitionKey.encode())
 
 

@@ -107,11 +107,11 @@ def send_all(paths: list[str], settings: Settings) -> ProduceResult:
 def _dry_run(prepared: ProducePlan, json_file: Path | None, allow_rejects: bool) -> None:
     from producer.csv_reader import Export
     from producer.produce import validate
-    from producer.record_encoder import Record
+    from producer.record_encoder import PutRecordsEntry
 
-    examples: dict[str, Record] = {}
+    examples: dict[str, PutRecordsEntry] = {}
 
-    def keep_first(export: Export, record: Record) -> None:
+    def keep_first(export: Export, record: PutRecordsEntry) -> None:
         examples.setdefault(export.path, record)
 
     with _progress() as show:

@@ -11,10 +11,10 @@ import pytest
 
 from jobs.common.errors import AwsAccessError
 from producer.put_records import NotAcceptedError, OutcomeUnknownError, PutRecordsClient, PutResult
-from producer.record_encoder import Record
+from producer.record_encoder import PutRecordsEntry
 from tests.helpers.faulty_kinesis import Fail, FaultyKinesis, Reset, Status
 
-RECORDS = [Record(b'{"a":1}', "é|1"), Record("ü".encode(), "b")]
+RECORDS = [PutRecordsEntry(b'{"a":1}', "é|1"), PutRecordsEntry("ü".encode(), "b")]
 
 
 @pytest.fixture

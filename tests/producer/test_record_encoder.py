@@ -15,7 +15,7 @@ from jobs.schema.checks import RecordChecks
 from jobs.schema.rejections import Rejection
 from jobs.schema.table import load_contract
 from producer.csv_reader import RowChunk
-from producer.record_encoder import Record, RecordEncoder, RowEncoder, partition_key
+from producer.record_encoder import PutRecordsEntry, RecordEncoder, RowEncoder, partition_key
 
 CONTRACT = load_contract("travel_times.yaml")
 CHECKS = RecordChecks(CONTRACT)
@@ -68,7 +68,7 @@ def as_columns(rows: Rows) -> RowChunk:
     return RowChunk(0, 2, 0, columns=[pa.array(column, pa.string()) for column in zip(*rows, strict=True)])
 
 
-def encode(encoder: RowEncoder, chunk: RowChunk) -> tuple[list[Record], list[tuple[int, Rejection]]]:
+def encode(encoder: RowEncoder, chunk: RowChunk) -> tuple[list[PutRecordsEntry], list[tuple[int, Rejection]]]:
     return encoder.encode(chunk).part(0, chunk.file_rows)
 
 
@@ -106,7 +106,7 @@ def test_only_suspect_rows_are_encoded_one_by_one(
     one_by_one = []
     encode_row = encoder.encode_row
 
-    def recorded(row: list[str]) -> Record | Rejection:
+    def recorded(row: list[str]) -> PutRecordsEntry | Rejection:
         one_by_one.append(row)
         return encode_row(row)
 
@@ -156,7 +156,7 @@ def test_long_values_that_differ_at_the_end_have_different_keys() -> None:
 def test_a_row_and_an_equal_posted_object_have_the_same_key() -> None:
     (row,), _ = RowEncoder(CONTRACT, HEADER, "Paris", LIMIT).encode(as_rows([GOOD])).part(0, 1)
     posted = RecordEncoder(CONTRACT, LIMIT).encode(dict(zip(HEADER, GOOD, strict=True)) | {"City": "Paris"})
-    assert isinstance(posted, Record)
+    assert isinstance(posted, PutRecordsEntry)
     assert row.PartitionKey == posted.PartitionKey == "Paris|1|2"
 
 

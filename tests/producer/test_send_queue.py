@@ -10,22 +10,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from producer.put_records import THROTTLED, PutResult
-from producer.record_encoder import Record, size_of
+from producer.record_encoder import PutRecordsEntry, size_of
 from producer.send_queue import SendQueue
 from producer.shard_rates import ShardRates
 
 OK = PutResult("1", "shardId-0")
 
 
-def record(key: str, number: int, size: int = 10) -> Record:
-    return Record(str(number).encode().rjust(size), key)
+def record(key: str, number: int, size: int = 10) -> PutRecordsEntry:
+    return PutRecordsEntry(str(number).encode().rjust(size), key)
 
 
 def send_queue(**arguments: Any) -> SendQueue[str]:
     return SendQueue(jitter=random.Random(1), **arguments)
 
 
-def drain(queue: SendQueue[str], now: float = 0.0) -> list[list[Record]]:
+def drain(queue: SendQueue[str], now: float = 0.0) -> list[list[PutRecordsEntry]]:
     """Completes requests until the queue returns none; returns their records."""
     requests = []
     while (request := queue.next_request(now)) is not None:
@@ -189,7 +189,7 @@ def test_every_record_arrives_once_and_each_key_in_order_whatever_fails(
     for start in range(0, len(records), chunk):
         queue.add(records[start : start + chunk], f"owner {start}")
 
-    arrived: list[Record] = []
+    arrived: list[PutRecordsEntry] = []
     owners: list[str] = []
     in_flight = []
     now = 0.0
