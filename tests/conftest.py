@@ -40,6 +40,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
     module_has: dict[str, dict[Path, bool]] = {"spark": {}, "aws": {}}
     for item in items:
+        if item.get_closest_marker("nightly") and not os.environ.get("NIGHTLY"):
+            item.add_marker(pytest.mark.skip(reason="takes minutes: part of `make nightly`"))
         for marker, modules in module_has.items():
             modules[item.path] = modules.get(item.path, False) or item.get_closest_marker(marker) is not None
     items.sort(key=cost)

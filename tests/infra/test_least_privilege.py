@@ -48,6 +48,7 @@ def needs() -> dict[str, list[str]]:
     return {statement: entry["actions"] for statement, entry in content.items()}
 
 
+@pytest.mark.nightly
 @pytest.mark.spark
 @pytest.mark.aws
 def test_each_component_may_make_the_calls_that_it_makes_and_no_others(

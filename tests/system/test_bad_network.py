@@ -14,7 +14,7 @@ from tests.helpers.job_process import FAST, Job, Producer, wait_until
 from tests.helpers.lake_audit import audit, ledger
 from tests.helpers.lakes import make_lake
 
-pytestmark = [pytest.mark.spark, pytest.mark.aws]
+pytestmark = [pytest.mark.spark, pytest.mark.aws, pytest.mark.nightly]
 log = logging.getLogger(__name__)
 
 

@@ -19,7 +19,7 @@ from movement.packaging.release import EMR_ENVIRONMENT, package
 from tests.helpers.lakes import catalogued, folders, make_lake, put, raw_lines, record, record_numbers
 from tests.helpers.standalone_cluster import HOME, Cluster, cluster, machine_environment, tasks_by_executor
 
-pytestmark = [pytest.mark.spark, pytest.mark.aws]
+pytestmark = [pytest.mark.spark, pytest.mark.aws, pytest.mark.nightly]
 
 RECORDS = 800
 BATCH = 200

@@ -22,7 +22,7 @@ from tests.helpers.samples import GOOD, good
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-pytestmark = [pytest.mark.spark, pytest.mark.aws]
+pytestmark = [pytest.mark.spark, pytest.mark.aws, pytest.mark.nightly]
 
 DRAWN = 300
 UNSEEN = {"Cc", "Cf", "Co", "Cs", "Zl", "Zp"}

@@ -11,6 +11,7 @@ import pytest
 from tests.helpers.paths import ROOT
 
 
+@pytest.mark.nightly
 @pytest.mark.spark  # without Spark, but takes half a minute
 @pytest.mark.parametrize("case", ["10 MB", "many partitions"])
 def test_a_task_stays_within_its_memory_limit(case: str, tmp_path: Path) -> None:
