@@ -48,7 +48,7 @@ def found(kinesis: FaultyKinesis) -> Counter[str]:
     return Counter(json.dumps(json.loads(data), sort_keys=True) for _, data in kinesis.accepted)
 
 
-def wait_until(condition: Callable[[], bool], seconds: float = 20) -> None:
+def wait_until(condition: Callable[[], bool], seconds: float = 60) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, f"not true after {seconds} s"
@@ -64,13 +64,13 @@ def test_no_row_is_missing_after_a_kill_and_a_resume(processes: str, tmp_path: P
         first = command(kinesis, *arguments, "--rate", "2000")
         wait_until(lambda: len(kinesis.accepted) > ROWS / 3)
         first.send_signal(signal.SIGKILL)
-        first.communicate(timeout=60)
+        first.communicate(timeout=120)
         time.sleep(0.5)
         before = len(kinesis.accepted)
         assert before < ROWS
 
         second = command(kinesis, *arguments, "--resume", "--json", str(tmp_path / "out.json"))
-        output, errors = second.communicate(timeout=60)
+        output, errors = second.communicate(timeout=120)
     assert second.returncode == 0, errors
     on_stream = found(kinesis)
     assert set(on_stream) == set(expected(data))
@@ -90,14 +90,14 @@ def test_ctrl_c_sends_the_rows_that_were_read_and_a_resume_duplicates_none(tmp_p
         first = command(kinesis, str(data), "--set", state, "--rate", "600")
         wait_until(lambda: len(kinesis.accepted) > 500)
         first.send_signal(signal.SIGINT)
-        _, errors = first.communicate(timeout=60)
+        _, errors = first.communicate(timeout=120)
         assert first.returncode == 130, errors.decode()
         assert b"--resume" in errors
         assert b"Traceback" not in errors
         assert 0 < len(kinesis.accepted) < ROWS
 
         second = command(kinesis, str(data), "--set", state, "--resume")
-        _, errors = second.communicate(timeout=60)
+        _, errors = second.communicate(timeout=120)
         assert second.returncode == 0, errors
         assert b"starts again" not in errors
     assert found(kinesis) == expected(data)
@@ -142,11 +142,11 @@ def test_a_run_that_could_resume_but_starts_again_says_so(tmp_path: Path) -> Non
     data, state = tmp_path / "data", f"local.state_dir={tmp_path / 'state'}"
     write_sample(200, data, cities=1)
     with FaultyKinesis(lambda _n: Status(400, "AccessDeniedException")) as kinesis:
-        _, errors = (first := command(kinesis, str(data), "--set", state)).communicate(timeout=30)
+        _, errors = (first := command(kinesis, str(data), "--set", state)).communicate(timeout=90)
         assert first.returncode == 1
         assert b"with --resume continues" in errors
         kinesis.faults = lambda _n: None
-        _, errors = (second := command(kinesis, str(data), "--set", state)).communicate(timeout=30)
+        _, errors = (second := command(kinesis, str(data), "--set", state)).communicate(timeout=90)
     assert second.returncode == 0
     assert b"starts again" in errors
     assert len(kinesis.accepted) == 200

@@ -57,7 +57,7 @@ def kill(process: subprocess.Popen[bytes]) -> None:
 
 
 def wait_for_batches(checkpoint: Path, count: int) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 180  # Spark may start slowly
     while time.monotonic() < deadline:
         planned = list((checkpoint / "offsets").glob("[0-9]*")) if checkpoint.exists() else []
         if len(planned) >= count:

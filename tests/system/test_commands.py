@@ -47,7 +47,7 @@ def start_stream(settings: Settings, folder: Path, *more: str) -> subprocess.Pop
     )
 
 
-def wait_for(condition: Callable[[], bool], seconds: float = 90) -> None:
+def wait_for(condition: Callable[[], bool], seconds: float = 180) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "it did not happen in time"
@@ -66,7 +66,7 @@ def test_a_signal_ends_the_stream_cleanly_and_a_new_start_goes_on(
     job = start_stream(lake_settings, tmp_path, "--json", "result.json")
     wait_for(lambda: written(lake_settings) == 40)
     os.killpg(job.pid, number)  # the whole group, as from a terminal
-    output, _ = job.communicate(timeout=60)
+    output, _ = job.communicate(timeout=180)
 
     assert job.returncode == 0, output
     assert "Stopped: 40 records" in output
@@ -76,7 +76,7 @@ def test_a_signal_ends_the_stream_cleanly_and_a_new_start_goes_on(
 
     put(lake_settings, (record(n=n) for n in range(40, 60)))
     again = start_stream(lake_settings, tmp_path, "--until-drained")
-    output, _ = again.communicate(timeout=120)
+    output, _ = again.communicate(timeout=240)
     assert again.returncode == 0, output
     assert record_numbers(lake_settings) == list(range(60))
     assert len(raw_lines(lake_settings)) == 60
@@ -88,11 +88,11 @@ def test_a_killed_stream_started_again_has_each_record_once(lake_settings: Setti
     # As soon as a file exists: in the middle of a batch, or just after one.
     wait_for(lambda: any(True for _ in lake_at(lake_settings.lake).list("raw/")))
     os.killpg(job.pid, signal.SIGKILL)
-    job.wait(timeout=30)
+    job.wait(timeout=60)
     put(lake_settings, (record(n=n) for n in range(300, 400)))
 
     again = start_stream(lake_settings, tmp_path, "--until-drained")
-    output, _ = again.communicate(timeout=120)
+    output, _ = again.communicate(timeout=240)
 
     assert again.returncode == 0, output
     assert record_numbers(lake_settings) == list(range(400))
@@ -128,7 +128,7 @@ def test_the_same_job_runs_under_spark_submit(lake_settings: Settings, tmp_path:
         env={name: text for name, text in environment().items() if name not in ("AWS_REGION", "AWS_DEFAULT_REGION")},
         capture_output=True,
         text=True,
-        timeout=180,
+        timeout=300,
         check=False,
     )
 

@@ -48,7 +48,7 @@ class Command:
         )  # fmt: skip
 
     def result(self) -> dict[str, int]:
-        _, said = self.process.communicate(timeout=60)
+        _, said = self.process.communicate(timeout=120)
         assert self.process.returncode == 0, said.decode()
         found: dict[str, int] = json.loads(self._result.read_text())
         return found

@@ -65,7 +65,7 @@ def killed(settings: Settings, tmp_path: Path, fault: str) -> None:
             cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
         )  # fmt: skip
         try:
-            code = process.wait(180)
+            code = process.wait(300)
         finally:
             os.killpg(process.pid, signal.SIGKILL)
     assert code == -signal.SIGKILL, output.read_text(encoding="utf-8", errors="replace")[-3000:]

@@ -274,7 +274,7 @@ def test_after_kill_9_between_any_two_steps_the_next_run_completes_the_work(
             cwd=ROOT,
             env={**os.environ, "PYTHONPATH": str(ROOT), "MOVEMENT_FAULT": fault},
             capture_output=True,
-            timeout=60,
+            timeout=180,
         )
         assert killed.returncode == -signal.SIGKILL, f"{fault}: {killed.stderr.decode()[-2000:]}"
         assert poll(small_files)[0] == rows, f"after {fault}"

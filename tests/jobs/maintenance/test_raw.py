@@ -326,7 +326,7 @@ def test_after_kill_9_between_any_two_steps_the_next_run_completes_the_rebuild(
             cwd=ROOT,
             env={**os.environ, "PYTHONPATH": str(ROOT), "MOVEMENT_FAULT": fault},
             capture_output=True,
-            timeout=60,
+            timeout=180,
         )  # fmt: skip
         assert found.returncode == -signal.SIGKILL, f"{fault}: {found.stderr.decode()[-2000:]}"
         seen, _ = poll(settings, catalog)

@@ -232,7 +232,7 @@ def test_watch_ends_on_ctrl_c_with_0(lake_settings: Settings, tmp_path: Path) ->
         while json.loads(file.read_text())["at"] == first and time.monotonic() < deadline:
             time.sleep(0.05)
         watching.send_signal(signal.SIGINT)
-        output, _ = watching.communicate(timeout=30)
+        output, _ = watching.communicate(timeout=90)
     finally:
         watching.kill()
     assert watching.returncode == 0, output
