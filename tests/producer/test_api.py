@@ -103,7 +103,7 @@ def test_the_answer_to_a_list_keeps_its_order(kinesis: FaultyKinesis) -> None:
 
 def test_concurrent_requests_share_put_records_requests(kinesis: FaultyKinesis) -> None:
     kinesis.delay = 0.02
-    with client("api.linger_ms=10") as api, ThreadPoolExecutor(30) as pool:
+    with client("api.linger_ms=100") as api, ThreadPoolExecutor(30) as pool:
         answers = list(pool.map(lambda n: api.post("/uber_movement", json=good(n)), range(300)))
     assert all(answer.status_code == 200 for answer in answers)
     assert len(kinesis.accepted) == 300
