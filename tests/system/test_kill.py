@@ -1,6 +1,6 @@
 """kill -9 of the job between any two steps and at random moments, while records are being produced.
 
-`make test` kills a handful of times; `CRASH_KILLS=200 pytest tests/crash` goes on (`make crash N=200`).
+`make test` kills a few times, `make crash N=200` kills 200 times.
 `CRASH_SEED` repeats a run's choices.
 """
 
