@@ -23,10 +23,10 @@ test: setup lint ## Run everything that CI checks
 	@$(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder $(ARGS)
 
 fast: setup ## Run the tests that work without Spark and without the embedded AWS
-	@$(BIN)/python -m pytest -q -n 2 --dist loadscope -m "not spark and not aws" $(ARGS)
+	@EXAMPLES=0.2 $(BIN)/python -m pytest -q -n 2 --dist loadscope -m "not spark and not aws" $(ARGS)
 
 nightly: setup ## Run what takes too long for every change: thousands of examples, many kills
-	@NIGHTLY=1 SOURCE_EXAMPLES=2000 SOURCE_KILLS=10 CRASH_KILLS=200 MOVE_EXAMPLES=3000 PACKAGE_FULL=1 GOLD_KILLS=3 \
+	@NIGHTLY=1 EXAMPLES=20 SOURCE_KILLS=10 CRASH_KILLS=200 PACKAGE_FULL=1 GOLD_KILLS=3 \
 		GOLD_INCREMENTS=15 $(BIN)/python -m pytest tests/spark_kinesis tests/system tests/jobs/maintenance \
 		tests/jobs/gold tests/jobs/write tests/infra tests/movement/packaging $(ARGS)
 

@@ -13,6 +13,7 @@ from hypothesis import HealthCheck
 
 from jobs.settings.settings import Settings, load_settings
 from local import server
+from tests.helpers.examples import examples
 from tests.helpers.lakes import make_lake
 from tests.helpers.paths import EXPORTS
 from tests.helpers.ports import free_port
@@ -22,7 +23,9 @@ if TYPE_CHECKING:
 
 
 # Both measure wall time, so a busy machine would fail them.
-hypothesis.settings.register_profile("any_machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+hypothesis.settings.register_profile(
+    "any_machine", max_examples=examples(100), deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
 hypothesis.settings.load_profile("any_machine")
 
 

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from jobs.common.errors import ConfigurationError, TerminalError
 from producer.csv_reader import Export, ExportReader, RowChunk, city_of, find_exports, read_records
+from tests.helpers.examples import examples
 
 
 def rows_of(data: bytes, tmp_path: Path, skip: int = 0) -> tuple[list[str], list[RowChunk]]:
@@ -62,7 +63,7 @@ lines = st.builds(
 )
 
 
-@settings(max_examples=600, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(600), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     body=st.lists(lines, max_size=8).map(b"".join),
     block=st.integers(1, 60),

@@ -16,6 +16,7 @@ from jobs.schema.rejections import Rejection
 from jobs.schema.table import load_contract
 from producer.csv_reader import RowChunk
 from producer.record_encoder import PutRecordsEntry, RecordEncoder, RowEncoder, partition_key
+from tests.helpers.examples import examples
 
 CONTRACT = load_contract("travel_times.yaml")
 CHECKS = RecordChecks(CONTRACT)
@@ -72,7 +73,7 @@ def encode(encoder: RowEncoder, chunk: RowChunk) -> tuple[list[PutRecordsEntry],
     return encoder.encode(chunk).part(0, chunk.file_rows)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(400), deadline=None)
 @given(
     rows=rows,
     city=st.one_of(st.none(), st.just("Paris"), unusual, st.text(max_size=3), st.just("x" * 300)),

@@ -13,6 +13,7 @@ from producer.put_records import THROTTLED, PutResult
 from producer.record_encoder import PutRecordsEntry, size_of
 from producer.send_queue import SendQueue
 from producer.shard_rates import ShardRates
+from tests.helpers.examples import examples
 
 OK = PutResult("1", "shardId-0")
 
@@ -171,7 +172,7 @@ def test_a_throttled_request_delays_all_records() -> None:
     assert len(drain(queue, due)) == 1
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(
     keys=st.lists(st.sampled_from("abcdefg"), max_size=60),
     chunk=st.integers(1, 20),

@@ -4,7 +4,6 @@ where time passes the retention, every record that is not read is told, and none
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
@@ -18,10 +17,10 @@ from spark_kinesis import batch_limits, shard_search, tip_search
 from spark_kinesis.errors import DataLossError, ExpiredIteratorError
 from spark_kinesis.offset import after, at_timestamp, parse_offset
 from spark_kinesis.options import KinesisOptions
+from tests.helpers.examples import examples
 from tests.helpers.fake_spark import FakeSpark
 from tests.helpers.scripted import ScriptedClient, ScriptedStream, as_time, broken, throttled
 
-EXAMPLES = int(os.environ.get("SOURCE_EXAMPLES", "150"))
 KEYS = [f"key-{number}" for number in range(8)]
 DAY = 24 * 3600
 # What may happen between a batch's plan, its reading, and its replay.
@@ -439,7 +438,7 @@ def test_every_record_is_read_exactly_once_in_its_keys_order(monkeypatch: pytest
     run_state_machine_as_test(
         Story,
         settings=settings(
-            max_examples=EXAMPLES,
+            max_examples=examples(150),
             stateful_step_count=30,
             deadline=None,
             suppress_health_check=list(HealthCheck),
@@ -452,7 +451,7 @@ def test_every_record_that_expired_unread_is_told_and_nothing_else() -> None:
     run_state_machine_as_test(
         LossStory,
         settings=settings(
-            max_examples=2 * EXAMPLES,
+            max_examples=examples(300),
             stateful_step_count=15,
             deadline=None,
             suppress_health_check=list(HealthCheck),

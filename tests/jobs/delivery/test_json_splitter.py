@@ -16,6 +16,7 @@ from jobs.delivery.json_splitter import split_records
 from jobs.schema.record_parser import RecordParser
 from jobs.schema.rejections import NOT_JSON, NOT_UTF8
 from jobs.schema.table import load_contract
+from tests.helpers.examples import examples
 
 ODD = st.text(st.sampled_from('{}[]",:\\ \n\t1aé\u2028'), max_size=12)
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | ODD | st.text(max_size=8)
@@ -37,7 +38,7 @@ def chunked(data: bytes, size: int) -> Iterator[bytes]:
     return (data[start : start + size] for start in range(0, len(data), size))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(st.lists(st.tuples(encoded(), st.sampled_from([b"", b"\n", b"\r\n"])), max_size=8), st.integers(1, 64))
 def test_valid_objects_come_apart_as_they_were_whatever_the_delimiter_and_the_chunks(
     records: list[tuple[bytes, bytes]], size: int
@@ -47,7 +48,7 @@ def test_valid_objects_come_apart_as_they_were_whatever_the_delimiter_and_the_ch
     assert list(split_records(chunked(data, size))) == [record for record, _ in records]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(st.binary(max_size=60) | st.text(st.sampled_from('{}[]",:\\ \n1a'), max_size=60).map(str.encode))
 def test_nothing_but_white_space_between_records_is_dropped(data: bytes) -> None:
     records = list(split_records([data]))
@@ -62,13 +63,13 @@ def test_nothing_but_white_space_between_records_is_dropped(data: bytes) -> None
         assert list(split_records(chunked(data, size))) == records
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(encoded(), st.sampled_from([b"", b"\n", b" x", b"{", b'{"a"', b"]"]))
 def test_a_valid_object_is_found_whatever_follows_it(record: bytes, following: bytes) -> None:
     assert next(split_records([record + following])) == record
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(st.text(st.sampled_from('{}[]",:\\ 1'), min_size=1, max_size=30))
 def test_a_record_is_exactly_the_value_that_the_standard_library_reads(text: str) -> None:
     try:

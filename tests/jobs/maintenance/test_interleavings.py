@@ -6,7 +6,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import io
-import os
 import random
 from collections import Counter
 from collections.abc import Iterator
@@ -30,10 +29,10 @@ from jobs.maintenance.partition_move import Mover, StoredFile
 from jobs.maintenance.raw import RebuildPlan, commit_plan, execute_plan, staging_folder, unfinished_plans
 from jobs.maintenance.rewriter import Rewriter
 from jobs.write.processed import file_schema
+from tests.helpers.examples import examples
 from tests.helpers.interleaving_stage import Actor, AtOnce, SharedState, SteppedCatalog, SteppedLake, as_file
 from tests.helpers.samples import TRAVEL_TIMES
 
-EXAMPLES = int(os.environ.get("MOVE_EXAMPLES", "80"))
 NOW = datetime(2026, 11, 24, tzinfo=UTC)
 GRACE = timedelta(seconds=60)
 PARTITIONS = ["city=a/start_date=2016-09-03", "city=b/start_date=2016-09-03"]
@@ -247,7 +246,7 @@ class World:
         assert self.store.locations == {name: f"processed/{name}/" for name in PARTITIONS}
 
 
-@settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(80), deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     seed=st.integers(0, 2**32),
     batches=st.integers(1, 4),

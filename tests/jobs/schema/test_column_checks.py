@@ -14,6 +14,7 @@ from jobs.schema.column_checks import TextColumnChecks
 from jobs.schema.record_parser import RecordParser
 from jobs.schema.rejections import Rejection
 from jobs.schema.table import TableContract
+from tests.helpers.examples import examples
 
 FIELDS = ["place", "low", "high", "span", "note"]
 CONTRACT = TableContract.model_validate(
@@ -59,7 +60,7 @@ rows = st.lists(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(rows=rows, left_out=st.sets(st.sampled_from(FIELDS[2:])))
 def test_a_row_that_is_no_suspect_passes_the_checks(rows: list[tuple[str, ...]], left_out: set[str]) -> None:
     fields = [field for field in FIELDS if field not in left_out]

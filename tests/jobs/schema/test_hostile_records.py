@@ -11,12 +11,15 @@ from jobs.schema.checks import RecordChecks
 from jobs.schema.record_parser import RecordParser
 from jobs.schema.rejections import VALUE_CHARACTERS
 from jobs.schema.table import TableContract
+from tests.helpers.examples import examples
 from tests.helpers.hostile_records import hostile, with_twins
 from tests.helpers.samples import GOOD, READING, READINGS_YAML, TRAVEL_TIMES, as_data
 
 # 2 contracts × 250 examples × 10 payloads, each once as drawn and once with a byte changed or its end missing.
 PAYLOADS = 10
-SETTINGS = settings(max_examples=250, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+SETTINGS = settings(
+    max_examples=examples(250), deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
+)
 
 READINGS = TableContract.model_validate(yaml.safe_load(READINGS_YAML))
 
