@@ -6,9 +6,12 @@
 from __future__ import annotations
 
 import io
+import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import takewhile
+from typing import Any
 
 import msgspec
 
@@ -22,6 +25,10 @@ _FOLDER = "_ledger/"
 # The folder of the batch path's entries, `_ledger/batch/`; it also starts the names of that job's files.
 BATCH_PATH = "batch"
 TABLES: tuple[TableName, ...] = ("raw", "processed", "quarantine")
+# Entries that a reader asks for at once. Usually there is at most one new one; the others show a gap.
+_PROBED = 4
+
+log = logging.getLogger(__name__)
 
 
 class LedgerEntry(msgspec.Struct):
@@ -32,6 +39,8 @@ class LedgerEntry(msgspec.Struct):
     seconds       by stage (clear, write, register), on the driver's clock
     alarms        conditions for a person to look at, such as too many rejected records
     registered    partitions that the job sent to the catalog for the first time since its start
+    offset        the source's offset at the batch's end, as in the checkpoint; the next batch starts there. None in
+                  entries of releases that did not store it
     rebuilt_at    when `movement replay --raw` wrote the batch again; the counts, partitions and quarantine files are
                   then those of that time, and no entry names the files with its rows (see `files_of_entries`)
     """
@@ -47,6 +56,7 @@ class LedgerEntry(msgspec.Struct):
     alarms: list[str] = []
     registered: int = 0
     rebuilt_at: datetime | None = None
+    offset: dict[str, Any] | None = None
     version: int = 1
 
     @property
@@ -92,18 +102,39 @@ class Ledger:
         return None if content is None else msgspec.json.decode(content, type=LedgerEntry)
 
     def entries_after(self, batch: int) -> Iterator[LedgerEntry]:
-        """The entries after `batch`, in order. `entries_after(-1)` starts with batch 0.
+        """The entries after `batch`, in order. `entries_after(-1)` starts with the lowest entry there is.
 
-        Final batches have consecutive numbers from 0, so this sends one request per entry and at least one for the
-        end. It never lists the ledger.
+        Final batches have consecutive numbers. They begin above 0 in a lake that a running query was moved to, and
+        where a lifecycle rule deletes old entries. Reads entry by entry, and lists the ledger only if the entry of
+        `batch` is missing too, which happens at the first reading and after a loss.
+
+        Raises TerminalError if an entry is missing and a later one exists.
         """
-        at_once = 1  # usually there is at most one new batch
+        wanted, at_once = batch + 1, _PROBED
         while True:
-            for entry in list(parallel_map(self.entry, range(batch + 1, batch + 1 + at_once))):
-                if entry is None:
-                    return
-                yield entry
-            batch, at_once = batch + at_once, min(2 * at_once, AT_ONCE)
+            found = list(parallel_map(self.entry, range(wanted, wanted + at_once)))
+            for entry in takewhile(lambda entry: entry is not None, found):
+                yield entry  # type: ignore[misc]
+                wanted += 1
+            if found[0] is not None:
+                at_once = min(2 * at_once, AT_ONCE) if found[-1] is not None else _PROBED
+                continue
+            if wanted > batch + 1 or (batch >= 0 and self.entry(batch) is not None):
+                later = [entry.batch for entry in found if entry is not None and entry.batch > wanted]
+            else:
+                later = [number for number in self.numbers() if number >= wanted]
+            if not later:
+                return
+            if self.entry(wanted) is not None:
+                continue  # the job has committed it meanwhile
+            if wanted > 0:
+                raise missing_entry(self._lake, self.query, wanted, later[0])
+            log.warning("the ledger of query %s in %s begins at batch %d", self.query, self._lake.uri, later[0])
+            wanted = later[0]
+
+    def numbers(self) -> list[int]:
+        """The numbers of the query's entries, in order. Lists them: one request per 1,000."""
+        return sorted(_numbers(self._lake, self.query))
 
     def commit(self, entry: LedgerEntry) -> None:
         """Makes a batch final.
@@ -121,19 +152,20 @@ class Ledger:
         fault_point("ledger.committed")
 
     def leftovers(self, batch: int) -> list[str]:
-        """The batch's files in the tables, found by name. Lists every table."""
-        prefix = f"{self.query}-{batch}-"
-        return [
-            path
-            for table in (*TABLES, RELOCATED)
-            for path, _ in self._lake.list(f"{table}/")
-            if file_name(path).startswith(prefix)
-        ]
+        """The files in the tables, found by name, of this and of later batches without an entry. Lists every table."""
+        found: dict[int, list[str]] = {}
+        for table in (*TABLES, RELOCATED):
+            for path, _ in self._lake.list(f"{table}/"):
+                number = file_name(path).removeprefix(f"{self.query}-").partition("-")[0]
+                if file_name(path).startswith(f"{self.query}-{number}-") and number.isdigit() and int(number) >= batch:
+                    found.setdefault(int(number), []).append(path)
+        return [path for number in sorted(found) if self.entry(number) is None for path in found[number]]
 
     def remove_leftovers(self, batch: int) -> list[str]:
-        """Deletes the files that a run which died wrote for this batch. Returns their paths.
+        """Deletes the files that a run which died wrote for this batch, or for later ones. Returns their paths.
 
-        Only for a batch without an entry. Only the first batch after a start can have leftovers.
+        Files of batches with an entry stay. Only the first batch after a start can have leftovers; later batches have
+        some if the ledger has lost its last entries.
         """
         found = self.leftovers(batch)
         self._lake.clear_drafts()
@@ -141,6 +173,14 @@ class Ledger:
         self._lake.delete(found)
         fault_point("leftovers.deleted")
         return found
+
+
+def missing_entry(lake: Lake, query: str, missing: int, later: int) -> TerminalError:
+    """The error for a gap in a query's ledger: batch `missing` has no entry, the later batch `later` has one."""
+    return TerminalError(
+        f"{lake.uri}/{_path(query, missing)} is missing, although batch {later} is in the ledger: ledger entries must "
+        "not be deleted. Restore it from the bucket's older object versions, then run this again"
+    )
 
 
 def check_counts(entry: LedgerEntry) -> None:

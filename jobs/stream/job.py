@@ -29,10 +29,12 @@ from jobs.metrics.query_listener import observe_query
 from jobs.schema.table import load_contract
 from jobs.settings.job_main import job_parser, run_job, stop_on_signals
 from jobs.settings.settings import Settings
+from jobs.stream.checkpoint import checkpoint_at
 from jobs.stream.connector import read_stream
 from jobs.stream.delta_commits import DeltaCommitter
 from jobs.stream.micro_batch import MicroBatchWriter
 from jobs.stream.query import QUERY_NAME, run_query, run_with_restarts
+from jobs.stream.resume import START_FROM, START_FROM_HELP, StartFrom, align_checkpoint
 
 log = logging.getLogger(__name__)
 
@@ -56,19 +58,22 @@ def run(
     settings: Settings,
     *,
     until_drained: bool = False,
+    start_from: StartFrom | None = None,
     stop: threading.Event | None = None,
     on_batch: Callable[[LedgerEntry], None] = lambda _: None,
 ) -> StreamResult:
     """Runs the job until `stop` is set. With `until_drained` it also ends once it has written the records that are on
     the stream at its start.
 
-    A stop waits for the current batch. `on_batch` is called with the entry of each batch that became final. Raises
-    ConfigurationError, AwsAccessError or another MovementError that names the cause and the remedy.
+    `start_from`: what to trust if the checkpoint and the lake's ledger disagree; see `resume`. A stop waits for the
+    current batch. `on_batch` is called with the entry of each batch that became final. Raises ConfigurationError,
+    AwsAccessError or another MovementError that names the cause and the remedy.
     """
     stop = stop or threading.Event()
     started, result = time.perf_counter(), StreamResult()
     contract = load_contract(settings.contract)
     lake = lake_at(settings.lake)
+    checkpoint = checkpoint_at(settings.checkpoint)
     delta = DeltaCommitter(lake, contract) if settings.sink.format == "delta" else None
     if delta is not None:
         delta.check_table()
@@ -85,8 +90,11 @@ def run(
             on_batch(entry)
 
         def new_writer() -> MicroBatchWriter:
-            return MicroBatchWriter(settings, contract, lake, catalog, lease, batch_committed, source.records, delta)
+            return MicroBatchWriter(
+                settings, contract, lake, catalog, lease, batch_committed, source.records, checkpoint, delta
+            )
 
+        align_checkpoint(checkpoint, lake, settings.stream.name, start_from)
         lake.clear_drafts()
         # Only with the lease: a second job must be refused before it changes the tables of the running one.
         catalog.ensure_tables(stream_tables(contract, settings.sink.format))
@@ -107,6 +115,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--until-drained", action="store_true", help="end once all records that are on the stream now are written"
     )
+    parser.add_argument("--start-from", choices=START_FROM, help=START_FROM_HELP)
     return run_job(parser, _run, arguments)
 
 
@@ -114,4 +123,4 @@ def _run(settings: Settings, options: argparse.Namespace) -> StreamResult:
     stop = threading.Event()
     spark = spark_session("movement-stream", settings.spark.master, settings.spark.conf)
     stop_on_signals(stop)  # after Spark, which installs a handler of its own
-    return run(spark, settings, until_drained=options.until_drained, stop=stop)
+    return run(spark, settings, until_drained=options.until_drained, start_from=options.start_from, stop=stop)

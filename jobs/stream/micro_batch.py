@@ -1,6 +1,6 @@
 """The exactly-once protocol: what the streaming job does with one micro-batch (docs/adr/0003).
 
-1. A batch in the ledger is final: skip it.
+1. A batch in the ledger is final: skip it. Its records must be the ones that Spark has planned.
 2. Delete the files that a crashed run of the batch left behind.
 3. Write raw, processed and quarantine files.
 4. Check the share of rejected records; a rejected batch is withdrawn.
@@ -24,7 +24,7 @@ from datetime import UTC, datetime
 from pyspark.sql import DataFrame, SparkSession
 
 from jobs.catalog.glue import GlueCatalog
-from jobs.common.errors import MovementError, TerminalError, TooManyRejectedError, TransientError
+from jobs.common.errors import BatchMismatchError, MovementError, TerminalError, TooManyRejectedError, TransientError
 from jobs.lake.lease import Lease
 from jobs.lake.ledger import TABLES, Ledger, LedgerEntry
 from jobs.lake.partition_locations import Layout, LayoutFile, copy_to_live_locations
@@ -32,8 +32,10 @@ from jobs.lake.store import Lake
 from jobs.lake.task_report import TaskReport
 from jobs.schema.table import TableContract
 from jobs.settings.settings import Settings
+from jobs.stream.checkpoint import Checkpoint
 from jobs.stream.delta_commits import DeltaCommitter
 from jobs.stream.reject_rate import RejectRateMonitor
+from jobs.stream.resume import same_records
 from jobs.write.merge_small_files import write_batch
 from jobs.write.task import ReadRecords, WriteTask
 
@@ -58,6 +60,7 @@ class MicroBatchWriter:
         lease: Lease,
         on_batch: Callable[[LedgerEntry], None],
         records: ReadRecords | None,
+        checkpoint: Checkpoint,
         delta: DeltaCommitter | None = None,
     ) -> None:
         """`records`: see `WriteTask`. `delta`: None for plain Parquet."""
@@ -68,6 +71,7 @@ class MicroBatchWriter:
         self._lease = lease
         self._on_batch = on_batch
         self._records = records
+        self._checkpoint = checkpoint
         self._delta = delta
         self._reject_rate = RejectRateMonitor(settings.sink)
         self._layouts = LayoutFile(lake, "processed")
@@ -83,25 +87,36 @@ class MicroBatchWriter:
                 # The query was stopped while this batch waited for the lock. The next start writes it.
                 raise TransientError(f"batch {batch} was not started: the query has been stopped")
             try:
-                self._write(rows, batch)
+                self.write(query_name(rows.sparkSession), batch, lambda name: self._write_files(rows, name))
             except Exception as error:
                 self.error = error
                 raise
             self.last_batch = batch
 
-    def _write(self, rows: DataFrame, batch: int) -> None:
-        """The steps of the protocol, in order."""
-        query = query_name(rows.sparkSession)
+    def write(self, query: str, batch: int, write_files: Callable[[str], TaskReport]) -> None:
+        """The steps of the protocol, in order.
+
+        `write_files` writes the batch's files, whose names start with its argument, and returns the batch's report.
+        """
         name = f"{query}-{batch}"
         ledger = Ledger(self._lake, query)
-        if ledger.entry(batch) is not None:
+        offset = self._checkpoint.offset(batch)
+        final = ledger.entry(batch)
+        if final is not None:
+            # `resume` has compared them before the query's start: this is the last line of defence.
+            if not same_records(final, offset, self._checkpoint.offset(batch - 1)):
+                raise BatchMismatchError(
+                    f"batch {name} is in the ledger of {self._lake.uri} with other records than the checkpoint "
+                    f"{self._checkpoint.uri} plans for it: somebody has changed the checkpoint while the job runs. "
+                    "Nothing was written or skipped; start the job again"
+                )
             log.info("batch %s is in the ledger: skipped", name)
             return
         started, seconds = datetime.now(UTC), dict[str, float]()
         with _measured(seconds, "clear"):
             self._delete_leftovers(ledger, batch)
         with _measured(seconds, "write"):
-            report = self._write_files(rows, name)
+            report = write_files(name)
         alarms = self._check_reject_rate(report, name)
         with _measured(seconds, "register"):
             registered = self._register_partitions(report)
@@ -116,6 +131,7 @@ class MicroBatchWriter:
             seconds=seconds,
             alarms=alarms,
             registered=registered,
+            offset=offset,
         )
         self._lease.check()
         ledger.commit(entry)

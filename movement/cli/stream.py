@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.markup import escape
@@ -20,12 +20,21 @@ if TYPE_CHECKING:
     from jobs.lake.ledger import LedgerEntry
     from jobs.settings.settings import Settings
     from jobs.stream.job import StreamResult
+    from jobs.stream.resume import StartFrom
 
 
 def stream(
     until_drained: Annotated[
         bool, typer.Option("--until-drained", help="End once all that is on the stream now has been written.")
     ] = False,
+    start_from: Annotated[
+        Literal["ledger", "checkpoint", "stream"] | None,
+        typer.Option(
+            "--start-from",
+            help="Only if the job asks for it: what to trust if checkpoint and lake disagree. ledger: go on after the "
+            "last record in the lake. checkpoint: go on where the checkpoint ends. stream: read the stream again.",
+        ),
+    ] = None,
     config: Config = None,
     overrides: Overrides = None,
     json_file: JsonFile = None,
@@ -41,12 +50,14 @@ def stream(
     settings = load_settings(config, overrides or ())
     log = log_path(settings, "stream")
     err.print(f"stream {settings.stream.name} → {settings.lake} [dim](log: {escape(str(log))})[/]", soft_wrap=True)
-    result, stopped = run_stream(settings, log, until_drained=until_drained)
+    result, stopped = run_stream(settings, log, until_drained=until_drained, start_from=start_from)
     out.print(_summary(result, stopped), soft_wrap=True)
     write_result(json_file, asdict(result) | resources(settings) | {"checkpoint": settings.checkpoint})
 
 
-def run_stream(settings: Settings, log: Path, *, until_drained: bool) -> tuple[StreamResult, bool]:
+def run_stream(
+    settings: Settings, log: Path, *, until_drained: bool, start_from: StartFrom | None = None
+) -> tuple[StreamResult, bool]:
     """Runs the job with a progress line; returns its result, and whether a signal ended it."""
     from movement.cli.java import require_java
 
@@ -61,7 +72,14 @@ def run_stream(settings: Settings, log: Path, *, until_drained: bool) -> tuple[S
         stop_on_signals(stop)  # after Spark, which installs handlers of its own
         line.update("reading the stream")
         threading.Thread(target=_announce_stop, args=(stop, line), daemon=True).start()
-        result = run(spark, settings, until_drained=until_drained, stop=stop, on_batch=_batch_logger(line))
+        result = run(
+            spark,
+            settings,
+            until_drained=until_drained,
+            start_from=start_from,
+            stop=stop,
+            on_batch=_batch_logger(line),
+        )
     return result, stop.is_set()
 
 

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 import msgspec
 import pytest
 
-from jobs.common.errors import AlreadyRunningError, BatchMismatchError
+from jobs.common.errors import AlreadyRunningError, BatchMismatchError, TerminalError
 from jobs.lake.ledger import Ledger, LedgerEntry, entries, queries
 from jobs.lake.store import Lake
 from jobs.lake.task_report import SequenceRange, TaskReport, WrittenFile
@@ -87,12 +87,13 @@ def test_counts_that_do_not_add_up_are_an_error_with_the_figures_and_nothing_is_
     assert Ledger(lake, "abc").entry(3) is None
 
 
-def test_only_the_files_of_this_query_and_batch_are_leftovers(lake: Lake) -> None:
+def test_only_the_files_of_this_querys_batches_without_an_entry_are_leftovers(lake: Lake) -> None:
     mine = [
         "raw/ingest_date=2026-11-23/hour=01/abc-3-00000-000.json.gz",
         "raw/ingest_date=2026-11-23/hour=02/abc-3-00001-004.json.gz",
         "processed/city=abc-3-x/start_date=2016-09-03/abc-3-00000-000.parquet",
         "quarantine/ingest_date=2026-11-23/abc-3-00000-000.json.gz",
+        "raw/ingest_date=2026-11-23/hour=03/abc-4-00000-000.json.gz",
     ]
     others = [
         "raw/ingest_date=2026-11-23/hour=01/abc-33-00000-000.json.gz",
@@ -105,6 +106,8 @@ def test_only_the_files_of_this_query_and_batch_are_leftovers(lake: Lake) -> Non
         "_ledger/abc/2.json",
     ]
     put(lake, *mine, *others)
+    Ledger(lake, "abc").commit(entry(33))
+    others.append("_ledger/abc/33.json")
     assert sorted(Ledger(lake, "abc").remove_leftovers(3)) == sorted(mine)
     assert sorted(path for path, _ in lake.list("")) == sorted(others)
     assert Ledger(lake, "abc").remove_leftovers(3) == []
@@ -140,7 +143,7 @@ def test_entries_after_a_batch_are_read_without_listing_the_ledger(lake: Lake, m
     monkeypatch.setattr(lake, "list", lambda _: pytest.fail("listed"))
 
     assert len(list(Ledger(lake, "abc").entries_after(-1))) == 1
-    assert sorted(asked) == [f"_ledger/abc/{number}.json" for number in range(3)]
+    assert set(asked) == {f"_ledger/abc/{number}.json" for number in range(5)}
 
 
 def test_entries_outside_of_the_window_are_not_decoded(lake: Lake) -> None:
@@ -163,3 +166,54 @@ def test_queries_are_those_with_a_ledger_except_the_batch_path(lake: Lake) -> No
     put(lake, "_ledger/batch/0.json")
 
     assert queries(lake) == ["a", "b"]
+
+
+def numbers_after(lake: Lake, batch: int) -> list[int]:
+    return [found.batch for found in Ledger(lake, "abc").entries_after(batch)]
+
+
+def test_a_ledger_may_begin_at_any_batch(lake: Lake) -> None:
+    for number in range(37, 60):
+        Ledger(lake, "abc").commit(entry(number))
+    assert numbers_after(lake, -1) == list(range(37, 60))
+    assert numbers_after(lake, 50) == list(range(51, 60))
+    assert numbers_after(lake, 59) == []
+
+
+@pytest.mark.parametrize(("missing", "after"), [(3, -1), (0, 1), (5, 4), (11, 2)])
+def test_a_gap_in_the_ledger_is_an_error_with_its_number(lake: Lake, missing: int, after: int) -> None:
+    for number in range(12):
+        Ledger(lake, "abc").commit(entry(number))
+    lake.delete([f"_ledger/abc/{missing}.json"])
+    if missing in (0, 11):  # the beginning has expired, or the last batch is not final: no gap
+        assert numbers_after(lake, after) == [number for number in range(12) if number > after and number != missing]
+        return
+    with pytest.raises(TerminalError, match=rf"_ledger/abc/{missing}\.json is missing, although batch \d+"):
+        numbers_after(lake, after)
+
+
+def test_entries_that_expired_before_they_were_read_are_a_gap(lake: Lake) -> None:
+    for number in range(8, 12):
+        Ledger(lake, "abc").commit(entry(number))
+    with pytest.raises(TerminalError, match=r"_ledger/abc/5\.json is missing, although batch 8"):
+        numbers_after(lake, 4)
+
+
+def test_a_batch_that_becomes_final_while_the_ledger_is_read_is_no_gap(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger = Ledger(lake, "abc")
+    ledger.commit(entry(0))
+    get, late = lake.get, [2, 1]
+
+    def commits_after_reading(path: str) -> bytes | None:
+        content = get(path)
+        if path.endswith("/1.json") and late:  # the reader has just missed 1, and now sees 2
+            ledger.commit(entry(late.pop()))
+            ledger.commit(entry(late.pop()))
+        return content
+
+    monkeypatch.setattr(lake, "get", commits_after_reading)
+    found = numbers_after(lake, -1)
+    assert found in ([0, 1, 2], [0])
+    assert numbers_after(lake, 0) == [1, 2]

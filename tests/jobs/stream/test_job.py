@@ -170,12 +170,44 @@ def test_a_new_checkpoint_on_an_old_lake_changes_no_existing_file(spark: SparkSe
     again = lake_settings.model_copy(
         update={"stream_job": lake_settings.stream_job.model_copy(update={"checkpoint": f"{lake_settings.lake}/_new"})}
     )
-    drain(spark, again)
+    run(spark, again, until_drained=True, start_from="stream")
 
     after = contents()
     assert {path: after.get(path) for path in before} == before
     assert len(after) == 2 * len(before)
     assert record_numbers(lake_settings) == sorted([*range(10), *range(10)])
+
+
+@pytest.mark.parametrize("lost", ["the newest batch", "metadata", "everything"])
+def test_spark_goes_on_from_a_checkpoint_that_the_job_put_to_the_ledgers_end(
+    spark: SparkSession, lake_settings: Settings, lost: str, tmp_path: Path
+) -> None:
+    place = lake_at(lake_settings.checkpoint)
+    if lost == "metadata":  # in a folder Spark keeps checksums beside the files
+        lake_settings = lake_settings.model_copy(
+            update={"stream_job": StreamJobSettings(checkpoint=str(tmp_path / "checkpoint"))}
+        )
+        place = lake_at(lake_settings.checkpoint)
+    for first in (0, 10):
+        put(lake_settings, (record(n=number) for number in range(first, first + 10)))
+        drain(spark, lake_settings)
+    names = [path for path, _ in place.list("") if not path.startswith("_drafts") and not path.endswith("/")]
+    if lost == "the newest batch":
+        newest = max(int(path.partition("/")[2]) for path in names if path.startswith("offsets/"))
+        place.delete([f"offsets/{newest}", f"commits/{newest}"])
+    else:
+        place.delete([path for path in names if lost == "everything" or path == lost])
+    put(lake_settings, (record(n=number) for number in range(20, 30)))
+    if lost == "everything":
+        with pytest.raises(TerminalError, match="--start-from ledger"):
+            drain(spark, lake_settings)
+
+    run(spark, lake_settings, until_drained=True, start_from="ledger" if lost == "everything" else None)
+    put(lake_settings, [record(n=30)])
+    drain(spark, lake_settings)
+
+    assert record_numbers(lake_settings) == list(range(31))
+    assert len({entry.query for entry in entries(lake_at(lake_settings.lake))}) == 1
 
 
 def test_it_drains_to_the_tip_at_its_start_although_producers_continue(

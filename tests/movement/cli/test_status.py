@@ -206,7 +206,7 @@ def test_after_a_lost_checkpoint_the_positions_lose_and_double_nothing(
     restored = load_settings(
         str(file), [*arguments(lake_settings)[1::2], f"stream_job.checkpoint={tmp_path / 'new-checkpoint'}"]
     )
-    result = run(spark, restored, until_drained=True)
+    result = run(spark, restored, until_drained=True, start_from="stream")
 
     assert result.read == 25
     found = Counter(json.loads(line)["n"] for line in raw_lines(lake_settings))
