@@ -97,7 +97,7 @@ def kinesalite(log: Path = Path(os.devnull)) -> Iterator[str]:
             node,
             "--max-old-space-size=6000",
             "--require",
-            str(ROOT / "tests" / "helpers" / "keep_serving.cjs"),
+            str(ROOT / "benchmarks" / "keep_serving.cjs"),
             str(script),
             "--port",
             str(port),

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import hypothesis
 import pytest
@@ -21,6 +22,9 @@ from tests.helpers.ports import free_port
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
+
+# The servers besides moto. A test that uses one says so: record_property("server", "kinesis-mock").
+REAL_SERVERS = ("kinesis-mock",)
 
 # Both measure wall time, so a busy machine would fail them.
 hypothesis.settings.register_profile(
@@ -48,6 +52,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for marker, modules in module_has.items():
             modules[item.path] = modules.get(item.path, False) or item.get_closest_marker(marker) is not None
     items.sort(key=cost)
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Says how many tests ran against each real server. Why one did not run is in the skips above."""
+    ran = Counter(
+        value
+        for outcome in ("passed", "failed")
+        for report in terminalreporter.stats.get(outcome, [])
+        for name, value in report.user_properties
+        if name == "server"
+    )
+    found = (f"{server} {f'{ran[server]} tests' if ran[server] else 'did not run'}" for server in REAL_SERVERS)
+    terminalreporter.write_line(f"real servers: {', '.join(found)}")
 
 
 @pytest.fixture(scope="session")

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
+from tests.helpers.kinesis_mock import running_kinesis_mock
 from tests.helpers.kinesis_streams import EmulatorStream
-from tests.helpers.paths import ROOT
 from tests.helpers.ports import free_port, wait_for_port
 
 # moto's own server is threaded and loses records of concurrent PutRecords; this one serves one request at a time.
@@ -40,28 +39,10 @@ def moto_endpoint() -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def kinesalite_endpoint() -> Iterator[str]:
-    """The URL of kinesalite, whose sequence numbers look like AWS's and which supports concurrent requests."""
-    node, npm = shutil.which("node"), shutil.which("npm")
-    if node is None or npm is None:
-        pytest.skip("kinesalite needs Node.js and npm, which are not installed")
-    folder = ROOT / ".emulators"
-    script = folder / "node_modules" / "kinesalite" / "cli.js"
-    if not script.exists():
-        install = [npm, "install", "--no-save", "--no-audit", "--no-fund", "--prefix", str(folder), "kinesalite@3.3.3"]
-        subprocess.run(install, check=True, capture_output=True)
-    port = free_port()
-    process = subprocess.Popen(
-        [node, str(script), "--port", str(port), "--createStreamMs", "5", "--shardLimit", "100"],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        wait_for_port(port, process)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        process.wait(10)
+def kinesis_mock_endpoint() -> Iterator[str]:
+    """The URL of kinesis-mock, whose sequence numbers look like AWS's and which supports concurrent requests."""
+    with running_kinesis_mock() as endpoint:
+        yield endpoint
 
 
 @pytest.fixture
@@ -71,9 +52,14 @@ def stream(moto_endpoint: str, aws_environment: pytest.MonkeyPatch) -> EmulatorS
     return EmulatorStream(moto_endpoint, 4)
 
 
-@pytest.fixture(params=["moto", "kinesalite"])
-def any_stream(request: pytest.FixtureRequest, aws_environment: pytest.MonkeyPatch) -> EmulatorStream:
+@pytest.fixture(params=["moto", "kinesis_mock"])
+def any_stream(
+    request: pytest.FixtureRequest,
+    aws_environment: pytest.MonkeyPatch,
+    record_property: Callable[[str, object], None],
+) -> EmulatorStream:
     """A new stream of four shards, on each emulator in turn."""
     endpoint: str = request.getfixturevalue(f"{request.param}_endpoint")
+    record_property("server", request.param.replace("_", "-"))
     aws_environment.setenv("AWS_ENDPOINT_URL_KINESIS", endpoint)
     return EmulatorStream(endpoint, 4)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
-import subprocess
 import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -16,8 +14,8 @@ from botocore.config import Config
 from jobs.settings.settings import load_settings
 from local import server
 from tests.helpers.emulators import Emulator, Stream
-from tests.helpers.paths import ROOT
-from tests.helpers.ports import free_port, wait_for_port
+from tests.helpers.kinesis_mock import running_kinesis_mock
+from tests.helpers.ports import free_port
 
 CREDENTIALS = {
     "AWS_ACCESS_KEY_ID": "testing",
@@ -50,60 +48,16 @@ def moto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Emulator]:
 
 
 @pytest.fixture(scope="session")
-def kinesalite() -> Iterator[Emulator]:
-    node = shutil.which("node")
-    if node is None:
-        pytest.skip("kinesalite needs Node.js, which is not installed")
-    script = ROOT / ".emulators" / "node_modules" / "kinesalite" / "cli.js"
-    if not script.exists():
-        npm = shutil.which("npm")
-        if npm is None:
-            pytest.skip("kinesalite is installed with npm, which is missing")
-        subprocess.run(
-            [
-                npm,
-                "install",
-                "--no-save",
-                "--no-audit",
-                "--no-fund",
-                "--prefix",
-                str(ROOT / ".emulators"),
-                "kinesalite@3.3.3",
-            ],
-            check=True,
-            capture_output=True,
-        )
-    port = free_port()
-    process = subprocess.Popen(
-        [
-            node,
-            "--require",
-            str(ROOT / "tests" / "helpers" / "keep_serving.cjs"),
-            str(script),
-            "--port",
-            str(port),
-            "--createStreamMs",
-            "5",
-            "--updateStreamMs",
-            "5",
-            "--shardLimit",
-            "1000",
-        ],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        wait_for_port(port, process)
-        yield Emulator("kinesalite", f"http://127.0.0.1:{port}")
-    finally:
-        process.terminate()
-        process.wait(10)
+def kinesis_mock() -> Iterator[Emulator]:
+    with running_kinesis_mock() as endpoint:
+        yield Emulator("kinesis-mock", endpoint)
 
 
-@pytest.fixture(params=["moto", "kinesalite"])
-def emulator(request: pytest.FixtureRequest) -> Emulator:
+@pytest.fixture(params=["moto", "kinesis_mock"])
+def emulator(request: pytest.FixtureRequest, record_property: Callable[[str, object], None]) -> Emulator:
     """Each test runs against both, because they differ."""
     found: Emulator = request.getfixturevalue(request.param)
+    record_property("server", found.name)
     return found
 
 

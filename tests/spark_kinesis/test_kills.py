@@ -66,7 +66,7 @@ def wait_for_batches(checkpoint: Path, count: int) -> None:
     raise AssertionError("the query plans no batches")
 
 
-@pytest.mark.parametrize("emulator", ["kinesalite"], indirect=True)
+@pytest.mark.parametrize("emulator", ["kinesis_mock"], indirect=True)
 def test_a_query_killed_at_any_moment_reads_each_record_once(
     spark: Any, new_stream: Callable[..., Stream], tmp_path: Path
 ) -> None:
