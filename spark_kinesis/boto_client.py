@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from email.utils import parsedate_to_datetime
 from functools import lru_cache
@@ -24,10 +24,12 @@ from botocore.exceptions import BotoCoreError, ClientError, EndpointConnectionEr
 from spark_kinesis.client import Page, Record, RecordHeader, Shard, StreamSummary
 from spark_kinesis.errors import (
     ExpiredIteratorError,
+    FutureTimeError,
     PositionGoneError,
     SourceConfigurationError,
     SourceError,
     StreamAccessError,
+    StreamNotFoundError,
     ThrottledError,
     TransientSourceError,
 )
@@ -59,6 +61,8 @@ _ITERATOR_TYPES = {
 }
 
 
+# The front ends' clocks differ by less than this.
+_CLOCK_SKEW = 60
 # Nearly 10 MB of payloads, in base64: the next record may not have fitted into the answer.
 _FULL_BODY = 12_000_000
 
@@ -92,6 +96,7 @@ class BotoStreamClient:
     def __init__(self, options: KinesisOptions, *, connections: int = 10) -> None:
         self._stream = options.stream
         self._target = {"StreamARN": options.stream_arn} if options.stream_arn else {"StreamName": options.stream}
+        self._arn = {"StreamARN": options.stream_arn} if options.stream_arn else {}
         self._client = _boto_client(options, connections)
         self._client.meta.events.register("before-parse.kinesis.GetRecords", _keep_the_body)
 
@@ -102,7 +107,7 @@ class BotoStreamClient:
             with self._translated("list shards"):
                 answer = self._client.list_shards(**request)
             for shard in answer["Shards"]:
-                numbers = shard["SequenceNumberRange"]
+                numbers, hashes = shard["SequenceNumberRange"], shard["HashKeyRange"]
                 parents = (shard.get("ParentShardId"), shard.get("AdjacentParentShardId"))
                 found.append(
                     Shard(
@@ -110,12 +115,13 @@ class BotoStreamClient:
                         parents=tuple(parent for parent in parents if parent),
                         starting_sequence=numbers["StartingSequenceNumber"],
                         ending_sequence=numbers.get("EndingSequenceNumber"),
+                        hash_keys=(int(hashes["StartingHashKey"]), int(hashes["EndingHashKey"])),
                     )
                 )
             if not answer.get("NextToken"):
                 return found
-            # AWS: a request with NextToken may not name the stream again.
-            request = {"NextToken": answer["NextToken"]}
+            # AWS: a request with NextToken may not have the stream's name, but has to have its ARN.
+            request = {"NextToken": answer["NextToken"], **self._arn}
 
     def summary(self) -> StreamSummary:
         with self._translated("describe the stream"):
@@ -131,8 +137,15 @@ class BotoStreamClient:
         elif position.moment is not None:
             # botocore cuts off fractions of a second; planner and readers skip what arrived before the moment.
             request["Timestamp"] = int(position.moment.timestamp())
-        with self._translated(f"open shard {shard_id} at {position}"):
-            answer = self._client.get_shard_iterator(**self._target, **request)
+        try:
+            with self._translated(f"open shard {shard_id} at {position}", position):
+                answer = self._client.get_shard_iterator(**self._target, **request)
+        except StreamNotFoundError as error:
+            # Some servers answer so for a sequence number that they do not know.
+            self.summary()  # raises StreamNotFoundError as well if it is the stream that does not exist
+            raise PositionGoneError(
+                f"stream {self._stream}: the position {position} of shard {shard_id} is not in the stream"
+            ) from error
         return str(answer["ShardIterator"])
 
     def records(self, iterator: str, limit: int) -> Page[Record]:
@@ -142,9 +155,8 @@ class BotoStreamClient:
         return self._page(decode_headers, iterator, limit)
 
     def _page(self, decode: Any, iterator: str, limit: int) -> Page[Any]:
-        arn = {"StreamARN": self._target["StreamARN"]} if "StreamARN" in self._target else {}
         with self._translated("read records"):
-            answer = self._client.get_records(ShardIterator=iterator, Limit=limit, **arn)
+            answer = self._client.get_records(ShardIterator=iterator, Limit=limit, **self._arn)
         body = answer["Body"]
         try:
             found = decode(body)
@@ -164,13 +176,13 @@ class BotoStreamClient:
         )
 
     @contextmanager
-    def _translated(self, what: str) -> Iterator[None]:
-        """Raises botocore's errors as the source's own; `what` is being done: `"list shards"`."""
+    def _translated(self, what: str, position: Position | None = None) -> Iterator[None]:
+        """Raises botocore's errors as the source's own; `what` is being done: `"list shards"`, at `position`."""
         where = f"stream {self._stream}: {what}"
         try:
             yield
         except ClientError as error:
-            raise _translate(error, where) from error
+            raise _translate(error, where, position) from error
         except NoCredentialsError as error:
             raise StreamAccessError(
                 f"{where}: no AWS credentials; set AWS_PROFILE or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
@@ -181,7 +193,7 @@ class BotoStreamClient:
             raise TransientSourceError(f"{where}: {error}") from error
 
 
-def _translate(error: ClientError, where: str) -> SourceError:
+def _translate(error: ClientError, where: str, position: Position | None) -> SourceError:
     """An error that AWS answered, as one of the source's own."""
     answer = error.response.get("Error", {})
     code, message = str(answer.get("Code", "")), answer.get("Message", "")
@@ -189,6 +201,8 @@ def _translate(error: ClientError, where: str) -> SourceError:
         return ExpiredIteratorError(f"{where}: {message}")
     if code in _THROTTLES:
         return ThrottledError(f"{where}: {code}: {message}")
+    if code == "InvalidArgumentException" and _is_ahead(position, _served_at(error.response)):
+        return FutureTimeError(f"{where}: {code}: {message}; the server's clock has not reached this time")
     if code == "InvalidArgumentException" or (code == _MISSING and "Shard shardId-" in message):
         return PositionGoneError(f"{where}: {code}: {message}")
     if code.startswith("KMS"):
@@ -198,11 +212,18 @@ def _translate(error: ClientError, where: str) -> SourceError:
     if code in _DENIED:
         return StreamAccessError(f"{where}: AWS refused ({code}: {message}); check the role's policy")
     if code == _MISSING:
-        return StreamAccessError(f"{where}: does not exist ({code}: {message}); check name, region and account")
+        return StreamNotFoundError(f"{where}: does not exist ({code}: {message}); check name, region and account")
     return TransientSourceError(f"{where}: {code}: {message}")
 
 
-def _served_at(answer: dict[str, Any]) -> float:
+def _is_ahead(position: Position | None, now: float) -> bool:
+    """Whether the position is a time that one of the server's clocks has not reached."""
+    moment = position.moment if position is not None else None
+    return moment is not None and moment.timestamp() > now - _CLOCK_SKEW
+
+
+def _served_at(answer: Mapping[str, Any]) -> float:
+    """The server's clock, in seconds since 1970."""
     date = answer["ResponseMetadata"]["HTTPHeaders"].get("date")
     return parsedate_to_datetime(date).timestamp() if date else time.time()
 

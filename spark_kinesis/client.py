@@ -93,17 +93,26 @@ class Page(Generic[R]):
 class Shard:
     """One shard as ListShards shows it.
 
-    ending_sequence  set once the shard is closed; at least the number of its last record, but not always that number
+    starting_sequence  no record of the shard has a lower number
+    ending_sequence    set once the shard is closed: on AWS at least the number of its last record, on moto that number;
+                       kinesis-mock lists 9223372036854775807 for every closed shard, which tells nothing
+    hash_keys          the first and the last hash key whose records go to the shard; None if unknown
     """
 
     shard_id: str
     parents: tuple[str, ...] = ()
     starting_sequence: str = ""
     ending_sequence: str | None = None
+    hash_keys: tuple[int, int] | None = None
 
     @property
     def is_closed(self) -> bool:
         return self.ending_sequence is not None
+
+    @property
+    def first_number(self) -> int:
+        """`starting_sequence` as an integer; 0 if it is unknown."""
+        return int(self.starting_sequence or 0)
 
 
 @dataclass(frozen=True, slots=True)

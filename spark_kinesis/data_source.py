@@ -165,8 +165,9 @@ def read_task(
 ) -> Iterator[pa.RecordBatch]:
     """A task's records, as Arrow batches of COLUMNS. Raises as `RangeReader.read` does.
 
-    counters  counts the calls to Kinesis that were retried ("retries") and those of them that were throttled
-              ("throttles")
+    counters  counts the calls to Kinesis that were retried ("retries"), those of them that were throttled
+              ("throttles"), and the user records of KPL aggregates that were dropped, because they are sent again
+              ("resent")
     """
     from spark_kinesis.boto_client import worker_client
     from spark_kinesis.client import RetryingClient
@@ -176,7 +177,7 @@ def read_task(
     if options.deaggregate:
         from spark_kinesis.kpl import Deaggregator
 
-        deaggregator = Deaggregator()
+        deaggregator = Deaggregator(counters)
     reader = RangeReader(
         RetryingClient(worker_client(options), seconds=options.retry_seconds, counters=counters),
         options.stream,

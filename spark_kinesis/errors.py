@@ -4,9 +4,11 @@ SourceError
   TransientSourceError        trying again may help: throttling, a reset, a time-out
     ThrottledError
     ExpiredIteratorError
+    FutureTimeError
   TerminalSourceError         somebody has to change something first
     SourceConfigurationError  an option, a position or an offset is wrong
     StreamAccessError         no credentials, no permission, or no such stream
+      StreamNotFoundError
     PositionGoneError
     DataLossError
 """
@@ -30,6 +32,10 @@ class ExpiredIteratorError(TransientSourceError):
     """The shard iterator is older than five minutes: open a new one after the last record read."""
 
 
+class FutureTimeError(TransientSourceError):
+    """A time of arrival that the server's clock has not reached: nothing can have arrived then or later."""
+
+
 class TerminalSourceError(SourceError):
     """The same call fails again until somebody changes something."""
 
@@ -40,6 +46,10 @@ class SourceConfigurationError(TerminalSourceError):
 
 class StreamAccessError(TerminalSourceError):
     """AWS refused: no credentials, no permission, or the stream does not exist."""
+
+
+class StreamNotFoundError(StreamAccessError):
+    """There is no stream of this name, or no longer."""
 
 
 class PositionGoneError(TerminalSourceError):

@@ -19,7 +19,7 @@ from typing import Any
 from spark_kinesis.errors import SourceConfigurationError
 
 VERSION = 1
-_KEYS = {"version", "stream", "initial", "planned_at", "shards", "behind", "bytes", "losses"}
+_KEYS = {"version", "stream", "initial", "planned_at", "stream_created", "shards", "behind", "bytes", "losses"}
 # Only forms that `datetime.fromisoformat` reads correctly: it would read T10.5Z as half a second past ten.
 _DATE = r"(?:\d{4}-\d{2}-\d{2}|\d{8}|\d{4}-?W\d{2}(?:-?\d)?)"
 _CLOCK = r"\d{2}(?::\d{2}(?::\d{2}(?:[.,]\d+)?)?|\d{2}(?:\d{2}(?:[.,]\d+)?)?)?"
@@ -169,6 +169,9 @@ class Offset:
     bytes       approximate size of the batch in each shard, if known. Ranges share Spark tasks by it, so a batch
                 that is read again has the same tasks
     losses      how often the planner found that records had expired unread (`failOnDataLoss=false`)
+    stream_created
+                when the stream was created, by Kinesis: it tells the stream from an earlier one of the same name. None
+                if unknown, as in offsets of earlier releases
     """
 
     stream: str
@@ -178,6 +181,7 @@ class Offset:
     initial: str | None = None
     bytes: Mapping[str, int] = field(default_factory=dict)
     losses: int = 0
+    stream_created: datetime | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "shards", MappingProxyType(dict(self.shards)))
@@ -202,6 +206,8 @@ class Offset:
             found["initial"] = self.initial
         if self.planned_at is not None:
             found["planned_at"] = _text(self.planned_at)
+        if self.stream_created is not None:
+            found["stream_created"] = _text(self.stream_created)
         if self.shards or self.initial is None:
             found["shards"] = {shard: str(position) for shard, position in sorted(self.shards.items())}
         if self.behind:
@@ -246,16 +252,20 @@ def parse_offset(content: Any, stream: str, where: str = "the checkpoint") -> Of
     unknown = sorted(set(content) - _KEYS)
     if unknown:
         raise SourceConfigurationError(f"{where}: the offset has unknown keys: {', '.join(unknown)}")
-    planned_at = content.get("planned_at")
     return Offset(
         stream=stream,
         shards={shard: parse_position(text) for shard, text in content.get("shards", {}).items()},
-        planned_at=None if planned_at is None else parse_time(planned_at),
+        planned_at=_time(content.get("planned_at")),
         behind={shard: parse_time(text) for shard, text in content.get("behind", {}).items()},
         initial=content.get("initial"),
         bytes=content.get("bytes", {}),
         losses=content.get("losses", 0),
+        stream_created=_time(content.get("stream_created")),
     )
+
+
+def _time(text: str | None) -> datetime | None:
+    return None if text is None else parse_time(text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,7 +275,8 @@ class ShardRange:
     Example: with `start` 5 and `end` 9 the range holds the records 6, 7, 8 and 9; its text is `(5, 9]`.
 
     complete_until    every record that arrived before this time is at or before `start`; None if unknown
-    ending_sequence   the closed shard's end, if `end` is SHARD_END and AWS lists it
+    ending_sequence   the closed shard's end, if `end` is SHARD_END and the server lists it
+    hash_keys         the first and the last hash key whose records go to the shard; None if unknown
     bytes, records    approximate size of the range; None if unknown (a replay)
     """
 
@@ -277,6 +288,7 @@ class ShardRange:
     ending_sequence: str | None = None
     bytes: int | None = None
     records: int | None = None
+    hash_keys: tuple[int, int] | None = None
 
     def __str__(self) -> str:
         return f"shard {self.shard_id}, range ({self.start}, {self.end}]"

@@ -11,7 +11,6 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Any
 
 from spark_kinesis.errors import SourceConfigurationError
@@ -220,11 +219,3 @@ def _flag(options: Mapping[str, str], name: str, default: bool) -> bool:
     if text.lower() not in ("true", "false"):
         raise SourceConfigurationError(f"option '{name}' is '{text}'; allowed: true, false")
     return text.lower() == "true"
-
-
-def starts_in_the_future(options: KinesisOptions, now: datetime) -> bool:
-    """Whether the query starts at a time in the future, which GetShardIterator refuses."""
-    if not options.initial.startswith("AT_TIMESTAMP:"):
-        return False
-    moment = parse_position(options.initial).moment
-    return moment is not None and moment > now

@@ -29,7 +29,7 @@ from spark_kinesis.client import StreamClient
 from spark_kinesis.data_loss import LossDetector, OffsetBuilder
 from spark_kinesis.errors import DataLossError, SourceConfigurationError, SourceError
 from spark_kinesis.offset import SHARD_END, TRIM_HORIZON, Offset, Position, ShardRange, ranges_between
-from spark_kinesis.options import KinesisOptions, starts_in_the_future
+from spark_kinesis.options import KinesisOptions
 from spark_kinesis.rate_limiter import RateLimiter
 from spark_kinesis.shard_search import Cursor, SearchResult
 from spark_kinesis.shards import ShardDiscovery, ShardGraph
@@ -50,6 +50,7 @@ class Planner:
         client: StreamClient,
         *,
         clock: Callable[[], float] = time.time,
+        sleep: Callable[[float], None] = time.sleep,
         limiter: RateLimiter | None = None,
         pool: ThreadPoolExecutor | None = None,
     ) -> None:
@@ -60,7 +61,8 @@ class Planner:
         )
         self._pool = pool or ThreadPoolExecutor(options.planning_threads, thread_name_prefix="kinesis-plan")
         self._sizes: dict[tuple[str, Position], SearchResult] = {}
-        self._discovery = ShardDiscovery(client, options.discovery_seconds, clock)
+        self._said_that_it_waits = False
+        self._discovery = ShardDiscovery(client, options.discovery_seconds, clock, sleep)
         self._losses = LossDetector(
             options,
             self._discovery,
@@ -88,8 +90,14 @@ class Planner:
         graph = self._discovery.graph(start)
         if start.initial == "LATEST":
             return self._tips(graph, now)
-        if self._discovery.recreated_since(start):
-            start = self._start_of_recreated_stream(start)
+        if self._waits_for_start(start, now, ending):
+            return start
+        evidence = self._discovery.created_again(start)
+        if evidence is not None:
+            self._created_again(start, evidence)
+            # The new stream is read from its start.
+            start = replace(start, shards={}, behind={}, losses=start.losses + 1)
+        graph = self._discovery.last_listed()
         known = self._positions(start, graph)
         planned = OffsetBuilder(dict(known), {}, start.losses)
         for shard_id in graph.vanished(known):
@@ -110,7 +118,15 @@ class Planner:
             for shard_id, end in planned.shards.items()
             if end != known.get(shard_id) and (shard_id, end) in self._sizes
         }
-        return Offset(self._options.stream, planned.shards, now, planned.behind, bytes=sizes, losses=planned.losses)
+        return Offset(
+            self._options.stream,
+            planned.shards,
+            now,
+            planned.behind,
+            bytes=sizes,
+            losses=planned.losses,
+            stream_created=self._discovery.created_at(),
+        )
 
     def tip(self) -> Offset:
         """The present tip of every listed shard: SHARD_END for closed shards, TRIM_HORIZON for empty ones."""
@@ -126,47 +142,86 @@ class Planner:
     def _ranges(self, start: Offset, end: Offset) -> list[ShardRange]:
         if start.initial == "LATEST" or start.to_json() == end.to_json():
             return []
-        if self._discovery.recreated_since(start) and not self._discovery.recreated_since(end):
+        evidence = self._discovery.created_again(end)
+        if evidence is not None:
+            # The stream was replaced between the batch's plan and its reading.
+            self._created_again(end, evidence)
+            return []
+        if self._discovery.created_again(start) is not None:
             start = replace(start, shards={}, behind={})
-        found = ranges_between(start, end)
-        graph = self._discovery.last_listed() if any(part.end == SHARD_END for part in found) else None
-        return [
-            replace(
-                part,
-                complete_until=self._losses.complete_until(part.shard_id, part.start, start),
-                retention_hours=self._discovery.retention_hours(),
-                ending_sequence=graph.ending_sequence(part.shard_id) if graph else None,
-                bytes=end.bytes.get(part.shard_id),
-                records=size.records if size else None,
+        graph = self._discovery.last_listed()
+        found = []
+        for part in ranges_between(start, end):
+            shard = graph.shards.get(part.shard_id)
+            size = self._sizes.get((part.shard_id, part.end))
+            found.append(
+                replace(
+                    part,
+                    complete_until=self._losses.complete_until(part.shard_id, part.start, start),
+                    retention_hours=self._discovery.retention_hours(),
+                    ending_sequence=shard.ending_sequence if shard else None,
+                    hash_keys=shard.hash_keys if shard else None,
+                    bytes=end.bytes.get(part.shard_id),
+                    records=size.records if size else None,
+                )
             )
-            for part, size in ((part, self._sizes.get((part.shard_id, part.end))) for part in found)
-        ]
+        return found
 
     # Which shards the batch covers
 
     def _positions(self, start: Offset, graph: ShardGraph) -> dict[str, Position]:
         """The positions in `start`, and those of the shards that join now."""
-        if starts_in_the_future(self._options, self._now()) and start.initial is not None:
-            raise SourceConfigurationError(f"option 'startingPosition': {start.initial} is in the future")
         known = dict(start.shards)
         missing = sorted(set(known) - set(graph.shards))
         if start.initial is not None and missing:
             raise SourceConfigurationError(
                 f"option 'startingPosition': stream {self._options.stream} has no shard {', '.join(missing)}"
             )
+        if start.initial is not None:
+            self._check_given_positions(known, graph)
         return known | dict.fromkeys(graph.joining(known), start.default_position)
 
-    def _start_of_recreated_stream(self, start: Offset) -> Offset:
-        """The offset without its positions: they belong to a deleted stream, and the new one is read from its start."""
+    def _check_given_positions(self, known: Mapping[str, Position], graph: ShardGraph) -> None:
+        for shard_id in graph.reopened(known):
+            raise SourceConfigurationError(
+                f"option 'startingPosition': shard {shard_id} is open, so SHARD_END is no position in it; give the "
+                "last sequence number read, or TRIM_HORIZON"
+            )
+        for shard_id in graph.starting_after(known):
+            raise SourceConfigurationError(
+                f"option 'startingPosition': shard {shard_id} starts after {known[shard_id]}, which is a position in "
+                "an earlier stream of this name; give TRIM_HORIZON to read the shard from its start"
+            )
+
+    def _waits_for_start(self, start: Offset, now: datetime, ending: Offset | None) -> bool:
+        """Whether a new query's start time is still to come. GetShardIterator refuses such a time."""
+        moment = start.default_position.moment if start.initial is not None else None
+        if moment is None or moment <= now:
+            return False
+        if ending is not None:
+            raise SourceConfigurationError(
+                f"option 'startingPosition': {start.initial} is in the future, so a query that ends at a fixed "
+                "position would read nothing; start earlier, or leave out endingPosition"
+            )
+        if not self._said_that_it_waits:
+            _log.warning(
+                "stream %s: option 'startingPosition': %s is in the future; the query reads nothing until then",
+                self._options.stream,
+                start.initial,
+            )
+            self._said_that_it_waits = True
+        return True
+
+    def _created_again(self, since: Offset, evidence: str) -> None:
+        """Raises DataLossError unless loss is allowed: the offset belongs to a stream that is gone."""
         message = (
-            f"stream {self._options.stream} was deleted and created again since {start.planned_at}; what the earlier "
-            "one still held is lost"
+            f"stream {self._options.stream} was deleted and created again since {since.planned_at}: {evidence}; what "
+            "the earlier one still held is lost"
         )
         if self._options.fail_on_data_loss:
             raise DataLossError(f"{message}. Start a new checkpoint, or read the new stream with failOnDataLoss=false")
         _log.warning("%s. Continuing, because failOnDataLoss=false", message)
         self._losses.cursors.clear()
-        return replace(start, shards={}, behind={}, losses=start.losses + 1)
 
     # Where the batch ends in each shard
 
@@ -284,7 +339,8 @@ class Planner:
         """The present tip of each open shard."""
         cursors = [Cursor(shard_id, TRIM_HORIZON) for shard_id in graph.shards if not graph.is_closed(shard_id)]
         found = self._for_each(lambda cursor: self._searcher.find_tip(cursor, exhaustive=True), cursors)
-        return Offset(self._options.stream, {each.cursor.shard_id: each.cursor.position for each in found}, now)
+        shards = {each.cursor.shard_id: each.cursor.position for each in found}
+        return Offset(self._options.stream, shards, now, stream_created=self._discovery.created_at())
 
     def _now(self) -> datetime:
         return _time(self._clock())

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from spark_kinesis.client import Page, Record, StreamClient
 from spark_kinesis.concurrent_ranges import MAX_GROWTH, fetch_concurrently
 from spark_kinesis.data_loss import report_loss, start_is_lost
-from spark_kinesis.errors import ExpiredIteratorError, PositionGoneError, SourceError
+from spark_kinesis.errors import ExpiredIteratorError, FutureTimeError, PositionGoneError, SourceError
 from spark_kinesis.kpl import Deaggregator
 from spark_kinesis.offset import SHARD_END, TRIM_HORIZON, Kind, Position, ShardRange, after
 
@@ -93,8 +93,9 @@ class RangeReader:
         try:
             for records in self.records(part, prefetch=prefetch):
                 if self._deaggregator is not None:
-                    records = self._deaggregator.user_records(records, part.start)
-                yield to_arrow(records, self._stream, part.shard_id)
+                    records = self._deaggregator.user_records(records, part)
+                if records:
+                    yield to_arrow(records, self._stream, part.shard_id)
         except SourceError as error:
             if str(part) in str(error):
                 raise
@@ -193,8 +194,8 @@ class _RangeState:
         try:
             # At the record, not after it: its presence proves that no record after it has been trimmed.
             return self._client.iterator(part.shard_id, self._proof, inclusive=self._proof.is_record)
-        except PositionGoneError:
-            # The first page, or its absence, shows what was lost.
+        except (PositionGoneError, FutureTimeError):
+            # The first page, or its absence, shows what was lost. What arrived before a start time is skipped.
             try:
                 return self._client.iterator(part.shard_id, TRIM_HORIZON)
             except PositionGoneError:
@@ -250,9 +251,8 @@ class _RangeState:
         caught_up = not page.records and page.millis_behind == 0
         self._empty_pages += caught_up
         if part.end == SHARD_END:
-            ending = part.ending_sequence
-            at_last_record = ending is not None and 0 < int(ending) <= self._last
-            # moto never ends a closed shard with a null iterator.
+            # moto never ends a closed shard with a null iterator. A number below a record of the shard is not its end.
+            at_last_record = int(part.ending_sequence or 0) == self._last > 0
             silent = caught_up and self._empty_pages >= _LAST_EMPTY_PAGES
             self.done = page.next_iterator is None or at_last_record or silent
         elif self._last >= part.end.number:

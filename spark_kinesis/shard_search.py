@@ -14,7 +14,7 @@ from itertools import dropwhile
 from math import floor
 
 from spark_kinesis.client import Page, RecordHeader, StreamClient
-from spark_kinesis.errors import ExpiredIteratorError, PositionGoneError, StreamAccessError
+from spark_kinesis.errors import ExpiredIteratorError, FutureTimeError, PositionGoneError, StreamAccessError
 from spark_kinesis.offset import SHARD_END, TRIM_HORIZON, Position, after, at_timestamp
 from spark_kinesis.rate_limiter import RateLimiter
 
@@ -155,6 +155,12 @@ class ShardSearch:
         return self.ended or self.caught_up
 
     @property
+    def _start_time(self) -> float:
+        """Where the cursor is a start time: that time, in seconds since 1970. Otherwise 0."""
+        moment = self.cursor.position.moment
+        return 0.0 if moment is None else moment.timestamp()
+
+    @property
     def arrival(self) -> float:
         """When `last` arrived."""
         return self.last.arrival if self.last is not None else 0.0
@@ -166,7 +172,12 @@ class ShardSearch:
         if self.cursor.position == SHARD_END:
             self.ended = True
             return None
-        iterator, limit = self._open()
+        try:
+            iterator, limit = self._open()
+        except FutureTimeError:
+            # Nothing can have arrived at the start time or later.
+            self.caught_up, self.served_at = True, self._start_time
+            return None
         pages = 0
         while True:
             page = self._headers(iterator, limit)
@@ -205,10 +216,13 @@ class ShardSearch:
         """The first page of records that arrived at `moment` or later; None if a few calls find none.
 
         Only for servers that tell their lag: kinesalite never answers an AT_TIMESTAMP after the shard's last record.
-        AWS refuses one in the future.
+        AWS refuses one in the future, and its front ends' clocks differ by some milliseconds.
         """
         position = at_timestamp(datetime.fromtimestamp(floor(moment), UTC))
-        iterator: str | None = self._client.iterator(self.cursor.shard_id, position)
+        try:
+            iterator: str | None = self._client.iterator(self.cursor.shard_id, position)
+        except FutureTimeError:
+            return None
         for _ in range(EMPTY_PAGES):
             if iterator is None:
                 return None
@@ -301,10 +315,9 @@ class ShardSearch:
         """Moves to the page's last record; False if the page has no record after `last`."""
         known = self.last.number if self.last else self.cursor.position.last_whole_record
         new = [header for header in page.records if header.number > known]
-        if self.last is None and self.cursor.position.moment is not None:
+        if self.last is None:
             # Iterators start at whole seconds; the query starts within the second.
-            moment = self.cursor.position.moment.timestamp()
-            new = list(dropwhile(lambda header: header.arrival < moment, new))
+            new = list(dropwhile(lambda header: header.arrival < self._start_time, new))
         if not new:
             return False
         self.add(new)

@@ -8,7 +8,7 @@ before the shard keeps the order of each key.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from functools import cached_property
 
 from spark_kinesis.client import Shard, StreamClient, StreamSummary
@@ -16,6 +16,10 @@ from spark_kinesis.offset import SHARD_END, Offset, Position
 
 # A shard list younger than this is never fetched again.
 _LIST_AT_MOST_EVERY = 1.0
+# A list of shards may lag behind the shards' own answers: it is fetched again after each of these pauses.
+_LIST_AGAIN_AFTER = (0.0, 1.0, 3.0, 6.0)
+# Offsets hold times in milliseconds.
+_OFFSET_PRECISION = timedelta(milliseconds=1)
 # The difference between AWS's clock and this host's that is tolerated: a stream that is younger than its checkpoint
 # by less is the same stream.
 _CLOCK_SKEW = timedelta(seconds=60)
@@ -40,10 +44,6 @@ class ShardGraph:
         """Whether the shard takes no more records: AWS gives its end, or lists a child of it."""
         shard = self.shards.get(shard_id)
         return shard is None or shard.is_closed or shard_id in self.children
-
-    def ending_sequence(self, shard_id: str) -> str | None:
-        shard = self.shards.get(shard_id)
-        return None if shard is None else shard.ending_sequence
 
     def ancestors(self, shard_ids: Iterable[str]) -> frozenset[str]:
         """All shards, listed or not, that any of `shard_ids` descends from."""
@@ -93,6 +93,25 @@ class ShardGraph:
         """The shards of the offset that AWS no longer lists although they were not read to their end."""
         return tuple(sorted(shard for shard, at in known.items() if at != SHARD_END and shard not in self.shards))
 
+    def starting_after(self, known: Mapping[str, Position]) -> tuple[str, ...]:
+        """The shards of the offset that start after its position: it is one of another shard of the same id."""
+        return tuple(
+            sorted(each.shard_id for each in self._listed(known) if 0 < known[each.shard_id].number < each.first_number)
+        )
+
+    def reopened(self, known: Mapping[str, Position]) -> tuple[str, ...]:
+        """The shards of the offset that were read to their end and are listed as open."""
+        return tuple(
+            sorted(
+                each.shard_id
+                for each in self._listed(known)
+                if known[each.shard_id] == SHARD_END and not self.is_closed(each.shard_id)
+            )
+        )
+
+    def _listed(self, known: Mapping[str, Position]) -> list[Shard]:
+        return [shard for shard_id, shard in self.shards.items() if shard_id in known]
+
 
 class ShardDiscovery:
     """Lists the shards every `every_seconds`, and as soon as one was read to its end, to find its children.
@@ -100,10 +119,17 @@ class ShardDiscovery:
     `clock` gives seconds since 1970. Not thread-safe. It is a cache: the planner decides by the offsets.
     """
 
-    def __init__(self, client: StreamClient, every_seconds: float, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        client: StreamClient,
+        every_seconds: float,
+        clock: Callable[[], float],
+        sleep: Callable[[float], None],
+    ) -> None:
         self._client = client
         self._every = every_seconds
         self._clock = clock
+        self._sleep = sleep
         self._graph: ShardGraph | None = None
         self._summary: StreamSummary | None = None
         self._listed_at = float("-inf")
@@ -128,6 +154,9 @@ class ShardDiscovery:
     def retention_hours(self) -> int:
         return self._described().retention_hours
 
+    def created_at(self) -> datetime | None:
+        return self._described().created_at
+
     def before_joining(self, offset: Offset) -> datetime | None:
         """A time before which nothing had arrived in a shard that joins after `offset`; None for a new query.
 
@@ -140,12 +169,32 @@ class ShardDiscovery:
         created_at = self._described().created_at
         return listed_at if created_at is None else max(listed_at, created_at - _CLOCK_SKEW)
 
-    def recreated_since(self, offset: Offset) -> bool:
-        """Whether the stream was created after the offset was planned: then it is another one of the same name."""
+    def created_again(self, offset: Offset) -> str | None:
+        """What shows that `offset` was read from an earlier stream of the same name; None if nothing does.
+
+        Kinesis's own creation times tell it, and the shards: no shard opens again after its end, and none holds a
+        record from before its start. Only an offset of an earlier release is compared with this host's clock.
+        """
+        if offset.planned_at is None:
+            return None
         created_at = self._described().created_at
-        if created_at is None or offset.planned_at is None:
-            return False
-        return created_at > offset.planned_at + _CLOCK_SKEW
+        if created_at is not None:
+            known = offset.stream_created
+            if known is not None and abs(created_at - known) >= _OFFSET_PRECISION:
+                return f"it was created at {_text(created_at)}, and the one that was read at {_text(known)}"
+            if known is None and created_at > offset.planned_at + _CLOCK_SKEW:
+                return f"it was created at {_text(created_at)}"
+        graph = self.last_listed()
+        for shard_id in graph.starting_after(offset.shards):
+            return f"shard {shard_id} was read up to {offset.shards[shard_id]}, and now starts after that"
+        for pause in _LIST_AGAIN_AFTER:
+            if not graph.reopened(offset.shards):
+                return None
+            self._sleep(pause)
+            graph = self.list_now()
+        for shard_id in graph.reopened(offset.shards):
+            return f"shard {shard_id} was read to its end, and is open"
+        return None
 
     def _described(self) -> StreamSummary:
         if self._summary is None:
@@ -159,3 +208,7 @@ def _has_new_end(start: Offset, graph: ShardGraph) -> bool:
         position == SHARD_END and not any(child in start.shards for child in graph.children.get(shard_id, ()))
         for shard_id, position in start.shards.items()
     )
+
+
+def _text(moment: datetime) -> str:
+    return moment.astimezone(UTC).isoformat(timespec="seconds")

@@ -15,7 +15,7 @@ from math import floor
 from typing import TypeVar
 
 from spark_kinesis.client import Page, RecordHeader, StreamClient
-from spark_kinesis.errors import ExpiredIteratorError, PositionGoneError
+from spark_kinesis.errors import ExpiredIteratorError, FutureTimeError, PositionGoneError
 from spark_kinesis.offset import TRIM_HORIZON, Position, after
 from spark_kinesis.rate_limiter import RateLimiter
 from spark_kinesis.shard_search import NEAR_LIMIT, Cursor, SearchResult, ShardSearch
@@ -267,6 +267,8 @@ def shard_lags(client: StreamClient, positions: Mapping[str, Position], threads:
             state, behind = _behind(client, shard_id, position)
         except PositionGoneError:
             state, behind = "gone", None
+        except FutureTimeError:
+            state, behind = "tip", 0
         return ShardLag(shard_id, position, state, behind, closed)
 
     with ThreadPoolExecutor(threads) as pool:

@@ -77,7 +77,8 @@ class TaskCounts(msgspec.Struct):
 
     `read` = `raw` = `processed` + `quarantined` holds for every batch.
     `rescued`: rows with fields that the contract does not name. `retries`: calls to Kinesis that were repeated;
-    `throttles`: those of them that Kinesis had rejected because of its limits. `reasons`: rejections by reason.
+    `throttles`: those of them that Kinesis had rejected because of its limits. `resent`: user records of KPL aggregates
+    that were dropped, because the KPL sends them again after a reshard. `reasons`: rejections by reason.
     """
 
     read: int = 0
@@ -88,6 +89,7 @@ class TaskCounts(msgspec.Struct):
     rescued: int = 0
     retries: int = 0
     throttles: int = 0
+    resent: int = 0
     reasons: dict[str, int] = msgspec.field(default_factory=dict)
 
     def add_counts(self, other: TaskCounts) -> None:
@@ -100,6 +102,7 @@ class TaskCounts(msgspec.Struct):
         self.rescued += other.rescued
         self.retries += other.retries
         self.throttles += other.throttles
+        self.resent += other.resent
         for reason, count in other.reasons.items():
             self.reasons[reason] = self.reasons.get(reason, 0) + count
 

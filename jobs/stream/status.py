@@ -124,6 +124,7 @@ def _batch(entry: LedgerEntry) -> dict[str, Any]:
         "age_ms": entry.age,
         "retries": report.retries,
         "throttles": report.throttles,
+        "resent": report.resent,
         "alarms": entry.alarms,
     }
 

@@ -43,7 +43,8 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
 REPORT_SCHEMA = "report binary"
-# Reads the records that Spark's batches only name. Counts the calls that it repeated: "retries", "throttles".
+# Reads the records that Spark's batches only name. Counts the calls that it repeated ("retries", "throttles"), and user
+# records of KPL aggregates that it dropped because they were sent again ("resent").
 ReadRecords = Callable[[Iterable[pa.RecordBatch], Counter[str]], Iterator[pa.RecordBatch]]
 
 
@@ -87,6 +88,7 @@ class WriteTask:
         counters = Counter[str]()
         report, small_files = self._write(self.records(batches, counters), name, small_file_bytes)
         report.retries, report.throttles = counters["retries"], counters["throttles"]
+        report.resent = counters["resent"]
         return report, small_files
 
     def write(self, batches: Iterable[pa.RecordBatch], name: str) -> TaskReport:

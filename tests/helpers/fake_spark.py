@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import pickle
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,6 +17,7 @@ from tenacity import wait_exponential
 
 from spark_kinesis.client import FIRST_PAUSE, LONGEST_PAUSE, RetryingClient
 from spark_kinesis.data_source import KinesisStreamReader
+from spark_kinesis.kpl import Deaggregator
 from spark_kinesis.options import KinesisOptions
 from spark_kinesis.planner import Planner
 from spark_kinesis.rate_limiter import RateLimiter
@@ -26,11 +28,16 @@ Row = tuple[str, str, str]
 
 
 class ScriptedReader(KinesisStreamReader):
-    """The reader that Spark calls, on a scripted client."""
+    """The reader that Spark calls, on a scripted client.
+
+    deaggregator   splits KPL aggregates, if a test sets it; `counters` are for it
+    """
 
     def __init__(self, options: KinesisOptions, client: ScriptedClient) -> None:
         super().__init__(options)
         self.stream: ScriptedStream = client.stream
+        self.counters = Counter[str]()
+        self.deaggregator: Deaggregator | None = None
         self.client = RetryingClient(
             client,
             seconds=60,
@@ -47,6 +54,7 @@ class ScriptedReader(KinesisStreamReader):
             self.options,
             self.client,
             clock=lambda: self.stream.now,
+            sleep=self._sleep,
             limiter=RateLimiter(10_000, clock=lambda: self.stream.now, sleep=self._sleep),
             pool=_Inline(),
         )
@@ -63,6 +71,7 @@ class ScriptedReader(KinesisStreamReader):
             clock=lambda: as_time(self.stream.now),
             sleep=self._sleep,
             prefetch=False,
+            deaggregator=self.deaggregator,
         )
 
 

@@ -18,7 +18,13 @@ from typing import Any
 
 from spark_kinesis.boto_client import decode_headers, decode_records
 from spark_kinesis.client import Page, Record, RecordHeader, Shard, StreamSummary
-from spark_kinesis.errors import ExpiredIteratorError, PositionGoneError, ThrottledError, TransientSourceError
+from spark_kinesis.errors import (
+    ExpiredIteratorError,
+    FutureTimeError,
+    PositionGoneError,
+    ThrottledError,
+    TransientSourceError,
+)
 from spark_kinesis.offset import Kind, Position
 
 FIRST_SEQUENCE = 49680503127535665729593405367196750428598015925342437378
@@ -138,6 +144,7 @@ class ScriptedClient:
     span       the most seconds of the shard's time that one answer covers: a stretch without records takes several
                empty answers; 0: no limit
     strict     GetShardIterator refuses a sequence number that has expired (else: silently the oldest record)
+    slow_clock by how many seconds the clock behind GetShardIterator is slow
     """
 
     def __init__(
@@ -153,6 +160,7 @@ class ScriptedClient:
         self.ragged = ragged
         self.strict = strict
         self.lag_unknown = lag_unknown
+        self.slow_clock = 0.0
         self.start_times: set[float] = set()
         self.span = span
         self.calls: dict[str, int] = {}
@@ -176,6 +184,7 @@ class ScriptedClient:
                 tuple(parent for parent in each.parents),
                 str(each.starting),
                 None if each.ending is None else str(each.ending),
+                (each.low, each.high),
             )
             for each in self.stream.listed()
         ]
@@ -200,7 +209,8 @@ class ScriptedClient:
             place = max(place, passed[-1] if passed else place)
         elif position.kind is Kind.AT_TIMESTAMP and position.moment is not None:
             moment = float(int(position.moment.timestamp()))
-            assert moment <= self.stream.now, "AT_TIMESTAMP is in the future"
+            if moment > self.stream.now - self.slow_clock:
+                raise FutureTimeError("Timestamp is in the future")
             first = next((each for each in shard.records if each.arrival >= moment), None)
             if self.lag_unknown and moment not in self.start_times:
                 assert first is not None, "an AT_TIMESTAMP after the last record, which kinesalite never answers"

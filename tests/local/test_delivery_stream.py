@@ -15,6 +15,8 @@ from jobs.common.errors import ConfigurationError
 from jobs.settings.settings import Settings
 from local import resources, server
 from local.delivery_stream import DeliveredFile, DeliveryOptions, DeliveryStream
+from tests.helpers.emulators import Emulator, Stream
+from tests.helpers.kinesis_mock import running_kinesis_mock
 
 pytestmark = pytest.mark.aws
 Named = Callable[..., Settings]
@@ -157,6 +159,25 @@ def test_after_a_reshard_the_tail_of_the_closed_shards_and_their_children_are_de
     files += stream.drain()
     assert numbers_in(files) == list(range(60))
     assert stream.drain() == []
+
+
+def test_the_tail_of_a_closed_shard_is_delivered_whatever_end_the_server_lists(
+    ready: Settings, monkeypatch: pytest.MonkeyPatch, record_property: Callable[[str, object], None]
+) -> None:
+    with running_kinesis_mock() as url:
+        record_property("server", "kinesis-mock")
+        monkeypatch.setenv("AWS_ENDPOINT_URL_KINESIS", url)
+        resources.ensure(ready)
+        delivery = DeliveryStream(ready.stream.name, ready.lake)
+        put(ready, 0, 20)
+        files = delivery.drain()
+        put(ready, 20, 20)
+        stream = Stream(boto3.client("kinesis"), ready.stream.name, Emulator("kinesis-mock", url))
+        stream.split("shardId-000000000000")
+        put(ready, 40, 20)
+        files += delivery.drain()
+        assert numbers_in(files) == list(range(60))
+        assert delivery.drain() == []
 
 
 def test_a_lake_that_is_a_folder_is_refused(aws_here: server.RunningServer, named: Named) -> None:

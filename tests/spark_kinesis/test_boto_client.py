@@ -7,6 +7,7 @@ import json
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -16,9 +17,11 @@ from spark_kinesis.boto_client import BotoStreamClient, worker_client
 from spark_kinesis.client import RetryingClient
 from spark_kinesis.errors import (
     ExpiredIteratorError,
+    FutureTimeError,
     PositionGoneError,
     SourceConfigurationError,
     StreamAccessError,
+    StreamNotFoundError,
     ThrottledError,
     TransientSourceError,
 )
@@ -140,7 +143,7 @@ def test_headers_know_their_payloads_size_without_decoding_it(server: Server, cl
             400,
             "ResourceNotFoundException",
             "Stream trips not found",
-            StreamAccessError,
+            StreamNotFoundError,
             "check name, region and account",
         ),
         (400, "ResourceNotFoundException", "Shard shardId-000000000003 in stream", PositionGoneError, "shardId-0"),
@@ -188,6 +191,27 @@ def test_a_position_becomes_an_iterator(
     assert server.asked == [("GetShardIterator", {"StreamName": "trips", "ShardId": "shardId-0", **asked})]
 
 
+@pytest.mark.parametrize(("ahead", "kind"), [(3600, FutureTimeError), (-5, FutureTimeError), (-90, PositionGoneError)])
+def test_a_time_that_the_server_refuses_is_in_its_future_unless_it_is_long_past(
+    server: Server, client: BotoStreamClient, ahead: int, kind: type[Exception]
+) -> None:
+    server.answers = [(400, error("InvalidArgumentException", "not that time"))]
+    with pytest.raises(kind, match=r"open shard shardId-0 at AT_TIMESTAMP.*not that time") as raised:
+        client.iterator("shardId-0", at_timestamp(datetime.now(UTC) + timedelta(seconds=ahead)))
+    assert type(raised.value) is kind
+
+
+def test_an_unknown_sequence_number_is_told_from_a_missing_stream(server: Server, client: BotoStreamClient) -> None:
+    unknown = (400, error("ResourceNotFoundException", "Unable to find record with provided SequenceNumber"))
+    described = {"StreamDescriptionSummary": {"RetentionPeriodHours": 24}}
+    server.answers = [unknown, (200, described)]
+    with pytest.raises(PositionGoneError, match="the position 49 of shard shardId-0 is not in the stream"):
+        client.iterator("shardId-0", after("49"))
+    server.answers = [unknown, (400, error("ResourceNotFoundException", "Stream trips not found"))]
+    with pytest.raises(StreamNotFoundError, match="does not exist"):
+        client.iterator("shardId-0", after("49"))
+
+
 def test_all_pages_of_the_shard_list_are_read(server: Server, client: BotoStreamClient) -> None:
     hashes = {"StartingHashKey": "0", "EndingHashKey": "1"}
     server.answers = [
@@ -223,6 +247,15 @@ def test_all_pages_of_the_shard_list_are_read(server: Server, client: BotoStream
     assert (closed.is_closed, closed.ending_sequence, closed.parents) == (True, "9", ())
     assert (child.is_closed, child.parents) == (False, ("shardId-0", "shardId-1"))
     assert server.asked[1] == ("ListShards", {"NextToken": "more"})
+    assert child.hash_keys == (0, 1)
+
+
+def test_a_stream_named_by_arn_is_asked_for_by_arn_on_every_page_of_its_shards(server: Server) -> None:
+    arn = "arn:aws:kinesis:us-east-1:123456789012:stream/trips"
+    options = KinesisOptions(stream="trips", stream_arn=arn, region="us-east-1", endpoint_url=server.endpoint)
+    server.answers = [(200, {"Shards": [], "NextToken": "more"}), (200, {"Shards": []})]
+    BotoStreamClient(options).list_shards()
+    assert server.asked == [("ListShards", {"StreamARN": arn}), ("ListShards", {"StreamARN": arn, "NextToken": "more"})]
 
 
 def test_a_stream_named_by_arn_is_asked_for_by_arn(server: Server) -> None:

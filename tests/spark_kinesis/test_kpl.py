@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from hashlib import md5
 from typing import Any
 
 import pytest
@@ -11,7 +13,7 @@ from spark_kinesis.kpl import Deaggregator
 from spark_kinesis.offset import TRIM_HORIZON, Position, ShardRange, after
 from spark_kinesis.options import parse_options
 from spark_kinesis.reader import RangeReader
-from tests.helpers.fake_spark import SHARD, ScriptedReader, query
+from tests.helpers.fake_spark import SHARD, query
 from tests.helpers.scripted import ScriptedClient, ScriptedStream, as_time
 
 aggregation = pytest.importorskip("aws_kinesis_agg.aggregator", reason="needs aws_kinesis_agg (extra 'kpl')")
@@ -31,9 +33,18 @@ def put(stream: ScriptedStream, data: bytes) -> str:
     return str(record.number)
 
 
-def rows(stream: ScriptedStream, start: Position, end: str) -> list[dict[str, Any]]:
-    reader = RangeReader(ScriptedClient(stream), "s", clock=lambda: as_time(stream.now), deaggregator=Deaggregator())
-    return [row for batch in reader.read(ShardRange(SHARD, start, after(end))) for row in batch.to_pylist()]
+def rows(
+    stream: ScriptedStream,
+    start: Position,
+    end: str,
+    hash_keys: tuple[int, int] | None = None,
+    counters: Counter[str] | None = None,
+) -> list[dict[str, Any]]:
+    reader = RangeReader(
+        ScriptedClient(stream), "s", clock=lambda: as_time(stream.now), deaggregator=Deaggregator(counters)
+    )
+    part = ShardRange(SHARD, start, after(end), hash_keys=hash_keys)
+    return [row for batch in reader.read(part) for row in batch.to_pylist()]
 
 
 def test_user_records_come_in_order_with_sub_sequence_numbers_and_their_own_keys() -> None:
@@ -68,16 +79,56 @@ def test_a_query_that_takes_over_inside_the_last_aggregate_reads_its_rest() -> N
     stream = ScriptedStream(1)
     number = put(stream, aggregate("a", "b", "c"))
     spark = query(stream, initial="SHARDS", starting_shards={SHARD: after(number, 1)}, deaggregate=True)
-    original = ScriptedReader._range_reader
-
-    def with_deaggregator(self: ScriptedReader) -> RangeReader:
-        reader = original(self)
-        reader._deaggregator = Deaggregator()
-        return reader
-
-    spark.reader._range_reader = with_deaggregator.__get__(spark.reader)  # type: ignore[method-assign]
+    spark.reader.deaggregator = Deaggregator()
     spark.drain()
     assert spark.values == ["c"]
+
+
+def hash_of(key: str) -> int:
+    return int.from_bytes(md5(key.encode(), usedforsecurity=False).digest())
+
+
+def test_user_records_that_the_kpl_sends_again_after_a_split_come_once(caplog: pytest.LogCaptureFixture) -> None:
+    stream = ScriptedStream(1)
+    left, right = stream.split(SHARD)
+    middle = stream.shards[left].high
+    values = [f"{number:02}" for number in range(20)]
+    to_left = [value for value in values if hash_of(f"key-{value}") <= middle]
+    to_right = [value for value in values if value not in to_left]
+    assert to_left
+    assert to_right
+    # The KPL does not know of the split yet: the aggregate has the records of both children, and goes to the left one.
+    stream.put("x", "", left).data = aggregate(*values)
+    stream.put("x", "", right).data = aggregate(*to_right)
+    spark = query(stream, deaggregate=True)
+    spark.reader.deaggregator = Deaggregator(spark.reader.counters)
+    spark.drain()
+    assert sorted(spark.values) == values
+    assert spark.reader.counters == {"resent": len(to_right)}
+    assert f"dropped {len(to_right)} user records of KPL aggregates" in caplog.text
+    assert left in caplog.text
+
+
+def test_an_explicit_hash_key_decides_which_shard_takes_a_user_record() -> None:
+    stream = ScriptedStream(1)
+    made = aggregation.RecordAggregator()
+    made.add_user_record("key", b"here", "5")
+    made.add_user_record("key", b"elsewhere", "11")
+    made.add_user_record("key", b"here too", "10")
+    number = put(stream, made.clear_and_get().get_contents()[2])
+    counters = Counter[str]()
+    got = rows(stream, TRIM_HORIZON, number, (0, 10), counters)
+    assert [(row["data"], row["sequence_number"]) for row in got] == [
+        (b"here", f"{number}:0"),
+        (b"here too", f"{number}:2"),
+    ]
+    assert counters == {"resent": 1}
+
+
+def test_an_aggregate_of_which_the_shard_takes_nothing_gives_no_rows() -> None:
+    stream = ScriptedStream(1)
+    number = put(stream, aggregate("a", "b"))
+    assert rows(stream, TRIM_HORIZON, number, (0, 0)) == []
 
 
 def test_a_position_inside_an_aggregate_needs_the_option() -> None:

@@ -150,11 +150,52 @@ def test_a_start_time_within_a_second_is_exact() -> None:
     assert spark.values == wanted
 
 
-def test_a_start_in_the_future_is_refused() -> None:
+def test_a_query_that_starts_in_the_future_reads_nothing_until_then(caplog: pytest.LogCaptureFixture) -> None:
     stream = ScriptedStream(1)
+    put(stream, 5)
     spark = query(stream, initial=str(at_timestamp(as_time(stream.now + 60))))
-    with pytest.raises(SourceConfigurationError, match="is in the future"):
+    for _ in range(3):
+        assert not spark.step()
+    put(stream, 5, begin=5)
+    assert caplog.text.count("is in the future") == 1, "said once, not at every trigger"
+    stream.now += 60
+    wanted = put(stream, 5, begin=10)
+    spark.restart()
+    spark.drain()
+    assert spark.values == wanted
+
+
+def test_a_run_until_drained_that_starts_in_the_future_is_refused() -> None:
+    stream = ScriptedStream(1)
+    spark = query(stream, initial=str(at_timestamp(as_time(stream.now + 60))), ends_at_tip=True)
+    with pytest.raises(SourceConfigurationError, match=r"in the future, so a query that ends .* would read nothing"):
         spark.step()
+
+
+@pytest.mark.parametrize("options", [{}, {"max_records": 40}, {"max_seconds": 7}])
+def test_a_clock_of_the_servers_that_is_slow_does_not_end_a_query(options: dict[str, int]) -> None:
+    stream = ScriptedStream(1)
+    begin = stream.now
+    wanted = put(stream, 300, every=0.1)
+    spark = query(stream, initial=str(at_timestamp(as_time(begin))), **options)
+    spark.client.slow_clock = 2.5
+    spark.drain()
+    assert spark.values == wanted
+
+
+def test_a_start_time_that_one_of_the_servers_clocks_has_not_reached_is_waited_for() -> None:
+    stream = ScriptedStream(2)
+    put(stream, 5)
+    stream.split("shardId-000000000000")
+    spark = query(stream, initial=str(at_timestamp(as_time(stream.now))))
+    spark.client.slow_clock = 5
+    spark.drain()
+    stream.now += 5
+    wanted = put(stream, 5, begin=5)
+    stream.now += 1
+    spark.restart()
+    spark.drain()
+    assert spark.values == wanted
 
 
 def test_explicit_positions_take_over_from_another_consumer() -> None:
@@ -186,6 +227,20 @@ def test_an_explicit_position_in_an_unknown_shard_is_refused() -> None:
     stream = ScriptedStream(1)
     spark = query(stream, initial="SHARDS", starting_shards={"shardId-000000000099": TRIM_HORIZON})
     with pytest.raises(SourceConfigurationError, match="no shard shardId-000000000099"):
+        spark.step()
+
+
+def test_an_explicit_end_of_an_open_shard_is_refused() -> None:
+    stream = ScriptedStream(1)
+    spark = query(stream, initial="SHARDS", starting_shards={"shardId-000000000000": SHARD_END})
+    with pytest.raises(SourceConfigurationError, match="shardId-000000000000 is open, so SHARD_END is no position"):
+        spark.step()
+
+
+def test_an_explicit_position_from_before_the_shards_start_is_refused() -> None:
+    stream = ScriptedStream(1)
+    spark = query(stream, initial="SHARDS", starting_shards={"shardId-000000000000": after("5")})
+    with pytest.raises(SourceConfigurationError, match="starts after 5, which is a position in an earlier stream"):
         spark.step()
 
 

@@ -19,7 +19,7 @@ from spark_kinesis.errors import (
     StreamAccessError,
     TransientSourceError,
 )
-from spark_kinesis.offset import TRIM_HORIZON, ShardRange, after, parse_offset
+from spark_kinesis.offset import SHARD_END, TRIM_HORIZON, ShardRange, after, parse_offset
 from spark_kinesis.reader import MAX_CONCURRENT, SCHEMA, RangeReader
 from tests.helpers.fake_spark import DAY, SHARD, having_read, put, query, reader, values
 from tests.helpers.scripted import ScriptedClient, ScriptedStream, as_time, broken, throttled
@@ -143,6 +143,15 @@ def test_back_off_is_jittered_and_bounded(monkeypatch: pytest.MonkeyPatch) -> No
     assert {low for low, _ in drawn} == {0.0}
 
 
+@pytest.mark.parametrize("ending", ["9223372036854775807", None])
+def test_a_closed_shard_is_read_to_its_null_iterator_whatever_end_the_server_lists(ending: str | None) -> None:
+    stream = ScriptedStream(1)
+    wanted = put(stream, 25)
+    stream.split(SHARD)
+    part = ShardRange(SHARD, TRIM_HORIZON, SHARD_END, ending_sequence=ending)
+    assert values(reader(ScriptedClient(stream), records_per_call=10).read(part)) == wanted
+
+
 # Loss
 
 
@@ -257,6 +266,7 @@ def test_an_offset_can_be_read_by_a_person() -> None:
         "version": 1,
         "stream": "s",
         "planned_at": as_time(stream.now).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        "stream_created": "2025-11-24T16:00:00.000Z",
         "shards": {SHARD: str(record.number)},
         "bytes": {SHARD: 3},
     }
@@ -276,31 +286,6 @@ def test_a_child_whose_records_expired_while_it_waited_for_its_parent_is_a_loss(
     stream.now += 2 * 3600
     with pytest.raises(DataLossError):
         spark.drain()
-
-
-def recreated(stream: ScriptedStream) -> ScriptedStream:
-    again = ScriptedStream(1, seed=5, start=stream.now + 3600)
-    again._next += 2**100
-    return again
-
-
-def test_a_stream_that_was_deleted_and_created_again_is_not_taken_for_the_old_one() -> None:
-    stream, spark = having_read(5)
-    spark.client.stream = recreated(stream)
-    put(spark.client.stream, 5, begin=5)
-    spark.restart()
-    with pytest.raises(DataLossError, match="deleted and created again"):
-        spark.drain()
-
-
-def test_a_recreated_stream_is_read_from_its_beginning_where_loss_is_allowed() -> None:
-    stream, spark = having_read(5, fail_on_data_loss=False)
-    spark.client.stream = recreated(stream)
-    wanted = put(spark.client.stream, 5, begin=5)
-    spark.restart()
-    spark.drain()
-    assert spark.values[5:] == wanted
-    assert parse_offset(spark.offsets[-1], "s").losses == 1
 
 
 def test_a_task_that_is_killed_does_not_wait_for_the_next_page() -> None:
