@@ -17,7 +17,7 @@ from typing import Generic, NoReturn, Protocol, TypeVar
 import msgspec
 from tenacity import RetryCallState, Retrying, retry_if_exception, wait_random_exponential
 
-from spark_kinesis.errors import ExpiredIteratorError, ThrottledError, TransientSourceError
+from spark_kinesis.errors import ExpiredIteratorError, FutureTimeError, ThrottledError, TransientSourceError
 from spark_kinesis.offset import Position
 
 # AWS: a shard serves 5 GetRecords calls a second, and after a 10 MB answer throttles for up to 5 seconds.
@@ -216,8 +216,9 @@ class RetryingClient:
 
 
 def _may_pass(error: BaseException) -> bool:
-    """An expired iterator never works again: its owner opens another."""
-    return isinstance(error, TransientSourceError) and not isinstance(error, ExpiredIteratorError)
+    """Whether the same call may work soon. For an expired iterator its caller opens another one; that a time is in the
+    server's future tells its caller that nothing has arrived at that time yet."""
+    return isinstance(error, TransientSourceError) and not isinstance(error, ExpiredIteratorError | FutureTimeError)
 
 
 def _error_of(state: RetryCallState) -> BaseException | None:

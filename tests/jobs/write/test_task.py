@@ -71,14 +71,14 @@ def test_records_go_to_raw_processed_and_quarantine_in_one_pass(task: WriteTask)
 
 def read_with_retries(tasks: Iterator[pa.RecordBatch], counters: Counter[str]) -> Iterator[pa.RecordBatch]:
     for records in tasks:
-        counters.update(retries=3, throttles=1)
+        counters.update(retries=3, throttles=1, resent=5)
         yield records
 
 
 def test_retried_calls_of_the_reader_are_in_the_report(task: WriteTask) -> None:
     reading = replace(task, records=read_with_retries)
     report, _ = reading.run(iter([arrived([good()] * 4), arrived([good()], first=5)]))
-    assert (report.read, report.retries, report.throttles) == (5, 6, 2)
+    assert (report.read, report.retries, report.throttles, report.resent) == (5, 6, 2, 10)
 
 
 def test_a_task_without_records_writes_no_file(task: WriteTask) -> None:
