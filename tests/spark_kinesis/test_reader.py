@@ -15,11 +15,12 @@ from spark_kinesis.client import RetryingClient
 from spark_kinesis.errors import (
     DataLossError,
     ExpiredIteratorError,
+    FutureTimeError,
     SourceError,
     StreamAccessError,
     TransientSourceError,
 )
-from spark_kinesis.offset import SHARD_END, TRIM_HORIZON, ShardRange, after, parse_offset
+from spark_kinesis.offset import SHARD_END, TRIM_HORIZON, ShardRange, after, at_timestamp, parse_offset
 from spark_kinesis.reader import MAX_CONCURRENT, SCHEMA, RangeReader
 from tests.helpers.fake_spark import DAY, SHARD, having_read, put, query, reader, values
 from tests.helpers.scripted import ScriptedClient, ScriptedStream, as_time, broken, throttled
@@ -255,6 +256,15 @@ def test_an_expired_iterator_is_not_retried_with_the_same_iterator() -> None:
     with pytest.raises(ExpiredIteratorError):
         retrying.records(iterator, 1)
     assert client.calls == {"iterator": 1, SHARD: 1}
+
+
+def test_a_time_in_the_servers_future_is_told_at_once() -> None:
+    client = ScriptedClient(ScriptedStream(1))
+    client.slow_clock = 5
+    retrying = RetryingClient(client, seconds=60, sleep=lambda _: None)
+    with pytest.raises(FutureTimeError):
+        retrying.iterator(SHARD, at_timestamp(as_time(client.stream.now)))
+    assert client.calls == {"iterator": 1}
 
 
 def test_an_offset_can_be_read_by_a_person() -> None:
