@@ -84,7 +84,7 @@ class RecordChecks:
         yield from self._out_of_order(values)
         for name, source in self._folders:
             value = values.get(name)
-            if value and not is_usable(name, value):
+            if value and not is_usable(name, value, len(self.contract.partition_by)):
                 yield _rejection(BAD_PARTITION, source, value)
 
     def _out_of_order(self, values: Mapping[str, Any]) -> Iterator[Rejection]:

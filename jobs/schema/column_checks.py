@@ -58,10 +58,10 @@ def out_of_order(columns: Mapping[str, pa.Array], check: Check) -> Iterator[pa.A
         last = pc.coalesce(values, last) if values.null_count else values
 
 
-def unusable_folders(name: str, values: pa.Array) -> pa.Array:
-    """A mask of the texts that cannot name a folder of the partition column `name`. Null can."""
+def unusable_folders(name: str, values: pa.Array, columns: int) -> pa.Array:
+    """A mask of the texts that cannot be values of the partition column `name`, one of `columns`. Null can."""
     encoded = values.dictionary_encode()
-    return mask_of(encoded, [not is_usable(name, value) for value in encoded.dictionary.to_pylist()])
+    return mask_of(encoded, [not is_usable(name, value, columns) for value in encoded.dictionary.to_pylist()])
 
 
 def mask_of(encoded: pa.DictionaryArray, flags: Sequence[bool]) -> pa.Array:

@@ -8,13 +8,19 @@ Source: Spark's ExternalCatalogUtils.escapePathName (from Hive's FileUtils).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from unicodedata import category
 from urllib.parse import unquote
 
 # Hive's name for the folder of a null or empty value.
 NULL_PARTITION = "__HIVE_DEFAULT_PARTITION__"
 
 _ESCAPED = frozenset([chr(code) for code in range(1, 32)] + list("\"#%'*/:=?\\\x7f{[]^"))
-_UNSUPPORTED = frozenset("\0\ufffe\uffff")
+_NOT_IN_XML = frozenset("\ufffe\uffff")
+# Controls, formats such as U+202E, surrogates, line separators such as U+2028: Glue refuses them in partition values.
+_REFUSED_BY_GLUE = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+_LONGEST_NAME = 255
+# S3's limit is 1,024 bytes for a key; the rest is for the lake's prefix, the table and the file's name.
+_LONGEST_PARTITION = 700
 
 
 def escape(value: str) -> str:
@@ -39,13 +45,17 @@ def _folder(value: object) -> str:
     return escape(text.lower() if isinstance(value, bool) else text)  # Hive and Spark write true, Python True
 
 
-def is_usable(name: str, value: str) -> bool:
-    """Whether every file system and S3 can have a folder for this partition value.
+def is_usable(name: str, value: str, columns: int = 1) -> bool:
+    """Whether every file system, S3 and Glue can have this partition value. `columns`: how many columns partition.
 
-    A folder's name has at most 255 bytes. Hive cannot escape NUL, S3's XML cannot hold U+FFFE and U+FFFF, and the name
-    of the null partition would be read back as null.
+    A folder's name has at most 255 bytes, and all names of a partition at most 700 together: with 4 partition columns
+    at most 175 each. S3's XML cannot hold U+FFFE and U+FFFF, and the name of the null partition would be read back as
+    null.
     """
-    return not _UNSUPPORTED & set(value) and value != NULL_PARTITION and len(f"{name}={escape(value)}".encode()) <= 255
+    if not value.isprintable() and any(char in _NOT_IN_XML or category(char) in _REFUSED_BY_GLUE for char in value):
+        return False
+    longest = min(_LONGEST_NAME, _LONGEST_PARTITION // columns)
+    return value != NULL_PARTITION and len(f"{name}={escape(value)}".encode()) <= longest
 
 
 def parse_partition_path(path: str) -> dict[str, str | None]:

@@ -183,7 +183,7 @@ class RecordParser:
             yield from out_of_order(columns, check)
         for name, kind, _ in self.contract.partition_columns:
             if kind == "string":
-                yield unusable_folders(name, columns[name])
+                yield unusable_folders(name, columns[name], len(self.contract.partition_by))
 
 
 def _typed(values: list[Any], kind: ColumnType) -> pa.Array:

@@ -107,6 +107,11 @@ def contract_with(**changes: Any) -> TableContract:
 
 ODD_NAMES = [
     "São Paulo", "a/b", "50%", "%41", "a=b", "a:b", "what?", "it's", 'the "city"', "{x}", "[y]", "back\\slash",
-    "tab\there", "new\nline", "star*", "#1", "^", "Київ", "東京", "🏙",
-    " leading and trailing ", ".", "..", "~", "a&b+c", "\x7f",
+    "star*", "#1", "^", "Київ", "東京", "🏙", "a\u00a0b", "\ue000",
+    " leading and trailing ", ".", "..", "~", "a&b+c",
+]  # fmt: skip
+# Glue refuses them as partition values.
+REFUSED_NAMES = [
+    "tab\there", "new\nline", "\x7f", "\x85", "\x9b2J", "a\0b", "\u2028INFO all is well", "\u2029", "\u202emoc",
+    "zero\u200bwidth", "\ufeffmark", "soft\u00adhyphen",
 ]  # fmt: skip

@@ -27,8 +27,10 @@ pytestmark = [pytest.mark.spark, pytest.mark.aws, pytest.mark.nightly]
 DRAWN = 300
 UNSEEN = {"Cc", "Cf", "Co", "Cs", "Zl", "Zp"}
 NEEDLE = "needle-in-a-record"
-# Names that Hive does not escape: control sequences, right-to-left text, Unicode line breaks.
-CITIES = ["\x9b2J", "\u202emoc", "\u2028INFO jobs: all is well", "\x85", "\ue000", "\u200b", "\x1b[31m", "\r\n"]
+# Private use: Hive does not escape it, and Glue takes it.
+CITIES = ["\ue000", "\U000f0000", "\U0010fffd"]
+# Control sequences, right-to-left text, Unicode line breaks: Glue takes no partition with them.
+REFUSED_CITIES = ["\x9b2J", "\u202emoc", "\u2028INFO jobs: all is well", "\x85", "\u200b", "\x1b[31m", "\r\n"]
 
 
 def drawn() -> list[bytes]:
@@ -51,7 +53,7 @@ def test_hostile_payloads_are_accounted_for_and_none_of_their_text_is_unescaped_
 ) -> None:
     payloads = [
         *with_twins(drawn()),
-        *(good(City=f"x{city}x") for city in CITIES),
+        *(good(City=f"x{city}x") for city in CITIES + REFUSED_CITIES),
         good(unknown=NEEDLE),
         NEEDLE.encode(),
         good(**{"Date Range": NEEDLE}),
@@ -79,10 +81,11 @@ def test_hostile_payloads_are_accounted_for_and_none_of_their_text_is_unescaped_
     # Hypothesis's draws depend on the modules loaded before. These lower limits hold in any case.
     assert result.processed > len(CITIES)
     assert len(result.partitions) > len(CITIES)
+    assert result.reasons["bad_partition_value"] >= len(REFUSED_CITIES)
     assert len(result.reasons) >= 4, "of many kinds"
     log = (tmp_path / "log").read_text(encoding="utf-8")
     assert f"{result.read} records" in log
-    assert r"city=x\u202emocx" in log
+    assert r"city=x\ue000x" in log
     assert "files of a run that died" in log
     assert not {char for char in log if category(char) in UNSEEN} - {"\n"}
     assert NEEDLE not in log

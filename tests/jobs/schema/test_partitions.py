@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jobs.schema.partitions import NULL_PARTITION, escape, is_usable, parse_partition_path, partition_path, unescape
-from tests.helpers.samples import ODD_NAMES
+from tests.helpers.samples import ODD_NAMES, REFUSED_NAMES
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -71,6 +71,19 @@ def test_a_path_that_is_not_a_partition_is_refused() -> None:
 )
 def test_a_value_that_cannot_name_a_folder_is_not_usable(value: str, usable: bool) -> None:
     assert is_usable("city", value) is usable
+
+
+@pytest.mark.parametrize("name", REFUSED_NAMES)
+def test_a_value_that_glue_refuses_is_not_usable_and_is_read_back_unchanged_from_an_older_lake(name: str) -> None:
+    assert not is_usable("city", name)
+    assert parse_partition_path(partition_path(["city"], {"city": name})) == {"city": name}
+
+
+def test_the_names_of_all_partition_columns_fit_into_an_s3_key_together() -> None:
+    for columns, longest in ((1, 255), (2, 255), (3, 233), (4, 175)):
+        value = "x" * (longest - len("city="))
+        assert is_usable("city", value, columns)
+        assert not is_usable("city", value + "x", columns)
 
 
 @pytest.mark.spark

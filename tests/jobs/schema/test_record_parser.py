@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from jobs.schema.checks import RecordChecks
 from jobs.schema.record_parser import RecordParser
 from jobs.schema.rejections import REASONS, VALUE_CHARACTERS, Rejection
 from jobs.schema.table import TableContract
@@ -138,6 +139,8 @@ def test_no_records_are_no_rows() -> None:
         ),
         (good(City="x" * 251), "bad_partition_value", "City", "x" * 200),
         (good(City="a\0b"), "bad_partition_value", "City", "a\0b"),
+        (good(City="\u202emoc"), "bad_partition_value", "City", "\u202emoc"),
+        (good(City="a\u2028b"), "bad_partition_value", "City", "a\u2028b"),
         (good(City="__HIVE_DEFAULT_PARTITION__"), "bad_partition_value", "City", "__HIVE_DEFAULT_PARTITION__"),
     ],
     ids=lambda value: repr(value)[:40],
@@ -339,6 +342,14 @@ def test_a_part_of_a_text_that_names_a_folder_must_be_usable() -> None:
     found = RecordParser(contract).reject(record)
     assert found is not None
     assert (found.reason, found.field) == ("bad_partition_value", "Date Range")
+
+
+def test_a_partition_value_is_shorter_if_more_columns_partition() -> None:
+    contract = contract_with(partition_by=["city", "start_date", "day_filter", "time_filter"])
+    assert RecordParser(contract).reject(good(City="x" * 170)) is None
+    found = RecordParser(contract).parse(as_data([good(), good(City="x" * 171)])).rejections
+    assert found == {1: Rejection("bad_partition_value", "City", "x" * 171)}
+    assert RecordChecks(contract).reject_bytes(good(City="x" * 171)) == found[1]
 
 
 def test_a_column_may_have_a_python_keyword_as_name() -> None:
