@@ -1,49 +1,47 @@
-"""Creates the lake's tables in the Glue Data Catalog, migrates them to the contract, and registers partitions.
+"""Creates the lake's tables in the Glue Data Catalog, registers partitions, and points them to where their files are.
 
 Every call is safe to repeat: what exists already counts as success. A batch's ledger entry is written after `register`,
 so a final batch is always visible to Athena, Spark and Redshift Spectrum.
-Source: https://docs.aws.amazon.com/glue/latest/webapi/ (CreateTable, BatchCreatePartition).
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import ClientError
 
-from jobs.catalog.schema_evolution import (
-    PARTITIONS_BEHIND,
-    incompatible_schema,
-    mismatch,
-    partition_update,
-    table_input,
-    table_update,
+from jobs.catalog.glue_calls import (
+    BATCH,
+    EXISTS,
+    MISSING,
+    GlueCalls,
+    PartitionValues,
+    RequestRefusedError,
+    chunks,
+    create,
 )
+from jobs.catalog.schema_evolution import normalized_location
+from jobs.catalog.table_migrator import TableMigrator
 from jobs.catalog.tables import Columns, LakeTable
-from jobs.common.aws import error_code, translate_aws_errors
-from jobs.common.errors import TerminalError, TransientError
+from jobs.common.aws import error_code
+from jobs.common.errors import AwsAccessError
 from jobs.common.fault_points import fault_point
 from jobs.common.retry import RetryPolicy
+from jobs.lake.partition_locations import Layout, point_to_files, read_layout
+from jobs.lake.store import lake_at
 from jobs.schema.partitions import NULL_PARTITION, parse_partition_path, partition_path
 
 if TYPE_CHECKING:
     from types_boto3_glue import GlueClient
 
 log = logging.getLogger(__name__)
-T = TypeVar("T")
-PartitionValues = tuple[str, ...]
 
-BATCH = 100  # AWS's limit of partitions in one BatchCreatePartition or BatchUpdatePartition
-_EXISTS = "AlreadyExistsException"
-_MISSING = "EntityNotFoundException"
-# UpdateTable with a version that is no longer the latest.
-_CHANGED_MEANWHILE = {"ConcurrentModificationException", "VersionMismatchException"}
+_DELETED_AT_ONCE = 25  # AWS's limit of partitions in one BatchDeletePartition
 _HIVE_TYPES = {"long": "bigint"}
 # The keys of GetPartition's answer, besides the storage, that UpdatePartition accepts.
 _PARTITION_KEYS = ("Values", "Parameters", "LastAccessTime", "LastAnalyzedTime")
-
 
 _RETRY = RetryPolicy()
 
@@ -63,6 +61,7 @@ class GlueCatalog:
         self._tables: dict[str, LakeTable] = {}
         self._schemas: dict[str, dict[str, Any]] = {}
         self._registered: set[tuple[str, str]] = set()
+        self._refused: dict[tuple[str, str], str] = {}
 
     @property
     def root(self) -> str:
@@ -79,32 +78,48 @@ class GlueCatalog:
         self._schemas |= self._migrator.ensure(self._table_input(table) for table in by_name.values())
         self._tables |= by_name
 
+    def missing_tables(self, tables: Iterable[LakeTable]) -> list[str]:
+        """The names of the tables that the catalog lacks. `locations` then knows these tables. Changes nothing."""
+        by_name = {table.name: table for table in tables}
+        self._tables |= by_name
+        return [name for name in by_name if self._migrator.find(name) is None]
+
     def register(self, table: str, partitions: Iterable[str], locations: Mapping[str, str] | None = None) -> int:
         """Registers partitions such as `city=Paris/start_date=2016-09-03`. Returns how many this call sent.
 
         `locations`: the locations of partitions that are not in their default folder, relative to the lake. Skips
-        partitions that this process has registered before. An existing partition with an older schema is migrated; its
-        location stays, because only `relocate` changes it.
+        partitions that this process has registered before. An existing partition with an older schema is migrated; one
+        that is elsewhere is pointed to its files. A partition that Glue refuses is set aside (`refused`). If the table
+        or the database was dropped, creates it again.
         """
-        new = [folder for folder in dict.fromkeys(partitions) if (table, folder) not in self._registered]
-        names = {"DatabaseName": self._database, "TableName": table}
-        for chunk in chunks(new, BATCH):
-            fault_point("catalog.registering")
-            inputs = [
-                self._partition_input(self._tables[table], folder, (locations or {}).get(folder)) for folder in chunk
-            ]
-            existing = self._calls.batch(
-                f"register {len(chunk)} partitions of {self._database}.{table}",
-                lambda entries: self._glue.batch_create_partition(**names, PartitionInputList=entries),
-                {tuple(entry["Values"]): entry for entry in inputs},
-                values_key="PartitionValues",
-                harmless=_EXISTS,
-            )
-            if existing:
-                self._migrator.migrate_partitions(self._schemas[table], self._migrator.partitions(table, existing))
-            self._registered.update((table, folder) for folder in chunk)
-            fault_point("catalog.registered")
-        return len(new)
+        folders = list(dict.fromkeys(partitions))
+        try:
+            return self._register_new(table, folders, locations or {})
+        except AwsAccessError as error:
+            if not isinstance(error.__cause__, ClientError) or error_code(error.__cause__) != MISSING:
+                raise
+        log.warning("Glue table %s.%s was dropped: it is created again", self._database, table)
+        self._registered.clear()
+        self.ensure_tables(self._tables.values())
+        return self._register_new(table, folders, locations or {})
+
+    def refused(self, table: str, partitions: Iterable[str]) -> list[str]:
+        """A sentence for each of the partitions that Glue has refused: queries do not see their rows."""
+        return [
+            f"partition {folder} of {self._database}.{table}: Glue refused it ({self._refused[table, folder]}), so "
+            "queries do not see its rows. They are in the lake: correct what Glue names, then run `movement catalog "
+            "repair`"
+            for folder in partitions
+            if (table, folder) in self._refused
+        ]
+
+    def point_to_files(self, table: str, partitions: Iterable[str]) -> None:
+        """Points registered partitions to where their files are, also while compaction moves them."""
+        point_to_files(lambda: self.layout(table), partitions, lambda wanted: self._point(table, wanted))
+
+    def layout(self, table: str) -> Layout:
+        """The table's layout as it is stored now."""
+        return read_layout(lake_at(self._lake), table)
 
     def relocate(self, table: str, partition: str, location: str) -> None:
         """Points the partition to `location` (relative to the lake). Registers it if it is missing.
@@ -120,16 +135,31 @@ class GlueCatalog:
                     "Partition"
                 ]
             except ClientError as error:
-                if error_code(error) != _MISSING:
+                if error_code(error) != MISSING:
                     raise
-                create(self._glue.create_partition, **names, PartitionInput=wanted)
+                if not create(self._glue.create_partition, **names, PartitionInput=wanted):
+                    move()  # another job has registered it meanwhile, perhaps elsewhere
                 return
-            update: Any = {key: found[key] for key in _PARTITION_KEYS if key in found}
-            uri = wanted["StorageDescriptor"]["Location"]
-            update["StorageDescriptor"] = {**found["StorageDescriptor"], "Location": uri}
-            self._glue.update_partition(**names, PartitionValueList=wanted["Values"], PartitionInput=update)
+            self._glue.update_partition(
+                **names, PartitionValueList=wanted["Values"], PartitionInput=_moved(found, _location(wanted))
+            )
 
         self._calls.call(f"move partition {partition} of {self._database}.{table}", move)
+
+    def remove(self, table: str, partitions: Iterable[str]) -> None:
+        """Removes partitions from the catalog. Deletes no files."""
+        names = {"DatabaseName": self._database, "TableName": table}
+        for chunk in chunks(list(partitions), _DELETED_AT_ONCE):
+            what = f"remove {len(chunk)} partitions of {self._database}.{table}"
+            answer = self._calls.batch(
+                what,
+                lambda entries: self._glue.batch_delete_partition(**names, PartitionsToDelete=entries),
+                {values: {"Values": list(values)} for values in (self._values(table, folder) for folder in chunk)},
+                values_key="PartitionValues",
+                harmless=MISSING,
+            )
+            for values, reason in answer.refused.items():
+                raise RequestRefusedError(f"{what}: {list(values)}", reason)
 
     def locations(self, table: str) -> dict[str, str]:
         """By partition `city=…/start_date=…`: the location that the catalog gives to readers."""
@@ -140,6 +170,78 @@ class GlueCatalog:
         """The values of every partition of a table, by column."""
         return [values for values, _ in self._list_partitions(table)]
 
+    def _register_new(self, table: str, folders: Iterable[str], locations: Mapping[str, str]) -> int:
+        new = [folder for folder in folders if (table, folder) not in self._registered]
+        for chunk in chunks(new, BATCH):
+            fault_point("catalog.registering")
+            self._register(table, chunk, locations)
+            fault_point("catalog.registered")
+        return len(new)
+
+    def _register(self, table: str, folders: Sequence[str], locations: Mapping[str, str]) -> None:
+        names = {"DatabaseName": self._database, "TableName": table}
+        inputs = {
+            self._values(table, folder): self._partition_input(self._tables[table], folder, locations.get(folder))
+            for folder in folders
+        }
+        answer = self._calls.batch(
+            f"register {len(folders)} partitions of {self._database}.{table}",
+            lambda entries: self._glue.batch_create_partition(**names, PartitionInputList=entries),
+            inputs,
+            values_key="PartitionValues",
+            harmless=EXISTS,
+        )
+        if answer.harmless:
+            found = self._migrator.partitions(table, answer.harmless)
+            self._migrator.migrate_partitions(self._schemas[table], found)
+            elsewhere = [each for each in found if not _is_at(each, _location(inputs[tuple(each["Values"])]))]
+            self.point_to_files(table, [self._folder(table, each["Values"]) for each in elsewhere])
+        for folder in folders:
+            self._refused.pop((table, folder), None)
+        self._set_aside(table, answer.refused)
+        self._registered.update((table, folder) for folder in folders if (table, folder) not in self._refused)
+
+    def _point(self, table: str, wanted: Mapping[str, str]) -> None:
+        """Points partitions to the `wanted` locations (relative to the lake). Omits those that are not registered."""
+        names = {"DatabaseName": self._database, "TableName": table}
+        uris = {self._values(table, folder): f"{self.root}/{location}" for folder, location in wanted.items()}
+        for chunk in chunks(list(uris), BATCH):
+            updates = {}
+            for found in self._migrator.partitions(table, chunk):
+                values = tuple(found["Values"])
+                if _is_at(found, uris[values]):
+                    continue
+                log.warning(
+                    "partition %s of %s.%s: the catalog named %s, its files are in %s: corrected",
+                    self._folder(table, values), self._database, table, _location(found), uris[values],
+                )  # fmt: skip
+                update = _moved(found, uris[values])
+                updates[values] = {"PartitionValueList": list(values), "PartitionInput": update}
+            if updates:
+                answer = self._calls.batch(
+                    f"move {len(updates)} partitions of {self._database}.{table}",
+                    lambda entries: self._glue.batch_update_partition(**names, Entries=entries),
+                    updates,
+                    values_key="PartitionValueList",
+                    harmless=MISSING,
+                )
+                self._set_aside(table, answer.refused)
+
+    def _set_aside(self, table: str, refused: Mapping[PartitionValues, str]) -> None:
+        for values, reason in refused.items():
+            folder = self._folder(table, values)
+            self._refused[table, folder] = reason
+            log.warning("%s", *self.refused(table, [folder]))
+
+    def _values(self, table: str, folder: str) -> PartitionValues:
+        """A partition's values as Glue has them."""
+        values = parse_partition_path(folder)
+        return tuple(values[name] or NULL_PARTITION for name, _, _ in self._tables[table].partitions)
+
+    def _folder(self, table: str, values: Sequence[str]) -> str:
+        names = [name for name, _, _ in self._tables[table].partitions]
+        return partition_path(names, dict(zip(names, values, strict=True)))
+
     def _list_partitions(self, table: str) -> list[tuple[dict[str, str], str]]:
         """Every partition of a table: its values by column, and its location."""
         names = [name for name, _, _ in self._tables[table].partitions]
@@ -147,7 +249,7 @@ class GlueCatalog:
 
         def read() -> list[tuple[dict[str, str], str]]:
             return [
-                (dict(zip(names, found["Values"], strict=True)), found["StorageDescriptor"]["Location"])
+                (dict(zip(names, found["Values"], strict=True)), _location(found))
                 for page in pages.paginate(DatabaseName=self._database, TableName=table, ExcludeColumnSchema=True)
                 for found in page["Partitions"]
             ]
@@ -165,11 +267,10 @@ class GlueCatalog:
         }
 
     def _partition_input(self, table: LakeTable, folder: str, location: str | None = None) -> dict[str, Any]:
-        values = parse_partition_path(folder)
         # In the order of the table in the catalog, for readers that go by position.
         columns = self._schemas[table.name]["StorageDescriptor"]["Columns"]
         return {
-            "Values": [values[name] or NULL_PARTITION for name, _, _ in table.partitions],
+            "Values": list(self._values(table.name, folder)),
             "StorageDescriptor": {
                 **self._storage(table, location or f"{table.folder or table.name}/{folder}/"),
                 "Columns": columns,
@@ -185,214 +286,19 @@ class GlueCatalog:
         return storage
 
 
-class GlueCalls:
-    """Makes calls to Glue, and repeats those that fail.
-
-    Raises AwsAccessError at once if permission is missing, TerminalError if all attempts fail.
-    """
-
-    def __init__(self, retry: RetryPolicy) -> None:
-        self.retry = retry
-
-    def call(self, what: str, operation: Callable[[], T]) -> T:
-        """Returns the result of `operation`. `what` describes it in error messages."""
-
-        def attempt() -> T:
-            with translate_aws_errors(what):
-                return operation()
-
-        try:
-            return self.retry.call(attempt)
-        except TransientError as error:
-            raise TerminalError(
-                f"{error}; given up after {self.retry.attempts} attempts: see AWS's health, then start again"
-            ) from error
-
-    def batch(
-        self,
-        what: str,
-        send: Callable[[list[Any]], Mapping[str, Any]],
-        entries: Mapping[PartitionValues, Any],
-        *,
-        values_key: str,
-        harmless: str,
-    ) -> list[PartitionValues]:
-        """Sends the entries of a Batch… call, and sends those that fail again. Keys are the partitions' values.
-
-        The answer has status 200 and lists the failed entries, so botocore retries none of them; `values_key` is the
-        key of their values. Returns the values of those that failed with the code `harmless`.
-        """
-        unsent, refused = dict(entries), list[PartitionValues]()
-
-        def send_unsent() -> None:
-            failed = {}
-            for error in send(list(unsent.values())).get("Errors", []):
-                values, detail = tuple(error[values_key]), error.get("ErrorDetail", {})
-                if detail.get("ErrorCode") == harmless:
-                    refused.append(values)
-                else:
-                    failed[values] = f"{list(values)}: {detail.get('ErrorCode')}: {detail.get('ErrorMessage')}"
-            for values in unsent.keys() - failed.keys():
-                del unsent[values]
-            if failed:
-                raise TransientError(f"{what}: {len(failed)} failed, such as {next(iter(failed.values()))}")
-
-        self.call(what, send_unsent)
-        return refused
+def _location(partition: Mapping[str, Any]) -> str:
+    """The location of a partition as Glue describes it; empty if it has none."""
+    return str(partition.get("StorageDescriptor", {}).get("Location", ""))
 
 
-class TableMigrator:
-    """Creates tables and migrates existing ones; `schema_evolution` decides what changes. `glue`: a boto3 client."""
-
-    def __init__(self, glue: GlueClient, database: str, calls: GlueCalls) -> None:
-        self._glue = glue
-        self._database = database
-        self._calls = calls
-
-    def ensure(self, wanted: Iterable[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-        """Creates missing tables and migrates the others to the `wanted` TableInputs.
-
-        Returns, by table, the schema for its partitions. Raises IncompatibleSchemaError, before anything is changed, if
-        a table cannot follow.
-        """
-        by_name = {table["Name"]: table for table in wanted}
-        found = {name: self._find(name) for name in by_name}
-        mismatches = [
-            problem
-            for name, table in by_name.items()
-            if (existing := found[name]) is not None and (problem := mismatch(existing, table)) is not None
-        ]
-        if mismatches:
-            raise incompatible_schema(self._database, mismatches)
-        if None in found.values():
-            self._calls.call(
-                f"create Glue database {self._database}",
-                lambda: create(self._glue.create_database, DatabaseInput={"Name": self._database}),
-            )
-        return {name: self._migrate(table, found[name]) for name, table in by_name.items()}
-
-    def partitions(self, name: str, values: Iterable[Sequence[str]]) -> list[Mapping[str, Any]]:
-        """The partitions with these values (at most 100), as GetPartition returns them. Omits deleted ones."""
-        missing: list[Any] = [{"Values": list(each)} for each in values]
-        found: list[Mapping[str, Any]] = []
-        what = f"look up {len(missing)} partitions of {self._database}.{name}"
-
-        def look_up() -> None:
-            answer = self._glue.batch_get_partition(
-                DatabaseName=self._database, TableName=name, PartitionsToGet=missing
-            )
-            found.extend(answer["Partitions"])
-            missing[:] = answer.get("UnprocessedKeys", [])  # comes with status 200, so botocore does not retry
-            if missing:
-                raise TransientError(f"{what}: {len(missing)} were left out, such as {missing[0]['Values']}")
-
-        self._calls.call(what, look_up)
-        return found
-
-    def migrate_partitions(self, table: dict[str, Any], found: Iterable[Mapping[str, Any]]) -> None:
-        """Migrates partitions, as GetPartition returns them, to their table's schema."""
-        behind = [
-            {"PartitionValueList": partition["Values"], "PartitionInput": update}
-            for partition in found
-            if (update := partition_update(partition, table)) is not None
-        ]
-        names = {"DatabaseName": self._database, "TableName": table["Name"]}
-        for chunk in chunks(behind, BATCH):
-            self._calls.batch(
-                f"update {len(chunk)} partitions of {self._database}.{table['Name']}",
-                lambda entries: self._glue.batch_update_partition(**names, Entries=entries),
-                {tuple(entry["PartitionValueList"]): entry for entry in chunk},
-                values_key="PartitionValueList",
-                harmless=_MISSING,  # deleted meanwhile
-            )
-
-    def migrate_all_partitions(self, table: dict[str, Any]) -> None:
-        """Migrates every partition: Hive, and Athena if types differ, read a partition by its own schema."""
-        pages = self._glue.get_paginator("get_partitions")
-
-        def migrate() -> None:
-            for page in pages.paginate(DatabaseName=self._database, TableName=table["Name"]):
-                self.migrate_partitions(table, page["Partitions"])
-
-        self._calls.call(f"list partitions of {self._database}.{table['Name']}", migrate)
-
-    def _find(self, name: str) -> dict[str, Any] | None:
-        """The table in the catalog; None if the table or the database does not exist."""
-
-        def get() -> dict[str, Any] | None:
-            try:
-                return dict(self._glue.get_table(DatabaseName=self._database, Name=name)["Table"])
-            except ClientError as error:
-                if error_code(error) == _MISSING:
-                    return None
-                raise
-
-        return self._calls.call(f"look up Glue table {self._database}.{name}", get)
-
-    def _migrate(self, wanted: dict[str, Any], found: dict[str, Any] | None) -> dict[str, Any]:
-        """Creates or updates a table until it is as `wanted`, even if other processes do the same meanwhile.
-
-        Returns `wanted` with the columns in the order of the table in the catalog, for readers that go by position.
-        """
-        name, described = wanted["Name"], False
-        for attempt in range(1, self._calls.retry.attempts + 1):
-            if found is None:
-                self._calls.call(
-                    f"create Glue table {self._database}.{name}",
-                    lambda: create(self._glue.create_table, DatabaseName=self._database, TableInput=wanted),
-                )
-            else:
-                if (problem := mismatch(found, wanted)) is not None:
-                    raise incompatible_schema(self._database, [problem])
-                update = table_update(found, wanted)
-                if update is not None and (update.migrate_partitions or not described):
-                    log.info("updating Glue table %s.%s to the contract", self._database, name)
-                    # Descriptions are sent once: Glue may shorten them, so they may differ for ever.
-                    done = described = self._update(found, update.table)
-                elif PARTITIONS_BEHIND in found.get("Parameters", {}):
-                    self.migrate_all_partitions(wanted)
-                    others = {key: value for key, value in found["Parameters"].items() if key != PARTITIONS_BEHIND}
-                    done = self._update(found, table_input(found) | {"Parameters": others}, SkipArchive=True)
-                else:
-                    columns = found["StorageDescriptor"]["Columns"]
-                    return {**wanted, "StorageDescriptor": {**wanted["StorageDescriptor"], "Columns": columns}}
-                if not done:
-                    self._calls.retry.sleep(self._calls.retry.pause(attempt))
-            found = self._find(name)
-        raise TerminalError(
-            f"update Glue table {self._database}.{name}: others kept changing it at the same time; see who does "
-            f"(`aws glue get-table-versions --database-name {self._database} --table-name {name}`), then start again"
-        )
-
-    def _update(self, found: Mapping[str, Any], update: Any, **options: Any) -> bool:
-        """UpdateTable. Returns False, and changes nothing, if the table has changed since it was `found`."""
-
-        def send() -> bool:
-            try:
-                self._glue.update_table(
-                    DatabaseName=self._database, TableInput=update, VersionId=found["VersionId"], **options
-                )
-            except ClientError as error:
-                if error_code(error) in _CHANGED_MEANWHILE:
-                    return False
-                raise
-            return True
-
-        return self._calls.call(f"update Glue table {self._database}.{found['Name']}", send)
+def _is_at(partition: Mapping[str, Any], uri: str) -> bool:
+    return normalized_location(_location(partition)) == normalized_location(uri)
 
 
-def create(call: Callable[..., Any], **arguments: Any) -> None:
-    """Calls a Create… operation; an object that exists already is no error."""
-    try:
-        call(**arguments)
-    except ClientError as error:
-        if error_code(error) != _EXISTS:
-            raise
-
-
-def chunks(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
-    """The items, `size` at a time."""
-    return (items[start : start + size] for start in range(0, len(items), size))
+def _moved(found: Mapping[str, Any], uri: str) -> Any:
+    """The PartitionInput that changes only the location of a partition, given as GetPartition returns it."""
+    update = {key: found[key] for key in _PARTITION_KEYS if key in found}
+    return {**update, "StorageDescriptor": {**found["StorageDescriptor"], "Location": uri}}
 
 
 def _columns(columns: Columns) -> list[dict[str, str]]:

@@ -49,7 +49,7 @@ def mismatch(found: GlueTable, wanted: GlueTable) -> Mismatch | None:
     serde = before.get("SerdeInfo", {}).get("SerializationLibrary", "")
     if serde != after["SerdeInfo"]["SerializationLibrary"]:
         why.append(f"its files are read by {serde or 'nothing'}, not by {after['SerdeInfo']['SerializationLibrary']}")
-    if _normalized(before.get("Location", "")) != _normalized(after["Location"]):
+    if normalized_location(before.get("Location", "")) != normalized_location(after["Location"]):
         why.append(f"its location is {before.get('Location')}, not {after['Location']}")
     keys, wanted_keys = _names_and_types(found.get("PartitionKeys", [])), _names_and_types(wanted["PartitionKeys"])
     if keys != wanted_keys:
@@ -182,7 +182,7 @@ def _listed(columns: Sequence[tuple[str, str]]) -> str:
     return ", ".join(f"{name} ({kind})" for name, kind in columns) or "none"
 
 
-def _normalized(location: str) -> str:
+def normalized_location(location: str) -> str:
     """A location for comparison: s3a and s3n count as s3, a trailing slash is ignored."""
     scheme, separator, rest = location.partition("://")
     return ("s3" if scheme in ("s3a", "s3n") else scheme) + separator + rest.rstrip("/")

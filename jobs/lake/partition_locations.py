@@ -8,7 +8,7 @@ partition before it becomes final (`copy_to_live_locations`). docs/adr/0007 show
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 
 import msgspec
@@ -21,6 +21,8 @@ from jobs.lake.task_report import TableName, TaskReport
 # The folder for moved partitions. It is beside the tables, not in them: Athena reads all files below a location, and
 # readers that list a table's folder must not find a row twice.
 RELOCATED = "relocated"
+# The only table whose partitions move.
+MOVING_TABLE: TableName = "processed"
 
 # Name prefixes of files written by compaction and by replay. A batch's file starts with the batch's name instead.
 COMPACTED, REBUILT = "compacted-", "rebuilt-"
@@ -55,6 +57,11 @@ class PartitionLocation(msgspec.Struct, frozen=True):
         return (self.current,) if self.next is None else (self.current, self.next.location)
 
     @property
+    def for_readers(self) -> str:
+        """The location that the catalog must name: the next one as soon as its files are complete."""
+        return self.next.location if self.next is not None and self.next.switching else self.current
+
+    @property
     def newest(self) -> str:
         """The next location if the partition is moving, else the current one."""
         return self.live[-1]
@@ -71,6 +78,12 @@ class Layout(msgspec.Struct, frozen=True):
     def location(self, partition: str) -> PartitionLocation:
         """The locations of the partition `city=…/start_date=…`."""
         return self.partitions.get(partition) or PartitionLocation(default_folder(self.table, partition))
+
+    def knows(self, partition: str, folder: str) -> bool:
+        """Whether the partition's files are, were or will be in the folder."""
+        place = self.location(partition)
+        retired = (old.location for old in place.retired)
+        return folder in (default_folder(self.table, partition), *place.live, *retired)
 
     @property
     def relocated(self) -> dict[str, str]:
@@ -120,6 +133,44 @@ class LayoutFile:
         else:
             done = self._lake.replace(self._path, _encode(expected), _encode(changed))
         return changed if done else None
+
+
+def read_layout(lake: Lake, table: str) -> Layout:
+    """The layout of any table. Sends no request for a table whose partitions never move."""
+    return LayoutFile(lake, table).read() if table == MOVING_TABLE else Layout(table)
+
+
+def check_layout(lake: Lake, table: str) -> None:
+    """Raises TerminalError if the layout's file is gone although moved partitions have files.
+
+    Writers would take the default folders for the current ones, and the next compaction would delete the moved files.
+    """
+    folder = f"{RELOCATED}/{table}/"
+    if LayoutFile(lake, table).read().revision == 0 and next(lake.list(folder), None) is not None:
+        raise TerminalError(
+            f"{lake.uri}/_layout/{table}.json is gone, and {folder} has files of moved partitions: restore the file "
+            f"from the bucket's older object versions. Only if the lake was emptied on purpose, delete {folder}"
+        )
+
+
+def point_to_files(
+    layout: Callable[[], Layout], partitions: Iterable[str], point: Callable[[Mapping[str, str]], None]
+) -> None:
+    """Has `point` name each partition's location in the catalog, until a later reading of the layout is the same.
+
+    Needs no lease. A run that moves a partition marks its next location as complete before it points the catalog there.
+    If this function overtakes it, either the second reading sees the mark and points again, or the run has still to
+    point the catalog itself.
+    """
+    names, pointed = list(partitions), dict[str, str]()
+    while names:
+        current = layout()
+        wanted = {name: current.location(name).for_readers for name in names}
+        changed = {name: location for name, location in wanted.items() if pointed.get(name) != location}
+        if not changed:
+            return
+        point(changed)
+        pointed |= changed
 
 
 def default_folder(table: str, partition: str) -> str:

@@ -252,7 +252,12 @@ class FolderLake:
     def folders(self, prefix: str) -> Iterator[str]:
         folder = self._root / prefix
         if folder.is_dir():
-            yield from sorted(found.name for found in folder.iterdir() if found.is_dir())
+            # As on S3, a folder without a file does not exist.
+            yield from sorted(
+                found.name
+                for found in folder.iterdir()
+                if found.is_dir() and any(each.is_file() for each in found.rglob("*"))
+            )
 
     def delete(self, paths: Iterable[str]) -> None:
         for path in paths:

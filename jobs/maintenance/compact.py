@@ -16,7 +16,8 @@ from datetime import timedelta
 from itertools import islice
 from typing import Any
 
-from jobs.catalog.glue import GlueCatalog, chunks
+from jobs.catalog.glue import GlueCatalog
+from jobs.catalog.glue_calls import chunks
 from jobs.catalog.tables import lake_tables
 from jobs.common.aws import client
 from jobs.common.errors import AwsAccessError, ConfigurationError

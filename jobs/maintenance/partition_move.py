@@ -30,6 +30,7 @@ from jobs.lake.partition_locations import (
     OldLocation,
     PartitionLocation,
     batch_of,
+    check_layout,
     default_folder,
     relocated_folder,
 )
@@ -96,7 +97,11 @@ class Mover:
         self.layout = self._layouts.read()
 
     def recover(self) -> list[str]:
-        """Finishes or drops the moves of a run that died, and repairs the catalog. Returns the partitions changed."""
+        """Finishes or drops the moves of a run that died, and repairs the catalog. Returns the partitions changed.
+
+        Raises TerminalError if the layout's file was lost.
+        """
+        check_layout(self._lake, self._table)
         moving = {partition: found for partition, found in self.layout.partitions.items() if found.next}
         complete = [partition for partition, found in moving.items() if found.next and found.next.switching]
         self._drop([partition for partition in moving if partition not in complete])

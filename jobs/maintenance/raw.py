@@ -23,7 +23,8 @@ from itertools import chain
 
 import msgspec
 
-from jobs.catalog.glue import GlueCatalog, chunks
+from jobs.catalog.glue import GlueCatalog
+from jobs.catalog.glue_calls import chunks
 from jobs.catalog.tables import lake_tables
 from jobs.common.aws import client
 from jobs.common.errors import BatchMismatchError, ConfigurationError, TerminalError, TransientError

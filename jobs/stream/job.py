@@ -22,6 +22,7 @@ from jobs.common.spark_session import spark_session
 from jobs.lake.delta import check_format
 from jobs.lake.lease import Lease
 from jobs.lake.ledger import LedgerEntry
+from jobs.lake.partition_locations import check_layout
 from jobs.lake.store import lake_at
 from jobs.lake.task_report import RunTotals
 from jobs.metrics.publisher import JobMetrics
@@ -29,6 +30,7 @@ from jobs.metrics.query_listener import observe_query
 from jobs.schema.table import load_contract
 from jobs.settings.job_main import job_parser, run_job, stop_on_signals
 from jobs.settings.settings import Settings
+from jobs.stream.catalog_watch import CatalogWatch
 from jobs.stream.checkpoint import checkpoint_at
 from jobs.stream.connector import read_stream
 from jobs.stream.delta_commits import DeltaCommitter
@@ -79,6 +81,7 @@ def run(
         delta.check_table()
     else:
         check_format(lake, settings.sink.format)
+        check_layout(lake, "processed")
     source = read_stream(spark, settings, until_drained=until_drained)
     catalog = GlueCatalog(client("glue"), settings.database, settings.lake)
 
@@ -101,7 +104,7 @@ def run(
         if delta is not None:
             delta.ensure_table()
             log.info("committed %d final batches that were missing in the Delta log", delta.catch_up_all())
-        with observe_query(spark, metrics, QUERY_NAME):
+        with observe_query(spark, metrics, QUERY_NAME), CatalogWatch(settings, stop):
             run_with_restarts(
                 new_writer, lambda writer: run_query(source.rows, settings, writer, stop, until_drained), stop
             )

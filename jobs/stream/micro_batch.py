@@ -120,6 +120,7 @@ class MicroBatchWriter:
         alarms = self._check_reject_rate(report, name)
         with _measured(seconds, "register"):
             registered = self._register_partitions(report)
+        alarms += [text for table in TABLES for text in self._catalog.refused(table, report.partitions(table))]
         entry = LedgerEntry(
             query=query,
             batch=batch,

@@ -10,6 +10,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
+from jobs.catalog.check import catalog_check
 from jobs.common.errors import AwsAccessError, MovementError
 from jobs.lake.lease import LeaseRecord, is_alive, leases
 from jobs.lake.ledger import Ledger, LedgerEntry, last_sequence_numbers, newest_entries
@@ -70,6 +71,22 @@ def status(settings: Settings, newest: int, command: str = "movement") -> dict[s
     if gone:
         notes.append(f"records left the stream unread in {', '.join(gone)}: docs/operations.md, Restore")
     return found
+
+
+def catalog_status(settings: Settings) -> dict[str, Any]:
+    """How many partitions of the catalog are wrong, over all tables. `error`: why they could not be compared."""
+    try:
+        found = catalog_check(settings).differences()
+    except MovementError as error:
+        return {"error": str(error)}
+    return {
+        "error": None,
+        "missing_tables": [each.table for each in found if each.missing],
+        "partitions": sum(each.partitions for each in found),
+        "unregistered": sum(len(each.unregistered) for each in found),
+        "elsewhere": sum(len(each.elsewhere) for each in found),
+        "empty": sum(len(each.empty) for each in found),
+    }
 
 
 def positions(settings: Settings) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import typer
 from rich.markup import escape
 
 from jobs.common.errors import ConfigurationError, MovementError
-from movement.cli import deploy, local
+from movement.cli import catalog, deploy, local
 from movement.cli.batch import batch
 from movement.cli.compact import compact
 from movement.cli.console import err
@@ -38,6 +38,7 @@ app = typer.Typer(
 )
 for function in (demo, sample, produce, stream, batch, parity, gold, compact, replay, status, report, serve):
     app.command()(function)
+app.add_typer(catalog.app, name="catalog")
 app.add_typer(local.app, name="local")
 app.command()(package)
 app.add_typer(deploy.app, name="deploy")

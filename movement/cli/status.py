@@ -54,7 +54,8 @@ def status(
     """Show the lag of each shard, the last batches, rejected records, alarms and small files.
 
     Look here first when something seems wrong; every problem comes with what to do. Needs no Spark: it reads the
-    newest ledger entries, lists the processed table, and asks Kinesis once for each shard.
+    newest ledger entries, compares the catalog with the lake's folders, lists the processed table, and asks Kinesis
+    once for each shard.
     """
     from jobs.settings.settings import load_settings
 
@@ -75,11 +76,13 @@ def status(
         err.print("[dim]ended[/]")
 
 
-def _look(settings: Settings, batches: int, files: dict[str, Any] | None = None) -> dict[str, Any]:
+def _look(settings: Settings, batches: int, listed: dict[str, Any] | None = None) -> dict[str, Any]:
+    """The state of the pipeline. `listed`: the parts that list the whole lake, from an earlier look."""
     from jobs.maintenance.compact import files_status
-    from jobs.stream.status import status
+    from jobs.stream.status import catalog_status, status
 
-    return status(settings, batches, command_name()) | {"files": files or files_status(settings)}
+    listed = listed or {"files": files_status(settings), "catalog": catalog_status(settings)}
+    return status(settings, batches, command_name()) | listed
 
 
 def _watch(settings: Settings, batches: int, every: float, json_file: Path | None) -> None:
@@ -90,7 +93,8 @@ def _watch(settings: Settings, batches: int, every: float, json_file: Path | Non
             write_result(json_file, found)
             live.update(page(found), refresh=True)
             time.sleep(every)
-            old = found["files"] if time.monotonic() - listed < FILES_SECONDS else None
+            recent = time.monotonic() - listed < FILES_SECONDS
+            old = {name: found[name] for name in ("files", "catalog")} if recent else None
             found = _look(settings, batches, old)
             listed = listed if old else time.monotonic()
 
@@ -167,7 +171,24 @@ def _head(found: dict[str, Any]) -> Panel:
         if files["partitions_to_compact"]:
             text += f" · {files['small_files']:,} small files, {files['partitions_to_compact']:,} partitions to compact"
         grid.add_row("processed", text)
+    grid.add_row("catalog", _catalog(found["catalog"]))
     return _panel(f"movement-lake, {found['at'].strftime('%Y-%m-%d %H:%M:%S')} UTC", grid, "cyan")
+
+
+def _catalog(catalog: dict[str, Any]) -> str:
+    if catalog["error"] is not None:
+        return f"[yellow]not compared with the lake:[/] {escape(catalog['error'])}"
+    found = [f"table {table} is missing" for table in catalog["missing_tables"]]
+    for key, text in (
+        ("unregistered", "not registered"),
+        ("elsewhere", "elsewhere than their files"),
+        ("empty", "without files"),
+    ):
+        if catalog[key]:
+            found.append(f"{catalog[key]:,} partitions {text}")
+    if not found:
+        return f"[green]all {catalog['partitions']:,} partitions are where their files are[/]"
+    return f"[yellow]{' · '.join(found)}[/]: `{command_name()} catalog repair`"
 
 
 def _job(found: dict[str, Any]) -> str:

@@ -35,6 +35,11 @@ def catalog_of(settings: Settings) -> GlueCatalog:
     return _catalogs[settings.database]
 
 
+def forget_catalog(settings: Settings) -> None:
+    """The next writer is as in a new process, which has registered nothing yet."""
+    _catalogs.pop(settings.database, None)
+
+
 def _catalog(settings: Settings) -> GlueCatalog:
     catalog = GlueCatalog(client("glue"), settings.database, settings.lake)
     catalog.ensure_tables(lake_tables(load_contract(settings.contract)))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, BinaryIO
 
 STUCK_SECONDS = 30
@@ -138,6 +138,14 @@ class SteppedCatalog:
     def relocate(self, _table: str, partition: str, location: str) -> None:
         self._step()
         self._locations[partition] = location
+
+    def point(self, wanted: Mapping[str, str]) -> None:
+        """As GlueCatalog does it: looks the partitions up, then updates those that differ."""
+        self._step()
+        differ = {name: location for name, location in wanted.items() if self._locations.get(name) != location}
+        if differ:
+            self._step()
+            self._locations.update(differ)
 
     def locations(self, _table: str) -> dict[str, str]:
         self._step()

@@ -16,6 +16,7 @@ import boto3
 import httpx
 import yaml
 
+from jobs.common.aws import client
 from jobs.settings.settings import Settings
 from lambdas import crawler_trigger, gluejob_trigger, sqs_batch
 from local import batch_path
@@ -52,6 +53,8 @@ class WholeRun:
         self.movement("parity", "parity")  # reads the moved partitions
         self.movement("compact", "compact", "--min-files", "2", "--grace", "0")
         self.movement("gold", "gold")
+        client("glue").delete_table(DatabaseName=self._settings.database, Name="processed")
+        self.movement("catalog", "catalog", "repair")
         self.movement("status", "status")
         self.movement("report", "report", "--out", "report.html")
 

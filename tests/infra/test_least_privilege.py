@@ -33,6 +33,7 @@ POLICIES = {
     "gold": "access.GoldPolicy",
     "report": "access.ReportPolicy",
     "status": "access.StatusPolicy",
+    "catalog": "access.CatalogPolicy",
     "crawler-trigger": "batch.CrawlerTriggerRole",
     "gluejob-trigger": "batch.GlueJobTriggerRole",
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,8 @@ from jobs.catalog.glue import GlueCatalog
 from jobs.catalog.tables import lake_tables
 from jobs.common.errors import AwsAccessError, TerminalError
 from jobs.common.retry import RetryPolicy
+from jobs.lake.partition_locations import LayoutFile, NextLocation, PartitionLocation
+from jobs.lake.store import FolderLake
 from jobs.schema.partitions import NULL_PARTITION, partition_path
 from tests.helpers.glue_calls import LAKE, TABLES, Calls, patient, table, values
 from tests.helpers.samples import ODD_NAMES, TRAVEL_TIMES
@@ -248,6 +251,120 @@ def test_partitions_missing_in_an_answer_are_requested_again(
     another.ensure_tables(TABLES)
     with pytest.raises(TerminalError, match=r"3 were left out, such as .*given up after 6 attempts"):
         another.register("raw", hours)
+
+
+PARIS = "city=Paris/start_date=2016-09-03"
+
+
+def folder_catalog(glue: Calls, folder: Path) -> GlueCatalog:
+    """A catalog of a lake in a folder, as a new process has it."""
+    found = GlueCatalog(glue, "travel", str(folder), RetryPolicy(sleep=lambda _: None))
+    found.ensure_tables(TABLES)
+    return found
+
+
+def test_an_existing_partition_that_points_elsewhere_is_pointed_to_its_files(glue: Calls, tmp_path: Path) -> None:
+    """As after the lake was emptied and the catalog kept: the old location is that of a move."""
+    folder_catalog(glue, tmp_path).register("processed", [PARIS], {PARIS: "relocated/processed/old/"})
+    found = folder_catalog(glue, tmp_path)
+    found.register("processed", [PARIS])
+    assert found.locations("processed") == {PARIS: f"file://{tmp_path}/processed/{PARIS}/"}
+
+
+@pytest.mark.parametrize(("switching", "expected"), [(False, "processed/"), (True, "relocated/next/")])
+def test_a_partition_that_was_moved_meanwhile_is_pointed_to_where_the_layout_says(
+    glue: Calls, tmp_path: Path, switching: bool, expected: str
+) -> None:
+    folder_catalog(glue, tmp_path).register("processed", [PARIS], {PARIS: "relocated/next/"})
+    layouts = LayoutFile(FolderLake(str(tmp_path)), "processed")
+    moving = PartitionLocation(f"processed/{PARIS}/", NextLocation("relocated/next/", switching))
+    layouts.change(layouts.read(), {PARIS: moving})
+    found = folder_catalog(glue, tmp_path)
+    found.register("processed", [PARIS])  # by a layout that was read before the move
+    (location,) = found.locations("processed").values()
+    assert location.startswith(f"file://{tmp_path}/{expected}")
+
+
+def test_a_correction_keeps_everything_else_that_the_catalog_says(glue: Calls, tmp_path: Path) -> None:
+    names: Any = {"DatabaseName": "travel", "TableName": "processed"}
+    folder_catalog(glue, tmp_path).register("processed", [PARIS], {PARIS: "somewhere/"})
+    before = glue.get_partition(**names, PartitionValues=["Paris", "2016-09-03"])["Partition"]
+    kept = {"Values": before["Values"], "StorageDescriptor": before["StorageDescriptor"], "Parameters": {"by": "them"}}
+    glue.update_partition(**names, PartitionValueList=before["Values"], PartitionInput=kept)
+    folder_catalog(glue, tmp_path).register("processed", [PARIS])
+    after = glue.get_partition(**names, PartitionValues=before["Values"])["Partition"]
+    assert after["Parameters"] == {"by": "them"}
+    assert after["StorageDescriptor"].pop("Location").endswith(f"/processed/{PARIS}/")
+    before["StorageDescriptor"].pop("Location")
+    assert after["StorageDescriptor"] == before["StorageDescriptor"]
+
+
+def test_a_dropped_table_or_database_is_created_again(glue: Calls, catalog: GlueCatalog) -> None:
+    catalog.register("raw", HOURS[:1])
+    glue.delete_table(DatabaseName="travel", Name="raw")
+    catalog.register("raw", HOURS[1:2])
+    assert values(glue, "raw") == [["2026-11-23", "01"]]
+    glue.delete_database(Name="travel")
+    catalog.register("raw", HOURS)
+    assert sorted(values(glue, "raw")) == [["2026-11-23", f"{hour:02}"] for hour in range(3)]
+    assert len(glue.get_tables(DatabaseName="travel")["TableList"]) == 3
+
+
+@pytest.mark.parametrize("code", ["InvalidInputException", "ValidationException"])
+def test_a_partition_that_glue_refuses_for_good_is_set_aside_and_named(
+    glue: Calls, catalog: GlueCatalog, monkeypatch: pytest.MonkeyPatch, code: str
+) -> None:
+    with monkeypatch.context() as patched:
+        sizes = _refuse(patched, glue, code, times=100)
+        assert catalog.register("raw", HOURS) == 3
+    assert sizes == [3], "it is not sent again: Glue would refuse it again"
+    assert sorted(values(glue, "raw")) == [["2026-11-23", "00"], ["2026-11-23", "02"]]
+    (text,) = catalog.refused("raw", HOURS)
+    for words in ("ingest_date=2026-11-23/hour=01", "travel.raw", f"{code}: no", "movement catalog repair"):
+        assert words in text
+    catalog.register("raw", HOURS)  # the next batch that writes to it tries again
+    assert catalog.refused("raw", HOURS) == []
+    assert len(values(glue, "raw")) == 3
+
+
+def test_one_entry_that_makes_glue_refuse_the_whole_request_is_found(
+    glue: Calls, catalog: GlueCatalog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = glue.batch_create_partition
+
+    def refusing(**arguments: Any) -> Any:
+        if any(entry["Values"][0] == "c77" for entry in arguments["PartitionInputList"]):
+            raise ClientError({"Error": {"Code": "ValidationException", "Message": "as told"}}, "BatchCreatePartition")
+        return real(**arguments)
+
+    monkeypatch.setattr(glue, "batch_create_partition", refusing, raising=False)
+    folders = [f"city=c{number}/start_date=2016-09-03" for number in range(150)]
+    catalog.register("processed", folders)
+    assert len(values(glue, "processed")) == 149
+    assert catalog.refused("processed", folders)[0].startswith("partition city=c77/start_date=2016-09-03 of travel.")
+
+
+def test_a_request_that_glue_refuses_for_good_is_sent_once(glue: Calls) -> None:
+    glue.fail("create_table", "InvalidInputException")
+    with pytest.raises(TerminalError, match=r"travel\..*refused it for good \(InvalidInputException: as told\)"):
+        patient(glue).ensure_tables(TABLES)
+    assert len(glue.of("create_table")) == 1
+
+
+def test_a_partition_that_another_job_registers_during_a_move_is_moved_too(
+    glue: Calls, catalog: GlueCatalog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = glue.create_partition
+
+    def second(**arguments: Any) -> Any:
+        other = patient(glue)
+        other.ensure_tables(TABLES)
+        other.register("processed", [PARIS])
+        return real(**arguments)
+
+    monkeypatch.setattr(glue, "create_partition", second, raising=False)
+    catalog.relocate("processed", PARIS, "relocated/somewhere/")
+    assert catalog.locations("processed") == {PARIS: f"{LAKE}/relocated/somewhere/"}
 
 
 @pytest.mark.parametrize("operation", ["get_partition", "update_partition"])

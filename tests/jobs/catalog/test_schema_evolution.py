@@ -14,8 +14,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs.catalog.glue import GlueCatalog, TableMigrator
+from jobs.catalog.glue import GlueCatalog
 from jobs.catalog.schema_evolution import PARTITIONS_BEHIND, WIDER, mismatch, partition_update, table_update
+from jobs.catalog.table_migrator import TableMigrator
 from jobs.catalog.tables import lake_tables
 from jobs.common.errors import ConfigurationError, IncompatibleSchemaError, TerminalError
 from jobs.common.retry import RetryPolicy

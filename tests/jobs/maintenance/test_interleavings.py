@@ -21,7 +21,15 @@ from hypothesis import strategies as st
 from jobs.common.errors import TransientError
 from jobs.lake import store
 from jobs.lake.ledger import Ledger, LedgerEntry, entries
-from jobs.lake.partition_locations import COMPACTED, REBUILT, LayoutFile, batch_of, copy_to_live_locations
+from jobs.lake.partition_locations import (
+    COMPACTED,
+    REBUILT,
+    LayoutFile,
+    batch_of,
+    copy_to_live_locations,
+    point_to_files,
+    read_layout,
+)
 from jobs.lake.task_report import TaskReport, WrittenFile
 from jobs.maintenance import rewriter
 from jobs.maintenance.compact import compaction_fill, copy_fill
@@ -147,6 +155,11 @@ class World:
         mover.recover()
         mover.move(PARTITIONS, compaction_fill(Rewriter(lake, TRAVEL_TIMES, "processed", COMPACTED, "none", 1 << 30)))
 
+    # What `movement catalog repair` and the streaming job do with partitions that the catalog has elsewhere.
+    def repair(self, actor: Actor) -> None:
+        lake, catalog = SteppedLake(self.store, actor.step), SteppedCatalog(self.store, actor.step)
+        point_to_files(lambda: read_layout(lake, "processed"), PARTITIONS, catalog.point)
+
     # A run that finds nothing to compact.
     def tidy(self, actor: Actor) -> None:
         lake, catalog = SteppedLake(self.store, actor.step), SteppedCatalog(self.store, actor.step)
@@ -271,6 +284,7 @@ def world_with_a_batch() -> World:
     return world
 
 
+@cache
 def steps_of_a_move() -> int:
     world = world_with_a_batch()
     mover = Actor("mover", world.move_all)
@@ -299,3 +313,22 @@ def test_after_a_kill_at_each_request_a_batch_and_a_reader_may_run_at_any_moment
             run_to_end(second)
             run_to_end(Actor("reader", world.poll))
             assert not world.errors, (killed_at, more, world.errors)
+
+
+@settings(max_examples=examples(200), deadline=None, suppress_health_check=list(HealthCheck))
+@given(seed=st.integers(0, 2**32))
+def test_a_repair_beside_a_move_leaves_the_catalog_where_the_files_are(seed: int) -> None:
+    """A crawler points both partitions elsewhere at a drawn moment; repair and move then take turns."""
+    chance, world = random.Random(seed), world_with_a_batch()
+    mover = Actor("mover", world.move_all)
+    for _ in range(chance.randrange(steps_of_a_move())):
+        mover.turn()
+    world.store.locations.update(dict.fromkeys(PARTITIONS, "processed/nowhere/"))
+    actors = [mover, Actor("repair", world.repair)]
+    while actors := [actor for actor in actors if not actor.done]:
+        actor = chance.choice(actors)
+        for _ in range(chance.choice([1, 1, 2, 5])):
+            if not actor.done:
+                actor.turn()
+    layout = read_layout(SteppedLake(world.store, lambda: None), "processed")
+    assert world.store.locations == {name: layout.location(name).for_readers for name in PARTITIONS}

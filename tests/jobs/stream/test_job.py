@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from jobs.catalog.glue import GlueCatalog
+from jobs.catalog.glue_calls import BatchAnswer, GlueCalls
 from jobs.common.aws import client
 from jobs.common.errors import AlreadyRunningError, MovementError, TerminalError, TooManyRejectedError
 from jobs.common.process_identity import signature
 from jobs.lake.lease import Lease
-from jobs.lake.ledger import Ledger, entries
+from jobs.lake.ledger import Ledger, LedgerEntry, entries
 from jobs.lake.store import lake_at
 from jobs.settings.sections import SinkSettings
 from jobs.settings.settings import Settings, StreamJobSettings
@@ -371,3 +372,58 @@ def test_a_missing_stream_is_one_clear_error(spark: SparkSession, lake_settings:
 
     with pytest.raises(MovementError, match="no-such-stream"):
         drain(spark, settings)
+
+
+def test_a_partition_that_glue_refuses_is_an_alarm_of_the_batch_and_the_job_goes_on(
+    spark: SparkSession, lake_settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(lake_settings, [record(n=0), record(City="Lima", n=1)])
+    real = GlueCalls.batch
+
+    def refusing(self: GlueCalls, what: str, send: Any, entries: Any, **options: Any) -> BatchAnswer:
+        kept = {values: entry for values, entry in entries.items() if values[0] != "Lima"}
+        answer = real(self, what, send, kept, **options) if kept else BatchAnswer()
+        answer.refused |= dict.fromkeys(entries.keys() - kept.keys(), "InvalidInputException: no")
+        return answer
+
+    with monkeypatch.context() as patched:
+        patched.setattr(GlueCalls, "batch", refusing)
+        assert drain(spark, lake_settings).processed == 2
+    (entry,) = [entry for entry in entries(lake_at(lake_settings.lake)) if entry.report.read]
+    (alarm,) = entry.alarms
+    assert alarm.startswith(f"partition city=Lima/start_date=2016-09-03 of {lake_settings.database}.processed: Glue")
+    assert record_numbers(lake_settings) == [0, 1], "its rows are in the lake"
+    assert catalogued(lake_settings) == ["city=Paris/start_date=2016-09-03"]
+
+    drain(spark, lake_settings)  # Glue takes it now
+    assert catalogued(lake_settings) == folders(lake_settings)
+
+
+def test_what_was_dropped_from_the_catalog_is_registered_again_by_the_next_start(
+    spark: SparkSession, lake_settings: Settings
+) -> None:
+    put(lake_settings, [record(n=0), b"not json"])
+    drain(spark, lake_settings)
+    client("glue").delete_database(Name=lake_settings.database)
+    drain(spark, lake_settings)
+    for table in ("raw", "processed", "quarantine"):
+        assert catalogued(lake_settings, table) == folders(lake_settings, table) != []
+
+
+def test_a_database_that_is_dropped_while_the_job_runs_is_created_again(
+    spark: SparkSession, lake_settings: Settings
+) -> None:
+    settings = lake_settings.model_copy(
+        update={"source": lake_settings.source.model_copy(update={"max_records_per_batch": 5})}
+    )
+    put(settings, [record(City=f"City {number}", n=number) for number in range(20)])
+
+    def drop_once(entry: LedgerEntry) -> None:
+        if entry.batch == 0:
+            client("glue").delete_database(Name=settings.database)
+
+    result = run(spark, settings, until_drained=True, on_batch=drop_once)
+    assert (result.read, result.quarantined) == (20, 0)
+    assert record_numbers(settings) == list(range(20))
+    drain(spark, settings)
+    assert catalogued(settings) == folders(settings)

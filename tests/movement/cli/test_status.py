@@ -248,7 +248,7 @@ def test_a_stream_of_many_shards_shows_the_worst_of_them() -> None:
     ]  # fmt: skip
     found = {"at": datetime.now(UTC), "stream": "s", "lake": "l", "job": None, "query": None, "batches": 0,
              "behind_ms": 39000, "shards": shards, "last": [], "reasons": {}, "alarms": [], "notes": [],
-             "files": {"files": 0}}  # fmt: skip
+             "files": {"files": 0}, "catalog": {"error": "no catalog"}}  # fmt: skip
     from rich.console import Console
 
     console = Console(record=True, width=100, file=io.StringIO())
@@ -257,3 +257,4 @@ def test_a_stream_of_many_shards_shows_the_worst_of_them() -> None:
     assert "s39 " in text
     assert "s0 " not in text
     assert "… and 24 more" in text
+    assert "not compared with the lake: no catalog" in text
