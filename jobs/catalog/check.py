@@ -262,8 +262,16 @@ def catalog_check(settings: Settings, on_step: OnStep = lambda _done, _all, _wha
 
 def stream_check(settings: Settings, on_step: OnStep = lambda _done, _all, _what: None) -> CatalogCheck:
     """The check of the tables that the streaming job writes."""
+    return _check(settings, stream_tables(load_contract(settings.contract), settings.sink.format), on_step)
+
+
+def batch_check(settings: Settings) -> CatalogCheck:
+    """The check of the tables that the batch job writes."""
+    return _check(settings, batch_tables(load_contract(settings.contract)), lambda _done, _all, _what: None)
+
+
+def _check(settings: Settings, tables: Sequence[LakeTable], on_step: OnStep) -> CatalogCheck:
     catalog = GlueCatalog(client("glue"), settings.database, settings.lake)
-    tables = stream_tables(load_contract(settings.contract), settings.sink.format)
     return CatalogCheck(lake_at(settings.lake), catalog, tables, on_step)
 
 

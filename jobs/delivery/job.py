@@ -21,6 +21,7 @@ import msgspec
 import pyarrow as pa
 from pyspark.sql import SparkSession
 
+from jobs.catalog.check import batch_check
 from jobs.catalog.glue import GlueCatalog
 from jobs.catalog.tables import batch_tables
 from jobs.common.aws import client
@@ -178,6 +179,7 @@ def run(
     """
     clock, result = time.perf_counter(), DeliveryResult()
     job = DeliveryJob(spark, settings, database or settings.database, table)
+    batch_check(settings).repair(remove_empty=False)  # partitions that were dropped since the last run
     while (next_plan := job.next_plan()) is not None:
         committed = job.execute(*next_plan)
         if committed is not None:

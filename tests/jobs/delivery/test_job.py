@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from jobs.catalog.check import catalog_check
 from jobs.catalog.glue import GlueCatalog
 from jobs.catalog.tables import batch_tables
 from jobs.common.aws import client
@@ -80,6 +81,20 @@ def test_its_partitions_are_in_the_catalog(spark: SparkSession, lake_settings: S
         "city=a%2Fb/start_date=2016-09-03",
     ]
     assert catalog.partitions("quarantine") == [{"ingest_date": "2026-11-23"}]
+
+
+def test_a_table_that_was_dropped_is_filled_again_although_there_are_no_new_files(
+    spark: SparkSession, lake_settings: Settings
+) -> None:
+    deliver(lake_settings, [record(), record(City="Lima"), b"bad"])
+    run_batch(spark, lake_settings)
+    client("glue").delete_table(DatabaseName=lake_settings.database, Name="processed_batch")
+    assert catalog_check(lake_settings).differences()[-1].missing
+
+    assert run_batch(spark, lake_settings).runs == 0
+
+    found = {each.table: each for each in catalog_check(lake_settings).differences()}
+    assert (found["processed_batch"].count, found["processed_batch"].partitions) == (0, 2)
 
 
 def test_only_new_files_are_processed(spark: SparkSession, lake_settings: Settings) -> None:
