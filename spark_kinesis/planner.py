@@ -94,7 +94,7 @@ class Planner:
             return start
         evidence = self._discovery.created_again(start)
         if evidence is not None:
-            self._created_again(start, evidence)
+            self._report_new_stream(start, evidence)
             # The new stream is read from its start.
             start = replace(start, shards={}, behind={}, losses=start.losses + 1)
         graph = self._discovery.last_listed()
@@ -145,7 +145,7 @@ class Planner:
         evidence = self._discovery.created_again(end)
         if evidence is not None:
             # The stream was replaced between the batch's plan and its reading.
-            self._created_again(end, evidence)
+            self._report_new_stream(end, evidence)
             return []
         if self._discovery.created_again(start) is not None:
             start = replace(start, shards={}, behind={})
@@ -182,6 +182,7 @@ class Planner:
         return known | dict.fromkeys(graph.joining(known), start.default_position)
 
     def _check_given_positions(self, known: Mapping[str, Position], graph: ShardGraph) -> None:
+        """Refuses positions of the option that cannot be this stream's: later they would look like a new stream."""
         for shard_id in graph.reopened(known):
             raise SourceConfigurationError(
                 f"option 'startingPosition': shard {shard_id} is open, so SHARD_END is no position in it; give the "
@@ -212,7 +213,7 @@ class Planner:
             self._said_that_it_waits = True
         return True
 
-    def _created_again(self, since: Offset, evidence: str) -> None:
+    def _report_new_stream(self, since: Offset, evidence: str) -> None:
         """Raises DataLossError unless loss is allowed: the offset belongs to a stream that is gone."""
         message = (
             f"stream {self._options.stream} was deleted and created again since {since.planned_at}: {evidence}; what "
