@@ -10,7 +10,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator
 
 from jobs.common.times import parse_time
-from jobs.settings.validation import StrictModel
+from jobs.settings.validation import Folder, StrictModel
 
 S3_FOLDER = r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9!_.*'()=/-]+)?/?"
 Scalar = str | int | float | bool
@@ -175,7 +175,7 @@ class StreamJobSettings(StrictModel):
         le=3600,
         description="Minimum time between the starts of two micro-batches. 0: the next one starts at once",
     )
-    checkpoint: str | None = Field(
+    checkpoint: Folder | None = Field(
         default=None,
         description="Folder of Spark's checkpoint, for one job only. null: <lake>/_checkpoints/stream",
     )
@@ -394,7 +394,7 @@ class GlueSettings(StrictModel):
 class DeploySettings(StrictModel):
     """Only `movement deploy` reads this section; no job does."""
 
-    artifacts: str | None = Field(
+    artifacts: Folder | None = Field(
         default=None, description="Where releases are uploaded: s3://bucket/prefix. Each release has its own folder"
     )
     job_name: str = Field(
@@ -428,7 +428,7 @@ class DeploySettings(StrictModel):
     def _artifacts_are_in_s3(cls, value: str | None) -> str | None:
         if value is not None and not re.fullmatch(S3_FOLDER, value):
             raise ValueError("allowed: s3://bucket/prefix")
-        return value.rstrip("/") if value else value
+        return value
 
 
 class ReportSettings(StrictModel):

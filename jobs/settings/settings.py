@@ -16,7 +16,7 @@ import yaml
 from pydantic import Field, ValidationError, field_validator
 
 from jobs.common.errors import ConfigurationError
-from jobs.common.uris import normalize_uri
+from jobs.common.uris import checked_folder, normalize_uri
 from jobs.settings.config_files import find_configuration, read_yaml
 from jobs.settings.sections import (
     S3_FOLDER,
@@ -87,10 +87,10 @@ class Settings(StrictModel):
         if "://" in value:
             if not re.fullmatch(S3_FOLDER, value):
                 raise ValueError("allowed: s3://bucket/prefix, or a local folder")
-            return value.rstrip("/")
+            return checked_folder(value)
         if not value:
             raise ValueError("allowed: s3://bucket/prefix, or a local folder")
-        return str(Path(value).expanduser().absolute())
+        return checked_folder(str(Path(value).expanduser().absolute()))
 
     @property
     def checkpoint(self) -> str:

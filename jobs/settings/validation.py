@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Mapping
-from typing import Any, get_args
+from typing import Annotated, Any, get_args
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 from pydantic.fields import FieldInfo
+
+from jobs.common.uris import checked_folder
+
+# A folder on S3 or on this machine, in the spelling that boto3, S3A and delta-rs agree on.
+Folder = Annotated[str, AfterValidator(checked_folder)]
 
 
 class StrictModel(BaseModel):
