@@ -67,6 +67,17 @@ def region() -> str | None:
     return configured
 
 
+def ca_bundle(session: Session | None = None) -> str | None:
+    """The PEM file of CAs that boto3 trusts instead of its own: AWS_CA_BUNDLE or the profile's `ca_bundle`.
+
+    Raises ConfigurationError if the file is missing.
+    """
+    bundle: str | None = (session or core_session()).get_config_variable("ca_bundle")
+    if bundle and not os.path.isfile(bundle):
+        raise ConfigurationError(f"AWS_CA_BUNDLE: no such file: {bundle}; it holds the CA's certificate, in PEM")
+    return bundle or None
+
+
 def use_region(name: str | None) -> None:
     """Sets this process's region to `name`, unless the environment has one or `name` is None.
 
@@ -113,7 +124,9 @@ def client(service: str, *, connections: int = 10, **config: Any) -> Any:
     }
     settings = Config(**{**defaults, **config})
     try:
-        return core_session().create_client(service, region_name=region(), config=settings)
+        session = core_session()
+        ca_bundle(session)  # a missing file is an error here, not at the first request
+        return session.create_client(service, region_name=region(), config=settings)
     except NoRegionError as error:
         raise ConfigurationError("no AWS region: set AWS_REGION, or a region in the AWS profile") from error
     except ProfileNotFound as error:
@@ -134,7 +147,13 @@ def translate_aws_errors(what: str) -> Iterator[None]:
     Raises AwsAccessError if the permission, the credentials or the resource is missing, otherwise TransientError;
     botocore has already done its retries.
     """
-    from botocore.exceptions import BotoCoreError, ClientError, EndpointConnectionError, NoCredentialsError
+    from botocore.exceptions import (
+        BotoCoreError,
+        ClientError,
+        EndpointConnectionError,
+        NoCredentialsError,
+        SSLError,
+    )
 
     try:
         yield
@@ -153,6 +172,11 @@ def translate_aws_errors(what: str) -> Iterator[None]:
                 f"{what}: does not exist ({code}: {message}); check name, region and account"
             ) from error
         raise TransientError(f"{what}: {code}: {message}") from error
+    except SSLError as error:
+        raise AwsAccessError(
+            f"{what}: {error}; if the endpoint has a certificate of a private CA, set AWS_CA_BUNDLE to a PEM file "
+            "with the CA's certificate"
+        ) from error
     except EndpointConnectionError as error:
         raise TransientError(
             f"{what}: {error}; is it running (`movement local up`) and reachable from here?"

@@ -6,15 +6,18 @@ Source: https://github.com/delta-io/delta/blob/master/PROTOCOL.md (add file, tra
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from functools import lru_cache
 from urllib.parse import unquote, urlsplit
 
 import boto3
 import pyarrow as pa
+from botocore.exceptions import ClientError
 from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError, TableNotFoundError
 
-from jobs.common.aws import client, region
+from jobs.common.aws import ca_bundle, client, region, translate_aws_errors
 from jobs.common.errors import ConfigurationError, TransientError
 from jobs.lake.partition_locations import LayoutFile
 from jobs.lake.store import Lake
@@ -44,17 +47,23 @@ def open_delta(uri: str) -> DeltaTable | None:
 
 
 def storage_options(uri: str) -> dict[str, str] | None:
-    """How delta-rs reaches the table: with boto3's current credentials, region and endpoint. None for a local folder.
+    """How delta-rs reaches the table: with boto3's credentials, endpoint and CAs, in the bucket's region.
 
-    Allows plain HTTP only if the endpoint says `http://`. Raises ConfigurationError if no region is configured.
+    None for a local folder. Allows plain HTTP only if the endpoint says `http://`. Raises ConfigurationError if no
+    region is configured.
     """
     if "://" not in uri:
         return None
     endpoint = urlsplit(client("s3").meta.endpoint_url)
+    bundle = ca_bundle()
+    if bundle is not None:
+        os.environ.setdefault("SSL_CERT_FILE", bundle)  # it has no storage option for CAs
     options = {"AWS_REGION": str(region()), "connect_timeout": "5s", "timeout": "60s", "max_retries": "4"}
     if ".amazonaws.com" not in endpoint.netloc:
         options["AWS_ENDPOINT_URL"] = endpoint.geturl()
         options["AWS_ALLOW_HTTP"] = str(endpoint.scheme == "http").lower()
+    else:
+        options["AWS_REGION"] = _bucket_region(urlsplit(uri).netloc)
     credentials = boto3.Session().get_credentials()
     if credentials is not None:
         frozen = credentials.get_frozen_credentials()
@@ -62,6 +71,17 @@ def storage_options(uri: str) -> dict[str, str] | None:
         if frozen.token:
             options["AWS_SESSION_TOKEN"] = frozen.token
     return options
+
+
+@lru_cache(maxsize=16)
+def _bucket_region(bucket: str) -> str:
+    """The region of the bucket, which may not be ours: boto3 and S3A follow S3's redirection, delta-rs does not."""
+    with translate_aws_errors(f"find the region of the bucket {bucket}"):
+        try:
+            headers = client("s3").head_bucket(Bucket=bucket)["ResponseMetadata"]["HTTPHeaders"]
+        except ClientError as error:  # S3 names the region in a refusal too
+            headers = error.response["ResponseMetadata"]["HTTPHeaders"]
+    return headers.get("x-amz-bucket-region") or str(region())
 
 
 def last_committed_batch(table: DeltaTable | None, query: str) -> int:

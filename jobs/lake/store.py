@@ -6,6 +6,7 @@ committer is needed (docs/adr/0003).
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import io
 import os
@@ -14,7 +15,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, TypeVar
@@ -23,7 +24,7 @@ from urllib.parse import urlsplit
 from botocore.exceptions import ClientError
 
 from jobs.common.aws import client, error_code, read_object, translate_aws_errors
-from jobs.common.errors import TransientError
+from jobs.common.errors import TerminalError, TransientError
 from jobs.common.process_identity import is_gone, signature
 from jobs.common.retry import RetryPolicy
 
@@ -193,35 +194,57 @@ class S3Lake:
         """Nothing to do: a PUT that breaks off leaves nothing, and there are no multipart uploads."""
 
 
+_DISK_REMEDIES = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "free space and start again; no record is lost"),
+    **dict.fromkeys(
+        (errno.EACCES, errno.EPERM, errno.EROFS), "give this user the right to write there, or choose another folder"
+    ),
+}
+
+
+@contextmanager
+def _translate_disk_errors(what: str) -> Iterator[None]:
+    """Translates an error of the file system into a TerminalError that names the file and the remedy."""
+    try:
+        yield
+    except OSError as error:
+        remedy = _DISK_REMEDIES.get(error.errno or 0, "check the disk")
+        raise TerminalError(f"{what}: {error.strerror or error}; {remedy}") from error
+
+
 class FolderLake:
-    """A lake in a local folder, used by one machine."""
+    """A lake in a local folder, used by one machine. Raises TerminalError, naming the file."""
 
     def __init__(self, uri: str) -> None:
         self.uri = uri
         self._root = Path(uri)
 
     def put(self, path: str, content: BinaryIO) -> None:
-        draft = self._draft(content)
-        target = self._root / path
-        target.parent.mkdir(parents=True, exist_ok=True)
-        draft.replace(target)
+        with _translate_disk_errors(f"write {self.uri}/{path}"):
+            draft = self._draft(content)
+            target = self._root / path
+            target.parent.mkdir(parents=True, exist_ok=True)
+            draft.replace(target)
 
     def put_if_absent(self, path: str, content: bytes) -> bool:
-        target = self._root / path
-        target.parent.mkdir(parents=True, exist_ok=True)
-        draft = self._draft(io.BytesIO(content))
-        try:
-            os.link(draft, target)  # unlike a rename, fails if the target exists
-        except FileExistsError:
-            return target.read_bytes() == content
-        finally:
-            draft.unlink()
-        return True
+        with _translate_disk_errors(f"write {self.uri}/{path}"):
+            target = self._root / path
+            target.parent.mkdir(parents=True, exist_ok=True)
+            draft = self._draft(io.BytesIO(content))
+            try:
+                os.link(draft, target)  # unlike a rename, fails if the target exists
+            except FileExistsError:
+                return target.read_bytes() == content
+            finally:
+                draft.unlink()
+            return True
 
     def replace(self, path: str, expected: bytes, content: bytes) -> bool:
         drafts = self._root / _DRAFTS
-        drafts.mkdir(parents=True, exist_ok=True)
-        with (drafts / _LOCK).open("wb") as lock:
+        with _translate_disk_errors(f"write {self.uri}/{path}"):
+            drafts.mkdir(parents=True, exist_ok=True)
+            file = (drafts / _LOCK).open("wb")
+        with file as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)  # among this machine's processes
             current = self.get(path)
             if current == expected:
@@ -229,10 +252,11 @@ class FolderLake:
             return current in (expected, content)
 
     def get(self, path: str) -> bytes | None:
-        try:
-            return (self._root / path).read_bytes()
-        except FileNotFoundError:
-            return None
+        with _translate_disk_errors(f"read {self.uri}/{path}"):
+            try:
+                return (self._root / path).read_bytes()
+            except FileNotFoundError:
+                return None
 
     def list(self, prefix: str) -> Iterator[tuple[str, int]]:
         folder = self._root / prefix.rpartition("/")[0]
@@ -261,7 +285,8 @@ class FolderLake:
 
     def delete(self, paths: Iterable[str]) -> None:
         for path in paths:
-            (self._root / path).unlink(missing_ok=True)
+            with _translate_disk_errors(f"delete {self.uri}/{path}"):
+                (self._root / path).unlink(missing_ok=True)
 
     def clear_drafts(self) -> None:
         for draft in (self._root / _DRAFTS).glob("*"):

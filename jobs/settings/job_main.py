@@ -58,7 +58,7 @@ def run_job(parser: argparse.ArgumentParser, work: Work, arguments: Sequence[str
     except ConfigurationError as error:
         log.error("%s", error)
         return 2
-    except MovementError as error:
+    except (MovementError, OSError) as error:
         log.error("%s", error)
         return 1
     if options.json:
@@ -69,7 +69,10 @@ def run_job(parser: argparse.ArgumentParser, work: Work, arguments: Sequence[str
 
 
 def stop_on_signals(stop: threading.Event) -> None:
-    """Ctrl-C and SIGTERM set `stop`, which ends the job after the current batch; a second signal ends it at once."""
+    """Ctrl-C and SIGTERM set `stop`, which ends the job after the current batch; a second signal ends it at once.
+
+    Call it before Spark is started: a stop during the start is held, and the job ends without starting a query.
+    """
 
     def handle(number: int, _frame: object) -> None:
         if stop.is_set():

@@ -48,6 +48,8 @@ def main() -> None:
     """The console script."""
     try:
         app()
-    except MovementError as error:
+    except (MovementError, OSError) as error:
         err.print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True)
+        for line in getattr(error, "__notes__", ()):
+            err.print(escape(line), soft_wrap=True)
         sys.exit(2 if isinstance(error, ConfigurationError) else 1)

@@ -67,3 +67,44 @@ def test_an_error_that_is_not_known_is_named_with_what_failed() -> None:
     assert type(found) is TerminalError
     assert str(found) == "the query failed: An error occurred while calling o1.collectToPython."
     assert find_cause(RuntimeError("")).message == "RuntimeError('')"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (
+            "Failed to read log file file:/lake/_checkpoints/stream/offsets/5. Incomplete log file",
+            "offsets/5 is empty or cut off, as after a power cut or on a full disk: run again with `--start-from led",
+        ),
+        (
+            "java.io.IOException: No space left on device",
+            "a disk is full: No space left on device. Free space",
+        ),
+        (
+            "Caused by: java.io.FileNotFoundException: /ck/.metadata.tmp (Permission denied)",
+            "a folder cannot be written: /ck/.metadata.tmp (Permission denied). Give this user the right to write",
+        ),
+        (
+            "java.io.IOException: mkdir of file:/sys/ck/sources failed",
+            "a folder cannot be written: mkdir of file:/sys/ck/sources failed. Give",
+        ),
+        (
+            "org.apache.hadoop.fs.s3a.UnknownStoreException: `s3a://gone/': getFileStatus on s3a://gone/ck: "
+            "software.amazon.awssdk.services.s3.model.NoSuchBucketException: The specified bucket does not exist",
+            "the bucket s3a://gone does not exist: check `lake` and `stream_job.checkpoint`",
+        ),
+        (
+            "javax.net.ssl.SSLHandshakeException: PKIX path building failed: "
+            "sun.security.provider.certpath.SunCertPathBuilderException: unable to find valid certification path",
+            "Java does not trust the certificate of the AWS endpoint: set AWS_CA_BUNDLE to a PEM file",
+        ),
+    ],
+)
+def test_a_fault_of_the_platform_is_one_sentence_with_the_remedy(text: str, said: str) -> None:
+    error = RuntimeError(
+        f"An error occurred while calling o1.start.\n: java.lang.Exception: x\n{text}\n\tat a.B.c(D:1)"
+    )
+    found = explained_failure(error, "the streaming query")
+    assert type(found) is TerminalError
+    assert said in str(found)
+    assert "\n" not in str(found)

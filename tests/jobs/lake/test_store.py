@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import resource
 import subprocess
 import sys
 import threading
@@ -15,7 +16,7 @@ import boto3
 import pytest
 from botocore.exceptions import ClientError
 
-from jobs.common.errors import AwsAccessError, TransientError
+from jobs.common.errors import AwsAccessError, TerminalError, TransientError
 from jobs.common.process_identity import process_start
 from jobs.lake.store import FolderLake, Lake, S3Lake, lake_at
 from tests.helpers.paths import ROOT
@@ -143,7 +144,7 @@ def test_a_folder_never_shows_a_partial_file(folder_lake: FolderLake, tmp_path: 
             return super().read(1024)
 
     put(folder_lake, "raw/x", b"before")
-    with pytest.raises(OSError, match="the disk is gone"):
+    with pytest.raises(TerminalError, match=r"lake/raw/x: the disk is gone"):
         folder_lake.put("raw/x", Breaks(b"y" * 4096))
     assert folder_lake.get("raw/x") == b"before"
     assert [path for path, _ in folder_lake.list("raw/")] == ["raw/x"]
@@ -259,3 +260,29 @@ def test_drafts_that_somebody_may_be_writing_stay(folder_lake: FolderLake, tmp_p
     folder_lake.clear_drafts()
     assert (old.exists(), young.exists()) == (False, True)
     assert folder_lake.get("raw/x") == b"x"
+
+
+def test_a_full_disk_is_an_error_that_says_what_to_do(folder_lake: FolderLake) -> None:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))  # a longer file fails as on a full disk
+    try:
+        with pytest.raises(TerminalError) as error:
+            put(folder_lake, "raw/x", b"x" * 2000)
+        with pytest.raises(TerminalError, match="free space"):
+            folder_lake.put_if_absent("raw/y", b"x" * 2000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert str(error.value).startswith(f"write {folder_lake.uri}/raw/x: ")
+    assert "free space and start again; no record is lost" in str(error.value)
+    assert list(folder_lake.list("")) == [], "no part of a file is left"
+
+
+def test_a_folder_that_cannot_be_written_is_named_with_the_remedy() -> None:
+    lake = FolderLake("/sys/movement-lake")  # not even root may create it
+    for write in (
+        lambda: put(lake, "x"),
+        lambda: lake.put_if_absent("x", b""),
+        lambda: lake.replace("x", b"", b"y"),
+    ):
+        with pytest.raises(TerminalError, match=r"write /sys/movement-lake/x: .*; give this user the right to write"):
+            write()
