@@ -55,6 +55,9 @@ class AcceptingCatalog:
         self._on_register()
         return len(list(partitions))
 
+    def refused(self, table: str, partitions: Iterable[str]) -> list[str]:
+        return []
+
 
 class HeldLease:
     """A lease that nobody contests, of a job whose predecessor may have died."""
