@@ -159,6 +159,12 @@ def test_files_of_a_batch_that_is_not_final_are_no_difference(lake: Settings) ->
     assert_all_right(lake)
 
 
+def test_what_a_second_look_does_not_find_again_is_no_difference() -> None:
+    first = TableDifferences("processed", True, 1, ["a", "b"], {"c": "x", "d": "x"}, ["e", "f"])
+    later = TableDifferences("processed", False, 2, ["b"], {"c": "y", "d": "x"}, ["f", "g"])
+    assert first.confirmed_by(later) == TableDifferences("processed", False, 2, ["b"], {"d": "x"}, ["f"])
+
+
 def test_a_partition_is_registered_although_the_ledger_entries_of_its_batches_are_gone(lake: Settings) -> None:
     drop(lake, CITIES[0])
     lake_at(lake.lake).delete(path for path, _ in lake_at(lake.lake).list("_ledger/"))

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from jobs.common.errors import TransientError
+from jobs.common.errors import TerminalError, TransientError
 from jobs.lake.partition_locations import (
     LayoutFile,
     NextLocation,
     OldLocation,
     PartitionLocation,
     batch_of,
+    check_layout,
     copy_to_live_locations,
     default_folder,
+    point_to_files,
     relocated_folder,
 )
 from jobs.lake.store import FolderLake
@@ -149,3 +152,26 @@ def test_the_parity_check_reads_moved_partitions(spark: SparkSession, tmp_path: 
     after = parity_job.read_table(spark, settings.lake, "processed", TRAVEL_TIMES).collect()
     assert sorted(after, key=repr) == sorted(before, key=repr)
     assert len(after) == 9
+
+
+def test_a_lost_layout_is_refused_only_if_moved_partitions_have_files(lake: FolderLake) -> None:
+    check_layout(lake, "processed")
+    lake.put(f"relocated/processed/{A}/run/x.parquet", io.BytesIO(b"1"))
+    with pytest.raises(TerminalError, match=r"_layout/processed\.json is gone.*restore the file"):
+        check_layout(lake, "processed")
+    layouts = LayoutFile(lake, "processed")
+    layouts.change(layouts.read(), {A: PartitionLocation(f"relocated/processed/{A}/run/")})
+    check_layout(lake, "processed")
+
+
+def test_the_catalog_is_pointed_again_until_the_layout_no_longer_changes(lake: FolderLake) -> None:
+    default, moved = default_folder("processed", A), f"relocated/processed/{A}/run/"
+    layouts, pointed = LayoutFile(lake, "processed"), list[dict[str, str]]()
+
+    def point(wanted: Mapping[str, str]) -> None:
+        pointed.append(dict(wanted))
+        if len(pointed) == 1:  # meanwhile a run completes the next location
+            layouts.change(layouts.read(), {A: PartitionLocation(default, NextLocation(moved, switching=True))})
+
+    point_to_files(layouts.read, [A, B], point)
+    assert pointed == [{A: default, B: default_folder("processed", B)}, {A: moved}]

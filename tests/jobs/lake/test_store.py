@@ -286,3 +286,12 @@ def test_a_folder_that_cannot_be_written_is_named_with_the_remedy() -> None:
     ):
         with pytest.raises(TerminalError, match=r"write /sys/movement-lake/x: .*; give this user the right to write"):
             write()
+
+
+def test_a_folder_without_a_file_does_not_exist(lake: Lake) -> None:
+    lake.put("t/city=a/day=1/x", io.BytesIO(b"1"))
+    lake.put("t/city=b/day=1/x", io.BytesIO(b"1"))
+    lake.delete(["t/city=b/day=1/x"])
+    assert list(lake.folders("t/")) == ["city=a"]
+    assert list(lake.folders("t/city=a/")) == ["day=1"]
+    assert list(lake.folders("t/city=b/")) == []
