@@ -58,6 +58,11 @@ def out_of_order(columns: Mapping[str, pa.Array], check: Check) -> Iterator[pa.A
         last = pc.coalesce(values, last) if values.null_count else values
 
 
+def without_zero_fractions(texts: pa.Array) -> pa.Array:
+    """The texts, without a zero fraction after plain digits: 446.0 becomes 446. Any other text stays as it is."""
+    return pc.replace_substring_regex(texts, r"^([0-9]+)\.0+$", r"\1")
+
+
 def unusable_folders(name: str, values: pa.Array, columns: int) -> pa.Array:
     """A mask of the texts that cannot be values of the partition column `name`, one of `columns`. Null can."""
     encoded = values.dictionary_encode()
@@ -136,11 +141,11 @@ class TextColumnChecks:
         numbers: dict[str, pa.Array] = {}
         for column, index in self._integers:
             texts = columns[index]
-            # Plain digits only: RecordChecks looks at a sign, a space, an empty cell or a very long number.
-            safe = pc.and_(
-                pc.ascii_is_decimal(texts), pc.less_equal(pc.binary_length(texts), _SAFE_DIGITS[column.type])
-            )
+            safe = _is_short_integer(texts, column)
             if not pc.all(safe, min_count=0).as_py():
+                # pandas writes 446.0 in every row of an integer column that has one blank.
+                texts = without_zero_fractions(texts)
+                safe = _is_short_integer(texts, column)
                 yield pc.invert(safe)
                 texts = pc.if_else(safe, texts, "0")
             numbers[column.column] = pc.cast(texts, pa.int64())
@@ -166,3 +171,8 @@ class TextColumnChecks:
             self._checks.reject({name: columns[at][row].as_py() for name, at in self._positions.items()}) is None
             for row in rows
         )
+
+
+def _is_short_integer(texts: pa.Array, column: SourceColumn) -> pa.Array:
+    """A mask of the plain digits that fit the type. RecordChecks looks at a sign, a space or an empty cell."""
+    return pc.and_(pc.ascii_is_decimal(texts), pc.less_equal(pc.binary_length(texts), _SAFE_DIGITS[column.type]))

@@ -18,10 +18,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from jobs.schema.checks import RecordChecks
-from jobs.schema.column_checks import mask_of, out_of_bounds, out_of_order, unusable_folders
+from jobs.schema.column_checks import (
+    mask_of,
+    out_of_bounds,
+    out_of_order,
+    unusable_folders,
+    without_zero_fractions,
+)
 from jobs.schema.rejections import FAILED_CHECK, Rejection
 from jobs.schema.table import ColumnType, Parse, TableContract
-from jobs.schema.values import as_text, is_absent, read_object, read_value, split_text
+from jobs.schema.values import as_text, integer_or_text, is_absent, read_object, read_value, split_text
 
 ARROW_TYPES: dict[str, pa.DataType] = {
     "string": pa.string(),
@@ -32,14 +38,16 @@ ARROW_TYPES: dict[str, pa.DataType] = {
     "date": pa.date32(),
     "timestamp": pa.timestamp("us", tz="UTC"),
 }
-# The types that the struct accepts for a field. A record with any other type is read one by one.
+_INTEGERS = ("int", "long")
+# The types that the struct accepts for a field. A record with any other type is read one by one. An integer column
+# accepts any type, because msgspec calls `float_hook`, which makes 446.0 an integer, only for fields of any type.
 _FAST_TYPES: dict[str, Any] = {
-    "int": int | str | None,
-    "long": int | str | None,
+    "int": Any,
+    "long": Any,
     "double": float | str | None,
     "boolean": bool | str | None,
 }
-# The type that is kept as it is; any other becomes text. Arrow would convert true to 1.
+# The type that is kept as it is; any other becomes text.
 _KEPT_TYPES = {"int": int, "long": int, "double": int, "boolean": bool}
 _NO_ARROW_VALUE = (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError)
 
@@ -86,7 +94,7 @@ class RecordParser:
             forbid_unknown_fields=True,
             gc=False,
         )
-        self._decode = msgspec.json.Decoder(self._struct).decode
+        self._decode = msgspec.json.Decoder(self._struct, float_hook=integer_or_text).decode
         self._nothing = self._struct()
         self._field_of = {
             column.source: (name, column.type) for name, column in zip(names, contract.columns, strict=True)
@@ -140,6 +148,8 @@ class RecordParser:
                 unknown[source] = value
             elif value is None or type(value) is _KEPT_TYPES.get(kind):
                 values[name] = value
+            elif kind in _INTEGERS and isinstance(value, msgspec.Raw):
+                values[name] = integer_or_text(as_text(value))
             else:
                 # A number, a boolean or an array is kept as its JSON text, as a CSV file has it.
                 values[name] = as_text(value)
@@ -188,7 +198,8 @@ class RecordParser:
 
 def _typed(values: list[Any], kind: ColumnType) -> pa.Array:
     """The values as the column's type. A value that is absent or of another type becomes null."""
-    if kind in _FAST_TYPES:
+    # Arrow would convert true to 1.
+    if kind in _FAST_TYPES and (kind not in _INTEGERS or bool not in set(map(type, values))):
         try:
             return pa.array(values, ARROW_TYPES[kind])
         except _NO_ARROW_VALUE:
@@ -197,9 +208,13 @@ def _typed(values: list[Any], kind: ColumnType) -> pa.Array:
         texts = pa.array(values, pa.string())
         if kind == "string":
             return texts
-        # Numbers in quotes, as the producer sends them. Only plain digits, because a cast also accepts 0x10.
-        if kind in ("int", "long") and pc.all(pc.ascii_is_decimal(texts)).as_py():
-            return texts.cast(ARROW_TYPES[kind])
+        if kind in _INTEGERS:
+            # Numbers in quotes, as the producer sends them. Only plain digits, because a cast also accepts 0x10.
+            if not pc.all(pc.ascii_is_decimal(texts)).as_py():
+                # pandas writes 446.0, and an empty text for a blank.
+                texts = without_zero_fractions(pc.if_else(pc.equal(texts, ""), None, texts))
+            if pc.all(pc.ascii_is_decimal(texts)).as_py():
+                return texts.cast(ARROW_TYPES[kind])
     except _NO_ARROW_VALUE:
         pass
     return pa.array([_read(kind, value) for value in values], ARROW_TYPES[kind])

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 TOO_LARGE = "too_large"
+KPL_AGGREGATE = "kpl_aggregate"
 NOT_UTF8 = "not_utf8"
 NOT_JSON = "not_json"
 NOT_AN_OBJECT = "not_an_object"
@@ -21,6 +22,7 @@ BAD_PARTITION = "bad_partition_value"
 # A record that fails several checks is filed under the first of them.
 REASONS = (
     TOO_LARGE,
+    KPL_AGGREGATE,
     NOT_UTF8,
     NOT_JSON,
     NOT_AN_OBJECT,
@@ -41,7 +43,7 @@ class Rejection:
 
     reason  a code of REASONS, or a contract's own, such as `bad_date_range`
     field   the source field or the check that failed; None if it is the record as a whole
-    value   the field's value, cut to VALUE_CHARACTERS; None if it is the record as a whole
+    value   the field's value, cut to VALUE_CHARACTERS; of a record as a whole, what is wrong with it, or None
     """
 
     reason: str

@@ -1,7 +1,8 @@
 """Reads one JSON value of a record as its column's type.
 
-Null and absent are the same. A number is a JSON integer or a numeric text. Any JSON value can be a string: an array, a
-number or a boolean becomes its JSON text. "" is null for every type except string.
+Null and absent are the same. A number is a JSON number or a numeric text. An integer may be written with a fraction or
+an exponent: 446.0 and 4.46e2 are 446, and 446.5 is not an integer. Any JSON value can be a string: an array, a number
+or a boolean becomes its JSON text. "" is null for every type except string.
 """
 
 from __future__ import annotations
@@ -10,21 +11,31 @@ import math
 import re
 from collections.abc import Callable
 from datetime import UTC, date, datetime
+from decimal import Decimal
 from functools import lru_cache, partial
 from typing import Any
 
 import msgspec
 
 from jobs.common.times import parse_time
-from jobs.schema.rejections import NOT_AN_OBJECT, NOT_JSON, NOT_UTF8, TOO_LARGE, Rejection
+from jobs.schema.rejections import KPL_AGGREGATE, NOT_AN_OBJECT, NOT_JSON, NOT_UTF8, TOO_LARGE, Rejection
 from jobs.schema.table import ColumnType, DerivedColumn, Parse
 
 _INTEGER = re.compile(r"\s*[+-]?\d+\s*", re.ASCII)
-_DECIMAL = re.compile(r"\s*[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?\s*", re.ASCII)
+_DECIMAL = re.compile(r"\s*[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?P<exponent>[eE][+-]?\d+)?\s*", re.ASCII)
 _BOOLEANS = {"true": True, "false": False}
-# No number of 64 bits is longer. The cost of a conversion grows with the square of the digits.
+# Longer than any usual text of a 64-bit number. The cost of a conversion grows with the square of the digits.
 _MAX_INTEGER_CHARACTERS = 64
+# e-999: no 64-bit number has a longer exponent, and Python would compute its power of ten.
+_MAX_EXPONENT_CHARACTERS = 5
 _SURELY_SHALLOW = 100
+
+# https://github.com/awslabs/amazon-kinesis-producer/blob/master/aggregation-format.md. These bytes are never UTF-8.
+_KPL_MAGIC = b"\xf3\x89\x9a\xc2"
+_KPL_REMEDY = (
+    "several records in one, written by the Kinesis Producer Library: set source.deaggregate: true to split it. "
+    "If that is set, the aggregate is damaged"
+)
 
 # A number with a fraction or an exponent keeps its text (1.50, 1E400), which a float would change.
 _decode = msgspec.json.Decoder(float_hook=lambda text: msgspec.Raw(text.encode("ascii"))).decode
@@ -39,6 +50,8 @@ def read_object(data: bytes, max_bytes: int) -> dict[str, Any] | Rejection:
     """
     if len(data) > max_bytes:
         return Rejection(TOO_LARGE, value=f"{len(data)} bytes; at most {max_bytes} are allowed")
+    if data.startswith(_KPL_MAGIC):
+        return Rejection(KPL_AGGREGATE, value=_KPL_REMEDY)
     try:
         data.decode("utf-8")
     except UnicodeDecodeError:
@@ -106,12 +119,38 @@ def _derive(part: DerivedColumn, text: str | None) -> Any:
     return read_date(text, part.format) if part.format else read_value(part.type, text)
 
 
+def integer_or_text(number: str) -> int | str:
+    """The integer that a decimal text equals, or the text itself: "446.0" becomes 446, and "446.5" stays "446.5"."""
+    try:
+        return _integer_of_text(number)
+    except ValueError:
+        return number
+
+
+def _integer_of_text(text: str) -> int:
+    """The integer that a text such as 446, 446.0 or 4.46e2 equals exactly. Raises ValueError if it equals none."""
+    if len(text) > _MAX_INTEGER_CHARACTERS:
+        raise ValueError
+    if _INTEGER.fullmatch(text):
+        return int(text)
+    found = _DECIMAL.fullmatch(text)
+    if found is None or len(found["exponent"] or "") > _MAX_EXPONENT_CHARACTERS:
+        raise ValueError
+    # Not by way of a float: it changes integers beyond 2**53 and takes 446.00000000000000001 for 446.
+    number, denominator = Decimal(text).as_integer_ratio()
+    if denominator != 1:
+        raise ValueError
+    return number
+
+
 def _integer(value: Any, bits: int) -> int:
+    if isinstance(value, msgspec.Raw):
+        value = bytes(value).decode("ascii")
     if isinstance(value, str):
-        if len(value) > _MAX_INTEGER_CHARACTERS or not _INTEGER.fullmatch(value):
-            raise ValueError
+        value = _integer_of_text(value)
+    elif isinstance(value, float) and value.is_integer():
         value = int(value)
-    # In Python bool is a subclass of int. 616.0 is not an integer for Spark and Athena.
+    # In Python bool is a subclass of int.
     if not isinstance(value, int) or isinstance(value, bool) or not -(1 << bits) <= value < 1 << bits:
         raise ValueError
     return value

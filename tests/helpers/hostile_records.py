@@ -16,8 +16,10 @@ SCALARS = st.one_of(
     st.integers(),
     st.sampled_from([2**31 - 1, 2**31, -(2**31), 2**63, 2**64, 10**30]),
     st.floats(allow_nan=False, allow_infinity=False),
+    st.integers(-(2**33), 2**33).map(float),
+    st.integers(-(2**33), 2**33).map(lambda number: f"{number}.0"),
     st.text(max_size=20),
-    st.sampled_from(["", " ",  "0", "-1", "+5", " 7 ", "1e3", "0x10", "NaN", "true", "٤", "9" * 70]),
+    st.sampled_from(["", " ",  "0", "-1", "+5", " 7 ", "7.", "1e3", "1e400", "0x10", "NaN", "true", "٤", "9" * 70]),
     st.sampled_from(["2016-02-29", "\0", "\uffff", "a/1", "a/", "x" * 260]),
     st.sampled_from([
         "09/03/2016 - 10/01/2016, Every day, PM", "10/01/2016 - 09/03/2016, x, y"

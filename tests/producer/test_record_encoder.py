@@ -35,7 +35,11 @@ unusual = st.sampled_from(
         "٣",
         "²",
         "1.0",
+        "15.0",
+        "15.5",
+        "1.5e1",
         "99999999999",
+        "99999999999.0",
         "2147483647",
         "x",
         "\x00",
@@ -112,13 +116,14 @@ def test_only_suspect_rows_are_encoded_one_by_one(
         return encode_row(row)
 
     monkeypatch.setattr(encoder, "encode_row", recorded)
-    bad, signed = [*GOOD[:-1], "9"], [*GOOD[:-1], "+30"]
+    bad, signed, pandas = [*GOOD[:-1], "9"], [*GOOD[:-1], "+30"], [*GOOD[:-3], "20.0", "10.0", "30.0"]
 
-    records, rejected = encode(encoder, form([bad, *[GOOD] * 500, signed, GOOD]))
+    records, rejected = encode(encoder, form([bad, *[GOOD] * 500, signed, *[pandas] * 500]))
 
     assert one_by_one == [bad, signed]
-    assert (len(records), [index for index, _ in rejected]) == (502, [0])
+    assert (len(records), [index for index, _ in rejected]) == (1001, [0])
     assert json.loads(records[500].Data)[HEADER[-1]] == "+30"
+    assert json.loads(records[-1].Data)[HEADER[-1]] == "30.0", "the cell goes onto the stream as it is"
 
 
 def test_a_blank_line_is_dropped_and_a_malformed_row_is_rejected_by_its_index() -> None:

@@ -23,6 +23,9 @@ def test_a_record_of_a_real_export_passes():
     "changes",
     [
         {MEAN: 446},
+        {MEAN: 446.0},
+        {MEAN: "446.0"},
+        {MEAN: "4.46e2"},
         {MEAN: " +446\t"},
         {LOWER: None, UPPER: ""},
         {LOWER: 900, MEAN: 900, UPPER: None},
@@ -48,7 +51,8 @@ def test_a_record_that_can_become_a_row_passes(changes):
         ({MEAN: "44 6"}, Rejection("wrong_type", MEAN, "44 6")),
         ({MEAN: "4_46"}, Rejection("wrong_type", MEAN, "4_46")),
         ({MEAN: "٤٤٦"}, Rejection("wrong_type", MEAN, "٤٤٦")),
-        ({MEAN: 446.0}, Rejection("wrong_type", MEAN, "446.0")),
+        ({MEAN: 446.5}, Rejection("wrong_type", MEAN, "446.5")),
+        ({MEAN: "446.5"}, Rejection("wrong_type", MEAN, "446.5")),
         ({MEAN: True}, Rejection("wrong_type", MEAN, "true")),
         ({MEAN: [446]}, Rejection("wrong_type", MEAN, "[446]")),
         ({MEAN: 2147483648}, Rejection("wrong_type", MEAN, "2147483648")),
@@ -93,6 +97,7 @@ def test_the_whole_value_must_match_a_pattern():
 @pytest.mark.parametrize(
     ("data", "reason"),
     [
+        (b"\xf3\x89\x9a\xc2\x0a", "kpl_aggregate"),
         (b"\xff\xfe", "not_utf8"),
         (b"", "not_json"),
         (b"{", "not_json"),

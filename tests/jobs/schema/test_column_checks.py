@@ -46,7 +46,10 @@ CONTRACT = TableContract.model_validate(
 )
 CHECKS = RecordChecks(CONTRACT)
 
-numbers = st.sampled_from(["", "-3", "-4", "0", "1", "2", "3", "+1", " 1", "1.0", "x", "9" * 18, "9" * 19])
+NINES = [digits + fraction for digits in ("9" * 18, "9" * 19) for fraction in ("", ".0")]
+numbers = st.sampled_from(
+    ["", "-3", "-4", "0", "1", "2", "3", "+1", " 1", "1.0", "2.00", "3.0", "1.5", "2e0", "x", *NINES]
+)
 rows = st.lists(
     st.tuples(
         st.sampled_from(["a", "b", "", "\x00", "x" * 300, "__HIVE_DEFAULT_PARTITION__"]),
@@ -73,9 +76,10 @@ def test_a_row_that_is_no_suspect_passes_the_checks(rows: list[tuple[str, ...]],
             assert suspect or CHECKS.reject(record) is None
 
 
-def test_plain_good_rows_are_no_suspects() -> None:
+@pytest.mark.parametrize("fraction", ["", ".0"], ids=["digits", "pandas"])
+def test_plain_good_rows_are_no_suspects(fraction: str) -> None:
     checks = TextColumnChecks(CHECKS, {field: index for index, field in enumerate(FIELDS)})
-    good = [["a", "b"], ["0", "1"], ["1", "2"], ["1-2", "1-1"], ["", "n"]]
+    good = [["a", "b"], ["0" + fraction, "1" + fraction], ["1" + fraction, "2"], ["1-2", "1-1"], ["", "n"]]
     assert checks.suspects([pa.array(column, pa.string()) for column in good]) is None
 
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import csv
 import json
+from collections.abc import Callable
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from jobs.schema.checks import RecordChecks
 from jobs.schema.record_parser import RecordParser
@@ -19,6 +22,10 @@ from producer.sample import BAD_KINDS, write_sample
 from tests.helpers.samples import GOOD, LOWER, MEAN, TRAVEL_TIMES, UPPER, as_data, bytes_of, contract_with, good
 
 PARSER = RecordParser(TRAVEL_TIMES)
+KPL = (
+    "several records in one, written by the Kinesis Producer Library: set source.deaggregate: true to split it. "
+    "If that is set, the aggregate is damaged"
+)
 
 
 def row_of(record: bytes, contract: TableContract | None = None) -> dict[str, Any]:
@@ -43,6 +50,9 @@ def one_column(kind: str, **keys: Any) -> TableContract:
             ],
         }
     )
+
+
+LONGS = RecordParser(one_column("long"))
 
 
 def x_of(kind: str, text: str) -> Any:
@@ -82,6 +92,7 @@ def test_no_records_are_no_rows() -> None:
     ("record", "reason", "field", "value"),
     [
         (b"x" * 10485762, "too_large", None, "10485762 bytes; at most 10485760 are allowed"),
+        (b"\xf3\x89\x9a\xc2\x0a", "kpl_aggregate", None, KPL),
         (b"\xff{}", "not_utf8", None, None),
         (b'{"City": "\xed\xa0\x80"}', "not_utf8", None, None),
         (b"", "not_json", None, None),
@@ -107,8 +118,8 @@ def test_no_records_are_no_rows() -> None:
         (good(**{MEAN: ""}), "missing_field", MEAN, None),
         (good(**{"Origin Movement ID": ""}), "missing_field", "Origin Movement ID", None),
         (good(**{MEAN: "n/a"}), "wrong_type", MEAN, "n/a"),
-        (good(**{MEAN: 446.0}), "wrong_type", MEAN, "446.0"),
         (good(**{MEAN: 446.5}), "wrong_type", MEAN, "446.5"),
+        (good(**{MEAN: "446.5"}), "wrong_type", MEAN, "446.5"),
         (good(**{MEAN: True}), "wrong_type", MEAN, "true"),
         (good(**{MEAN: [446]}), "wrong_type", MEAN, "[446]"),
         (good(**{MEAN: {"a": 1}}), "wrong_type", MEAN, '{"a":1}'),
@@ -155,8 +166,8 @@ def test_every_reason_code_is_tested() -> None:
     found = {
         PARSER.reject(record).reason  # type: ignore[union-attr]
         for record in (
-            b"x" * (TRAVEL_TIMES.max_record_bytes + 1), b"\xff", b"{", b"[]", b"{}", good(**{MEAN: "x"}),
-            good(**{MEAN: -1}), good(City="\0"),
+            b"x" * (TRAVEL_TIMES.max_record_bytes + 1), b"\xf3\x89\x9a\xc2", b"\xff", b"{", b"[]", b"{}",
+            good(**{MEAN: "x"}), good(**{MEAN: -1}), good(City="\0"),
         )
     }  # fmt: skip
     unparsable = RecordParser(one_column("string", parse={"pattern": "a", "into": []}))
@@ -209,9 +220,65 @@ def test_null_absent_and_empty_values_follow_the_contract() -> None:
     assert (row["origin_display_name"], row["lower_bound_travel_time_seconds"]) == ("", None)
 
 
-@pytest.mark.parametrize("written", [446, "446", " 446 ", "+446", "0446", "446\n"])
+@pytest.mark.parametrize("written", [446, "446", " 446 ", "+446", "0446", "446\n", 446.0, "446.0", "446.00", "4.46e2"])
 def test_a_numeric_text_is_a_number(written: Any) -> None:
     assert row_of(good(**{MEAN: written}))["mean_travel_time_seconds"] == 446
+
+
+@pytest.mark.parametrize(
+    "as_written", [float, str, lambda seconds: str(float(seconds))], ids=["JSON", "text", "pandas"]
+)
+def test_records_with_integers_in_every_notation_are_parsed_as_columns(
+    as_written: Callable[[int], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def one_by_one(*_: Any) -> Any:
+        raise AssertionError("a record was read one by one")
+
+    for name in ("read_object", "read_value"):
+        monkeypatch.setattr(f"jobs.schema.record_parser.{name}", one_by_one)
+    times = [{LOWER: as_written(229), MEAN: as_written(446 + at), UPPER: as_written(866)} for at in range(100)]
+    blank = times[0] | {LOWER: None if as_written is float else ""}
+    parsed = PARSER.parse(as_data([good(**fields) for fields in [*times, blank]]))
+    assert parsed.rejections == {}
+    assert parsed.columns["mean_travel_time_seconds"].to_pylist() == [*range(446, 546), 446]
+    assert parsed.columns["lower_bound_travel_time_seconds"].to_pylist() == [229] * 100 + [None]
+
+
+numbers = st.one_of(
+    st.integers(-(2**70), 2**70),
+    st.sampled_from([2**53 + 1, -(2**53) - 1, 2**63 - 1, -(2**63), 2**63, 2**31 - 1, -(2**31), 0]),
+)
+
+
+@given(number=numbers, zeros=st.integers(0, 5), shift=st.integers(0, 5), quoted=st.booleans(), unknown=st.booleans())
+def test_a_decimal_is_an_integer_exactly_if_its_value_is_one(
+    number: int, zeros: int, shift: int, quoted: bool, unknown: bool
+) -> None:
+    """The number as 123.000, as 12300e-2, and as 1.23e2 times ten to some power."""
+    sign, digits = "-" if number < 0 else "", str(abs(number)).zfill(shift + 1)
+    for text in (
+        f"{number}.{'0' * (zeros + 1)}",
+        f"{number}{'0' * zeros}e-{zeros}",
+        f"{sign}{digits[: len(digits) - shift]}.{digits[len(digits) - shift :]}0E+{shift}",
+    ):
+        is_json = text.lstrip("-")[0] != "0" or text.lstrip("-")[1] in ".eE"
+        value, more = json.dumps(text) if quoted or not is_json else text, ', "y": 1' if unknown else ""
+        record = f'{{"x": {value}{more}}}'.encode()
+        parsed = LONGS.parse(as_data([record, b'{"x": 7}']))
+        assert parsed.rejections.get(0) == RecordChecks(LONGS.contract).reject_bytes(record)
+        if -(2**63) <= number < 2**63:
+            assert parsed.columns["x"].to_pylist() == [number, 7], text
+        else:
+            assert parsed.rejections[0].reason == "wrong_type"
+
+
+@given(number=st.integers(-(2**62), 2**62), fraction=st.from_regex(r"\A0{0,12}[1-9][0-9]{0,3}\Z"), quoted=st.booleans())
+def test_a_number_with_a_fraction_is_never_an_integer(number: int, fraction: str, quoted: bool) -> None:
+    text = f"{number}.{fraction}"
+    record = f'{{"x": {json.dumps(text) if quoted else text}}}'.encode()
+    assert (
+        LONGS.reject(record) == RecordChecks(LONGS.contract).reject_bytes(record) == Rejection("wrong_type", "x", text)
+    )
 
 
 def test_numbers_and_numeric_texts_may_be_mixed_in_one_batch() -> None:
@@ -276,6 +343,25 @@ def test_nesting_is_either_kept_or_rejected_but_never_an_error(depth: int) -> No
 @pytest.mark.parametrize(
     ("kind", "text", "expected"),
     [
+        ("int", "446.0", 446),
+        ("int", "4.46e2", 446),
+        ("int", "44600E-2", 446),
+        ("int", '"446.0"', 446),
+        ("int", '" 4.46E+2 "', 446),
+        ("int", "-0.0", 0),
+        ("int", "446.5", "wrong_type"),
+        ("int", "446.00000000000000001", "wrong_type"),
+        ("int", "4.465e2", "wrong_type"),
+        ("int", "1e-2", "wrong_type"),
+        ("int", "2147483647.0", 2**31 - 1),
+        ("int", "2147483648.0", "wrong_type"),
+        ("long", "9007199254740993.0", 2**53 + 1),
+        ("long", '"9007199254740993.00"', 2**53 + 1),
+        ("long", "9223372036854775807.0", 2**63 - 1),
+        ("long", "9223372036854775808.0", "wrong_type"),
+        ("long", "1e18", 10**18),
+        ("long", "1e999", "wrong_type"),
+        ("long", "1e999999999999", "wrong_type"),
         ("long", "9223372036854775807", 2**63 - 1),
         ("long", "9223372036854775808", "wrong_type"),
         ("long", '"-9223372036854775808"', -(2**63)),
