@@ -9,7 +9,7 @@ from __future__ import annotations
 import multiprocessing
 import queue
 import signal
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
 from multiprocessing.context import SpawnContext
@@ -85,7 +85,12 @@ class _Run:
             context.Process(
                 target=_work,
                 # Parts start at 1: a process discards part 0 when it ends, but only the whole run may decide that here.
-                args=(replace(plan, exports=group, rate=rate, rejected_before=0), part, self._messages, self._stopping),
+                args=(
+                    replace(plan, exports=group, rate=rate, rejected_before={}),
+                    part,
+                    self._messages,
+                    self._stopping,
+                ),
                 daemon=True,
             )
             for part, group in enumerate(groups, start=1)
@@ -142,26 +147,23 @@ class _Run:
 
     def _sum(self) -> ProduceResult:
         parts = [self._results[part] for part in sorted(self._results)]
-        reasons: Counter[str] = Counter()
-        for part in parts:
-            reasons.update(part.rejected_reasons)
-        rejected = sum(part.rejected for part in parts) + self._plan.rejected_before
         stopped = any(part.stopped for part in parts)
         if not stopped and self._plan.checkpoint_folder is not None:
             discard_checkpoint(self._plan.checkpoint_folder)
         order = {export.path: at for at, export in enumerate(self._plan.exports)}
-        return ProduceResult(
+        total = ProduceResult(
             stream=self._plan.settings.stream.name,
             produced=sum(part.produced for part in parts),
-            rejected=rejected,
             files=sorted((file for part in parts for file in part.files), key=lambda file: order[file.file]),
             seconds=max(part.seconds for part in parts),
             counts=_sum_counts([part.counts for part in parts]),
-            rejected_reasons=dict(reasons),
             stopped=stopped,
-            rejects=str(self._plan.rejects) if rejected and self._plan.rejects else None,
             journal=str(self._plan.checkpoint_folder) if stopped and self._plan.checkpoint_folder else None,
         )
+        for reasons in (self._plan.rejected_before, *(part.rejected_reasons for part in parts)):
+            total.add_rejected(reasons)
+        total.rejects = str(self._plan.rejects) if total.rejected and self._plan.rejects else None
+        return total
 
 
 def _sum_counts(parts: Sequence[SendCounts]) -> SendCounts:

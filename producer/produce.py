@@ -55,7 +55,7 @@ def plan(
     _check_headers(exports, contract, settings.producer.validate_records)
     folder = None
     skip: Mapping[str, int] = {}
-    rejected_before = 0
+    rejected_before: Mapping[str, int] = {}
     restarts = False
     if keep_checkpoint:
         folder = checkpoint_folder(Path(settings.local.state_dir), settings.stream.name, exports)
@@ -131,7 +131,7 @@ def send(
             stop=stop,
             checkpoint=None if folder is None else RunCheckpoint(folder, plan.exports, part, dict(plan.skip)),
         ).run()
-    result.rejected += plan.rejected_before
+    result.add_rejected(plan.rejected_before)
     result.rejects = str(plan.rejects) if result.rejected and plan.rejects else None
     if result.stopped:
         result.journal = str(folder) if folder else None

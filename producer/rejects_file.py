@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,16 +65,17 @@ class RejectsFile:
         os.write(self._descriptor, (json.dumps(line) + "\n").encode("ascii"))
 
 
-def keep_before(path: Path, done: Mapping[str, int]) -> int:
-    """Removes the rejects of rows that a resumed run reads again. Returns the number of rejects that stay."""
+def keep_before(path: Path, done: Mapping[str, int]) -> Counter[str]:
+    """Removes the rejects of rows that a resumed run reads again. Counts the rejects that stay, by reason."""
+    reasons: Counter[str] = Counter()
     if not path.exists():
-        return 0
-    kept = [
-        line
-        for line in path.read_text(encoding="ascii").splitlines()
-        if (entry := json.loads(line))["row"] < done.get(entry["file"], 0)
-    ]
+        return reasons
     draft = path.with_name(path.name + ".part")
-    draft.write_text("".join(line + "\n" for line in kept), encoding="ascii")
+    with path.open(encoding="ascii") as lines, draft.open("w", encoding="ascii") as kept:
+        for line in lines:
+            entry = json.loads(line)
+            if entry["row"] < done.get(entry["file"], 0):
+                kept.write(line)
+                reasons[entry["reason"]] += 1
     draft.replace(path)
-    return len(kept)
+    return reasons

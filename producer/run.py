@@ -37,8 +37,8 @@ class ProducePlan:
 
     `checkpoint_folder`: where the progress is saved (None: nowhere). `skip`: the number of rows that the resumed run
     has done, by path. `rejects`: the file for rejected rows (None: they are only counted). `rejected_before`: rows
-    that the resumed run rejected. `restarts`: an earlier run of these files was interrupted, but this one starts at
-    the first row.
+    that the resumed run rejected, by reason. `restarts`: an earlier run of these files was interrupted, but this one
+    starts at the first row.
     """
 
     exports: tuple[Export, ...]
@@ -48,7 +48,7 @@ class ProducePlan:
     checkpoint_folder: Path | None = None
     rejects: Path | None = None
     skip: Mapping[str, int] = field(default_factory=dict)
-    rejected_before: int = 0
+    rejected_before: Mapping[str, int] = field(default_factory=dict)
     restarts: bool = False
 
     @property
@@ -95,8 +95,9 @@ class ProduceResult:
     """The result of a run.
 
     `produced` is the number of records that the stream accepted, `rejected` the number of rows that were not sent,
-    with the rows of each reason in `rejected_reasons`. `rejects` is the path of the file with these rows. `stopped`:
-    the run was told to stop before its end; `journal` is the folder of its checkpoint, for a resume.
+    with the rows of each reason in `rejected_reasons`; both include rows that the resumed run rejected. `rejects` is
+    the path of the file with these rows. `stopped`: the run was told to stop before its end; `journal` is the folder of
+    its checkpoint, for a resume.
     """
 
     stream: str
@@ -109,6 +110,11 @@ class ProduceResult:
     stopped: bool = False
     rejects: str | None = None
     journal: str | None = None
+
+    def add_rejected(self, reasons: Mapping[str, int]) -> None:
+        """Counts rejected rows. `reasons`: their number by reason."""
+        self.rejected += sum(reasons.values())
+        self.rejected_reasons = dict(Counter(self.rejected_reasons) + Counter(reasons))
 
 
 @dataclass(slots=True)
@@ -282,11 +288,8 @@ class ProducerRun:
         if not rows:
             return
         file.rejected += len(rows)
-        self._result.rejected += len(rows)
         self._progress.rejected += len(rows)
-        reasons = Counter(self._result.rejected_reasons)
-        reasons.update(row.rejection.reason for row in rows)
-        self._result.rejected_reasons = dict(reasons)
+        self._result.add_rejected(Counter(row.rejection.reason for row in rows))
         if self._on_reject is not None:
             for row in rows:
                 self._on_reject(row)

@@ -19,7 +19,8 @@ import pytest
 from jobs.common.errors import ConfigurationError, TransientError
 from jobs.settings.settings import Settings, load_settings
 from producer.csv_reader import read_records
-from producer.produce import produce
+from producer.parallel import send_in_processes
+from producer.produce import plan, produce, send
 from producer.run import READ_AHEAD_ROWS, ProduceProgress
 from producer.sample import write_sample
 from tests.helpers.faulty_kinesis import FaultyKinesis, Status
@@ -107,7 +108,10 @@ def settings(tmp_path: Path, *more: str) -> Settings:
     return load_settings(None, ["stream.name=stream", f"local.state_dir={tmp_path / 'state'}", *more])
 
 
-def test_a_resume_after_a_timeout_counts_each_reject_once(tmp_path: Path, aws_environment: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_resume_after_a_timeout_counts_each_reject_once(
+    processes: int, tmp_path: Path, aws_environment: pytest.MonkeyPatch
+) -> None:
     data = tmp_path / "data"
     sample = write_sample(ROWS, data, cities=2, bad_rate=0.1)
     dead = FaultyKinesis(lambda n: Status(400, "ProvisionedThroughputExceededException") if n >= 3 else None)
@@ -121,11 +125,14 @@ def test_a_resume_after_a_timeout_counts_each_reject_once(tmp_path: Path, aws_en
             )
         assert 0 < len(kinesis.accepted) < ROWS - sample.bad
         kinesis.faults = lambda _n: None
-        result = produce([data], settings(tmp_path), keep_checkpoint=True, resume=True)
+        resumed = plan([data], settings(tmp_path), resume=True)
+        result = send(resumed) if processes == 1 else send_in_processes(resumed, processes)
     assert set(found(kinesis)) <= set(expected(data))
     assert len(kinesis.accepted) == ROWS - sample.bad
     lines = [json.loads(line) for line in Path(result.rejects or "").read_text().splitlines()]
     assert len(lines) == result.rejected == sample.bad
+    assert result.rejected_reasons == Counter(line["reason"] for line in lines), "of both runs"
+    assert sum(resumed.rejected_before.values()) > 0
     assert len({(line["file"], line["line"]) for line in lines}) == sample.bad
 
 
