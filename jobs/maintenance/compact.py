@@ -223,14 +223,14 @@ def _compact_delta(settings: Settings, due: Sequence[PartitionDebt], result: Com
             on_step(done, len(due), debt.partition)
             lease.check()
             new = optimize(lake, debt.partition, compact.target_bytes, settings.sink.parquet_compression)
-            if not new.added:
+            if new is None:
                 result.left[debt.partition] = "no files in it can be merged"
                 continue
             result.partitions.append(debt.partition)
-            result.files_before += debt.files
-            result.bytes_before += debt.bytes
-            result.files_after += debt.files - new.removed + new.added
-            result.bytes_after += debt.bytes - new.removed_bytes + new.added_bytes
+            result.files_before += new.files_before
+            result.bytes_before += new.bytes_before
+            result.files_after += new.files_after
+            result.bytes_after += new.bytes_after
         on_step(len(due), len(due), "deleting replaced files")
         lease.check()
         result.removed, result.removed_bytes = vacuum(lake, compact.grace_seconds)

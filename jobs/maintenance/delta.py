@@ -16,7 +16,7 @@ from deltalake import WriterProperties
 from deltalake.exceptions import DeltaError
 
 from jobs.common.errors import TransientError
-from jobs.lake.delta import PROCESSED, open_delta
+from jobs.lake.delta import PROCESSED, active_files, open_delta
 from jobs.lake.store import Lake
 from jobs.schema.partitions import parse_partition_path
 
@@ -25,21 +25,26 @@ _COMPRESSIONS = {"none": "UNCOMPRESSED"}
 
 @dataclass(frozen=True)
 class Rewritten:
-    """Files that compaction removed from a partition and added to it, and their bytes."""
+    """A partition's files and their bytes in the version of the table that compaction read, and afterwards.
 
-    removed: int
-    removed_bytes: int
-    added: int
-    added_bytes: int
+    Files that the stream adds meanwhile are in neither.
+    """
+
+    files_before: int
+    bytes_before: int
+    files_after: int
+    bytes_after: int
 
 
-def optimize(lake: Lake, partition: str, target_bytes: int, compression: str) -> Rewritten:
-    """Merges a partition's small files in one commit."""
+def optimize(lake: Lake, partition: str, target_bytes: int, compression: str) -> Rewritten | None:
+    """Merges a partition's small files in one commit. Returns None if no files can be merged."""
     opened = open_delta(f"{lake.uri}/{PROCESSED}")
     if opened is None:
         raise TransientError(
             f"{lake.uri}/{PROCESSED} has no Delta log any more: it was deleted. Restore it, or start a new lake"
         )
+    # Counted here: the stream has added files to the partition since the run was planned.
+    sizes = [size for name, _, size in active_files(opened) if name == partition]
     # delta-rs writes null as an empty string.
     filters = [(name, "=", value or "") for name, value in parse_partition_path(partition).items()]
     properties = WriterProperties(compression=_COMPRESSIONS.get(compression, compression).upper())  # type: ignore[arg-type]
@@ -49,8 +54,15 @@ def optimize(lake: Lake, partition: str, target_bytes: int, compression: str) ->
         )
     except (DeltaError, OSError) as error:
         raise TransientError(f"compact {partition} of {lake.uri}/{PROCESSED}: {error}. Run it again") from error
+    if not done["numFilesAdded"]:
+        return None
     removed, added = (json.loads(done[key])["totalSize"] for key in ("filesRemoved", "filesAdded"))
-    return Rewritten(done["numFilesRemoved"], removed, done["numFilesAdded"], added)
+    return Rewritten(
+        files_before=len(sizes),
+        bytes_before=sum(sizes),
+        files_after=len(sizes) - done["numFilesRemoved"] + done["numFilesAdded"],
+        bytes_after=sum(sizes) - removed + added,
+    )
 
 
 def vacuum(lake: Lake, grace_seconds: float) -> tuple[int, int]:

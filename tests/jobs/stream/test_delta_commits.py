@@ -346,6 +346,25 @@ def test_compaction_keeps_every_row_and_uncommitted_files(settings: Settings) ->
     assert (again.partitions, again.removed) == ([], 0)
 
 
+def test_compaction_counts_the_files_that_the_stream_adds_between_plan_and_merge(settings: Settings) -> None:
+    log = started(settings)
+    for number in range(4):
+        log.commit(final(settings, "q", number, [good(City=city) for city in ("Lima", "Paris")]))
+
+    def step(done: int, _all: int, what: str) -> None:
+        if what.startswith("city=") and done == 0:  # planned with 4 files a partition, and none merged yet
+            for number in range(4, 14):
+                log.commit(final(settings, "q", number, [good(City="Lima"), good(City="Paris")]))
+
+    done = compact.run(settings, on_step=step)
+
+    live = list(live_files(lake_at(settings.lake), PROCESSED))
+    assert (done.files_before, done.files_after) == (2 * 14, 2) == (28, len(live))
+    assert done.bytes_after == sum(file.bytes for file in live)
+    assert done.bytes_before > done.bytes_after
+    assert len(rows(settings)) == 28
+
+
 def test_replaced_files_remain_for_the_grace_time(settings: Settings) -> None:
     log = started(settings)
     for number in range(4):
