@@ -17,8 +17,8 @@ from jobs.common.errors import MovementError
 from jobs.common.fault_points import fault_point
 from jobs.lake.lease import Lease
 from jobs.lake.quarantine_files import QuarantineFile, committed_files, read_lines
+from jobs.lake.sent_journal import JournalRun, Line, SentLines, replay_lease
 from jobs.lake.store import Lake, lake_at
-from jobs.maintenance.sent_journal import JournalRun, Line, SentLines, replay_lease
 from jobs.settings.settings import Settings
 from producer.put_records import MAX_RECORDS, PutRecordsClient, kinesis_client
 from producer.record_encoder import PutRecordsEntry

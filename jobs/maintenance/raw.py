@@ -34,13 +34,13 @@ from jobs.lake.delta import check_format
 from jobs.lake.ledger import LedgerEntry, entries, replace_entry
 from jobs.lake.partition_locations import REBUILT, batch_of, copy_all
 from jobs.lake.quarantine_files import read_lines
+from jobs.lake.sent_journal import SentLines, replay_lease
 from jobs.lake.store import Lake, lake_at
 from jobs.lake.task_report import TaskReport, WrittenFile
 from jobs.maintenance.compact import GROUP, TABLE, OnStep, copy_fill, partition_mover
 from jobs.maintenance.partition_move import Fill, Mover, StoredFile
 from jobs.maintenance.raw_records import read_records, record_origins
 from jobs.maintenance.rewriter import Rewriter
-from jobs.maintenance.sent_journal import SentLines, replay_lease
 from jobs.schema.table import TableContract, load_contract
 from jobs.settings.job_main import job_parser, run_job
 from jobs.settings.settings import Settings

@@ -6,6 +6,7 @@ Reads a bounded number of ledger entries and asks Kinesis once per shard. Needs 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
@@ -14,6 +15,7 @@ from jobs.catalog.check import catalog_check
 from jobs.common.errors import AwsAccessError, MovementError
 from jobs.lake.lease import LeaseRecord, is_alive, leases
 from jobs.lake.ledger import Ledger, LedgerEntry, last_sequence_numbers, newest_entries
+from jobs.lake.replayed import ReplayedRecords
 from jobs.lake.store import lake_at
 from jobs.lake.task_report import sequence_order
 from jobs.settings.settings import Settings
@@ -23,8 +25,9 @@ from jobs.stream.connector import stream_lag
 def status(settings: Settings, newest: int, command: str = "movement") -> dict[str, Any]:
     """The state of the pipeline, as `--json` writes it.
 
-    `newest`: how many of the newest batches to read. `notes` names what could not be read, with the remedy; `command`
-    is how these remedies call the command line.
+    `newest`: how many of the newest batches to read. `reasons` counts their rejected records that are still in
+    quarantine; `replayed` counts those that `movement replay` has sent to the stream again. `notes` names what could
+    not be read, with the remedy; `command` is how these remedies call the command line.
     """
     notes: list[str] = []
     found: dict[str, Any] = {
@@ -38,6 +41,7 @@ def status(settings: Settings, newest: int, command: str = "movement") -> dict[s
         "batches": 0,
         "last": [],
         "reasons": {},
+        "replayed": 0,
         "alarms": [],
         "shards": [],
         "behind_ms": None,
@@ -55,10 +59,16 @@ def status(settings: Settings, newest: int, command: str = "movement") -> dict[s
     if ledgers:
         entries = ledgers[0].entries
         found |= {"query": ledgers[0].query, "batches": ledgers[0].batches, "last": [_batch(each) for each in entries]}
+        found["alarms"] = [alarm for entry in entries for alarm in entry.alarms]
+        try:
+            replayed = ReplayedRecords(lake).by_reason(entries)
+        except AwsAccessError as error:
+            notes.append(f"{error}. Rejected records that were sent to the stream again may be counted twice")
+            replayed = {}
+        reasons: Counter[str] = Counter()
         for entry in entries:
-            found["alarms"] += entry.alarms
-            for reason, count in entry.report.reasons.items():
-                found["reasons"][reason] = found["reasons"].get(reason, 0) + count
+            reasons += Counter(entry.report.reasons) - replayed.get(entry.name, Counter())
+        found |= {"reasons": dict(reasons), "replayed": sum(each.total() for each in replayed.values())}
     elif not notes:
         notes.append(f"no batch of stream {settings.stream.name} in this lake yet: start `{command} stream`")
     try:

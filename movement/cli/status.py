@@ -138,8 +138,9 @@ def page(found: dict[str, Any]) -> RenderableType:
         parts.append(_panel("Shards", _shards(found["shards"])))
     if found["last"]:
         parts.append(_panel("Last batches", _batches(found)))
-    if found["reasons"]:
-        parts.append(_panel(f"Rejected in these {len(found['last'])} batches", _reasons(found["reasons"])))
+    if found["reasons"] or found["replayed"]:
+        title = f"In quarantine from these {len(found['last'])} batches"
+        parts.append(_panel(title, _reasons(found["reasons"], found["replayed"])))
     if found["alarms"]:
         lines = found["alarms"][:SHOWN_ALARMS]
         more = len(found["alarms"]) - len(lines)
@@ -244,14 +245,16 @@ def _batches(found: dict[str, Any]) -> Table:
     return table
 
 
-def _reasons(reasons: dict[str, int]) -> Table:
+def _reasons(reasons: dict[str, int], replayed: int) -> Table:
     table = Table.grid(padding=(0, 2))
     table.add_column()
     table.add_column(justify="right")
     table.add_column()
-    most = max(reasons.values())
+    most = max(reasons.values(), default=0)
     for reason, count in sorted(reasons.items(), key=lambda item: -item[1]):
         table.add_row(escape(reason), f"{count:,}", f"[yellow]{'━' * max(1, round(30 * count / most))}[/]")
+    if replayed:
+        table.add_row("[dim]replayed[/]", f"{replayed:,}", "[dim]on the stream again; they count in their new batch[/]")
     return table
 
 

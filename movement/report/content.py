@@ -145,6 +145,7 @@ def pipeline_meta(pipeline: Pipeline) -> dict[str, Any]:
             "read_bytes": [batch.read_bytes for batch in batches],
             "processed": [batch.processed for batch in batches],
             "quarantined": [batch.quarantined for batch in batches],
+            "replayed": [batch.replayed for batch in batches],
             "lag": [batch.lag for batch in batches],
         },
         "total": pipeline.batches_total,

@@ -86,6 +86,7 @@ class Batch:
 
     `lag`: seconds from the arrival of a shard's last record to the end of the batch, of the slowest shard; for example
     3.0 if that record arrived at 12:00:00 and the batch ended at 12:00:03. None if the ledger has no arrival times.
+    `quarantined`: its rejected records, of which `replayed` were sent to the stream again.
     """
 
     query: str
@@ -96,6 +97,7 @@ class Batch:
     read_bytes: int
     processed: int
     quarantined: int
+    replayed: int
     lag: float | None
     alarms: list[str]
 

@@ -1,8 +1,8 @@
 """Reads the pipeline's state, `model.Pipeline`, from the ledger and the listing of the lake.
 
 It reads at most the latest `max_batches` entries and lists at most `MAX_LISTED` objects a layer. Entries do not change,
-so the live page's reader fetches each entry once. AWS calls: ListObjectsV2, and GetObject of ledger entries and of the
-last parity check.
+so the live page's reader fetches each entry once. AWS calls: ListObjectsV2, and GetObject of ledger entries, of the
+last parity check and, if records were rejected, of the replay journal and of replayed quarantine files.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import msgspec
 
 from jobs.common.errors import TerminalError
 from jobs.lake.ledger import BATCH_PATH, LedgerEntry
+from jobs.lake.replayed import ReplayedRecords
 from jobs.lake.store import Lake, parallel_map
 from jobs.lake.table_files import live_files
 from jobs.parity.job import RESULT_PATH
@@ -54,6 +55,7 @@ class PipelineReader:
         self._lake = lake
         self._max_batches = max_batches
         self._entries: dict[str, LedgerEntry] = {}
+        self._replayed = ReplayedRecords(lake)
         self._lock = threading.Lock()
         self._listed: _Listing | None = None
         self._listed_at = 0.0
@@ -82,11 +84,12 @@ class PipelineReader:
         partitions = {name: replace(found) for name, found in listing.partitions.items()}
         if len(entries) == total:
             _add_rows(partitions, entries)
+        replayed = self._replayed.by_reason(entries)
         reasons: Counter[str] = Counter()
         for entry in entries:
-            reasons.update(entry.report.reasons)
+            reasons += Counter(entry.report.reasons) - replayed.get(entry.name, Counter())
         return Pipeline(
-            batches=[_batch(entry) for entry in entries],
+            batches=[_batch(entry, replayed.get(entry.name, Counter()).total()) for entry in entries],
             batches_total=total,
             reasons=dict(reasons.most_common()),
             partitions=sorted(partitions.values(), key=lambda partition: partition.name),
@@ -128,7 +131,7 @@ def _entry(path: str, content: bytes) -> LedgerEntry:
         raise TerminalError(f"{path} is not readable as a ledger entry: {error}") from error
 
 
-def _batch(entry: LedgerEntry) -> Batch:
+def _batch(entry: LedgerEntry, replayed: int) -> Batch:
     report = entry.report
     return Batch(
         query=entry.query,
@@ -139,6 +142,7 @@ def _batch(entry: LedgerEntry) -> Batch:
         read_bytes=report.read_bytes,
         processed=report.processed,
         quarantined=report.quarantined,
+        replayed=replayed,
         lag=None if entry.age is None else entry.age / 1000,
         alarms=entry.alarms,
     )

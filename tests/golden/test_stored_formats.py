@@ -13,9 +13,9 @@ from jobs.delivery.ledger import DeliveryLedger
 from jobs.lake.lease import leases
 from jobs.lake.ledger import check_counts, entries, queries
 from jobs.lake.partition_locations import LayoutFile
+from jobs.lake.sent_journal import SentLines
 from jobs.lake.store import FolderLake
 from jobs.maintenance.raw import unfinished_plans
-from jobs.maintenance.sent_journal import SentLines
 from spark_kinesis.offset import SHARD_END, TRIM_HORIZON, Offset, parse_offset
 from tests.golden.dump import Dump, releases
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import gzip
 import io
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -35,9 +36,19 @@ def numbered(count: int, keys: int = 7, first: int = 0) -> list[Bad]:
 
 
 def reject(
-    lake: Lake, batch: int, records: Sequence[Bad], *, query: str = "0123456789ab", files: int = 1, final: bool = True
+    lake: Lake,
+    batch: int,
+    records: Sequence[Bad],
+    *,
+    query: str = "0123456789ab",
+    files: int = 1,
+    final: bool = True,
+    started: datetime | None = None,
 ) -> list[str]:
-    """Writes a batch whose records were all rejected. `final`: with a ledger entry. Returns the files' paths."""
+    """Writes a batch whose records were all rejected. `final`: with a ledger entry. Returns the files' paths.
+
+    `started`: the batch's start; if it is not given, batches start every minute from DAY.
+    """
     written = []
     for number in range(files):
         part = records[number * len(records) // files : (number + 1) * len(records) // files]
@@ -47,8 +58,9 @@ def reject(
         lake.put(path, io.BytesIO(content))
         written.append(WrittenFile("quarantine", path, partition, len(part), len(content)))
     if final:
-        started = DAY + timedelta(minutes=batch)
+        started = started or DAY + timedelta(minutes=batch)
         report = TaskReport(read=len(records), raw=len(records), quarantined=len(records), files=written)
+        report.reasons = dict(Counter(record.reason for record in records))
         Ledger(lake, query).commit(LedgerEntry(query, batch, "stream", started, started, report, {}, {}))
     return [file.path for file in written]
 

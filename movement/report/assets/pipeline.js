@@ -38,17 +38,19 @@ function pipelineSubtitle({ batches, total, batch_runs: runs }) {
 const sum = (values) => values.reduce((total, value) => total + value, 0);
 
 function tiles({ batches, parity, layers, total }, rate) {
-  const read = sum(batches.read), rejected = sum(batches.quarantined), part = batches.read.length < total;
+  const read = sum(batches.read), replayed = sum(batches.replayed), part = batches.read.length < total;
+  const rejected = sum(batches.quarantined) - replayed;  // a replayed record counts in the batch that read it again
   const seconds = sum(batches.duration);
   const lags = batches.lag.filter((lag) => lag !== null);
   const tile = (name, value, detail, tone = "") => make("div", { class: `panel tile ${tone}` },
     make("span", { class: "tile-name" }, name), make("b", {}, value), make("small", {}, detail));
-  const share = read ? rejected / read * 100 : 0;
+  const share = rejected ? rejected / (read - replayed) * 100 : 0;
+  const again = replayed ? `; ${number(replayed)} rejections were replayed` : "";
   return [
     tile("Records read", number(read), `${number(sum(batches.processed))} rows written${part ? ", in these batches" : ""}`),
     tile("Records per second", seconds ? number(read / seconds) : "–", "while batches ran"),
     tile("Lag", lags.length ? duration(lags[lags.length - 1]) : "–", lags.length ? "last record’s age at the end of its batch" : "not in this ledger"),
-    tile("Rejected", number(rejected), rejected ? `${share < 0.1 ? "under 0.1" : share.toFixed(1)} % of what was read` : "nothing in quarantine",
+    tile("Rejected", number(rejected), (rejected ? `${share < 0.1 ? "under 0.1" : share.toFixed(1)} % of what was read` : "nothing in quarantine") + again,
       rejected ? "warn" : "good"),
     parityTile(tile, parity),
     tile("Processed", bytes(layers.processed[1]), `${number(layers.processed[0])} Parquet ${layers.processed[0] === 1 ? "file" : "files"}`),
@@ -66,7 +68,7 @@ function rejectPanel({ reasons }) {
   const rows = Object.entries(reasons).sort((a, b) => b[1] - a[1]);
   return make("div", { class: "panel figure" }, make("h3", {}, "Rejected, by reason"), rows.length
     ? barList(rows.map(([name, count]) => [name.replaceAll("_", " "), count, number(count)]), "warn")
-    : make("p", { class: "calm" }, "Nothing was rejected in these batches."));
+    : make("p", { class: "calm" }, "Nothing of these batches is in quarantine."));
 }
 
 function sizePanel({ sizes, listed_all: all }) {

@@ -11,9 +11,9 @@ import pytest
 
 from jobs.common.errors import AlreadyRunningError, TransientError
 from jobs.lake.lease import Lease
+from jobs.lake.sent_journal import JOURNAL
 from jobs.lake.store import FolderLake
 from jobs.maintenance.quarantine import CHUNK_RECORDS, ReplayProgress, replay_quarantine
-from jobs.maintenance.sent_journal import JOURNAL
 from jobs.settings.settings import Settings, load_settings
 from tests.helpers.faulty_kinesis import Fail, FaultyKinesis, Reset, Status
 from tests.helpers.replay_lakes import DAY, Bad, numbered, reject

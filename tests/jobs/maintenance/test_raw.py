@@ -23,11 +23,11 @@ import yaml
 from jobs.common.errors import ConfigurationError, TerminalError
 from jobs.common.fault_points import MOVE_POINTS, REBUILD_POINTS
 from jobs.lake.ledger import Ledger, entries
+from jobs.lake.sent_journal import JournalRun
 from jobs.lake.store import lake_at
 from jobs.lake.table_files import live_files
 from jobs.maintenance import compact, raw
 from jobs.maintenance.raw import RebuildResult
-from jobs.maintenance.sent_journal import JournalRun
 from jobs.settings.config_files import find_configuration
 from jobs.settings.settings import Settings
 from movement.cli.replay import rebuild_from_raw

@@ -15,11 +15,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
 from jobs.common.aws import client
 from jobs.lake.lease import Lease
 from jobs.lake.ledger import Ledger, LedgerEntry, last_sequence_numbers, newest_entries
+from jobs.lake.sent_journal import JournalRun
 from jobs.lake.store import FolderLake, lake_at
 from jobs.lake.task_report import SequenceRange, TaskReport
 from jobs.settings.settings import Settings, load_settings
@@ -28,6 +30,7 @@ from movement.cli.main import app
 from movement.cli.status import page
 from tests.helpers.lakes import put, raw_lines, record
 from tests.helpers.paths import ROOT
+from tests.helpers.replay_lakes import Bad, reject
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -108,6 +111,25 @@ def test_a_lag_is_seen_shard_by_shard(lake_settings: Settings, tmp_path: Path) -
     assert found["last"][0]["age_ms"] >= 4000
     for text in ("running", "behind the tip", "Last batches", "not_json", "too many rejected"):
         assert text in done.output
+
+
+def test_a_rejected_record_that_was_replayed_counts_where_it_is_now(lake_settings: Settings) -> None:
+    lake = lake_at(lake_settings.lake)
+    settings = lake_settings.model_copy(update={"stream": lake_settings.stream.model_copy(update={"name": "stream"})})
+    for batch in range(2):
+        (path,) = reject(lake, batch, [Bad(b"x", "not_json")] * 50, started=datetime.now(UTC))
+        if batch == 0:
+            chunk = JournalRun(lake, "stream").chunk((path, line) for line in range(50))
+            chunk.open()
+            chunk.close((path, line) for line in range(50))
+
+    found = status(settings, 8)
+    console = Console(record=True, width=100, file=io.StringIO())
+    console.print(page(found | {"files": {"files": 0}, "catalog": {"error": "no catalog"}}))
+
+    assert (found["reasons"], found["replayed"]) == ({"not_json": 50}, 50)
+    assert [batch["quarantined"] for batch in found["last"]] == [50, 50], "what each batch rejected stays"
+    assert "replayed" in console.export_text()
 
 
 def test_a_shard_that_is_read_to_its_end_is_at_the_tip(lake_settings: Settings) -> None:
@@ -247,10 +269,8 @@ def test_a_stream_of_many_shards_shows_the_worst_of_them() -> None:
         for n in range(40)
     ]  # fmt: skip
     found = {"at": datetime.now(UTC), "stream": "s", "lake": "l", "job": None, "query": None, "batches": 0,
-             "behind_ms": 39000, "shards": shards, "last": [], "reasons": {}, "alarms": [], "notes": [],
+             "behind_ms": 39000, "shards": shards, "last": [], "reasons": {}, "replayed": 0, "alarms": [], "notes": [],
              "files": {"files": 0}, "catalog": {"error": "no catalog"}}  # fmt: skip
-    from rich.console import Console
-
     console = Console(record=True, width=100, file=io.StringIO())
     console.print(page(found))
     text = console.export_text()

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import io
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from jobs.common.errors import TerminalError
+from jobs.lake.sent_journal import JournalRun
 from jobs.lake.store import FolderLake, lake_at
 from jobs.parity import job as parity_job
 from jobs.parity.job import ParityResult
 from jobs.settings.settings import load_settings
 from movement.report.model import Pipeline
 from movement.report.pipeline import PipelineReader
+from tests.helpers.replay_lakes import Bad, reject
 from tests.helpers.report_lakes import BEGAN, PARTITION, add_batch, edit_entry
 
 
@@ -47,6 +49,22 @@ def test_figures_come_from_the_ledger_and_the_listing(tmp_path: Path) -> None:
     assert (partition.name, partition.files, partition.bytes, partition.rows) == (PARTITION, 2, 2000, 138)
     assert (found.layers["processed"], found.layers["gold"]) == ((2, 2000), (1, 3))
     assert found.listed_all
+
+
+def test_a_record_that_was_replayed_and_rejected_again_counts_once(tmp_path: Path) -> None:
+    lake, now = lake_at(str(tmp_path)), datetime.now(UTC)
+    for batch in range(3):
+        (path,) = reject(lake, batch, [Bad(b"x", "not_json")] * 50, started=now)
+        if batch < 2:
+            lines = [(path, line) for line in range(50)]
+            chunk = JournalRun(lake, "stream").chunk(lines)
+            chunk.open()
+            chunk.close(lines)
+
+    found = read(tmp_path)
+
+    assert [(batch.quarantined, batch.replayed) for batch in found.batches] == [(50, 50), (50, 50), (50, 0)]
+    assert found.reasons == {"not_json": 50}
 
 
 def test_the_latest_batches_of_every_query_are_shown(tmp_path: Path) -> None:

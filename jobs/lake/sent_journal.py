@@ -38,14 +38,25 @@ class ChunkEntry(msgspec.Struct):
 
 
 class SentLines:
-    """The lines that all runs so far have sent. Reads the journal once."""
+    """The lines that the runs so far have sent. Reads the journal once.
 
-    def __init__(self, lake: Lake) -> None:
+    `since`: leaves out runs that started earlier. `closed`: the entries that earlier instances have read and that no
+    longer change, by path; they are not read again, and new ones are added.
+    """
+
+    def __init__(self, lake: Lake, since: datetime | None = None, closed: dict[str, ChunkEntry] | None = None) -> None:
         self._sent: Ranges = {}
         self._open: Ranges = {}
-        paths = [path for path, _ in lake.list(JOURNAL)]
-        for content in parallel_map(lake.get, paths):
-            entry = msgspec.json.decode(content or b"", type=ChunkEntry)
+        known = {} if closed is None else closed
+        first = JOURNAL + (_run_name(since) if since else "")
+        paths = [path for path, _ in lake.list(JOURNAL) if path >= first]
+        unread = [path for path in paths if path not in known]
+        read = {
+            path: msgspec.json.decode(content or b"", type=ChunkEntry)
+            for path, content in zip(unread, parallel_map(lake.get, unread), strict=True)
+        }
+        known |= {path: entry for path, entry in read.items() if not entry.open}
+        for entry in (read[path] if path in read else known[path] for path in paths):
             for ranges, found in ((self._sent, entry.sent), (self._open, entry.open)):
                 for path, lines in found.items():
                     ranges.setdefault(path, []).extend(lines)
@@ -90,7 +101,7 @@ class JournalRun:
 
     def __init__(self, lake: Lake, stream: str) -> None:
         self._lake, self._stream, self._chunks = lake, stream, 0
-        self.name = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{uuid.uuid4().hex[:8]}"
+        self.name = f"{_run_name(datetime.now(UTC))}-{uuid.uuid4().hex[:8]}"
 
     def chunk(self, lines: Iterable[Line]) -> JournalChunk:
         """The next chunk, with these lines. Writes nothing yet."""
@@ -117,6 +128,10 @@ def as_ranges(lines: Iterable[Line]) -> Ranges:
         numbers = [number for _, (_, number) in group]
         ranges.setdefault(path, []).append((numbers[0], numbers[-1]))
     return ranges
+
+
+def _run_name(started: datetime) -> str:
+    return f"{started.astimezone(UTC):%Y%m%dT%H%M%SZ}"
 
 
 def _numbers(ranges: Iterable[tuple[int, int]]) -> Iterator[int]:

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jobs.common.errors import AlreadyRunningError
+from jobs.lake.sent_journal import JOURNAL, JournalRun, SentLines, as_ranges
 from jobs.lake.store import Lake
-from jobs.maintenance.sent_journal import JOURNAL, JournalRun, SentLines, as_ranges
 
 LINES = st.sets(st.tuples(st.sampled_from(["a", "b"]), st.integers(0, 30)))
 
