@@ -188,10 +188,15 @@ def translate_aws_errors(what: str) -> Iterator[None]:
 def read_object(s3: S3Client, *, most: int | None = None, **place: Any) -> tuple[bytes, str]:
     """Returns the content of the object at `Bucket` and `Key`, or its first `most` bytes, and the ETag of that content.
 
-    Repeats the request if the connection breaks within the body, and raises TransientError if it keeps breaking.
-    botocore's own errors are raised unchanged; use `translate_aws_errors`.
+    Repeats the request if the connection breaks within the body or the body does not match its checksum, and raises
+    TransientError if that goes on. Other errors of botocore are raised unchanged; use `translate_aws_errors`.
     """
-    from botocore.exceptions import IncompleteReadError, ReadTimeoutError, ResponseStreamingError
+    from botocore.exceptions import (
+        FlexibleChecksumError,
+        IncompleteReadError,
+        ReadTimeoutError,
+        ResponseStreamingError,
+    )
 
     def attempt() -> tuple[bytes, str]:
         answer = s3.get_object(**place)
@@ -200,10 +205,10 @@ def read_object(s3: S3Client, *, most: int | None = None, **place: Any) -> tuple
             if most is not None and len(content) < most:
                 answer["Body"].read()  # botocore checks the length only if the body is read to its end
             return content, answer["ETag"]
-        except (IncompleteReadError, ReadTimeoutError, ResponseStreamingError) as error:
+        except (FlexibleChecksumError, IncompleteReadError, ReadTimeoutError, ResponseStreamingError) as error:
             raise TransientError(
-                f"read s3://{place['Bucket']}/{place['Key']}: the connection broke within the object's content "
-                f"{BODY_RETRY.attempts} times: {error}"
+                f"read s3://{place['Bucket']}/{place['Key']}: the connection broke or the checksum did "
+                f"not match {BODY_RETRY.attempts} times: {error}"
             ) from error
 
     return BODY_RETRY.call(attempt)

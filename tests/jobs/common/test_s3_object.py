@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler
 
 import pytest
+from botocore.exceptions import FlexibleChecksumError
 
 from jobs.common import aws
 from jobs.common.errors import TransientError
@@ -64,3 +65,21 @@ def test_a_connection_that_always_breaks_is_an_error_that_names_the_object(
     with pytest.raises(TransientError, match=rf"read {lake_settings.lake}/{FILE}: the connection broke .* 6 times"):
         S3Lake(lake_settings.lake).get(FILE)
     assert network.left == 100 - RetryPolicy.attempts
+
+
+def test_content_that_does_not_match_its_checksum_is_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """versitygw gives this answer while another writer replaces the object."""
+    answers: list[Exception | bytes] = [FlexibleChecksumError(error_msg="does not match"), b"new"]
+
+    class Server:
+        def get_object(self, **_place: str) -> dict[str, object]:
+            return {"Body": self, "ETag": "etag"}
+
+        def read(self, _most: int | None = None) -> bytes:
+            answer = answers.pop(0)
+            if isinstance(answer, Exception):
+                raise answer
+            return answer
+
+    monkeypatch.setattr(aws, "BODY_RETRY", RetryPolicy(sleep=lambda _: None))
+    assert aws.read_object(Server(), Bucket="b", Key="k") == (b"new", "etag")  # type: ignore[arg-type]
