@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 # The servers besides moto. A test that uses one says so: record_property("server", "kinesis-mock").
-REAL_SERVERS = ("kinesis-mock",)
+REAL_SERVERS = ("kinesis-mock", "versitygw")
 
 # Both measure wall time, so a busy machine would fail them.
 hypothesis.settings.register_profile(
