@@ -50,7 +50,7 @@ def drained(spark: Any, lake: Path) -> tuple[float, float, int]:
     started = time.perf_counter()
     within: list[float] = []
     result = run(
-        spark,
+        lambda: spark,
         job_settings(str(lake)),
         until_drained=True,
         on_batch=lambda entry: within.append((entry.finished_at - entry.started_at).total_seconds()),
@@ -213,7 +213,7 @@ def small_batches(seconds: int, rate: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         spark = spark_session("benchmark", settings.spark.master, settings.spark.conf, str(Path(folder) / "spark.log"))
         threading.Thread(target=produce, daemon=True).start()
-        run(spark, settings, stop=stop, on_batch=lambda entry: entries.append((entry, time.time())))
+        run(lambda: spark, settings, stop=stop, on_batch=lambda entry: entries.append((entry, time.time())))
         spark.stop()
     entries = entries[1:]  # the first batch starts workers
     if not entries:

@@ -7,18 +7,21 @@ AWS_ENDPOINT_URL / AWS_ENDPOINT_URL_S3 itself; the session passes them on, so th
 from __future__ import annotations
 
 import os
-import signal
 import sys
 import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
+from py4j.protocol import Py4JJavaError, Py4JNetworkError  # type: ignore[import-untyped]
 from pyspark import SparkConf, SparkContext
+from pyspark.errors import PySparkRuntimeError
 from pyspark.sql import SparkSession
 
-from jobs.common.aws import region
+from jobs.common.aws import ca_bundle, region
+from jobs.common.errors import MovementError, TerminalError
+from jobs.common.java_process import start_jvm, stop_on_jvm_signals, trust_certificates
+from jobs.common.spark_errors import explained_failure
 
 # Partitions are days in UTC, whatever the cluster's default.
 _TIME_ZONE = "spark.sql.session.timeZone"
@@ -31,28 +34,83 @@ _DELTA = {
 
 
 def spark_session(
-    name: str, master: str, conf: Mapping[str, object], log_file: str | None = None, *, delta: bool = False
+    name: str,
+    master: str,
+    conf: Mapping[str, object],
+    log_file: str | None = None,
+    *,
+    delta: bool = False,
+    stop: threading.Event | None = None,
 ) -> SparkSession:
     """A session called `name`. If one is active (spark-submit's, the tests'), it is reused and `conf` is applied to it.
 
     `master` counts only when this process starts Spark itself; `conf` overrides the settings made here. `log_file`
     takes the output of Spark and its workers instead of the terminal. `delta`: the session writes Delta tables; a
-    session that is started here always can, so that commands share one.
+    session that is started here always can, so that commands share one. `stop` is set by a SIGTERM or SIGINT to
+    spark-submit, which reaches Spark's JVM and not this process.
+
+    Raises TerminalError if Spark does not start.
     """
-    builder = SparkSession.builder.appName(name)
+    started: list[SparkSession] = []
+    errors: list[BaseException] = []
+
+    def start() -> None:
+        try:
+            started.append(_start(name, master, conf, log_file, delta, stop))
+        except BaseException as error:  # noqa: BLE001 - raised again by the caller's thread
+            errors.append(error)
+
+    # In a thread of its own. The main thread stays free for signals: a handler that notes a stop runs at once, and one
+    # that ends the process does not break off PySpark while it starts the JVM, which would then never end. And PySpark
+    # replaces the handler of SIGINT only if it is started in the main thread.
+    thread = threading.Thread(target=start, name="start-spark", daemon=True)
+    thread.start()
+    thread.join()
+    if errors:
+        raise _explained(errors[0], log_file) from errors[0]
+    session = started[0]
+    # Java's active session is one of each thread.
+    SparkSession._get_j_spark_session_class(session._jvm).setActiveSession(session._jsparkSession)
+    return session
+
+
+def _start(
+    name: str,
+    master: str,
+    conf: Mapping[str, object],
+    log_file: str | None,
+    delta: bool,
+    stop: threading.Event | None,
+) -> SparkSession:
+    options = {"spark.app.name": name}
     if "PYSPARK_GATEWAY_PORT" not in os.environ:
         # Not under spark-submit: this process starts the JVM and chooses master and memory.
         os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
         os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
-        builder = builder.master(master).config("spark.driver.memory", "2g")
-        builder = builder.config("spark.ui.enabled", "false").config("spark.ui.showConsoleProgress", "false")
+        options |= {"spark.master": master, "spark.driver.memory": "2g"}
+        options |= {"spark.ui.enabled": "false", "spark.ui.showConsoleProgress": "false"}
         delta = True
+    elif stop is not None:
+        stop_on_jvm_signals(stop)
     submitted = submitted_keys()
     for key, value in {**session_conf(), **(_DELTA if delta else {}), **conf}.items():
         if key not in submitted or key == _TIME_ZONE:
-            builder = builder.config(key, str(value))
-    with _jvm_ignores_sigterm():
-        return builder.getOrCreate() if log_file is None else _start_logging_to(builder, log_file)
+            options[key] = str(value)
+    start_jvm(options, log_file)
+    bundle = ca_bundle()
+    if bundle is not None:
+        trust_certificates(bundle)
+    return SparkSession.builder.config(map=dict(options)).getOrCreate()
+
+
+def _explained(error: BaseException, log_file: str | None) -> BaseException:
+    """Why Spark did not start."""
+    if isinstance(error, MovementError):
+        return error
+    if isinstance(error, (Py4JNetworkError, PySparkRuntimeError)):
+        where = log_file or "its output above"
+        return TerminalError(f"Spark did not start: its Java process has ended; {where} says why")
+    return explained_failure(error, "Spark's start")
 
 
 def submitted_keys() -> set[str]:
@@ -74,6 +132,8 @@ def session_conf() -> dict[str, str]:
         # EMR 8 and Glue 6 map s3:// to S3A by themselves; other platforms need it.
         "spark.hadoop.fs.s3.impl": _S3A,
         "spark.hadoop.fs.AbstractFileSystem.s3.impl": "org.apache.hadoop.fs.s3a.S3A",
+        # A bucket may be in another region than the job.
+        "spark.hadoop.fs.s3a.cross.region.access.enabled": "true",
     }
     endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
     if endpoint:
@@ -98,46 +158,9 @@ def session_conf() -> dict[str, str]:
 
 def has_class(spark: SparkSession, name: str) -> bool:
     """Whether the driver's JVM has a class, including those of spark-submit's jars."""
-    from py4j.protocol import Py4JJavaError  # type: ignore[import-untyped]
-
     jvm: Any = spark._jvm
     try:
         jvm.java.lang.Thread.currentThread().getContextClassLoader().loadClass(name)
     except Py4JJavaError:
         return False
     return True
-
-
-@contextmanager
-def _jvm_ignores_sigterm() -> Iterator[None]:
-    """A JVM that is started inside this block ignores SIGTERM, as Spark's JVMs ignore Ctrl-C.
-
-    A signal to the whole process group then leaves the JVM running until the current batch is done. It ends with
-    this process.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def _start_logging_to(builder: SparkSession.Builder, log_file: str) -> SparkSession:
-    """Starts the session while standard output and error are redirected to the log; the JVM inherits them."""
-    os.makedirs(os.path.dirname(log_file) or ".", exist_ok=True)
-    sys.stdout.flush()
-    sys.stderr.flush()
-    saved = [(stream, os.dup(stream)) for stream in (1, 2)]
-    log = os.open(log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    try:
-        for stream, _ in saved:
-            os.dup2(log, stream)
-        return builder.getOrCreate()
-    finally:
-        for stream, original in saved:
-            os.dup2(original, stream)
-            os.close(original)
-        os.close(log)

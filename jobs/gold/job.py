@@ -266,8 +266,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _work(settings: Settings, options: argparse.Namespace) -> GoldResult | list[dict[str, Any]]:
     stop = threading.Event()
-    spark = spark_session("movement-gold", settings.spark.master, settings.spark.conf, delta=True)
-    stop_on_signals(stop)  # after Spark, which installs its own handlers
+    stop_on_signals(stop)
+    spark = spark_session("movement-gold", settings.spark.master, settings.spark.conf, delta=True, stop=stop)
     if options.upkeep:
         return [asdict(table) for table in maintain(spark, settings)]
     if options.follow:

@@ -7,6 +7,7 @@ Both give records with the columns `data, shard_id, sequence_number, partition_k
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,6 +28,8 @@ from spark_kinesis.tip_search import ShardLag, shard_lags
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
+
+log = logging.getLogger(__name__)
 
 # What the source's errors become when they reach the job through Spark.
 SOURCE_ERRORS: Translations = {TransientSourceError: TransientError, SourceError: TerminalError}
@@ -57,32 +60,46 @@ class SourceStream:
     records: ReadRecords | None = None
 
 
-def read_stream(spark: SparkSession, settings: Settings, *, until_drained: bool = False) -> SourceStream:
-    """The stream of the settings.
+def check_stream(settings: Settings, *, until_drained: bool = False) -> None:
+    """Raises an error if the settings name no stream that can be read: a few calls, without Spark.
 
-    until_drained   no batch passes the tip at the query's start, so `query.processAllAvailable()` returns although
-                    producers go on. Only with the native connector
-
-    Raises ConfigurationError for a wrong option, or if the JVM connector's jar is not on the class path.
+    Raises ConfigurationError for a wrong option, AwsAccessError if the stream does not exist or may not be read.
     """
     if settings.source.connector == "aws-kinesis":
         if until_drained:
             raise ConfigurationError(
                 "source.connector: aws-kinesis cannot end at a fixed tip; use native for runs until drained"
             )
-        return SourceStream(_read_with_jvm_connector(spark, settings))
+        jvm_options(settings)
+        return
     if settings.source.consumer_name is not None:
         raise ConfigurationError("source.consumer_name: enhanced fan-out needs source.connector: aws-kinesis")
+    with _as_our_errors():
+        options = parse_options(native_options(settings))
+        try:
+            RetryingClient(BotoStreamClient(options), seconds=10).list_shards()
+        except TransientSourceError as error:
+            log.warning("%s. The query will try again", error)
+
+
+def read_stream(spark: SparkSession, settings: Settings, *, until_drained: bool = False) -> SourceStream:
+    """The stream of the settings.
+
+    until_drained   no batch passes the tip at the query's start, so `query.processAllAvailable()` returns although
+                    producers go on. Only with the native connector
+
+    Call `check_stream` first. Raises ConfigurationError if the JVM connector's jar is not on the class path.
+    """
+    if settings.source.connector == "aws-kinesis":
+        return SourceStream(_read_with_jvm_connector(spark, settings))
     from spark_kinesis.data_source import KinesisRangesDataSource, RecordsOfTasks
 
     spark.dataSource.register(KinesisRangesDataSource)
     options = native_options(settings)
     if until_drained:
         options["endingPosition"] = "LATEST"
-    with _as_our_errors():
-        parsed = parse_options(options)  # a wrong option is an error here, not a failed query
     rows = spark.readStream.format(KinesisRangesDataSource.name()).options(**options).load()
-    return SourceStream(rows, RecordsOfTasks(parsed))
+    return SourceStream(rows, RecordsOfTasks(parse_options(options)))
 
 
 def _read_with_jvm_connector(spark: SparkSession, settings: Settings) -> DataFrame:

@@ -32,7 +32,7 @@ from jobs.settings.job_main import job_parser, run_job, stop_on_signals
 from jobs.settings.settings import Settings
 from jobs.stream.catalog_watch import CatalogWatch
 from jobs.stream.checkpoint import checkpoint_at
-from jobs.stream.connector import read_stream
+from jobs.stream.connector import check_stream, read_stream
 from jobs.stream.delta_commits import DeltaCommitter
 from jobs.stream.micro_batch import MicroBatchWriter
 from jobs.stream.query import QUERY_NAME, run_query, run_with_restarts
@@ -56,7 +56,7 @@ class StreamResult(RunTotals):
 
 
 def run(
-    spark: SparkSession,
+    start_spark: Callable[[], SparkSession],
     settings: Settings,
     *,
     until_drained: bool = False,
@@ -67,9 +67,10 @@ def run(
     """Runs the job until `stop` is set. With `until_drained` it also ends once it has written the records that are on
     the stream at its start.
 
-    `start_from`: what to trust if the checkpoint and the lake's ledger disagree; see `resume`. A stop waits for the
-    current batch. `on_batch` is called with the entry of each batch that became final. Raises ConfigurationError,
-    AwsAccessError or another MovementError that names the cause and the remedy.
+    `start_spark` is called last, when this job holds the checkpoint's lease and all that needs no Spark has succeeded.
+    `start_from`: what to trust if the checkpoint and the lake's ledger disagree; see `resume`. A stop waits for Spark's
+    start or for the current batch. `on_batch` is called with the entry of each batch that became final. Raises
+    ConfigurationError, AwsAccessError or another MovementError that names the cause and the remedy.
     """
     stop = stop or threading.Event()
     started, result = time.perf_counter(), StreamResult()
@@ -82,7 +83,7 @@ def run(
     else:
         check_format(lake, settings.sink.format)
         check_layout(lake, "processed")
-    source = read_stream(spark, settings, until_drained=until_drained)
+    check_stream(settings, until_drained=until_drained)
     catalog = GlueCatalog(client("glue"), settings.database, settings.lake)
 
     with JobMetrics(settings.observe, settings.stream.name) as metrics, Lease(lake, settings.checkpoint_name) as lease:
@@ -104,6 +105,10 @@ def run(
         if delta is not None:
             delta.ensure_table()
             log.info("committed %d final batches that were missing in the Delta log", delta.catch_up_all())
+        if stop.is_set():
+            return result
+        spark = start_spark()
+        source = read_stream(spark, settings, until_drained=until_drained)
         with observe_query(spark, metrics, QUERY_NAME), CatalogWatch(settings, stop):
             run_with_restarts(
                 new_writer, lambda writer: run_query(source.rows, settings, writer, stop, until_drained), stop
@@ -124,6 +129,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _run(settings: Settings, options: argparse.Namespace) -> StreamResult:
     stop = threading.Event()
-    spark = spark_session("movement-stream", settings.spark.master, settings.spark.conf)
-    stop_on_signals(stop)  # after Spark, which installs a handler of its own
-    return run(spark, settings, until_drained=options.until_drained, start_from=options.start_from, stop=stop)
+    stop_on_signals(stop)
+
+    def start_spark() -> SparkSession:
+        return spark_session("movement-stream", settings.spark.master, settings.spark.conf, stop=stop)
+
+    return run(start_spark, settings, until_drained=options.until_drained, start_from=options.start_from, stop=stop)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from py4j.protocol import Py4JJavaError  # type: ignore[import-untyped]
-from pyspark.errors import StreamingQueryException
+from pyspark.errors import PySparkException, StreamingQueryException
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.streaming.query import StreamingQuery
 
@@ -44,21 +44,22 @@ def run_with_restarts(
 ) -> None:
     """Runs the query until it ends. Restarts it from its checkpoint if Spark lost a connection between two batches.
 
-    Raises every other error, an error within a batch, and the last of `RESTARTS.attempts` consecutive failures.
+    Does nothing if `stop` is set. Raises every other error, an error within a batch, and the last of
+    `RESTARTS.attempts` consecutive failures.
     """
     failures = 0
-    while True:
+    while not stop.is_set():
         writer = new_writer()
         try:
-            return run_query(writer)
+            run_query(writer)
+            return
         except TransientError as error:
             failures = failures + 1 if writer.last_batch < 0 else 1
             # A failed batch has been retried already, and may have left files that only a new start deletes.
             if writer.error is not None or failures >= RESTARTS.attempts:
                 raise
             log.warning("%s. The query continues from its checkpoint", error)
-            if stop.wait(pause(failures)):
-                return None  # every batch is either final or not started
+            stop.wait(pause(failures))  # every batch is either final or not started
 
 
 def run_query(
@@ -78,7 +79,7 @@ def run_query(
                 .trigger(processingTime=f"{int(seconds * 1000)} milliseconds")
                 .start()
             )
-        except Py4JJavaError as error:
+        except (Py4JJavaError, PySparkException) as error:
             raise explained_failure(error, "the streaming query's start", SOURCE_ERRORS) from error
         try:
             wait_for_end(query, stop, until_drained)

@@ -81,7 +81,7 @@ def run_gold(settings: Settings, log: Path, *, follow: bool = False) -> GoldResu
             text = f"{increment.query}: {len(increment.batches)} batches, {increment.rows:,} rows taken"
             (line.log if follow else line.update)(text)
 
-        start = _spark_starter(settings, log, stop, line)
+        start = _spark_starter(settings, log, line)
         stop_on_signals(stop)
         if not follow:
             return gold_job.run(start, settings, stop=stop, on_increment=show)
@@ -93,23 +93,21 @@ def _run_upkeep(settings: Settings, log: Path) -> list[MaintenanceResult]:
     with log_to_file(log), spinner("starting Spark") as line:
         from jobs.gold import job as gold_job
 
-        spark = _spark_starter(settings, log, threading.Event(), line)()
+        spark = _spark_starter(settings, log, line)()
         line.update("OPTIMIZE and VACUUM")
         return gold_job.maintain(spark, settings)
 
 
-def _spark_starter(settings: Settings, log: Path, stop: threading.Event, line: Spinner) -> Callable[[], SparkSession]:
+def _spark_starter(settings: Settings, log: Path, line: Spinner) -> Callable[[], SparkSession]:
     """A function that starts Spark, for a job that may not need it."""
 
     def start() -> SparkSession:
         from jobs.common.spark_session import spark_session
-        from jobs.settings.job_main import stop_on_signals
         from movement.cli.java import require_java
 
         line.update("starting Spark")
         require_java()
         spark = spark_session("movement-gold", settings.spark.master, settings.spark.conf, str(log))
-        stop_on_signals(stop)  # after Spark, which installs handlers of its own
         line.update("writing the tables")
         return spark
 

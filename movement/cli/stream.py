@@ -17,6 +17,8 @@ from movement.cli.log_file import log_path, log_to_file
 from movement.cli.options import Config, JsonFile, Overrides
 
 if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
     from jobs.lake.ledger import LedgerEntry
     from jobs.settings.settings import Settings
     from jobs.stream.job import StreamResult
@@ -61,19 +63,23 @@ def run_stream(
     """Runs the job with a progress line; returns its result, and whether a signal ended it."""
     from movement.cli.java import require_java
 
-    require_java()
     stop = threading.Event()
-    with log_to_file(log), spinner("starting Spark") as line:
+    with log_to_file(log), spinner("checking stream and lake") as line:
         from jobs.common.spark_session import spark_session
         from jobs.settings.job_main import stop_on_signals
         from jobs.stream.job import run
 
-        spark = spark_session("movement-stream", settings.spark.master, settings.spark.conf, str(log))
-        stop_on_signals(stop)  # after Spark, which installs handlers of its own
-        line.update("reading the stream")
+        def start_spark() -> SparkSession:
+            line.update("starting Spark")
+            require_java()
+            spark = spark_session("movement-stream", settings.spark.master, settings.spark.conf, str(log))
+            line.update("finishing" if stop.is_set() else "reading the stream")
+            return spark
+
+        stop_on_signals(stop)
         threading.Thread(target=_announce_stop, args=(stop, line), daemon=True).start()
         result = run(
-            spark,
+            start_spark,
             settings,
             until_drained=until_drained,
             start_from=start_from,
@@ -93,7 +99,7 @@ def _summary(result: StreamResult, stopped: bool) -> str:
 
 def _announce_stop(stop: threading.Event, line: Spinner) -> None:
     stop.wait()
-    line.update("finishing the current batch")
+    line.update("stopping: waits for Spark's start or the current batch; Ctrl-C again ends at once")
 
 
 def _batch_logger(line: Spinner) -> Callable[[LedgerEntry], None]:

@@ -33,7 +33,7 @@ def drain(spark: SparkSession, settings: Settings, contract: str, records: list[
     kinesis = client("kinesis")
     for record in records:
         kinesis.put_record(StreamName=settings.stream.name, Data=bytes_of(record), PartitionKey="key")
-    return run(spark, settings.model_copy(update={"contract": contract}), until_drained=True)
+    return run(lambda: spark, settings.model_copy(update={"contract": contract}), until_drained=True)
 
 
 def glue_columns(settings: Settings, table: str) -> dict[str, str]:

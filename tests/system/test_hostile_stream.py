@@ -73,8 +73,8 @@ def test_hostile_payloads_are_accounted_for_and_none_of_their_text_is_unescaped_
             patched.setattr("jobs.stream.micro_batch.TABLES", ("processed", "raw", "quarantine"))
             patched.setattr(GlueCatalog, "register", refuse)
             with pytest.raises(TerminalError, match="register in processed: city="):
-                run(spark, lake_settings, until_drained=True)
-        result = run(spark, lake_settings, until_drained=True)
+                run(lambda: spark, lake_settings, until_drained=True)
+        result = run(lambda: spark, lake_settings, until_drained=True)
 
     audit(lake_settings, accepted)
     assert result.read == len(payloads) > 2 * DRAWN

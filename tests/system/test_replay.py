@@ -26,7 +26,7 @@ BELOW_ZERO = {f"{which}_travel_time_seconds": {"min": -100} for which in ("mean"
 
 
 def drain(spark: SparkSession, settings: Settings, contract: str) -> StreamResult:
-    return run(spark, settings.model_copy(update={"contract": contract}), until_drained=True)
+    return run(lambda: spark, settings.model_copy(update={"contract": contract}), until_drained=True)
 
 
 def replay(settings: Settings, folder: Path, *options: str) -> dict[str, object]:

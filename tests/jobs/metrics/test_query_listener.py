@@ -54,7 +54,7 @@ def test_batches_planning_and_idle_periods_are_published(
 
     watcher = threading.Thread(target=until_published)
     watcher.start()
-    run(spark, settings, stop=stop)
+    run(lambda: spark, settings, stop=stop)
     watcher.join()
 
     assert all(line["Stream"] == settings.stream.name for line in lines)
@@ -88,7 +88,7 @@ def test_too_many_rejected_records_are_in_ledger_and_metrics_and_the_job_continu
         else:
             stop.set()
 
-    run(spark, settings, stop=stop, on_batch=on_batch)
+    run(lambda: spark, settings, stop=stop, on_batch=on_batch)
 
     (alarm,) = final[0].alarms
     assert alarm.startswith(f"batch {final[0].query}-0: 100 of 100 records rejected (100.0%)")
@@ -104,5 +104,5 @@ def test_a_failed_query_is_a_failed_batch(
     settings = make_lake(tmp_path, "observe.metrics=emf", "sink.fail_on_max_rejected_share=true")
     put(settings, [b"bad"] * 100)
     with pytest.raises(MovementError, match="rejected"):
-        run(spark, settings, until_drained=True)
+        run(lambda: spark, settings, until_drained=True)
     assert [line["BatchesFailed"] for line in metrics(capsys.readouterr().out) if "BatchesFailed" in line] == [1]

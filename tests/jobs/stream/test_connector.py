@@ -14,7 +14,7 @@ import pytest
 
 from jobs.common.errors import ConfigurationError
 from jobs.settings.settings import Settings
-from jobs.stream.connector import jvm_options, native_options, read_stream
+from jobs.stream.connector import check_stream, jvm_options, native_options, read_stream
 from tests.helpers.emulators import Stream
 from tests.helpers.paths import ROOT
 
@@ -169,9 +169,8 @@ def test_positions_by_shard_are_settings_as_they_are_options() -> None:
 )
 @pytest.mark.usefixtures("_region")
 def test_what_a_connector_cannot_do_is_refused(source: dict[str, Any], until_drained: bool, said: str) -> None:
-    spark: Any = RecordingSpark()
     with pytest.raises(ConfigurationError) as error:
-        read_stream(spark, settings(**source), until_drained=until_drained)
+        check_stream(settings(**source), until_drained=until_drained)
     assert said in str(error.value)
 
 

@@ -46,7 +46,7 @@ pytestmark = [pytest.mark.spark, pytest.mark.aws]
 
 
 def drain(spark: SparkSession, settings: Settings) -> StreamResult:
-    return run(spark, settings, until_drained=True)
+    return run(lambda: spark, settings, until_drained=True)
 
 
 def test_every_field_of_every_row_of_the_real_exports_is_in_the_lake(
@@ -171,7 +171,7 @@ def test_a_new_checkpoint_on_an_old_lake_changes_no_existing_file(spark: SparkSe
     again = lake_settings.model_copy(
         update={"stream_job": lake_settings.stream_job.model_copy(update={"checkpoint": f"{lake_settings.lake}/_new"})}
     )
-    run(spark, again, until_drained=True, start_from="stream")
+    run(lambda: spark, again, until_drained=True, start_from="stream")
 
     after = contents()
     assert {path: after.get(path) for path in before} == before
@@ -203,7 +203,7 @@ def test_spark_goes_on_from_a_checkpoint_that_the_job_put_to_the_ledgers_end(
         with pytest.raises(TerminalError, match="--start-from ledger"):
             drain(spark, lake_settings)
 
-    run(spark, lake_settings, until_drained=True, start_from="ledger" if lost == "everything" else None)
+    run(lambda: spark, lake_settings, until_drained=True, start_from="ledger" if lost == "everything" else None)
     put(lake_settings, [record(n=30)])
     drain(spark, lake_settings)
 
@@ -265,7 +265,7 @@ def test_a_stop_waits_for_the_current_batch(spark: SparkSession, tmp_path: Path,
     put(settings, (record(n=number) for number in range(30)))
     stop = threading.Event()
 
-    result = run(spark, settings, stop=stop, on_batch=lambda _: stop.set())
+    result = run(lambda: spark, settings, stop=stop, on_batch=lambda _: stop.set())
 
     assert result.batches == 1
     assert result.read == len(raw_lines(settings)) == len(list(processed_rows(settings)))
@@ -284,7 +284,7 @@ def test_a_batch_that_fails_during_a_stop_is_a_failure_and_the_next_start_delete
     with monkeypatch.context() as patched:
         patched.setattr(GlueCatalog, "register", stopped_meanwhile)
         with pytest.raises(TerminalError, match="the executors are gone"):
-            run(spark, lake_settings, stop=stop)
+            run(lambda: spark, lake_settings, stop=stop)
     lake = lake_at(lake_settings.lake)
     # A file that the repeated batch does not overwrite, as if another deployment had split the batch differently.
     (path, _), *_ = lake.list("processed/")
@@ -422,7 +422,7 @@ def test_a_database_that_is_dropped_while_the_job_runs_is_created_again(
         if entry.batch == 0:
             client("glue").delete_database(Name=settings.database)
 
-    result = run(spark, settings, until_drained=True, on_batch=drop_once)
+    result = run(lambda: spark, settings, until_drained=True, on_batch=drop_once)
     assert (result.read, result.quarantined) == (20, 0)
     assert record_numbers(settings) == list(range(20))
     drain(spark, settings)

@@ -99,26 +99,30 @@ def test_an_error_before_the_stop_is_a_failure_and_one_caused_by_the_stop_is_not
 class Runs:
     """Runs of a query, one after the other: each completes a number of batches and then fails with its error, if any.
 
-    `error` is the error of a batch.
+    `error` is the error of a batch. `stop_in_run`: a stop is requested while a query runs.
     """
 
     def __init__(self, *runs: tuple[int, Exception | None], error: Exception | None = None) -> None:
         self.remaining = list(runs)
         self.error = error
         self.started = 0
+        self.stop = threading.Event()
+        self.stop_in_run = False
 
     def writer(self) -> MicroBatchWriter:
         return cast(MicroBatchWriter, SimpleNamespace(last_batch=-1, error=None))
 
     def query(self, writer: MicroBatchWriter) -> None:
         self.started += 1
+        if self.stop_in_run:
+            self.stop.set()
         batches, error = self.remaining.pop(0)
         writer.last_batch, writer.error = batches - 1, self.error
         if error is not None:
             raise error
 
-    def run_all(self, stop: threading.Event | None = None) -> None:
-        run_with_restarts(self.writer, self.query, stop or threading.Event(), pause=lambda failures: 0.0)
+    def run_all(self) -> None:
+        run_with_restarts(self.writer, self.query, self.stop, pause=lambda failures: 0.0)
 
 
 CONNECTION_LOST = TransientError("the streaming query failed: java.net.SocketException: Connection reset")
@@ -155,13 +159,21 @@ def test_any_other_error_is_raised_at_once(error: Exception, of_batch: Exception
 
 
 def test_a_stop_ends_the_job_between_two_runs_unless_a_batch_failed() -> None:
-    stop = threading.Event()
-    stop.set()
     runs = Runs((1, CONNECTION_LOST), (1, None))
-    runs.run_all(stop)
+    runs.stop_in_run = True
+    runs.run_all()
     assert runs.started == 1
+    runs = Runs((1, CONNECTION_LOST), error=CONNECTION_LOST)
+    runs.stop_in_run = True
     with pytest.raises(TransientError):
-        Runs((1, CONNECTION_LOST), error=CONNECTION_LOST).run_all(stop)
+        runs.run_all()
+
+
+def test_after_a_stop_during_sparks_start_no_query_is_started() -> None:
+    runs = Runs((1, None))
+    runs.stop.set()
+    runs.run_all()
+    assert runs.started == 0
 
 
 @pytest.mark.parametrize(

@@ -68,3 +68,13 @@ def test_a_wrong_java_home_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     code, error = by_script(JAVA_HOME=str(tmp_path))
     assert code == 1
     assert f"there is no {tmp_path}/bin/java" in error
+
+
+def test_a_stop_of_the_whole_process_group_is_not_taken_for_a_wrong_java(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = java_home(tmp_path, "17.0.15")
+    (tmp_path / "bin" / "java").write_text("#!/bin/sh\nkill -TERM $$\n")
+    monkeypatch.setenv("JAVA_HOME", home)
+
+    require_java()

@@ -213,7 +213,7 @@ def test_after_a_lost_checkpoint_the_positions_lose_and_double_nothing(
     from jobs.stream.job import run
 
     put(lake_settings, (record(n=number) for number in range(40)))
-    run(spark, lake_settings, until_drained=True)
+    run(lambda: spark, lake_settings, until_drained=True)
     query = newest_entries(lake_at(lake_settings.lake), 1)[0].query
     # A batch that was killed before its ledger entry left a file behind; its records are read again.
     lost = f"raw/ingest_date=2026-11-24/hour=01/{query}-1-00000-000.json.gz"
@@ -228,7 +228,7 @@ def test_after_a_lost_checkpoint_the_positions_lose_and_double_nothing(
     restored = load_settings(
         str(file), [*arguments(lake_settings)[1::2], f"stream_job.checkpoint={tmp_path / 'new-checkpoint'}"]
     )
-    result = run(spark, restored, until_drained=True, start_from="stream")
+    result = run(lambda: spark, restored, until_drained=True, start_from="stream")
 
     assert result.read == 25
     found = Counter(json.loads(line)["n"] for line in raw_lines(lake_settings))
