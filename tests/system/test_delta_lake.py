@@ -63,7 +63,7 @@ def test_the_whole_pipeline_with_a_delta_table(embedded_aws: object, spark: Spar
     assert gold_job.run(lambda: spark, settings).rows == 0, "gold waits for it"
 
     send(settings, 100)
-    stream_job.run(spark, settings, until_drained=True)
+    stream_job.run(lambda: spark, settings, until_drained=True)
 
     found = rows_of(settings)
     assert Counter((row["shard_id"], row["sequence_number"]) for row in found).most_common(1)[0][1] == 1
@@ -90,7 +90,7 @@ def test_the_whole_pipeline_with_a_delta_table(embedded_aws: object, spark: Spar
     assert gold.tables["corridor_history"]["rows"] == gold.rows == len(found)
     plain = settings.model_copy(update={"sink": settings.sink.model_copy(update={"format": "parquet"})})
     with pytest.raises(ConfigurationError, match="is a Delta table"):
-        stream_job.run(spark, plain, until_drained=True)
+        stream_job.run(lambda: spark, plain, until_drained=True)
 
 
 def assert_catalog(settings: Settings) -> None:

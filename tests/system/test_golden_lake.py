@@ -133,7 +133,7 @@ def test_status_tells_where_a_killed_job_of_the_release_ended(plain: Restored) -
 def test_streaming_batch_path_parity_and_gold_go_on(plain: Restored, spark: SparkSession) -> None:
     unread, planned = plain.unread(), len(plain.old)
 
-    result = stream_job.run(spark, plain.settings, until_drained=True)
+    result = stream_job.run(lambda: spark, plain.settings, until_drained=True)
 
     assert result.read == len(unread) > 0
     new = entries(plain.lake)[planned:]
@@ -162,7 +162,7 @@ def test_streaming_batch_path_parity_and_gold_go_on(plain: Restored, spark: Spar
 
 
 def test_compaction_and_replays_end_what_was_killed_and_go_on(plain: Restored, spark: SparkSession) -> None:
-    stream_job.run(spark, plain.settings, until_drained=True)
+    stream_job.run(lambda: spark, plain.settings, until_drained=True)
     total = assert_every_record_once(plain)
 
     compacted = compact.run(plain.settings)
@@ -191,7 +191,7 @@ def test_compaction_and_replays_end_what_was_killed_and_go_on(plain: Restored, s
     assert replayed.sent == quarantined - 2
     assert replayed.uncommitted == 0
     assert len(records_on(plain.stream)) == len(before) + replayed.sent
-    stream_job.run(spark, plain.settings, until_drained=True)
+    stream_job.run(lambda: spark, plain.settings, until_drained=True)
     assert assert_every_record_once(plain) == total, "a record that is sent again is rejected again"
     assert replay_quarantine(plain.settings, dry_run=True).already_sent == quarantined
 
@@ -201,7 +201,7 @@ def test_a_delta_lake_goes_on(delta: Restored, spark: SparkSession) -> None:
     last = f"{delta.old[-1].query}-{delta.old[-1].batch}"
     assert not any(last in path for path in in_delta_log(delta.lake)), "the release was killed before this commit"
 
-    result = stream_job.run(spark, delta.settings, until_drained=True)
+    result = stream_job.run(lambda: spark, delta.settings, until_drained=True)
 
     assert result.read == len(unread) > 0, "the batch that is in the ledger is skipped"
     assert any(last in path for path in in_delta_log(delta.lake)), "and its commit to the Delta log is made up for"

@@ -315,7 +315,7 @@ def test_a_polling_reader_beside_a_running_stream_never_counts_wrong(
     batches = []
 
     def stream() -> None:
-        stream_job.run(spark, settings, stop=stop, on_batch=batches.append)
+        stream_job.run(lambda: spark, settings, stop=stop, on_batch=batches.append)
 
     streaming = threading.Thread(target=stream)
     runs = []

@@ -49,7 +49,7 @@ def few_shuffle_partitions(spark: SparkSession) -> Iterator[None]:
 
 
 def both_paths(spark: SparkSession, settings: Settings, options: DeliveryOptions) -> None:
-    stream_job.run(spark, settings, until_drained=True)
+    stream_job.run(lambda: spark, settings, until_drained=True)
     DeliveryStream(settings.stream.name, settings.lake, options).drain()
     crawl(settings)
     delivery_job.run(spark, settings)
@@ -138,7 +138,7 @@ def test_a_missing_folder_is_an_empty_table_of_the_contract_s_types(
 
     put(lake_settings, [record(), record()])
     without = parity_job.read_table(spark, lake_settings.lake, "processed", CONTRACT).schema
-    stream_job.run(spark, lake_settings, until_drained=True)
+    stream_job.run(lambda: spark, lake_settings, until_drained=True)
     table = parity_job.read_table(spark, lake_settings.lake, "processed", CONTRACT)
 
     assert_schema_equality(table.schema, without)
@@ -150,7 +150,7 @@ def test_a_missing_folder_is_an_empty_table_of_the_contract_s_types(
 
 def test_a_window_contains_the_rows_that_arrived_in_it(spark: SparkSession, lake_settings: Settings) -> None:
     put(lake_settings, [record(n=number) for number in range(6)])
-    stream_job.run(spark, lake_settings, until_drained=True)
+    stream_job.run(lambda: spark, lake_settings, until_drained=True)
     now = datetime.now(UTC)
 
     def compared(since: datetime, until: datetime) -> tuple[bool, int, int]:

@@ -57,7 +57,7 @@ def test_the_batch_path_runs_once_and_parity_compares_it_with_the_stream(
     assert "only batch, 1×: city='Paris'" in ran.output
     assert "Not equal: 0 rows on the stream's side alone, 5 on the batch side alone" in ran.output
 
-    stream_job.run(spark, lake_settings, until_drained=True)
+    stream_job.run(lambda: spark, lake_settings, until_drained=True)
     ran, result = movement("parity")
     assert ran.exit_code == 0, ran.output
     assert (result["equal"], result["stream"], result["batch"]) == (True, 5, 5)
