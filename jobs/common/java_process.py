@@ -83,12 +83,11 @@ def stop_on_jvm_signals(stop: threading.Event) -> None:
         log.warning("SIGTERM to spark-submit will end the job within a batch: %s", error.java_exception)
 
 
-def trust_certificates(bundle: str) -> None:
-    """Has this process's JVM trust the certificates of a PEM file, and no others, as boto3 does with AWS_CA_BUNDLE.
+def trust_certificates(gateway: Any, bundle: str) -> None:
+    """Has the JVM behind `gateway` trust the certificates of a PEM file, and no others, as boto3 does with AWS_CA_BUNDLE.
 
     S3A takes them from Java's trust store, which cannot be a PEM file. A trust store that the user has set is kept.
     """
-    gateway: Any = SparkContext._gateway
     java = gateway.jvm.java
     if java.lang.System.getProperty(_TRUST_STORE) is not None:
         return

@@ -99,7 +99,7 @@ def _start(
     start_jvm(options, log_file)
     bundle = ca_bundle()
     if bundle is not None:
-        trust_certificates(bundle)
+        trust_certificates(SparkContext._gateway, bundle)
     return SparkSession.builder.config(map=dict(options)).getOrCreate()
 
 
