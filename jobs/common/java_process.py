@@ -84,7 +84,7 @@ def stop_on_jvm_signals(stop: threading.Event) -> None:
 
 
 def trust_certificates(gateway: Any, bundle: str) -> None:
-    """Has the JVM behind `gateway` trust the certificates of a PEM file, and no others, as boto3 does with AWS_CA_BUNDLE.
+    """Has the gateway's JVM trust the certificates of a PEM file, and no others, as boto3 does with AWS_CA_BUNDLE.
 
     S3A takes them from Java's trust store, which cannot be a PEM file. A trust store that the user has set is kept.
     """
