@@ -157,8 +157,8 @@ def _start_without_entries(
     elif not _is_readable(checkpoint, state):
         problem = (
             f"{lake.uri} has no ledger of it, and offsets/{state.planned} is empty or missing: nothing tells how far "
-            "the query had read. Bring the lake back, or restore the checkpoint from a backup. To read the stream again, "
-            "give the job an empty checkpoint (stream_job.checkpoint)"
+            "the query had read. Bring the lake back, or restore the checkpoint from a backup. To read the stream "
+            "again, give the job an empty checkpoint (stream_job.checkpoint)"
         )
     elif start_from == "checkpoint":
         log.warning("%s; the ledger in %s begins after it", where, lake.uri)
