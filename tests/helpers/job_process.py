@@ -31,6 +31,7 @@ class Job:
         fault: str | None = None,
         until_drained: bool = False,
         endpoint: str | None = None,
+        start_from: str | None = None,
     ) -> None:
         environment = {name: value for name, value in os.environ.items() if not name.startswith("MOVEMENT_FAULT")}
         environment |= {"PYTHONPATH": str(ROOT), "PYSPARK_PYTHON": sys.executable}
@@ -46,7 +47,8 @@ class Job:
             output.flush()
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "jobs.stream_job", "--config", str(config)]
-                + (["--until-drained"] if until_drained else []),
+                + (["--until-drained"] if until_drained else [])
+                + (["--start-from", start_from] if start_from else []),
                 cwd=ROOT,
                 env=environment,
                 stdin=subprocess.DEVNULL,

@@ -19,11 +19,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
 from jobs.common.errors import TerminalError
-from jobs.lake.ledger import queries
-from jobs.lake.store import FolderLake
 from jobs.stream.resume import START_FROM, StartFrom
 from tests.helpers.checkpointed_query import KILLS, CheckpointedJob
 from tests.helpers.examples import examples
+from tests.helpers.operator import Operator
 from tests.helpers.scripted import ScriptedStream
 
 
@@ -40,7 +39,7 @@ class Night(RuleBasedStateMachine):
         self.were_in_a_lake: set[int] = set()
         self.may_be_missing: set[int] = set()
         self.refused: str | None = None
-        self.backups: dict[str, list[Path]] = {"checkpoint": [], "lake": []}
+        self.operator = Operator(self.folder)
         self.put(first)
         self.run(2)
 
@@ -104,64 +103,33 @@ class Night(RuleBasedStateMachine):
 
     @rule(name=st.sampled_from(["checkpoint", "lake"]))
     def back_up(self, name: str) -> None:
-        source = self.folder / name
-        if source.exists():
-            copy = self.folder / f"{name}-{len(self.backups[name])}"
-            self.backups[name].append(Path(shutil.copytree(source, copy)))
+        self.operator.back_up(name)
 
-    @precondition(lambda self: self.backups["checkpoint"])
-    @rule(pick=st.integers(0, 100))
-    def restore_checkpoint(self, pick: int) -> None:
-        copies = self.backups["checkpoint"]
-        self._replace("checkpoint", copies[pick % len(copies)])
+    @rule(name=st.sampled_from(["checkpoint", "lake"]), pick=st.integers(0, 100))
+    def restore(self, name: str, pick: int) -> None:
+        self.were_in_a_lake |= set(self.job.rows())
+        self.operator.restore(name, pick)
 
-    @rule()
-    def empty_checkpoint(self) -> None:
-        self._replace("checkpoint", None)
+    @rule(name=st.sampled_from(["checkpoint", "lake"]))
+    def empty(self, name: str) -> None:
+        self.were_in_a_lake |= set(self.job.rows())
+        self.operator.empty(name)
 
     @rule(count=st.integers(1, 4))
     def trim_checkpoint(self, count: int) -> None:
-        planned = sorted(int(path.name) for path in (self.job.checkpoint / "offsets").glob("[0-9]*"))
-        for number in planned[-count:]:
-            for name in ("offsets", "commits"):
-                (self.job.checkpoint / name / str(number)).unlink(missing_ok=True)
+        self.operator.trim_checkpoint(count)
 
     @rule()
     def delete_metadata(self) -> None:
-        (self.job.checkpoint / "metadata").unlink(missing_ok=True)
+        self.operator.delete_metadata()
 
     @rule(name=st.sampled_from(["offsets", "commits"]))
     def cut_the_power(self, name: str) -> None:
-        numbers = [int(path.name) for path in (self.job.checkpoint / name).glob("[0-9]*")]
-        if numbers:
-            (self.job.checkpoint / name / str(max(numbers))).write_bytes(b"")
-
-    @rule()
-    def empty_lake(self) -> None:
-        self._replace("lake", None)
-
-    @precondition(lambda self: self.backups["lake"])
-    @rule(pick=st.integers(0, 100))
-    def restore_lake(self, pick: int) -> None:
-        copies = self.backups["lake"]
-        self._replace("lake", copies[pick % len(copies)])
+        self.operator.cut_the_power(name)
 
     @rule(share=st.sampled_from([0.3, 0.7, 1.0]))
     def expire_ledger_entries(self, share: float) -> None:
-        ledger = self.folder / "lake" / "_ledger"
-        for query in queries(FolderLake(str(self.folder / "lake"))):
-            numbers = sorted(int(path.stem) for path in (ledger / query).glob("[0-9]*.json"))
-            for number in numbers[: int(share * len(numbers))]:
-                (ledger / query / f"{number}.json").unlink()
-
-    def _replace(self, name: str, copy: Path | None) -> None:
-        if name == "lake":
-            self.were_in_a_lake |= set(self.job.rows())
-        shutil.rmtree(self.folder / name, ignore_errors=True)
-        if copy is None:
-            (self.folder / name).mkdir()
-        else:
-            shutil.copytree(copy, self.folder / name)
+        self.operator.expire_ledger_entries(share)
 
 
 @pytest.mark.parametrize("table_format", ["parquet", "delta"])
