@@ -139,14 +139,13 @@ class CatalogCheck:
 
     def _look(self) -> list[TableDifferences]:
         missing = set(self._catalog.missing_tables(self._tables))
-        last = self._last_batches()
         found = []
         for number, table in enumerate(self._tables):
             self._on_step(number, len(self._tables), f"{table.name}: comparing")
-            found.append(self._look_at(table, table.name in missing, last))
+            found.append(self._look_at(table, table.name in missing))
         return found
 
-    def _look_at(self, table: LakeTable, missing: bool, last: dict[str, int]) -> TableDifferences:
+    def _look_at(self, table: LakeTable, missing: bool) -> TableDifferences:
         name = table.name
         if not table.partitions:  # a Delta table: its log has the partitions
             return TableDifferences(name, missing)
@@ -158,7 +157,7 @@ class CatalogCheck:
         held |= set(relocated) - self._without_files(relocated)
 
         candidates = {partition: layout.location(partition).current for partition in held - registered.keys()}
-        result = TableDifferences(name, missing, len(registered), sorted(self._with_final_files(candidates, last)))
+        result = TableDifferences(name, missing, len(registered), sorted(self._with_final_files(candidates)))
         vacant: dict[str, str] = {}
         for partition, uri in registered.items():
             place = layout.location(partition)
@@ -235,12 +234,13 @@ class CatalogCheck:
             last[query] = max(last.get(query, -1), int(number))
         return last
 
-    def _with_final_files(self, locations: dict[str, str], last: dict[str, int]) -> list[str]:
+    def _with_final_files(self, locations: dict[str, str]) -> list[str]:
         """The partitions with a file of a final batch, of compaction or of replay: not those of a batch that runs.
 
         Only the batch after a query's last one can have files and not be final. So ledger entries that are gone do not
-        matter.
+        matter. Lists the ledger, unless there is no location to look at.
         """
+        last = self._last_batches() if locations else {}
 
         def is_unfinished(batch: str) -> bool:
             query, _, number = batch.rpartition("-")

@@ -82,6 +82,7 @@ def test_a_signal_ends_the_stream_cleanly_and_a_new_start_goes_on(
     assert len(raw_lines(lake_settings)) == 60
 
 
+@pytest.mark.nightly
 def test_a_killed_stream_started_again_has_each_record_once(lake_settings: Settings, tmp_path: Path) -> None:
     put(lake_settings, (record(n=n) for n in range(300)))
     job = start_stream(lake_settings, tmp_path)

@@ -55,6 +55,7 @@ def test_no_kill_loses_or_duplicates_a_record_of_a_delta_table(embedded_aws: obj
     kill_and_audit(settings, plan(KILLS // 2, random.Random(SEED), points), tmp_path)
 
 
+@pytest.mark.nightly
 def test_a_lake_in_a_local_folder_is_as_safe(embedded_aws: object, tmp_path: Path) -> None:
     settings = make_lake(tmp_path, *FAST, f"lake={tmp_path / 'lake'}")
     kill_and_audit(settings, ["file.put:3"], tmp_path)

@@ -71,6 +71,7 @@ def killed(settings: Settings, tmp_path: Path, fault: str) -> None:
     assert code == -signal.SIGKILL, output.read_text(encoding="utf-8", errors="replace")[-3000:]
 
 
+@pytest.mark.nightly
 def test_gold_equals_a_recomputation_after_increments_with_a_kill_in_between(
     spark: SparkSession, folder: Settings, tmp_path: Path
 ) -> None:
