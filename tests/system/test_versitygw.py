@@ -5,7 +5,6 @@ moto serves one request at a time, so it cannot show a race. versitygw decides c
 
 from __future__ import annotations
 
-import signal
 import subprocess
 import sys
 import threading
@@ -28,8 +27,6 @@ from jobs.settings.settings import Settings
 from jobs.stream.delta_commits import DeltaCommitter
 from tests.helpers.commands import environment
 from tests.helpers.compaction_lakes import poll, set_compact, write_batch
-from tests.helpers.job_process import FAST, Job, Producer, drain, wait_until
-from tests.helpers.lake_audit import audit, ledger
 from tests.helpers.lakes import make_lake
 from tests.helpers.samples import TRAVEL_TIMES, good
 from tests.helpers.versitygw import versitygw
@@ -236,33 +233,3 @@ def test_delta_commits_of_two_queries_beside_compaction_lose_and_double_no_row(
     assert Counter(row["batch"] for row in rows) == {f"{q}-{n}": 2 for q in ("one", "two") for n in range(8)}
     assert (table.transaction_version("one"), table.transaction_version("two")) == (7, 7)
     assert len(table.file_uris()) == 2
-
-
-@pytest.mark.nightly
-@pytest.mark.spark
-@pytest.mark.parametrize("table", ["parquet", "delta"])
-def test_kills_and_a_second_job_lose_and_double_nothing(
-    new_lake: Callable[..., Settings], table: str, tmp_path: Path
-) -> None:
-    settings = new_lake(*FAST, f"sink.format={table}")
-    with Producer(settings) as producer:
-        for fault in ("file.put:2", "ledger.committing", "ledger.committed"):
-            job = Job(settings, tmp_path / "killed.log", fault=fault)
-            assert job.wait(120) == -signal.SIGKILL, job.tail()
-            job.lose_machine()
-        before = len(ledger(lake_at(settings.lake)))
-        jobs = [Job(settings, tmp_path / f"job-{number}.log") for number in range(2)]
-        try:
-            wait_until(lambda: any(job.process.poll() is not None for job in jobs), 90, "the refusal of one job")
-            (refused,) = (job for job in jobs if job.process.poll() is not None)
-            (running,) = (job for job in jobs if job.process.poll() is None)
-            assert refused.process.returncode == 1, refused.tail()
-            assert f"another job on the checkpoint {settings.checkpoint}" in refused.tail()
-            wait_until(lambda: len(ledger(lake_at(settings.lake))) > before + 1, 90, "batches of the other job")
-            running.process.send_signal(signal.SIGTERM)
-            assert running.wait(60) == 0, running.tail()
-        finally:
-            for job in jobs:
-                job.lose_machine()
-    drain(settings, tmp_path / "drain.log")
-    audit(settings, producer.accepted)
