@@ -16,7 +16,7 @@ from tests.helpers.ports import free_port, wait_for_port
 
 
 def versitygw_program() -> Path:
-    """The installed program. CI and `make nightly` build it first, which takes minutes; elsewhere the test is skipped."""
+    """The installed program. CI and `make nightly` build it, which takes minutes; elsewhere the test is skipped."""
     program = ROOT / ".emulators" / "bin" / "versitygw"
     if not program.exists():
         if not os.environ.get("CI") and not os.environ.get("NIGHTLY"):
