@@ -58,7 +58,10 @@ def written(settings: Settings) -> int:
     return len(raw_lines(settings))
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "sigterm"])
+@pytest.mark.parametrize(
+    "number",
+    [pytest.param(signal.SIGINT, id="ctrl-c"), pytest.param(signal.SIGTERM, id="sigterm", marks=pytest.mark.nightly)],
+)
 def test_a_signal_ends_the_stream_cleanly_and_a_new_start_goes_on(
     lake_settings: Settings, tmp_path: Path, number: signal.Signals
 ) -> None:
@@ -101,6 +104,7 @@ def test_a_killed_stream_started_again_has_each_record_once(lake_settings: Setti
     assert catalogued(lake_settings) == folders(lake_settings)
 
 
+@pytest.mark.nightly
 def test_the_same_job_runs_under_spark_submit(lake_settings: Settings, tmp_path: Path) -> None:
     """With arguments as Glue passes them: mixed with its own, one --set for all, a configuration in S3."""
     put(lake_settings, [record(), b"bad"])

@@ -12,7 +12,7 @@ from tests.helpers.job_process import FAST, Job, Producer, drain, wait_until
 from tests.helpers.lake_audit import audit, ledger
 from tests.helpers.lakes import make_lake
 
-pytestmark = [pytest.mark.spark, pytest.mark.aws]
+pytestmark = [pytest.mark.spark, pytest.mark.aws, pytest.mark.nightly]
 
 
 def test_the_second_job_stops_and_the_first_continues(embedded_aws: object, tmp_path: Path) -> None:
