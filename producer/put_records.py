@@ -102,6 +102,7 @@ class _Error(msgspec.Struct):
 
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(_Answer).decode
+_decode_error = msgspec.json.Decoder(_Error).decode
 _HEADERS = {
     "Content-Type": "application/x-amz-json-1.1",
     "X-Amz-Target": "Kinesis_20131202.PutRecords",
@@ -187,7 +188,7 @@ class PutRecordsClient:
     def _error(self, status: int, answer: bytes, what: str) -> Exception:
         """The error for a status other than 200. Kinesis's own answers are JSON with the code in `__type`."""
         try:
-            error = msgspec.json.decode(answer, type=_Error)
+            error = _decode_error(answer)
         except msgspec.MsgspecError:
             error = _Error(f"HTTP {status}")
         # The code may have a namespace before it and a URL after it.

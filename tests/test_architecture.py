@@ -99,3 +99,16 @@ def test_no_two_modules_import_each_other_in_a_circle() -> None:
         settled |= ready
     circles = {module: sorted(needed - settled) for module, needed in graph.items() if module not in settled}
     assert circles == {}
+
+
+def test_every_decoder_of_a_type_is_made_at_the_import() -> None:
+    # msgspec 0.22 crashes the process if several threads are the first to decode a type.
+    late = [module for module, path in MODULES.items() if "type=" in _calls_of_decode(path.read_text(encoding="utf-8"))]
+    assert late == []
+
+
+def _calls_of_decode(source: str) -> str:
+    calls = (node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call))
+    return " ".join(
+        ast.unparse(call) for call in calls if ast.unparse(call.func) in ("msgspec.json.decode", "msgspec.convert")
+    )

@@ -53,6 +53,11 @@ class _FilesOfRun(msgspec.Struct):
     files: list[str]
 
 
+_decode_plan = msgspec.json.Decoder(DeliveryPlan).decode
+_decode_run = msgspec.json.Decoder(DeliveryRun).decode
+_decode_files = msgspec.json.Decoder(_FilesOfRun).decode
+
+
 class DeliveryLedger:
     """The plans and the committed runs of the delivery job in a lake."""
 
@@ -64,21 +69,19 @@ class DeliveryLedger:
         paths = [path for path, _ in self._lake.list(f"_ledger/{BATCH_PATH}/")]
         contents = parallel_map(self._lake.get, paths)
         return {
-            int(path.rpartition("/")[2].removesuffix(".json")): msgspec.json.decode(
-                content or b"", type=_FilesOfRun
-            ).files
+            int(path.rpartition("/")[2].removesuffix(".json")): _decode_files(content or b"").files
             for path, content in zip(paths, contents, strict=True)
         }
 
     def run(self, number: int) -> DeliveryRun | None:
         """The run, or None if it is not committed."""
         content = self._lake.get(f"_ledger/{BATCH_PATH}/{number}.json")
-        return None if content is None else msgspec.json.decode(content, type=DeliveryRun)
+        return None if content is None else _decode_run(content)
 
     def plan(self, number: int) -> DeliveryPlan | None:
         """The plan of a run, or None if it has no plan."""
         content = self._lake.get(f"_plans/{BATCH_PATH}/{number}.json")
-        return None if content is None else msgspec.json.decode(content, type=DeliveryPlan)
+        return None if content is None else _decode_plan(content)
 
     def store_plan(self, plan: DeliveryPlan) -> DeliveryPlan:
         """Stores a plan and returns the plan to execute: another job's, if that job stored one first."""

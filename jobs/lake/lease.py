@@ -51,6 +51,9 @@ class LeaseRecord(msgspec.Struct, frozen=True):
     version: int = 1
 
 
+_decode = msgspec.json.Decoder(LeaseRecord).decode
+
+
 class Lease:
     """This process's lease on a checkpoint: `with Lease(lake, checkpoint) as lease:` around the query's life.
 
@@ -125,7 +128,7 @@ class Lease:
                 return self._acquired(mine)
             found = self._lake.get(self._path)
         if found is not None:
-            record = msgspec.json.decode(found, type=LeaseRecord)
+            record = _decode(found)
             if record.released is None:
                 self._wait_until_dead(found, record)
             self.after_crash = self._leftovers_possible = record.released != "clean"
@@ -178,7 +181,7 @@ class Lease:
 def leases(lake: Lake) -> list[LeaseRecord]:
     """The lease of every checkpoint, held or released."""
     contents = (lake.get(path) for path, _ in lake.list(_FOLDER))
-    return [msgspec.json.decode(content, type=LeaseRecord) for content in contents if content]
+    return [_decode(content) for content in contents if content]
 
 
 def is_alive(record: LeaseRecord) -> bool | None:

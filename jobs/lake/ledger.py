@@ -88,6 +88,9 @@ class LedgerEntry(msgspec.Struct):
         return max(self.shard_ages.values(), default=None)
 
 
+decode_entry = msgspec.json.Decoder(LedgerEntry).decode
+
+
 class Ledger:
     """The ledger of one streaming query."""
 
@@ -99,7 +102,7 @@ class Ledger:
         """The batch's entry, or None if the batch is not final."""
         content = self._lake.get(_path(self.query, batch))
         fault_point("ledger.looked_up")
-        return None if content is None else msgspec.json.decode(content, type=LedgerEntry)
+        return None if content is None else decode_entry(content)
 
     def entries_after(self, batch: int) -> Iterator[LedgerEntry]:
         """The entries after `batch`, in order. `entries_after(-1)` starts with the lowest entry there is.
@@ -227,10 +230,10 @@ def entries(lake: Lake, start: datetime | None = None, end: datetime | None = No
 
     def in_window(path: str) -> LedgerEntry | None:
         content = lake.get(path) or b""
-        at = msgspec.json.decode(content, type=_FinishedAt).finished_at
+        at = _FINISHED_AT.decode(content).finished_at
         if (start is not None and at < start) or (end is not None and at >= end):
             return None
-        return msgspec.json.decode(content, type=LedgerEntry)
+        return decode_entry(content)
 
     paths = [_path(query, number) for query, numbers in batch_numbers(lake).items() for number in numbers]
     found = [entry for entry in parallel_map(in_window, paths) if entry is not None]
@@ -241,6 +244,9 @@ class _FinishedAt(msgspec.Struct):
     """The one field that decides whether an entry is in a window; msgspec skips the rest."""
 
     finished_at: datetime
+
+
+_FINISHED_AT = msgspec.json.Decoder(_FinishedAt)
 
 
 @dataclass(frozen=True)
@@ -311,7 +317,7 @@ def _listed_entry(lake: Lake, query: str, batch: int) -> LedgerEntry:
             f"{lake.uri}/{_path(query, batch)} was listed and is gone: ledger entries must not be deleted. Restore "
             "it from the bucket's older object versions"
         )
-    return msgspec.json.decode(content, type=LedgerEntry)
+    return decode_entry(content)
 
 
 def _path(query: str, batch: int) -> str:

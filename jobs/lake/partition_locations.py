@@ -104,6 +104,9 @@ class Layout(msgspec.Struct, frozen=True):
         return msgspec.structs.replace(self, partitions=named, revision=self.revision + 1)
 
 
+_decode = msgspec.json.Decoder(Layout).decode
+
+
 class LayoutFile:
     """The stored layout of one table."""
 
@@ -118,7 +121,7 @@ class LayoutFile:
         if content is None:
             return Layout(self._table)
         try:
-            return msgspec.json.decode(content, type=Layout)
+            return _decode(content)
         except msgspec.MsgspecError as error:
             raise TerminalError(
                 f"{self._lake.uri}/{self._path} is not readable: {error}. It names the partitions' locations; only "

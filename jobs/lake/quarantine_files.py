@@ -78,6 +78,7 @@ class _Entry(msgspec.Struct):
 
 
 _decode = msgspec.json.Decoder(QuarantinedRecord).decode
+_decode_entry = msgspec.json.Decoder(_Entry).decode
 
 
 def committed_files(lake: Lake, since: date | None = None) -> CommittedFiles:
@@ -97,7 +98,7 @@ def committed_files(lake: Lake, since: date | None = None) -> CommittedFiles:
     for (query, batch), content in zip(paths, contents, strict=True):
         if content is None:
             continue
-        entry = msgspec.json.decode(content, type=_Entry)
+        entry = _decode_entry(content)
         rows = {file.path: file.rows for file in entry.report.files}
         files += [
             QuarantineFile(entry.started_at, path, rows[path], query == BATCH_PATH)

@@ -37,6 +37,9 @@ class ChunkEntry(msgspec.Struct):
     version: int = 1
 
 
+_decode = msgspec.json.Decoder(ChunkEntry).decode
+
+
 class SentLines:
     """The lines that the runs so far have sent. Reads the journal once.
 
@@ -52,8 +55,7 @@ class SentLines:
         paths = [path for path, _ in lake.list(JOURNAL) if path >= first]
         unread = [path for path in paths if path not in known]
         read = {
-            path: msgspec.json.decode(content or b"", type=ChunkEntry)
-            for path, content in zip(unread, parallel_map(lake.get, unread), strict=True)
+            path: _decode(content or b"") for path, content in zip(unread, parallel_map(lake.get, unread), strict=True)
         }
         known |= {path: entry for path, entry in read.items() if not entry.open}
         for entry in (read[path] if path in read else known[path] for path in paths):

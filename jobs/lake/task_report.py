@@ -122,6 +122,10 @@ class TaskReport(TaskCounts):
         return sorted({file.partition for file in self.files if file.kind == table})
 
 
+# Made at the import, as every decoder: msgspec 0.22 crashes if several threads are the first to decode a type.
+decode_report = msgspec.json.Decoder(TaskReport).decode
+
+
 def sum_reports(reports: Iterable[TaskReport]) -> TaskReport:
     """The report of a whole batch. Its files are sorted by path, so the order of the tasks does not matter."""
     total = TaskReport()

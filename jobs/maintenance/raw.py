@@ -109,6 +109,9 @@ class RebuildPlan(msgspec.Struct):
         return frozenset(entry.name for entry in self.entries)
 
 
+_decode_plan = msgspec.json.Decoder(RebuildPlan).decode
+
+
 def run(
     settings: Settings,
     start: datetime,
@@ -251,7 +254,7 @@ def unfinished_plans(lake: Lake) -> list[RebuildPlan]:
     plans = [path for path in paths if path.endswith("/plan.json")]
     planned = {path.split("/")[1] for path in plans}
     lake.delete(path for path in paths if path.split("/")[1] not in planned)
-    return [msgspec.json.decode(lake.get(path) or b"", type=RebuildPlan) for path in plans]
+    return [_decode_plan(lake.get(path) or b"") for path in plans]
 
 
 def commit_plan(lake: Lake, plan: RebuildPlan) -> None:

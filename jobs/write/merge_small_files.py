@@ -56,6 +56,9 @@ class _Header(msgspec.Struct):
     runs: tuple[RecordRun, ...]
 
 
+_decode = msgspec.json.Decoder(_Header).decode
+
+
 def write_batch(rows: DataFrame, task: WriteTask) -> TaskReport:
     """Writes a micro-batch; returns the sum of its tasks' reports."""
     tasks = rows.rdd.getNumPartitions() if task.sink.small_file_bytes else 1
@@ -170,7 +173,7 @@ class _Spool:
         """A folder's small files by task and number, one at a time in memory."""
         for _, chunks in sorted(self.folders[folder].items()):
             header, *bodies = (self._read(*chunks[chunk]) for chunk in sorted(chunks))
-            yield msgspec.json.decode(header, type=_Header), b"".join(bodies)
+            yield _decode(header), b"".join(bodies)
 
     def _read(self, offset: int, size: int) -> bytes:
         self._file.seek(offset)

@@ -22,7 +22,7 @@ from pyspark import TaskContext
 
 from jobs.common.fault_points import fault_point
 from jobs.lake.store import lake_at
-from jobs.lake.task_report import SequenceRange, TableName, TaskReport, sum_reports
+from jobs.lake.task_report import SequenceRange, TableName, TaskReport, decode_report, sum_reports
 from jobs.schema.record_parser import RecordParser
 from jobs.schema.rejections import Rejection
 from jobs.schema.table import TableContract
@@ -211,7 +211,7 @@ def report_row(report: bytes) -> pa.RecordBatch:
 
 def collect_reports(reports: DataFrame) -> TaskReport:
     """Runs the tasks of a DataFrame of REPORT_SCHEMA; returns the sum of their reports."""
-    return sum_reports(msgspec.json.decode(row.report, type=TaskReport) for row in reports.collect())
+    return sum_reports(decode_report(row.report) for row in reports.collect())
 
 
 def return_memory_to_system() -> None:

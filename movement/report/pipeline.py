@@ -18,7 +18,7 @@ from typing import Any
 import msgspec
 
 from jobs.common.errors import TerminalError
-from jobs.lake.ledger import BATCH_PATH, LedgerEntry
+from jobs.lake.ledger import BATCH_PATH, LedgerEntry, decode_entry
 from jobs.lake.replayed import ReplayedRecords
 from jobs.lake.store import Lake, parallel_map
 from jobs.lake.table_files import live_files
@@ -119,14 +119,15 @@ class PipelineReader:
         if content is None:
             return None
         try:
-            return msgspec.json.decode(content, type=dict[str, Any])
+            found: dict[str, Any] = msgspec.json.decode(content)
         except msgspec.DecodeError as error:
             raise TerminalError(f"{self._lake.uri}/{RESULT_PATH} is not readable: {error}; delete it") from error
+        return found
 
 
 def _entry(path: str, content: bytes) -> LedgerEntry:
     try:
-        return msgspec.json.decode(content, type=LedgerEntry)
+        return decode_entry(content)
     except msgspec.DecodeError as error:
         raise TerminalError(f"{path} is not readable as a ledger entry: {error}") from error
 
