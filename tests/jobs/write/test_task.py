@@ -184,7 +184,6 @@ def test_unusual_city_names_read_back_from_folder_names(task: WriteTask) -> None
         "東京",
         " x ",
         "..",
-        "new\nline",
         "{}",
         "a:b",
     ]
