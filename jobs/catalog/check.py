@@ -53,13 +53,14 @@ class TableDifferences:
 
     def confirmed_by(self, later: TableDifferences) -> TableDifferences:
         """The differences that a later look has found too."""
+        unregistered, empty = set(later.unregistered), set(later.empty)
         return TableDifferences(
             self.table,
             self.missing and later.missing,
             later.partitions,
-            [name for name in self.unregistered if name in set(later.unregistered)],
+            [name for name in self.unregistered if name in unregistered],
             {name: at for name, at in self.elsewhere.items() if later.elsewhere.get(name) == at},
-            [name for name in self.empty if name in set(later.empty)],
+            [name for name in self.empty if name in empty],
         )
 
 
@@ -82,20 +83,20 @@ class CatalogCheck:
         used = next(self._lake.list(f"{table.name}/"), None) is not None or not self._catalog.missing_tables([table])
         return CatalogCheck(self._lake, self._catalog, [*self._tables, table], self._on_step) if used else self
 
-    def differences(self) -> list[TableDifferences]:
-        """The differences of every table. Changes nothing.
+    def differences(self, *, with_empty: bool = True) -> list[TableDifferences]:
+        """The differences of every table. Changes nothing. `with_empty`: partitions without files are differences.
 
         A batch writes its files before it registers their partition, and a move changes catalog and layout one after
         the other. So only what a second look confirms is a difference.
         """
         found = self._look()
-        if not any(each.count for each in found):
+        if not any(each.count - (0 if with_empty else len(each.empty)) for each in found):
             return found
         return [first.confirmed_by(later) for first, later in zip(found, self._look(), strict=True)]
 
     def repair(self, *, remove_empty: bool = True) -> RepairResult:
         """Creates missing tables, registers partitions, points them to their files, removes empty ones. Repeatable."""
-        result = RepairResult(self.differences())
+        result = RepairResult(self.differences(with_empty=remove_empty))
         self._catalog.ensure_tables(self._tables)
         done, total = 0, sum(each.count for each in result.found)
         for each in result.found:
@@ -119,9 +120,10 @@ class CatalogCheck:
                 result.left |= self._refused(table, group)
                 done += len(group)
             if remove_empty:
-                self._on_step(done, total, f"{table}: removing partitions without files")
-                self._remove_empty(table, each.empty)
-                done += len(each.empty)
+                for group in chunks(each.empty, GROUP):
+                    self._on_step(done, total, f"{table}: removing partitions without files")
+                    self._remove_empty(table, group)
+                    done += len(group)
         return result
 
     def _refused(self, table: str, partitions: Iterable[str]) -> dict[str, str]:

@@ -160,6 +160,7 @@ class GlueCatalog:
             )
             for values, reason in answer.refused.items():
                 raise RequestRefusedError(f"{what}: {list(values)}", reason)
+            self._registered.difference_update((table, folder) for folder in chunk)
 
     def locations(self, table: str) -> dict[str, str]:
         """By partition `city=…/start_date=…`: the location that the catalog gives to readers."""

@@ -17,8 +17,11 @@ from jobs.settings.settings import Settings
 log = logging.getLogger(__name__)
 
 EVERY_SECONDS = 600.0
-# A check of a very large catalog takes long: the checks then take at most a fiftieth of the time.
+# A check of a very large catalog takes long: the checks then take at most a fiftieth of the time, up to this pause.
 PAUSE_FACTOR = 50
+LONGEST_PAUSE_SECONDS = 3600.0
+# How long the end of the job waits for the first check.
+_END_SECONDS = 60.0
 
 
 class CatalogWatch:
@@ -41,8 +44,11 @@ class CatalogWatch:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._ended.set()
+        deadline = time.monotonic() + _END_SECONDS
         while error is None and not self._stop.is_set() and not self._checked.wait(0.2):
-            pass
+            if time.monotonic() > deadline:
+                log.warning("the catalog was not compared with the lake: it takes long; run `movement catalog check`")
+                return
 
     def _run(self) -> None:
         while not self._ended.is_set() or not self._checked.is_set():
@@ -51,8 +57,10 @@ class CatalogWatch:
                 self._repair()
             except Exception as error:  # noqa: BLE001 - a check that fails must not end the job
                 log.warning("the catalog could not be compared with the lake; the next check tries again: %s", error)
-            self._checked.set()
-            self._ended.wait(max(self._every_seconds, PAUSE_FACTOR * (time.monotonic() - started)))
+            finally:
+                self._checked.set()
+            pause = min(PAUSE_FACTOR * (time.monotonic() - started), LONGEST_PAUSE_SECONDS)
+            self._ended.wait(max(self._every_seconds, pause))
 
     def _repair(self) -> None:
         result = stream_check(self._settings).repair(remove_empty=False)

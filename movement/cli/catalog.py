@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
@@ -44,20 +44,30 @@ def check(config: Config = None, overrides: Overrides = None, json_file: JsonFil
 
 
 @app.command()
-def repair(config: Config = None, overrides: Overrides = None, json_file: JsonFile = None) -> None:
+def repair(
+    remove_empty: Annotated[
+        bool,
+        typer.Option(
+            "--remove-empty", help="Remove partitions without files too. Stop the jobs that write to the lake first."
+        ),
+    ] = False,
+    config: Config = None,
+    overrides: Overrides = None,
+    json_file: JsonFile = None,
+) -> None:
     """Make the catalog name every partition where its files are; creates the database and tables if need be.
 
     After a table or database was dropped, after partitions were dropped or re-created by MSCK or a crawler, or for a
-    lake that was copied. Deletes no file, removes only partitions that have none. Safe to repeat, and safe beside
-    running jobs and compaction.
+    lake that was copied. Deletes no file. Safe to repeat, and safe beside running jobs and compaction, except with
+    --remove-empty: a running job does not register again, for up to ten minutes, what is removed.
     """
     from jobs.catalog.check import as_json, catalog_check
     from jobs.settings.settings import load_settings
 
     settings = load_settings(config, overrides or ())
     with progress_bar("comparing catalog and lake") as show:
-        result = catalog_check(settings, show).repair()
-    _print_result(result)
+        result = catalog_check(settings, show).repair(remove_empty=remove_empty)
+    _print_result(result, remove_empty)
     done = {"ok": not result.left, "repaired": as_json(result.found), "left": result.left}
     write_result(json_file, done | resources(settings))
     if result.left:
@@ -89,14 +99,14 @@ def _print_partitions(found: TableDifferences) -> None:
         out.print(f"  … and {len(lines) - SHOWN:,} more")
 
 
-def _print_result(result: RepairResult) -> None:
+def _print_result(result: RepairResult, remove_empty: bool) -> None:
     for each in result.found:
         done: list[Any] = ["table created"] if each.missing else []
         left = [name for name in result.left if name.startswith(f"{each.table}/")]
         for names, text in (
             (each.unregistered, "registered"),
             (each.elsewhere, "pointed to their files"),
-            (each.empty, "removed, as they have no files"),
+            (each.empty, f"without files {'removed' if remove_empty else 'left: --remove-empty removes them'}"),
         ):
             count = sum(f"{each.table}/{name}" not in left for name in names)
             if count:

@@ -71,9 +71,11 @@ def test_check_names_each_difference_and_repair_corrects_them(lake_settings: Set
     for text in (
         "raw: table created; 1 partitions registered",
         "processed: 1 partitions registered; 1 partitions pointed to their files",
-        "quarantine: 1 partitions removed, as they have no files",
+        "quarantine: 1 partitions without files left: --remove-empty removes them",
     ):
         assert text in repaired.output
+    removed, _ = invoke("catalog repair --remove-empty", lake_settings, tmp_path / "repair.json")
+    assert "quarantine: 1 partitions without files removed" in removed.output
 
     checked, found = invoke("catalog check", lake_settings, tmp_path / "check.json")
     assert (checked.exit_code, found["ok"]) == (0, True), checked.output
