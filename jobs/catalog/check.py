@@ -94,8 +94,12 @@ class CatalogCheck:
             return found
         return [first.confirmed_by(later) for first, later in zip(found, self._look(), strict=True)]
 
-    def repair(self, *, remove_empty: bool = True) -> RepairResult:
-        """Creates missing tables, registers partitions, points them to their files, removes empty ones. Repeatable."""
+    def repair(self, *, remove_empty: bool = False) -> RepairResult:
+        """Creates missing tables, registers partitions, points them to their files. Safe to repeat.
+
+        `remove_empty`: also removes partitions without files. Only while no job writes to the lake: one that has
+        registered such a partition does not register it again when it writes to it.
+        """
         result = RepairResult(self.differences(with_empty=remove_empty))
         self._catalog.ensure_tables(self._tables)
         done, total = 0, sum(each.count for each in result.found)

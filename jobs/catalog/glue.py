@@ -18,7 +18,6 @@ from jobs.catalog.glue_calls import (
     MISSING,
     GlueCalls,
     PartitionValues,
-    RequestRefusedError,
     chunks,
     create,
 )
@@ -158,8 +157,7 @@ class GlueCatalog:
                 values_key="PartitionValues",
                 harmless=MISSING,
             )
-            for values, reason in answer.refused.items():
-                raise RequestRefusedError(f"{what}: {list(values)}", reason)
+            answer.raise_refused(what)
             self._registered.difference_update((table, folder) for folder in chunk)
 
     def locations(self, table: str) -> dict[str, str]:

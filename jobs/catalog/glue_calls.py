@@ -21,7 +21,7 @@ PartitionValues = tuple[str, ...]
 BATCH = 100  # AWS's limit of partitions in one BatchCreatePartition, BatchGetPartition or BatchUpdatePartition
 EXISTS = "AlreadyExistsException"
 MISSING = "EntityNotFoundException"
-# Codes that come back however often the same request is sent.
+# Codes that the same request gets again each time.
 _PERMANENT = frozenset({"InvalidInputException", "ValidationException"})
 
 
@@ -43,6 +43,11 @@ class BatchAnswer:
 
     harmless: list[PartitionValues] = field(default_factory=list)
     refused: dict[PartitionValues, str] = field(default_factory=dict)
+
+    def raise_refused(self, what: str) -> None:
+        """Raises RequestRefusedError for the first entry that Glue refuses for good. `what` was to be done."""
+        for values, reason in self.refused.items():
+            raise RequestRefusedError(f"{what}: {list(values)}", reason)
 
 
 class GlueCalls:

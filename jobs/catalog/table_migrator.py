@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import ClientError
 
-from jobs.catalog.glue_calls import BATCH, MISSING, GlueCalls, RequestRefusedError, chunks, create
+from jobs.catalog.glue_calls import BATCH, MISSING, GlueCalls, chunks, create
 from jobs.catalog.schema_evolution import (
     PARTITIONS_BEHIND,
     incompatible_schema,
@@ -97,8 +97,7 @@ class TableMigrator:
                 values_key="PartitionValueList",
                 harmless=MISSING,  # deleted meanwhile
             )
-            for values, reason in answer.refused.items():
-                raise RequestRefusedError(f"{what}: {list(values)}", reason)
+            answer.raise_refused(what)
 
     def migrate_all_partitions(self, table: dict[str, Any]) -> None:
         """Migrates every partition: Hive, and Athena if types differ, read a partition by its own schema."""

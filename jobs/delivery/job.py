@@ -179,7 +179,7 @@ def run(
     """
     clock, result = time.perf_counter(), DeliveryResult()
     job = DeliveryJob(spark, settings, database or settings.database, table)
-    batch_check(settings).repair(remove_empty=False)  # partitions that were dropped since the last run
+    batch_check(settings).repair()  # partitions that were dropped since the last run
     while (next_plan := job.next_plan()) is not None:
         committed = job.execute(*next_plan)
         if committed is not None:

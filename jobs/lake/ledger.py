@@ -17,7 +17,7 @@ import msgspec
 
 from jobs.common.errors import AlreadyRunningError, BatchMismatchError, TerminalError
 from jobs.common.fault_points import fault_point
-from jobs.lake.partition_locations import RELOCATED
+from jobs.lake.partition_locations import RELOCATED, batch_of
 from jobs.lake.store import AT_ONCE, Lake, file_name, parallel_map
 from jobs.lake.task_report import TableName, TaskReport
 
@@ -131,7 +131,7 @@ class Ledger:
             if self.entry(wanted) is not None:
                 continue  # the job has committed it meanwhile
             if wanted > 0:
-                raise missing_entry(self._lake, self.query, wanted, later[0])
+                raise _missing_entry(self._lake, self.query, wanted, later[0])
             log.warning("the ledger of query %s in %s begins at batch %d", self.query, self._lake.uri, later[0])
             wanted = later[0]
 
@@ -159,8 +159,8 @@ class Ledger:
         found: dict[int, list[str]] = {}
         for table in (*TABLES, RELOCATED):
             for path, _ in self._lake.list(f"{table}/"):
-                number = file_name(path).removeprefix(f"{self.query}-").partition("-")[0]
-                if file_name(path).startswith(f"{self.query}-{number}-") and number.isdigit() and int(number) >= batch:
+                query, _, number = (batch_of(path) or "").rpartition("-")
+                if query == self.query and int(number) >= batch:
                     found.setdefault(int(number), []).append(path)
         return [path for number in sorted(found) if self.entry(number) is None for path in found[number]]
 
@@ -178,7 +178,7 @@ class Ledger:
         return found
 
 
-def missing_entry(lake: Lake, query: str, missing: int, later: int) -> TerminalError:
+def _missing_entry(lake: Lake, query: str, missing: int, later: int) -> TerminalError:
     """The error for a gap in a query's ledger: batch `missing` has no entry, the later batch `later` has one."""
     return TerminalError(
         f"{lake.uri}/{_path(query, missing)} is missing, although batch {later} is in the ledger: ledger entries must "

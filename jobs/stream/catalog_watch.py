@@ -63,7 +63,7 @@ class CatalogWatch:
             self._ended.wait(max(self._every_seconds, pause))
 
     def _repair(self) -> None:
-        result = stream_check(self._settings).repair(remove_empty=False)
+        result = stream_check(self._settings).repair()
         for each in result.found:
             if each.missing or each.unregistered or each.elsewhere:
                 log.warning(

@@ -30,8 +30,8 @@ class CheckpointState:
     """How far the checkpoint says that the query is.
 
     query      the query's name in the ledger: the first 12 hexadecimal digits of its id. None without `metadata`
-    planned    the newest batch in `offsets`; Spark runs it again unless it is committed. None if there is none
-    committed  the newest batch in `commits`; None if there is none
+    planned    the newest batch in `offsets`; Spark runs it again unless it is committed. None without one
+    committed  the newest batch in `commits`; None without one
     """
 
     query: str | None
@@ -73,14 +73,15 @@ class Checkpoint:
         `offset`, `before`: the source's offsets at the end of this batch and of the one before it. Safe to repeat.
         Spark's id of the query is kept if it is of `query`.
         """
+        # First, so that no later batch of another plan is left if this is cut off.
+        self.forget_after(batch)
         if self._query() != query:
-            self._write("metadata", json.dumps({"id": _query_id(query)}))
+            self.restore_query(query)
         if batch > 0:
             # Spark opens it, but starts at the later one, because that one is committed.
             self._write(f"offsets/{batch - 1}", _offsets_file(before or offset))
         self._write(f"offsets/{batch}", _offsets_file(offset))
         self._write(f"commits/{batch}", _COMMIT)
-        self.forget_after(batch)
 
     def restore_query(self, query: str) -> None:
         """Writes `metadata` for a checkpoint that has lost it."""

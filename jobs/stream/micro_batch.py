@@ -112,6 +112,12 @@ class MicroBatchWriter:
                 )
             log.info("batch %s is in the ledger: skipped", name)
             return
+        if offset is None:
+            raise TerminalError(
+                f"{self._checkpoint.uri}/offsets/{batch}, which Spark has just written, is missing or of a form that "
+                "this release does not read: the ledger could not tell where the batch ends. Nothing was written. "
+                "Give stream_job.checkpoint a folder that this job and Spark both reach, and use a supported Spark"
+            )
         started, seconds = datetime.now(UTC), dict[str, float]()
         with _measured(seconds, "clear"):
             self._delete_leftovers(ledger, batch)

@@ -94,7 +94,7 @@ def _align_query(checkpoint: Checkpoint, lake: Lake, last: LedgerEntry, state: C
             f"the checkpoint {checkpoint.uri} is at batch {max(planned, committed)}, but the ledger of query "
             f"{last.query} in {lake.uri} ends with batch {last.batch} ({_progress(last)}): entries of the ledger were "
             "deleted, or the lake was put back to an older state. Restore the missing entries from the bucket's older "
-            "object versions; if there are none, run with --start-from ledger: it deletes the files of the batches "
+            "object versions; without these, run with --start-from ledger: it deletes the files of the batches "
             "that are not in the ledger and reads their records again"
         )
     if last.batch > planned:
@@ -102,6 +102,10 @@ def _align_query(checkpoint: Checkpoint, lake: Lake, last: LedgerEntry, state: C
         _restore(checkpoint, lake, last)
         return
     start = checkpoint.offset(last.batch - 1) if last.batch else None
+    if planned == last.batch > 0 and start is None:
+        log.warning("%s/offsets/%d, which Spark reads, is missing or cut off", checkpoint.uri, last.batch - 1)
+        _restore(checkpoint, lake, last)
+        return
     if not same_records(last, checkpoint.offset(last.batch), start):
         log.warning("batch %s has other records in the checkpoint %s than in the lake", last.name, checkpoint.uri)
         _restore(checkpoint, lake, last)
@@ -144,24 +148,26 @@ def _start_without_entries(
     elif start_from == "ledger":
         problem = f"the ledger in {lake.uri} has no batch of stream {stream}: there is nothing to go on from"
     elif nothing_final:
-        stranger = _file_of_another_query(lake, state.query)
+        stranger = None if queries(lake) else _file_of_another_query(lake, state.query)
         if stranger is None:
             if state.planned == 0 and checkpoint.offset(0) is None:
                 checkpoint.forget_after(-1)  # a plan that was cut off was never run
             return
         problem = (
-            f"{lake.uri} has no ledger, but files such as {stranger}: its ledger was deleted. Restore _ledger/ from "
-            "the bucket's older object versions, or give the job an empty lake (`lake`). With --start-from stream it "
-            "reads the stream from source.starting_position, and may write records again that are in the lake"
+            f"{lake.uri} has no ledger, but files such as {stranger}: its ledger was deleted, or its first batch was "
+            "killed. Restore _ledger/ from the bucket's older object versions, or give the job an empty lake (`lake`). "
+            "With --start-from stream it reads the stream from source.starting_position, and may write records again "
+            "that are in the lake"
         )
-    elif not _is_readable(checkpoint, state):
+    elif not _tells_what_was_read(checkpoint, lake, state):
         problem = (
-            f"{lake.uri} has no ledger of it, and offsets/{state.planned} is empty or missing: nothing tells how far "
-            "the query had read. Bring the lake back, or restore the checkpoint from a backup. To read the stream "
-            "again, give the job an empty checkpoint (stream_job.checkpoint)"
+            f"{lake.uri} has no ledger of it, and the checkpoint alone does not tell which records are in the lake: "
+            f"offsets/{state.planned} is empty or missing, or the query's id is lost and the lake has files of a "
+            "query. Bring the lake back, or restore the checkpoint from a backup. To read the stream again, give the "
+            "job an empty lake (`lake`) and an empty checkpoint (stream_job.checkpoint)"
         )
     elif start_from == "checkpoint":
-        log.warning("%s; the ledger in %s begins after it", where, lake.uri)
+        _go_on_without_ledger(checkpoint, lake, state)
         return
     else:
         problem = (
@@ -174,12 +180,27 @@ def _start_without_entries(
     raise (ConfigurationError if start_from else TerminalError)(f"{option}{where}, but {problem}")
 
 
-def _is_readable(checkpoint: Checkpoint, state: CheckpointState) -> bool:
-    """Whether Spark can go on from the checkpoint alone: it reads the newest commit and the last two offsets."""
-    if state.planned is None:
+def _tells_what_was_read(checkpoint: Checkpoint, lake: Lake, state: CheckpointState) -> bool:
+    """Whether Spark can go on from the checkpoint alone, without a ledger: it reads the last two offsets.
+
+    If the query's id is lost, Spark gives it another one, under which the job would not find the files that later
+    batches may have in the lake.
+    """
+    if state.planned is None or (state.query is None and _file_of_another_query(lake, None) is not None):
         return False
+    numbers = (number for number in (state.planned, state.planned - 1) if number >= 0)
+    return all(checkpoint.offset(number) is not None for number in numbers)
+
+
+def _go_on_without_ledger(checkpoint: Checkpoint, lake: Lake, state: CheckpointState) -> None:
+    """Lets Spark go on where the checkpoint ends. Deletes the files of batches that it will write again."""
     checkpoint.delete_unreadable_commit()  # Spark then runs its batch again
-    return all(checkpoint.offset(number) is not None for number in (state.planned, state.planned - 1) if number >= 0)
+    now = checkpoint.state()
+    if now.query is not None and now.planned is not None:
+        batch = now.planned if now.committed == now.planned else now.planned - 1
+        _check_readers(lake, now.query, batch)
+        Ledger(lake, now.query).remove_leftovers(batch + 1)
+    log.warning("the ledger in %s begins after batch %s of the checkpoint %s", lake.uri, now.committed, checkpoint.uri)
 
 
 def _file_of_another_query(lake: Lake, query: str | None) -> str | None:
@@ -197,7 +218,9 @@ def _query_without_id(checkpoint: Checkpoint, lake: Lake, state: CheckpointState
     for query in queries(lake) if batch >= 0 else []:
         for number in range(batch, max(batch - 2, -1), -1):
             entry = Ledger(lake, query).entry(number)
-            if entry is not None and same_records(entry, checkpoint.offset(number), checkpoint.offset(number - 1)):
+            if entry is None or not (entry.offset or entry.report.shards):
+                continue  # an old entry of the JVM connector tells nothing
+            if same_records(entry, checkpoint.offset(number), checkpoint.offset(number - 1)):
                 checkpoint.restore_query(query)
                 log.warning("%s/metadata was missing: it was query %s", checkpoint.uri, query)
                 return query
@@ -225,7 +248,7 @@ def _restore(checkpoint: Checkpoint, lake: Lake, last: LedgerEntry) -> None:
             "back as it was; or run with an empty checkpoint (stream_job.checkpoint), --start-from stream and the "
             "positions that `movement status --positions` prints (docs/operations.md, Restore)"
         )
-    _check_readers(lake, last)
+    _check_readers(lake, last.query, last.batch)
     deleted = ledger.remove_leftovers(last.batch + 1)
     before = ledger.entry(last.batch - 1) if last.batch else None
     checkpoint.restore(last.query, last.batch, last.offset, before.offset if before else None)
@@ -237,19 +260,19 @@ def _restore(checkpoint: Checkpoint, lake: Lake, last: LedgerEntry) -> None:
     )
 
 
-def _check_readers(lake: Lake, last: LedgerEntry) -> None:
-    """Raises TerminalError if a Delta table has batches that the ledger has lost: they cannot be taken out of it."""
+def _check_readers(lake: Lake, query: str, batch: int) -> None:
+    """Raises TerminalError if a Delta table has later batches of the query: they cannot be taken out of it."""
     for folder in (PROCESSED, *(f"gold/{name}" for name in lake.folders("gold/"))):
-        found = last_committed_batch(open_delta(f"{lake.uri}/{folder}"), last.query)
-        if found > last.batch:
+        found = last_committed_batch(open_delta(f"{lake.uri}/{folder}"), query)
+        if found > batch:
             remedy = (
                 "Restore the ledger's entries from the bucket's older object versions"
                 if folder == PROCESSED
                 else f"Delete {lake.uri}/gold and run `movement gold` after this job: it is computed again"
             )
             raise TerminalError(
-                f"{lake.uri}/{folder} has the rows of batch {last.query}-{found}, but the ledger ends with batch "
-                f"{last.batch}: reading the records again would double them. {remedy}"
+                f"{lake.uri}/{folder} has the rows of batch {query}-{found}, but the job goes on after batch "
+                f"{batch}: reading the records again would double them. {remedy}"
             )
 
 

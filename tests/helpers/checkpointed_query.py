@@ -60,9 +60,10 @@ class AcceptingCatalog:
 
 
 class HeldLease:
-    """A lease that nobody contests, of a job whose predecessor may have died."""
+    """A lease that nobody contests. `after_crash`: whether the job before may have died within a batch."""
 
-    after_crash = True
+    def __init__(self, after_crash: bool) -> None:
+        self.after_crash = after_crash
 
     def check(self) -> None:
         """Held."""
@@ -89,6 +90,11 @@ class CheckpointedJob:
     @property
     def lake(self) -> FolderLake:
         return FolderLake(str(self.folder / "lake"))
+
+    @property
+    def _clean(self) -> Path:
+        """Is there if the last run ended between two batches. In the lake, as the real lease is."""
+        return self.folder / "lake" / "_claims" / "clean"
 
     @property
     def checkpoint(self) -> Path:
@@ -124,6 +130,8 @@ class CheckpointedJob:
         `before_batch` is called between a batch's plan and its writing.
         """
         query, written, lake = _Query(self.checkpoint), list[LedgerEntry](), self.lake
+        lease = HeldLease(after_crash=not self._clean.exists())
+        self._clean.unlink(missing_ok=True)
         store = Checkpoint(FolderLake(str(self.checkpoint)))
 
         def killed_at(place: str) -> None:
@@ -145,7 +153,7 @@ class CheckpointedJob:
             _TRAVEL_TIMES,
             lake,
             cast(GlueCatalog, AcceptingCatalog(lambda: killed_at(REGISTERED))),
-            cast(Lease, HeldLease()),
+            cast(Lease, lease),
             on_batch,
             None,
             store,
@@ -172,7 +180,10 @@ class CheckpointedJob:
                 writer.write(query.name, batch, lambda name, start=start, end=end: write_files(name, start, end))
                 query.commit(batch)
         except KilledError:
-            pass
+            return written
+        if not lease.after_crash:
+            self._clean.parent.mkdir(parents=True, exist_ok=True)
+            self._clean.touch()
         return written
 
 

@@ -12,6 +12,9 @@ import pytest
 
 from jobs.common.errors import BatchMismatchError, ConfigurationError, TerminalError
 from jobs.lake.ledger import Ledger, LedgerEntry, queries
+from jobs.lake.store import FolderLake
+from jobs.stream.checkpoint import Checkpoint
+from jobs.stream.resume import align_checkpoint
 from tests.helpers.checkpointed_query import FINAL, KILLS, CheckpointedJob
 from tests.helpers.scripted import ScriptedStream
 
@@ -156,7 +159,7 @@ def test_rows_of_a_lost_entry_that_a_delta_table_has_are_not_doubled(tmp_path: P
     job.run()
     ledger = Ledger(job.lake, query_of(job))
     (tmp_path / "lake" / "_ledger" / ledger.query / "6.json").unlink()
-    with pytest.raises(TerminalError, match=r"processed has the rows of batch .*-6, but the ledger ends with batch 5"):
+    with pytest.raises(TerminalError, match=r"processed has the rows of batch .*-6, but the job goes on after batch 5"):
         job.run("ledger")
     assert job.rows() == list(range(40))
 
@@ -223,6 +226,27 @@ def test_a_batch_of_other_records_under_a_final_number_is_never_skipped(job: Che
         job.run(before_batch=lambda: change_ledger(entry))
 
 
+def test_without_id_and_ledger_a_batch_that_may_be_in_the_lake_is_not_written_again(job: CheckpointedJob) -> None:
+    (job.checkpoint / "metadata").unlink()
+    (job.checkpoint / "commits" / str(newest(job))).write_bytes(b"")
+    shutil.rmtree(job.folder / "lake" / "_ledger")
+    for option in (None, "checkpoint"):
+        with pytest.raises(TerminalError, match="the query's id is lost and the lake has files of a query"):
+            job.run(option)  # type: ignore[arg-type]
+    assert job.rows() == list(range(40))
+
+
+def test_files_of_batches_after_a_checkpoint_without_ledger_are_written_again(tmp_path: Path) -> None:
+    job = CheckpointedJob(ScriptedStream(2), tmp_path)
+    job.put(*range(40))
+    job.run()
+    forget(job, 2)
+    shutil.rmtree(tmp_path / "lake" / "_ledger")
+    with pytest.raises(TerminalError, match=r"--start-from checkpoint"):
+        job.run()
+    reads_on(job, start_from="checkpoint")
+
+
 def test_a_damaged_metadata_names_the_remedy(job: CheckpointedJob) -> None:
     metadata = job.checkpoint / "metadata"
     metadata.write_bytes(b"")
@@ -237,6 +261,38 @@ def test_files_without_any_ledger_are_not_taken_for_an_empty_lake(job: Checkpoin
     empty(job.checkpoint)
     with pytest.raises(TerminalError, match=r"has no ledger, but files such as raw/"):
         job.run()
+
+
+def test_a_second_stream_may_be_written_to_a_lake(job: CheckpointedJob, tmp_path: Path) -> None:
+    # The lake has the ledger and the files of another stream only.
+    align_checkpoint(Checkpoint(FolderLake(str(tmp_path / "second"))), job.lake, "second")
+
+
+def test_the_offsets_before_the_last_ones_are_restored(job: CheckpointedJob) -> None:
+    (job.checkpoint / "offsets" / str(newest(job) - 1)).unlink()
+    reads_on(job)
+
+
+def test_a_batch_whose_offset_cannot_be_read_is_not_written(job: CheckpointedJob) -> None:
+    job.put(*range(100, 110))
+    last = newest(job)
+    with pytest.raises(TerminalError, match=rf"offsets/{last + 1}, which Spark has just written, is missing"):
+        job.run(before_batch=lambda: (job.checkpoint / "offsets" / str(last + 1)).unlink())
+    assert job.rows() == list(range(40))
+
+
+def test_a_restore_that_is_cut_off_leaves_no_later_batch_of_another_plan(
+    job: CheckpointedJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = FolderLake(str(job.checkpoint))
+    query, last = query_of(job), newest(job)
+    offset = Checkpoint(store).offset(last - 1)
+    assert offset is not None
+    monkeypatch.setattr(store, "put", lambda *_: pytest.fail("the process ends here"))
+    with pytest.raises(pytest.fail.Exception):
+        Checkpoint(store).restore(query, last - 1, offset, None)
+    assert newest(job) == last - 1
+    assert newest(job, "commits") == last - 1
 
 
 @pytest.mark.parametrize(
