@@ -86,7 +86,10 @@ def run(
     check_stream(settings, until_drained=until_drained)
     catalog = GlueCatalog(client("glue"), settings.database, settings.lake)
 
-    with JobMetrics(settings.observe, settings.stream.name) as metrics, Lease(lake, settings.checkpoint_name) as lease:
+    with (
+        JobMetrics(settings.observe, settings.stream.name) as metrics,
+        Lease(lake, settings.checkpoint_name, stream=settings.stream.name) as lease,
+    ):
 
         def batch_committed(entry: LedgerEntry) -> None:
             result.add(entry)
@@ -98,7 +101,7 @@ def run(
                 settings, contract, lake, catalog, lease, batch_committed, source.records, checkpoint, delta
             )
 
-        align_checkpoint(checkpoint, lake, settings.stream.name, start_from)
+        align_checkpoint(checkpoint, lake, settings.stream.name, start_from, after_crash=lease.after_crash)
         lake.clear_drafts()
         # Only with the lease: a second job must be refused before it changes the tables of the running one.
         catalog.ensure_tables(stream_tables(contract, settings.sink.format))

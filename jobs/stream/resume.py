@@ -5,6 +5,7 @@ puts a checkpoint back from a backup, trims it, empties it, or gives the job ano
 of a number that is final with other records, and skip them, or read records again that are in the lake.
 
 - The ledger's last entry holds the source's offset. If the ledger is ahead, the checkpoint is put to that offset.
+- If the lake has files of later batches, the ledger has lost entries: nothing is written or deleted.
 - If nothing proves where to go on, the job stops, says how far each side is, and names the options of `--start-from`.
 """
 
@@ -12,12 +13,14 @@ from __future__ import annotations
 
 import json
 import logging
+from datetime import timedelta
 from typing import Literal, get_args
 
 from jobs.common.errors import ConfigurationError, TerminalError
 from jobs.lake.delta import PROCESSED, last_committed_batch, open_delta
 from jobs.lake.ledger import Ledger, LedgerEntry, newest_entries, queries
-from jobs.lake.store import AT_ONCE, Lake, file_name, parallel_map
+from jobs.lake.partition_locations import batch_of
+from jobs.lake.store import AT_ONCE, Lake, parallel_map
 from jobs.stream.checkpoint import Checkpoint, CheckpointState, SourceOffset
 
 log = logging.getLogger(__name__)
@@ -29,14 +32,22 @@ START_FROM_HELP = (
     "in the lake. checkpoint: go on where the checkpoint ends, in a lake that does not have the batches before. "
     "stream: read from source.starting_position although the lake has records of this stream"
 )
+_RESTORE_ENTRIES = (
+    "Restore the missing entries from the bucket's older object versions; without these, run with --start-from ledger: "
+    "it deletes the files of the batches that are not in the ledger and reads their records again"
+)
 _SHOWN = 5  # shards in an error message
+_ARRIVAL_MARGIN = timedelta(hours=1)  # arrival times are approximate, and those of the servers' clocks
 
 
-def align_checkpoint(checkpoint: Checkpoint, lake: Lake, stream: str, start_from: StartFrom | None = None) -> None:
+def align_checkpoint(
+    checkpoint: Checkpoint, lake: Lake, stream: str, start_from: StartFrom | None = None, *, after_crash: bool
+) -> None:
     """Puts the checkpoint to the end of the ledger, or leaves it alone if it is there already.
 
-    Call it with the checkpoint's lease and before the query starts. Raises TerminalError if it is unknown which records
-    are in the lake, and ConfigurationError if `start_from` does not apply.
+    Call it with the checkpoint's lease and before the query starts. `after_crash`: whether the job before may have died
+    within a batch, so that files of the batch after the last entry are its leftovers. Raises TerminalError if it is
+    unknown which records are in the lake, and ConfigurationError if `start_from` does not apply.
     """
     state = checkpoint.state()
     query = state.query or _query_without_id(checkpoint, lake, state)
@@ -52,7 +63,7 @@ def align_checkpoint(checkpoint: Checkpoint, lake: Lake, stream: str, start_from
     if start_from == "ledger":
         _restore(checkpoint, lake, last)
         return
-    _align_query(checkpoint, lake, last, state)
+    _align_query(checkpoint, lake, last, state, after_crash)
 
 
 def same_records(entry: LedgerEntry, end: SourceOffset | None, start: SourceOffset | None) -> bool:
@@ -85,7 +96,9 @@ def _positions(offset: SourceOffset) -> object:
     return offset.get("shards", offset)
 
 
-def _align_query(checkpoint: Checkpoint, lake: Lake, last: LedgerEntry, state: CheckpointState) -> None:
+def _align_query(
+    checkpoint: Checkpoint, lake: Lake, last: LedgerEntry, state: CheckpointState, after_crash: bool
+) -> None:
     """For a query with a ledger. `last`: its last entry."""
     planned = -1 if state.planned is None else state.planned
     committed = -1 if state.committed is None else state.committed
@@ -93,10 +106,9 @@ def _align_query(checkpoint: Checkpoint, lake: Lake, last: LedgerEntry, state: C
         raise TerminalError(
             f"the checkpoint {checkpoint.uri} is at batch {max(planned, committed)}, but the ledger of query "
             f"{last.query} in {lake.uri} ends with batch {last.batch} ({_progress(last)}): entries of the ledger were "
-            "deleted, or the lake was put back to an older state. Restore the missing entries from the bucket's older "
-            "object versions; without these, run with --start-from ledger: it deletes the files of the batches "
-            "that are not in the ledger and reads their records again"
+            f"deleted, or the lake was put back to an older state. {_RESTORE_ENTRIES}"
         )
+    _refuse_lost_entries(lake, last, after_crash)
     if last.batch > planned:
         log.warning("the checkpoint %s is at batch %d, the ledger at %d", checkpoint.uri, planned, last.batch)
         _restore(checkpoint, lake, last)
@@ -148,7 +160,7 @@ def _start_without_entries(
     elif start_from == "ledger":
         problem = f"the ledger in {lake.uri} has no batch of stream {stream}: there is nothing to go on from"
     elif nothing_final:
-        stranger = None if queries(lake) else _file_of_another_query(lake, state.query)
+        stranger = None if queries(lake) else _file_of_another_batch(lake, f"{state.query}-0")
         if stranger is None:
             if state.planned == 0 and checkpoint.offset(0) is None:
                 checkpoint.forget_after(-1)  # a plan that was cut off was never run
@@ -180,13 +192,40 @@ def _start_without_entries(
     raise (ConfigurationError if start_from else TerminalError)(f"{option}{where}, but {problem}")
 
 
+def _refuse_lost_entries(lake: Lake, last: LedgerEntry, after_crash: bool) -> None:
+    """Raises TerminalError if the lake has files of batches that the ledger has lost, without listing every table.
+
+    That is so after the ledger, or ledger and checkpoint, were put back from a backup. Each record of a later batch
+    arrived after those of the same shard in `last`, or after `last` was planned. So its raw file, whose partition is
+    the hour of arrival, is not in an earlier one.
+    """
+    arrivals = [range_.arrived for range_ in last.report.shards.values()]
+    since = min([last.started_at, *(at for at in arrivals if at is not None)]) - _ARRIVAL_MARGIN
+    day, hour = ("", "") if None in arrivals else (f"ingest_date={since:%Y-%m-%d}", f"hour={since:%H}")
+    days = [name for name in lake.folders("raw/") if name >= day]
+    folders = [
+        f"raw/{name}/{each}/" for name in days for each in lake.folders(f"raw/{name}/") if name > day or each >= hour
+    ]
+    files = parallel_map(lambda folder: [path for path, _ in lake.list(folder)], folders)
+    batches = {batch_of(path) or "" for paths in files for path in paths}
+    numbers = [int(number) for query, _, number in (name.rpartition("-") for name in batches) if query == last.query]
+    later = [number for number in sorted(numbers) if number > last.batch + (1 if after_crash else 0)]
+    if later:
+        raise TerminalError(
+            f"{lake.uri}/raw has files of batch {last.query}-{later[-1]}, but the ledger ends with batch {last.batch} "
+            f"({_progress(last)}): entries of the ledger were deleted, or the ledger was put back to an older state. "
+            f"{_RESTORE_ENTRIES}"
+        )
+    _check_readers(lake, last.query, last.batch)
+
+
 def _tells_what_was_read(checkpoint: Checkpoint, lake: Lake, state: CheckpointState) -> bool:
     """Whether Spark can go on from the checkpoint alone, without a ledger: it reads the last two offsets.
 
     If the query's id is lost, Spark gives it another one, under which the job would not find the files that later
     batches may have in the lake.
     """
-    if state.planned is None or (state.query is None and _file_of_another_query(lake, None) is not None):
+    if state.planned is None or (state.query is None and _file_of_another_batch(lake, None) is not None):
         return False
     numbers = (number for number in (state.planned, state.planned - 1) if number >= 0)
     return all(checkpoint.offset(number) is not None for number in numbers)
@@ -203,10 +242,10 @@ def _go_on_without_ledger(checkpoint: Checkpoint, lake: Lake, state: CheckpointS
     log.warning("the ledger in %s begins after batch %s of the checkpoint %s", lake.uri, now.committed, checkpoint.uri)
 
 
-def _file_of_another_query(lake: Lake, query: str | None) -> str | None:
-    """A file with records that another query has written, if there is one."""
+def _file_of_another_batch(lake: Lake, batch: str | None) -> str | None:
+    """A file with records that another batch than `batch` (`<query>-<number>`) has written, if there is one."""
     paths = (path for path, _ in lake.list("raw/"))
-    return next((path for path in paths if query is None or not file_name(path).startswith(f"{query}-")), None)
+    return next((path for path in paths if batch is None or batch_of(path) != batch), None)
 
 
 def _query_without_id(checkpoint: Checkpoint, lake: Lake, state: CheckpointState) -> str | None:

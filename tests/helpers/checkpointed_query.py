@@ -142,7 +142,7 @@ class CheckpointedJob:
             written.append(entry)
             killed_at(FINAL)
 
-        align_checkpoint(store, lake, STREAM, start_from)
+        align_checkpoint(store, lake, STREAM, start_from, after_crash=lease.after_crash)
         delta = DeltaCommitter(lake, _TRAVEL_TIMES) if self.delta else None
         if delta is not None:
             delta.check_table()

@@ -15,6 +15,7 @@ class Operator:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.backups: dict[str, list[Path]] = {"checkpoint": [], "lake": []}
+        self._both: list[tuple[Path, Path]] = []
 
     @property
     def checkpoint(self) -> Path:
@@ -36,6 +37,30 @@ class Operator:
     def empty(self, name: str) -> None:
         shutil.rmtree(self.folder / name, ignore_errors=True)
         (self.folder / name).mkdir()
+        if name == "lake":
+            self._both.clear()
+
+    def back_up_both(self) -> None:
+        """Backs up checkpoint and lake at one moment."""
+        for name in ("checkpoint", "lake"):
+            self.back_up(name)
+        if all(self.backups.values()):
+            self._both.append((self.backups["checkpoint"][-1], self.backups["lake"][-1]))
+
+    def put_back_what_the_job_remembers(self, pick: int) -> None:
+        """Puts checkpoint, ledger and leases back as they were at `back_up_both`, and leaves the tables alone.
+
+        Does nothing if the lake was emptied since: somebody has then deleted the records that the ledger names.
+        """
+        if not self._both:
+            return
+        checkpoint, lake = self._both[pick % len(self._both)]
+        pairs = [(checkpoint, self.checkpoint)]
+        pairs += [(lake / name, self.folder / "lake" / name) for name in ("_ledger", "_claims")]
+        for source, target in pairs:
+            shutil.rmtree(target, ignore_errors=True)
+            if source.exists():
+                shutil.copytree(source, target)
 
     def trim_checkpoint(self, count: int) -> None:
         """Deletes the newest `count` offsets, and their commits."""

@@ -191,3 +191,66 @@ def test_if_many_jobs_start_at_once_one_runs(folder_lake: FolderLake) -> None:
     for thread in threads:
         thread.join()
     assert sorted(outcomes) == ["refused"] * 5 + ["runs"]
+
+
+def reader(lake: Lake, checkpoint: str, stream: str = "trips", **seconds: Any) -> Lease:
+    return Lease(lake, checkpoint, stream=stream, **({"heartbeat_seconds": 0.02, "lease_seconds": 0.2} | seconds))
+
+
+def test_a_second_job_on_the_stream_is_refused_although_it_has_another_checkpoint(lake: Lake) -> None:
+    with reader(lake, "one"):
+        pass
+    with reader(lake, "two") as other:
+        with pytest.raises(AlreadyRunningError) as error, reader(lake, "one"):
+            pass
+        with reader(lake, "three", "another-stream"):
+            pass
+        other.check()
+    for words in (
+        "the stream trips",
+        "the checkpoint two",
+        f"process {os.getpid()} of this machine",
+        "lake of its own",
+    ):
+        assert words in str(error.value)
+    with reader(lake, "one") as again:
+        assert not again.after_crash, "the refused job has written nothing"
+
+
+def test_of_two_jobs_on_one_stream_that_start_at_once_at_most_one_runs(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    of_another_machine(monkeypatch)  # each looks at the other's heartbeat
+    barrier, running, refused = threading.Barrier(2), list[str](), list[str]()
+
+    def start(checkpoint: str) -> None:
+        barrier.wait()
+        try:
+            with reader(lake, checkpoint):
+                running.append(checkpoint)
+                time.sleep(0.5)
+        except AlreadyRunningError:
+            refused.append(checkpoint)
+
+    threads = [threading.Thread(target=start, args=(name,)) for name in ("one", "two")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(running) <= 1
+    assert len(running) + len(refused) == 2
+
+
+def test_a_dead_reader_of_the_stream_is_waited_for_once(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    slept = reader(lake, "one", heartbeat_seconds=1000, lease_seconds=0)
+    with slept:
+        with monkeypatch.context() as patched:
+            of_another_machine(patched)
+            started = time.monotonic()
+            with reader(lake, "two"):
+                assert time.monotonic() - started >= 0.2
+            started = time.monotonic()
+            with reader(lake, "three", lease_seconds=1000):
+                assert time.monotonic() - started < 10
+        with pytest.raises(AlreadyRunningError, match="has taken over"):
+            slept.check()

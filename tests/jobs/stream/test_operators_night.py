@@ -110,6 +110,14 @@ class Night(RuleBasedStateMachine):
         self.were_in_a_lake |= set(self.job.rows())
         self.operator.restore(name, pick)
 
+    @rule()
+    def back_up_both(self) -> None:
+        self.operator.back_up_both()
+
+    @rule(pick=st.integers(0, 100))
+    def put_back_what_the_job_remembers(self, pick: int) -> None:
+        self.operator.put_back_what_the_job_remembers(pick)
+
     @rule(name=st.sampled_from(["checkpoint", "lake"]))
     def empty(self, name: str) -> None:
         self.were_in_a_lake |= set(self.job.rows())

@@ -16,6 +16,7 @@ from jobs.lake.store import FolderLake
 from jobs.stream.checkpoint import Checkpoint
 from jobs.stream.resume import align_checkpoint
 from tests.helpers.checkpointed_query import FINAL, KILLS, CheckpointedJob
+from tests.helpers.operator import Operator
 from tests.helpers.scripted import ScriptedStream
 
 
@@ -247,6 +248,34 @@ def test_files_of_batches_after_a_checkpoint_without_ledger_are_written_again(tm
     reads_on(job, start_from="checkpoint")
 
 
+@pytest.mark.parametrize("table_format", ["parquet", "delta"])
+def test_a_ledger_and_a_checkpoint_put_back_together_lose_and_double_nothing(tmp_path: Path, table_format: str) -> None:
+    job = CheckpointedJob(ScriptedStream(2), tmp_path, table_format)
+    operator = Operator(tmp_path)
+    job.put(*range(20))
+    job.run()
+    operator.back_up_both()
+    job.put(*range(20, 40))
+    job.run()
+    operator.put_back_what_the_job_remembers(0)
+    with pytest.raises(TerminalError, match=r"raw has files of batch .*, but the ledger ends with batch"):
+        job.run()
+    assert job.rows() == list(range(40))
+    if table_format == "parquet":  # rows of a Delta table cannot be taken out again
+        reads_on(job, start_from="ledger")
+
+
+def test_files_of_two_batches_without_an_entry_are_not_the_leftovers_of_a_crash(job: CheckpointedJob) -> None:
+    last = newest(job)
+    (job.folder / "lake" / "_claims" / "clean").unlink()
+    for number in (last, last - 1):
+        (job.folder / "lake" / "_ledger" / query_of(job) / f"{number}.json").unlink()
+    forget(job, 2)
+    with pytest.raises(TerminalError, match=rf"raw has files of batch {query_of(job)}-{last}"):
+        job.run()
+    assert job.rows() == list(range(40))
+
+
 def test_a_damaged_metadata_names_the_remedy(job: CheckpointedJob) -> None:
     metadata = job.checkpoint / "metadata"
     metadata.write_bytes(b"")
@@ -265,7 +294,7 @@ def test_files_without_any_ledger_are_not_taken_for_an_empty_lake(job: Checkpoin
 
 def test_a_second_stream_may_be_written_to_a_lake(job: CheckpointedJob, tmp_path: Path) -> None:
     # The lake has the ledger and the files of another stream only.
-    align_checkpoint(Checkpoint(FolderLake(str(tmp_path / "second"))), job.lake, "second")
+    align_checkpoint(Checkpoint(FolderLake(str(tmp_path / "second"))), job.lake, "second", after_crash=True)
 
 
 def test_the_offsets_before_the_last_ones_are_restored(job: CheckpointedJob) -> None:
