@@ -17,6 +17,7 @@ from movement.cli.batch import batch
 from movement.cli.compact import compact
 from movement.cli.console import err
 from movement.cli.demo import demo
+from movement.cli.doctor import doctor
 from movement.cli.gold import gold
 from movement.cli.package import package
 from movement.cli.parity import parity
@@ -41,6 +42,7 @@ for function in (demo, sample, produce, stream, batch, parity, gold, compact, re
 app.add_typer(catalog.app, name="catalog")
 app.add_typer(local.app, name="local")
 app.command()(package)
+app.command()(doctor)
 app.add_typer(deploy.app, name="deploy")
 
 
