@@ -23,7 +23,9 @@ from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from threading import Lock
 from typing import Any
+from xml.sax.saxutils import escape
 
+from flask import request
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
 from werkzeug.serving import make_server
 
@@ -120,6 +122,10 @@ def _backend_app(service: Any) -> Any:
 
     def not_implemented(error: Exception) -> tuple[str, int, dict[str, str]]:
         message = f"the embedded AWS lacks this operation of {service}: {error}"
+        if request.mimetype == "application/x-www-form-urlencoded":  # IAM and others answer in XML
+            error_element = f"<Error><Code>NotImplemented</Code><Message>{escape(message)}</Message></Error>"
+            body = f"<ErrorResponse>{error_element}</ErrorResponse>"
+            return body, 501, {"Content-Type": "text/xml"}
         body = json.dumps({"__type": "NotImplemented", "message": message})
         return body, 501, {"Content-Type": "application/x-amz-json-1.1"}
 

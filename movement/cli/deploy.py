@@ -129,6 +129,14 @@ def _register(name: str, default_config: str, platform: Callable[[], Platform], 
         replace: Annotated[
             bool, typer.Option("--replace", help="If the job runs, stop it and start it again. Default: leave it.")
         ] = False,
+        unchecked: Annotated[
+            bool,
+            typer.Option(
+                "--unchecked",
+                help="Do not check that the job's role may read the release. Needed if AWS does not allow you "
+                "iam:SimulatePrincipalPolicy and a running job is to be replaced.",
+            ),
+        ] = False,
         no_wait: Annotated[bool, typer.Option("--no-wait", help="Do not wait until the job runs.")] = False,
         json_file: JsonFile = None,
     ) -> None:
@@ -138,7 +146,7 @@ def _register(name: str, default_config: str, platform: Callable[[], Platform], 
         if dry_run:
             _dry_run(platform(), job, replace, json_file)
         else:
-            _roll_out(platform(), job, replace, not no_wait, json_file)
+            _roll_out(platform(), job, replace, not no_wait, unchecked, json_file)
 
 
 def _emr_serverless() -> Platform:
@@ -201,13 +209,13 @@ def _dry_run(platform: Platform, job: Job, replace: bool, json_file: Path | None
     write_result(json_file, result)
 
 
-def _roll_out(platform: Platform, job: Job, replace: bool, wait: bool, json_file: Path | None) -> None:
+def _roll_out(platform: Platform, job: Job, replace: bool, wait: bool, unchecked: bool, json_file: Path | None) -> None:
     from movement.deploy.rollout import roll_out
 
     for call in platform.requests(job, replace):
         call.check()
     with spinner("") as line:
-        outcome = roll_out(platform, job, replace=replace, wait=wait, step=line.log)
+        outcome = roll_out(platform, job, replace=replace, wait=wait, unchecked=unchecked, step=line.log)
     links = platform.links(job, outcome.run)
     _print_outcome(platform, job, outcome)
     for what, address in links:

@@ -48,6 +48,13 @@ class Emr:
                 f"cluster {found['Id']} is {found['Status']['State']}; needed is RUNNING or WAITING"
             )
 
+    def role(self, job: Job) -> str:
+        found = _cluster(job, "DescribeCluster", "ClusterId").send()["Cluster"]
+        profile = found.get("Ec2InstanceAttributes", {}).get("IamInstanceProfile", "")
+        name = profile.rpartition("/")[2]  # an ARN or a name
+        answer = Call("iam", "GetInstanceProfile", {"InstanceProfileName": name}).send()
+        return str(answer["InstanceProfile"]["Roles"][0]["Arn"])
+
     def find_run(self, job: Job) -> Run | None:
         call = _cluster(job, "ListSteps", "ClusterId", StepStates=GOING)
         while True:

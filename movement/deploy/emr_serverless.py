@@ -10,7 +10,7 @@ import re
 
 from jobs.common.errors import ConfigurationError
 from movement.deploy.calls import Call
-from movement.deploy.job import Job
+from movement.deploy.job import Job, job_role
 from movement.deploy.rollout import Run
 from movement.deploy.spark_conf import options, python_conf, with_own
 from movement.packaging.release import EMR_ENVIRONMENT
@@ -44,6 +44,9 @@ class EmrServerless:
                 f"application {found['applicationId']} runs on {processor}, the release's environment is for {built}; "
                 f"build it with `movement package --platform {processor}`"
             )
+
+    def role(self, job: Job) -> str:
+        return job_role(job)
 
     def find_run(self, job: Job) -> Run | None:
         call = _call(job, "ListJobRuns", states=GOING, mode="STREAMING", maxResults=50)
@@ -79,8 +82,6 @@ class EmrServerless:
 def start_job_run(job: Job) -> Call:
     """The request that starts the job."""
     deploy = job.settings.deploy
-    if deploy.role_arn is None:
-        raise ConfigurationError("deploy.role_arn: not set; the job runs as this role: --set deploy.role_arn=arn:…")
     conf = {
         "spark.archives": f"{job.artifact(EMR_ENVIRONMENT)}#environment",
         **python_conf(job, "./environment/bin/python", "spark.emr-serverless.driverEnv"),
@@ -97,7 +98,7 @@ def start_job_run(job: Job) -> Call:
         "StartJobRun",
         name=deploy.job_name,
         mode="STREAMING",
-        executionRoleArn=deploy.role_arn,
+        executionRoleArn=job_role(job),
         executionTimeoutMinutes=0,  # no timeout
         retryPolicy={"maxFailedAttemptsPerHour": deploy.emr_serverless.max_failed_attempts_per_hour},
         jobDriver={

@@ -13,9 +13,8 @@ from typing import Any
 from botocore.exceptions import ClientError
 
 from jobs.common.aws import client, error_code, translate_aws_errors
-from jobs.common.errors import ConfigurationError
 from movement.deploy.calls import Call
-from movement.deploy.job import Job
+from movement.deploy.job import Job, job_role
 from movement.deploy.rollout import Run
 from movement.deploy.spark_conf import with_own
 from movement.packaging.release import GLUE_ENVIRONMENT
@@ -42,6 +41,9 @@ class Glue:
     def check(self, job: Job) -> None:
         start_job_run(job).check()
         create_job(job).check()
+
+    def role(self, job: Job) -> str:
+        return job_role(job)
 
     def find_run(self, job: Job) -> Run | None:
         name = job.settings.deploy.glue.job_name
@@ -83,8 +85,6 @@ class Glue:
 def definition(job: Job) -> dict[str, Any]:
     """The job's definition: the part that CreateJob and UpdateJob have in common."""
     deploy = job.settings.deploy
-    if deploy.role_arn is None:
-        raise ConfigurationError("deploy.role_arn: not set; the job runs as this role: --set deploy.role_arn=arn:…")
     arguments = {
         "--job-language": "python",
         "--python-virtual-env": job.artifact(GLUE_ENVIRONMENT),
@@ -100,7 +100,7 @@ def definition(job: Job) -> dict[str, Any]:
         arguments["--conf"] = " --conf ".join(f"{key}={value}" for key, value in conf.items())
     found: dict[str, Any] = {
         "Description": f"movement-lake {job.manifest.release}: Kinesis to the lake",
-        "Role": deploy.role_arn,
+        "Role": job_role(job),
         "Command": {"Name": "gluestreaming", "ScriptLocation": job.script, "PythonVersion": "3"},
         "GlueVersion": deploy.glue_version,
         "WorkerType": deploy.glue.worker_type,

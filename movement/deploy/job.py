@@ -40,6 +40,13 @@ class Job:
         """The address of the entry script."""
         return f"{self.uri}/{SCRIPT}"
 
+    @property
+    def files(self) -> list[str]:
+        """The addresses of the files that the job's role must be able to read."""
+        sent = [f"s3://{call.parameters['Bucket']}/{call.parameters['Key']}" for call in self.uploads]
+        named = [name for name in (self.arguments[1], self.settings.contract) if name.startswith("s3://")]
+        return list(dict.fromkeys([*sent, *named]))
+
     def artifact(self, name: str) -> str:
         """An artifact's address. Raises ConfigurationError if the release was built without it."""
         if name not in self.manifest.artifacts:
@@ -72,6 +79,14 @@ def plan(folder: Path, config: str, overrides: list[str]) -> Job:
     arguments += ["--region", str(region())]
     files = uploads(folder, manifest, uri)
     return Job(settings, manifest, uri, str(region()), tuple(arguments), (*calls, *more, *files))
+
+
+def job_role(job: Job) -> str:
+    """The ARN of the job's role on EMR Serverless and Glue. Raises ConfigurationError if it is not set."""
+    role = job.settings.deploy.role_arn
+    if role is None:
+        raise ConfigurationError("deploy.role_arn: not set; the job runs as this role: --set deploy.role_arn=arn:…")
+    return role
 
 
 def _named(name: str, manifest: Manifest, uri: str) -> tuple[str, list[Call]]:

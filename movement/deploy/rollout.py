@@ -1,5 +1,8 @@
 """Rolls a job out on any platform: check, upload, leave or replace a running job, start, wait.
 
+Before a running job is stopped, IAM must say that the job's role may read the new release: a run that may not read its
+own code fails at once, and the old run would be gone.
+
 Safe to repeat: files that exist are not uploaded again, and a job that runs under the name is found. If two run
 nevertheless, the lease on the checkpoint stops the second (docs/adr/0006).
 """
@@ -11,10 +14,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from jobs.common.errors import TerminalError, TransientError
+from jobs.common.errors import AwsAccessError, MovementError, TerminalError, TransientError
 from movement.deploy import upload
 from movement.deploy.calls import Call
 from movement.deploy.job import Job
+from movement.deploy.role_access import Access, release_access
 
 POLL_SECONDS = 3.0
 
@@ -42,6 +46,10 @@ class Platform(Protocol):
 
     def check(self, job: Job) -> None:
         """Raises ConfigurationError if the application or cluster does not fit the job."""
+
+    def role(self, job: Job) -> str:
+        """The ARN of the role that reads the release."""
+        ...
 
     def find_run(self, job: Job) -> Run | None:
         """The job's run that has not ended; None if all have ended."""
@@ -79,25 +87,31 @@ def roll_out(
     *,
     replace: bool,
     wait: bool,
+    unchecked: bool = False,
     step: Callable[[str], None] = lambda _: None,
     pause: Callable[[float], None] = time.sleep,
     clock: Callable[[], float] = time.monotonic,
 ) -> Outcome:
     """Rolls the job out; returns once it runs, or without `wait` once it is started.
 
-    `step` is called with the name of each step. Raises ConfigurationError before any change, TerminalError if the run
-    ends before it reads the stream, TransientError if it does neither within `deploy.wait_seconds`.
+    `step` is called with the name of each step. Raises ConfigurationError before any change, AwsAccessError before a
+    job is stopped if its role may not read the release or, unless `unchecked`, AWS does not tell; TerminalError if the
+    run ends before it reads the stream, TransientError if it does neither within `deploy.wait_seconds`.
     """
     step(f"looking at {platform.title}")
     platform.check(job)
     sent = upload.send(job.uploads, lambda key, new: step(f"{'uploaded' if new else 'exists'}: {key}"))
     deadline = clock() + job.settings.deploy.wait_seconds
     before = platform.find_run(job)
-    if before is not None and before.state not in platform.ending:
-        if not replace:
-            return Outcome(before, sent, left=True, replaced=None)
-        step(f"stopping {before.id}")
-        platform.stop(job, before)
+    going = None if before is None or before.state in platform.ending else before
+    if going and not replace:
+        return Outcome(going, sent, left=True, replaced=None)
+    if not unchecked:
+        step("asking IAM whether the job's role may read the release")
+        _check_role(platform, job, going, step)
+    if going:
+        step(f"stopping {going.id}")
+        platform.stop(job, going)
     if before is not None:
         while (before := platform.refresh(job, before)).state not in platform.ended:
             _pause(before, deadline, clock, pause, "has not ended")
@@ -110,6 +124,25 @@ def roll_out(
         _pause(run, deadline, clock, pause, "does not run")
         step(f"{run.id}: {run.state}")
     return Outcome(run, sent, left=False, replaced=before.id if before else None)
+
+
+def _check_role(platform: Platform, job: Job, going: Run | None, step: Callable[[str], None]) -> None:
+    """Raises AwsAccessError if the role may not read the release, or if that is unknown and a run would be stopped."""
+    try:
+        access = release_access(platform.role(job), job.files)
+    except MovementError as error:
+        access = Access("unknown", str(error))
+    if access.verdict == "pass":
+        return
+    kept = f"; {going.id} was not stopped" if going else ""
+    if access.verdict == "fail":
+        raise AwsAccessError(f"release {job.manifest.release}: {access.detail}{kept}")
+    if going:
+        raise AwsAccessError(
+            f"release {job.manifest.release}: it is unknown whether the job's role may read it: {access.detail}{kept}. "
+            "If you know that it may, run the command with --unchecked"
+        )
+    step(f"not checked whether the job's role may read the release: {access.detail}")
 
 
 def _pause(run: Run, deadline: float, clock: Callable[[], float], pause: Callable[[float], None], what: str) -> None:

@@ -66,7 +66,12 @@ class Deployment:
         digest = hashlib.sha256(b"".join(self._files[file] for file in sorted(self._files))).hexdigest()[:12]
         self._templates = f"{folder}/templates/{digest}".lstrip("/")
         release_folder = f"{folder}/{release}".lstrip("/")
-        self._own = {"ArtifactsBucket": self._bucket, "Release": release_folder, "Templates": self._templates}
+        self._own = {
+            "ArtifactsBucket": self._bucket,
+            "Release": release_folder,
+            "ReleasesPrefix": f"{folder}/" if folder else "",
+            "Templates": self._templates,
+        }
         self._given = {**_parameters(parameters, set(self._own)), **self._own}
         self._change_set = f"movement-{time.strftime('%Y%m%d%H%M%S', time.gmtime())}"
         self._exists: bool | None = None

@@ -18,6 +18,7 @@ ROOT_PARAMETERS = {
     "BucketName": "a-lake",
     "ArtifactsBucket": "some-artifacts",
     "Release": "movement/0.1.0-5f0c2a91",
+    "ReleasesPrefix": "movement/",
     "Templates": "movement/templates/5f0c2a91",
 }
 

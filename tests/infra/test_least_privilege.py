@@ -113,6 +113,17 @@ def test_actions_have_no_wildcard_and_no_data_is_public() -> None:
                     assert folder != "lake/*", f"{each.where}: all of the lake"
 
 
+def test_the_jobs_may_read_the_release_after_the_stacks_and_no_other_folder() -> None:
+    next_release, other = "movement/0.2.0-9e107d9d", "elsewhere/0.2.0-9e107d9d"
+    stacks = policies(Release="movement/0.1.0-5f0c2a91")
+    for name in ("access.StreamJobPolicy", "access.BatchJobPolicy"):
+        for file in ("jobs/stream_job.py", "environment.tar.gz", "conf/mine-5f0c2a91.yaml"):
+            asked = "s3:GetObject", f"arn:aws:s3:::some-artifacts/{next_release}/{file}"
+            assert any(each.allows(*asked) for each in stacks[name]), f"{name}: {asked}"
+        asked = "s3:GetObject", f"arn:aws:s3:::some-artifacts/{other}/jobs/stream_job.py"
+        assert not any(each.allows(*asked) for each in stacks[name])
+
+
 READS = Statement("x.Role.Read", ("s3:GetObject",), ("arn:aws:s3:::b/raw/*",), False)
 READ = Call("job", "s3:GetObject", "arn:aws:s3:::b/raw/1", "GET object")
 

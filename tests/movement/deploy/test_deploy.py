@@ -15,15 +15,17 @@ from botocore.validate import validate_parameters
 from typer.testing import CliRunner
 
 from jobs.common.aws import client
-from jobs.common.errors import ConfigurationError, MovementError, TerminalError, TransientError
+from jobs.common.errors import AwsAccessError, ConfigurationError, MovementError, TerminalError, TransientError
 from jobs.settings.settings import load_settings
 from local.glue_states import set_state
 from movement.cli.main import app
+from movement.deploy import rollout
 from movement.deploy.calls import Call
 from movement.deploy.emr import Emr, add_steps, kill
 from movement.deploy.emr_serverless import EmrServerless, start_job_run
 from movement.deploy.glue import Glue
 from movement.deploy.job import Job, plan
+from movement.deploy.role_access import Access
 from movement.deploy.rollout import Run, roll_out
 from movement.packaging import release as release_module
 from movement.packaging.release import package, read_manifest
@@ -202,6 +204,9 @@ class Scripted:
     def check(self, job: Job) -> None:
         self.log.append("check")
 
+    def role(self, job: Job) -> str:
+        return ROLE
+
     def find_run(self, job: Job) -> Run | None:
         return Run("old", self.before.pop(0)) if self.before else None
 
@@ -226,9 +231,9 @@ def no_uploads(release: Path, region: None) -> Job:
     return Job(job.settings, job.manifest, job.uri, job.region, job.arguments, ())
 
 
-def go(platform: Scripted, job: Job, *, replace: bool = False, wait: bool = True) -> Any:
+def go(platform: Scripted, job: Job, *, replace: bool = False, wait: bool = True, **more: Any) -> Any:
     clock = itertools.count(0.0, 1.0)
-    return roll_out(platform, job, replace=replace, wait=wait, pause=lambda _: None, clock=lambda: next(clock))
+    return roll_out(platform, job, replace=replace, wait=wait, pause=lambda _: None, clock=lambda: next(clock), **more)
 
 
 def test_a_job_that_runs_is_left_alone(no_uploads: Job) -> None:
@@ -247,6 +252,45 @@ def test_a_job_is_replaced_only_once_the_old_run_has_ended(no_uploads: Job) -> N
     assert (outcome.run, outcome.replaced) == (Run("new", "RUNNING", "disk full"), "old")
     assert platform.log == ["check", "stop old", "start again"]
     assert platform.before == ["STOPPED"], "it was seen ended"
+
+
+@pytest.mark.parametrize(
+    ("verdict", "told"),
+    [
+        ("fail", r"role may not read it; old was not stopped"),
+        ("unknown", r"it is unknown whether .*role may not read it; old was not stopped\. .*--unchecked"),
+    ],
+)
+def test_a_job_is_not_stopped_for_a_release_that_its_role_may_not_read(
+    verdict: str, told: str, no_uploads: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def answer(role: str, uris: list[str]) -> Access:
+        asked.append(role)
+        return Access(verdict, "the role may not read it")  # type: ignore[arg-type]
+
+    monkeypatch.setattr(rollout, "release_access", answer)
+    platform = Scripted(["RUNNING", "STOPPED"], ["RUNNING"])
+
+    with pytest.raises(AwsAccessError, match=told):
+        go(platform, no_uploads, replace=True)
+    assert (platform.log, asked) == (["check"], [ROLE])
+
+    go(Scripted(["RUNNING", "STOPPED"], ["RUNNING"]), no_uploads, replace=True, unchecked=True)
+    assert asked == [ROLE], "it was not asked again"
+
+
+def test_a_first_start_goes_on_with_a_note_if_iam_does_not_tell(
+    no_uploads: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    notes: list[str] = []
+    monkeypatch.setattr(rollout, "release_access", lambda *_: Access("unknown", "IAM refused"))
+
+    outcome = go(Scripted([], ["RUNNING"]), no_uploads, step=notes.append)
+
+    assert outcome.run.id == "new"
+    assert "not checked whether the job's role may read the release: IAM refused" in notes
 
 
 def test_a_run_that_is_ending_already_is_waited_for(no_uploads: Job) -> None:
@@ -313,7 +357,9 @@ def test_emr_serverless_uploads_once_starts_once_and_replaces(
 ) -> None:
     arguments = ["emr-serverless", "--release", str(release), *sets(*account)]
     first, again = outcome(tmp_path, *arguments), outcome(tmp_path, *arguments)
-    replaced = outcome(tmp_path, *arguments, "--replace")
+    with pytest.raises(AwsAccessError, match=r"unknown whether .* lacks this operation of iam.* was not stopped"):
+        raise deploy(*arguments, "--replace").exception
+    replaced = outcome(tmp_path, *arguments, "--replace", "--unchecked")
 
     files = len(read_manifest(release).artifacts) + 1
     assert (first["run"]["state"], first["left"], len(first["uploaded"])) == ("RUNNING", False, files)
@@ -356,7 +402,7 @@ def test_an_application_of_another_release_is_refused(release: Path, account: li
 def test_emr_adds_a_step_once_and_replaces_it(release: Path, account: list[str], tmp_path: Path) -> None:
     arguments = ["emr", "--release", str(release), *sets(*account)]
     first, again = outcome(tmp_path, *arguments), outcome(tmp_path, *arguments)
-    replaced = outcome(tmp_path, *arguments, "--replace", "--no-wait")
+    replaced = outcome(tmp_path, *arguments, "--replace", "--no-wait", "--unchecked")
 
     assert (first["run"]["state"], again["left"], again["run"]["id"]) == ("RUNNING", True, first["run"]["id"])
     assert replaced["replaced"] == first["run"]["id"]
@@ -379,7 +425,7 @@ def test_glue_creates_the_job_updates_it_and_runs_it_once(release: Path, account
     first = roll_out(Glue(), job, replace=False, wait=True, pause=becomes_running)
     again = roll_out(Glue(), job, replace=False, wait=True)
     changed = plan(release, "glue.yaml", [*account, "stream.name=another"])
-    replaced = roll_out(Glue(), changed, replace=True, wait=True, pause=becomes_running)
+    replaced = roll_out(Glue(), changed, replace=True, wait=True, unchecked=True, pause=becomes_running)
 
     assert (first.run.state, first.left) == ("RUNNING", False)
     assert (again.run.id, again.left) == (first.run.id, True)

@@ -139,6 +139,7 @@ def test_an_update_keeps_the_values_that_are_not_given(aws: Aws) -> None:
         {"ParameterKey": "StreamName", "ParameterValue": "s"},
         {"ParameterKey": "ArtifactsBucket", "ParameterValue": "some-artifacts"},
         {"ParameterKey": "Release", "ParameterValue": "movement/0.1.0-5f0c2a91"},
+        {"ParameterKey": "ReleasesPrefix", "ParameterValue": "movement/"},
         {"ParameterKey": "Templates", "ParameterValue": ANY},
         {"ParameterKey": "BucketName", "UsePreviousValue": True},
     ]
