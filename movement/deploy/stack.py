@@ -1,7 +1,9 @@
 """Creates or updates the CloudFormation stack by a change set, and reads settings from its outputs.
 
-A change is always a change set that can be shown first:
+A change is always a change set that can be shown first. The change set of a stack that does not exist yet shows the
+nested stacks, not their resources: CloudFormation cannot resolve the outputs of nested stacks that do not exist.
 https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/using-cfn-updating-stacks-changesets.html
+https://github.com/aws-cloudformation/cloudformation-coverage-roadmap/issues/759
 """
 
 from __future__ import annotations
@@ -26,6 +28,9 @@ ROOT = "root"
 POLL_SECONDS = 5.0
 # The state of a stack without resources: it is created, not updated.
 UNMADE = {"REVIEW_IN_PROGRESS"}
+# The states after a failed creation: CloudFormation takes neither an update nor another creation.
+DEAD = {"ROLLBACK_COMPLETE", "ROLLBACK_FAILED", "CREATE_FAILED", "DELETE_FAILED"}
+NESTED = "AWS::CloudFormation::Stack"
 # CloudFormation's reasons for a change set without changes.
 NO_CHANGES = ("didn't contain changes", "No updates are to be performed")
 # By output of the root stack: the key of the settings.
@@ -74,7 +79,6 @@ class Deployment:
         }
         self._given = {**_parameters(parameters, set(self._own)), **self._own}
         self._change_set = f"movement-{time.strftime('%Y%m%d%H%M%S', time.gmtime())}"
-        self._exists: bool | None = None
 
     def requests(self) -> list[dict[str, Any]]:
         """The requests of a first deployment, for --dry-run. An update differs in ChangeSetType."""
@@ -104,17 +108,26 @@ class Deployment:
         """
         cloudformation = client("cloudformation")
         there = find_stack(cloudformation, self._name)
+        if there is not None and there["StackStatus"] in DEAD:
+            raise TerminalError(
+                f"stack {self._name} is {there['StackStatus']}: its creation or deletion failed, and CloudFormation "
+                f"changes it no more. Delete it (aws cloudformation delete-stack --stack-name {self._name}), and run "
+                "the command again"
+            )
         update = there is not None and there["StackStatus"] not in UNMADE
         known = {each["ParameterKey"] for each in (there or {}).get("Parameters", [])} if update else set()
-        with translate_aws_errors(f"make a change set of the stack {self._name}"):
-            cloudformation.create_change_set(**self._create_change_set(update, known))
-        described = self._wait_for_change_set(cloudformation)
-        self._exists = update
+        described = self._make_change_set(cloudformation, self._create_change_set(update, known))
+        if update and _refused(described):
+            # A nested stack that this update adds has no outputs yet either: then without the nested stacks' resources.
+            self.discard()
+            request = {**self._create_change_set(update, known), "IncludeNestedStacks": False}
+            again = self._make_change_set(cloudformation, request)
+            described = described if _refused(again) else again
         if described["Status"] == "FAILED":
             self.discard()
-            reason = described.get("StatusReason", "")
-            if any(text in reason for text in NO_CHANGES):
+            if not _refused(described):
                 return []
+            reason = described.get("StatusReason", "")
             raise TerminalError(f"stack {self._name}: CloudFormation refuses the change set: {reason}")
         return [_change(each["ResourceChange"]) for each in described["Changes"]]
 
@@ -162,8 +175,13 @@ class Deployment:
             "TemplateURL": f"https://{self._bucket}.s3.{self._region}.{host}/{self._templates}/{ROOT}.yaml",
             "Parameters": parameters,
             "Capabilities": ["CAPABILITY_IAM"],
-            "IncludeNestedStacks": True,
+            "IncludeNestedStacks": update,
         }
+
+    def _make_change_set(self, cloudformation: CloudFormationClient, request: dict[str, Any]) -> Any:
+        with translate_aws_errors(f"make a change set of the stack {self._name}"):
+            cloudformation.create_change_set(**request)
+        return self._wait_for_change_set(cloudformation)
 
     def _wait_for_change_set(self, cloudformation: CloudFormationClient) -> Any:
         """Waits until the change set is created or refused; returns it with all pages of its changes."""
@@ -182,13 +200,21 @@ class Deployment:
             time.sleep(POLL_SECONDS)
 
     def _reason(self, cloudformation: CloudFormationClient) -> str:
-        with translate_aws_errors(f"look at the events of the stack {self._name}"):
-            events = cloudformation.describe_stack_events(StackName=self._name)["StackEvents"]
-        failed = [event for event in events if event["ResourceStatus"].endswith("_FAILED")]
-        if not failed:
-            return "its events name no failed resource"
-        first = failed[-1]  # events come newest first, and the first failure is the cause
-        return f"{first['LogicalResourceId']}: {first.get('ResourceStatusReason', 'no reason given')}"
+        """The first failure, in the nested stack in which it happened."""
+        stack, names = self._name, list[str]()
+        while True:
+            with translate_aws_errors(f"look at the events of the stack {stack}"):
+                pages = cloudformation.get_paginator("describe_stack_events").paginate(StackName=stack)
+                events = [event for page in pages for event in page["StackEvents"]]
+            failed = [event for event in events if event["ResourceStatus"].endswith("_FAILED")]
+            if not failed:
+                return f"{'.'.join(names)}: its events name no failed resource".lstrip(": ")
+            first = failed[-1]  # events come newest first, and the first failure is the cause
+            names.append(first["LogicalResourceId"])
+            nested = first.get("PhysicalResourceId", "")
+            if first.get("ResourceType") != NESTED or not nested or nested == stack:
+                return f"{'.'.join(names)}: {first.get('ResourceStatusReason', 'no reason given')}"
+            stack = nested
 
 
 def templates() -> dict[str, bytes]:
@@ -215,6 +241,12 @@ def _parameters(given: Iterable[str], own: set[str]) -> dict[str, str]:
             raise ConfigurationError(f"--parameter {each}: not NAME=VALUE with one of {', '.join(sorted(allowed))}")
         found[name] = value
     return found
+
+
+def _refused(described: Mapping[str, Any]) -> bool:
+    """Whether CloudFormation refused a change set for another reason than that nothing changes."""
+    reason = described.get("StatusReason", "")
+    return described["Status"] == "FAILED" and not any(text in reason for text in NO_CHANGES)
 
 
 def _change(change: Mapping[str, Any]) -> str:

@@ -21,6 +21,15 @@ EMR_RELEASES = {"emr-spark-8.1.0"}
 GLUE_VERSIONS = {"6.0"}
 # Resources whose data must survive the deletion of their stack.
 RETAINED = {"AWS::S3::Bucket", "AWS::Kinesis::Stream", "AWS::KMS::Key", "AWS::Glue::Database"}
+# The services that are documented to send aws:SourceAccount, with the page. A condition on a key that a service does
+# not send is never true: the role cannot be assumed, and the queue or bucket refuses the service.
+SEND_SOURCE_ACCOUNT = {
+    "elasticmapreduce": "https://docs.aws.amazon.com/emr/latest/ManagementGuide/emr-iam-role.html",
+    "emr-serverless": "https://docs.aws.amazon.com/emr/latest/EMR-Serverless-UserGuide/security-iam-runtime-role.html",
+    "firehose": "https://docs.aws.amazon.com/firehose/latest/dev/controlling-access.html",
+    "logging.s3": "https://docs.aws.amazon.com/AmazonS3/latest/userguide/enable-server-access-logging.html",
+    "s3": "https://docs.aws.amazon.com/AmazonS3/latest/userguide/grant-destinations-permissions-to-s3.html",
+}
 every_template = pytest.mark.parametrize("name", NAMES)
 
 
@@ -71,6 +80,19 @@ def test_the_root_passes_exactly_the_parameters_of_each_template() -> None:
         )
 
 
+def test_a_parameter_that_is_fed_by_another_stacks_output_has_no_pattern() -> None:
+    """A change set checks the pattern before the output exists, and fails (cloudformation-coverage-roadmap #759)."""
+    fed = 0
+    for each in load("root")["Resources"].values():
+        for parameter, value in each["Properties"]["Parameters"].items():
+            if any(attribute for _, attribute in references({"v": value})):
+                fed += 1
+                spec = load(template_of(each))["Parameters"][parameter]
+                assert spec.keys() <= {"Type", "Description"}, f"{template_of(each)}.{parameter}"
+                assert spec["Type"] in ("String", "CommaDelimitedList"), f"{template_of(each)}.{parameter}"
+    assert fed > 20
+
+
 def test_every_output_exists_and_is_used() -> None:
     root = load("root")
     used = {
@@ -111,6 +133,20 @@ def test_parameters_have_a_description_and_the_roots_texts_a_pattern() -> None:
             assert spec.get("Description"), f"{name}.{parameter}"
             if name == "root" and spec["Type"] == "String":
                 assert spec.keys() & {"AllowedPattern", "AllowedValues"}, parameter
+
+
+def test_only_services_that_send_their_account_are_asked_for_it() -> None:
+    checked = set()
+    for name, resource in resources():
+        for document in ("AssumeRolePolicyDocument", "PolicyDocument", "KeyPolicy"):
+            for part in resource.get("Properties", {}).get(document, {}).get("Statement", []):
+                principal = part.get("Principal")
+                keys = {key for operator in part.get("Condition", {}).values() for key in operator}
+                if isinstance(principal, dict) and "Service" in principal and "aws:SourceAccount" in keys:
+                    service = str(principal["Service"]).removesuffix(".amazonaws.com")
+                    assert service in SEND_SOURCE_ACCOUNT, f"{name}: no page says that {service} sends it"
+                    checked.add(service)
+    assert checked == SEND_SOURCE_ACCOUNT.keys()
 
 
 @every_template
@@ -173,7 +209,9 @@ def test_data_outlives_its_stack() -> None:
     found = list(resources(*RETAINED))
     assert len(found) == 5
     for name, resource in found:
-        assert (resource.get("DeletionPolicy"), resource.get("UpdateReplacePolicy")) == ("Retain", "Retain"), name
+        # A failed first stack must leave nothing: its names would be taken, and the next attempt would fail.
+        assert resource.get("DeletionPolicy") == "RetainExceptOnCreate", name
+        assert resource.get("UpdateReplacePolicy") == "Retain", name
 
 
 def test_resources_with_records_are_encrypted_and_require_tls() -> None:

@@ -62,7 +62,7 @@ class Aws:
             "describe_stacks", {"Stacks": [there]}, {"StackName": "movement-lake"}
         )
 
-    def change_set(self, kind: str, parameters: Any, described: dict[str, Any]) -> None:
+    def change_set(self, kind: str, parameters: Any, described: dict[str, Any], *, nested: bool | None = None) -> None:
         stub = self._stubs["cloudformation"]
         asked = {
             "StackName": "movement-lake",
@@ -71,7 +71,7 @@ class Aws:
             "TemplateURL": ANY,
             "Parameters": parameters,
             "Capabilities": ["CAPABILITY_IAM"],
-            "IncludeNestedStacks": True,
+            "IncludeNestedStacks": kind == "UPDATE" if nested is None else nested,
         }
         stub.add_response("create_change_set", {}, asked)
         stub.add_response("describe_change_set", {"Status": "CREATE_IN_PROGRESS"})
@@ -179,10 +179,57 @@ def test_a_failed_change_names_the_resource_that_failed_first(aws: Aws) -> None:
         {**event, "LogicalResourceId": name, "ResourceStatus": "CREATE_FAILED", "ResourceStatusReason": reason}
         for name, reason in failures
     ]
+    events[-1] |= {"ResourceType": "AWS::CloudFormation::Stack", "PhysicalResourceId": "arn:of:storage"}
     aws.answers("describe_stack_events", {"StackEvents": events})
+    inner = {"LogicalResourceId": "Bucket", "ResourceType": "AWS::S3::Bucket", "ResourceStatusReason": "it exists"}
+    aws.answers("describe_stack_events", {"StackEvents": [{**event, **inner, "ResourceStatus": "CREATE_FAILED"}]})
 
-    with pytest.raises(TerminalError, match="ROLLBACK_COMPLETE: Storage: a-lake already exists"):
+    with pytest.raises(TerminalError, match=r"ROLLBACK_COMPLETE: Storage\.Bucket: it exists"):
         raise run(*ASKED, *BUCKET, "--yes").exception or AssertionError
+    aws.all_asked()
+
+
+def test_an_update_that_adds_a_stack_is_shown_without_the_nested_resources_if_they_cannot_be_resolved(
+    aws: Aws,
+) -> None:
+    refused = {
+        "Status": "FAILED",
+        "StatusReason": "Nested change set was not successfully created: Currently in FAILED",
+    }
+    aws.uploads()
+    aws.stack("UPDATE_COMPLETE", Parameters=[])
+    aws.change_set("UPDATE", ANY, refused)
+    aws.answers("delete_change_set", {})
+    aws.change_set("UPDATE", ANY, CHANGES, nested=False)
+    aws.answers("delete_change_set", {})
+
+    done = CliRunner().invoke(app, ASKED, input="n\n")
+
+    assert "Add Storage AWS::S3::Bucket" in done.output
+    aws.all_asked()
+
+
+def test_a_change_set_that_is_refused_both_ways_says_why(aws: Aws) -> None:
+    aws.uploads()
+    aws.stack("UPDATE_COMPLETE", Parameters=[])
+    aws.change_set("UPDATE", ANY, {"Status": "FAILED", "StatusReason": "Parameter X does not exist"})
+    aws.answers("delete_change_set", {})
+    aws.change_set("UPDATE", ANY, {"Status": "FAILED", "StatusReason": "another text"}, nested=False)
+    aws.answers("delete_change_set", {})
+
+    with pytest.raises(TerminalError, match="refuses the change set: Parameter X does not exist"):
+        raise run(*ASKED, "--yes").exception or AssertionError
+    aws.all_asked()
+
+
+@pytest.mark.parametrize("state", ["ROLLBACK_COMPLETE", "ROLLBACK_FAILED", "DELETE_FAILED"])
+def test_a_stack_whose_creation_failed_is_not_updated_and_the_error_says_to_delete_it(aws: Aws, state: str) -> None:
+    aws.uploads()
+    aws.stack(state)
+
+    with pytest.raises(TerminalError, match=f"is {state}.*delete-stack --stack-name movement-lake"):
+        raise run(*ASKED, *BUCKET, "--yes").exception or AssertionError
+    aws.all_asked()
 
 
 def test_a_dry_run_sends_nothing_and_prints_valid_requests(aws: Aws) -> None:
