@@ -21,6 +21,7 @@ from jobs.lake.store import Lake, file_name, lake_at
 
 _VERSION = "v1"
 _COMMIT = f'{_VERSION}\n{{"nextBatchWatermarkMs":0}}'
+_READS_AGAIN = "_started_from_stream"
 
 SourceOffset = dict[str, Any]
 
@@ -82,6 +83,15 @@ class Checkpoint:
             self._write(f"offsets/{batch - 1}", _offsets_file(before or offset))
         self._write(f"offsets/{batch}", _offsets_file(offset))
         self._write(f"commits/{batch}", _COMMIT)
+
+    @property
+    def reads_again(self) -> bool:
+        """Whether `note_reads_again` was called for this checkpoint."""
+        return self._store.get(_READS_AGAIN) is not None
+
+    def note_reads_again(self) -> None:
+        """Notes that the job was asked to read the stream again: a platform restarts it with the same arguments."""
+        self._store.put(_READS_AGAIN, io.BytesIO(b""))
 
     def restore_query(self, query: str) -> None:
         """Writes `metadata` for a checkpoint that has lost it."""

@@ -55,7 +55,9 @@ def align_checkpoint(
     if last is None:
         _start_without_entries(checkpoint, lake, stream, state, start_from)
         return
-    if start_from == "stream":
+    if start_from == "stream" and checkpoint.reads_again:
+        log.warning("--start-from stream: query %s has started with it already, and goes on", query)
+    elif start_from == "stream":
         raise ConfigurationError(
             f"--start-from stream: query {query} has already read with the checkpoint {checkpoint.uri}. Give the job "
             "an empty checkpoint (stream_job.checkpoint) to read the stream again, or leave the option out"
@@ -146,6 +148,7 @@ def _start_without_entries(
     if start_from == "stream" and nothing_final:
         if known:
             log.warning("%s has records of stream %s: they are read again, as asked for", lake.uri, stream)
+        checkpoint.note_reads_again()
         return
     if known:
         last = known[0]

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.markup import escape
@@ -129,6 +129,14 @@ def _register(name: str, default_config: str, platform: Callable[[], Platform], 
         replace: Annotated[
             bool, typer.Option("--replace", help="If the job runs, stop it and start it again. Default: leave it.")
         ] = False,
+        start_from: Annotated[
+            Literal["ledger", "checkpoint", "stream"] | None,
+            typer.Option(
+                "--start-from",
+                help="Only if the job asks for it, for the run that this command starts: what to trust if checkpoint "
+                "and lake disagree (movement stream --help).",
+            ),
+        ] = None,
         unchecked: Annotated[
             bool,
             typer.Option(
@@ -142,7 +150,7 @@ def _register(name: str, default_config: str, platform: Callable[[], Platform], 
     ) -> None:
         from movement.deploy.job import plan
 
-        job = plan(release, config or default_config, overrides or [])
+        job = plan(release, config or default_config, overrides or [], start_from)
         if dry_run:
             _dry_run(platform(), job, replace, json_file)
         else:

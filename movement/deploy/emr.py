@@ -110,7 +110,7 @@ def spark_submit(job: Job) -> list[str]:
         "spark.executor.failuresValidityInterval": "1h",
     }
     submit = ["spark-submit", "--master", "yarn", "--deploy-mode", "cluster", "--name", deploy.job_name]
-    return [*submit, *archives, *options(with_own(job, conf)), job.script, *job.arguments]
+    return [*submit, *archives, *options(with_own(job, conf)), job.script, *job.arguments, *job.for_start]
 
 
 def kill(job: Job) -> str:

@@ -104,7 +104,7 @@ def start_job_run(job: Job) -> Call:
         jobDriver={
             "sparkSubmit": {
                 "entryPoint": job.script,
-                "entryPointArguments": list(job.arguments),
+                "entryPointArguments": [*job.arguments, *job.for_start],
                 "sparkSubmitParameters": _one_line(with_own(job, conf)),
             }
         },

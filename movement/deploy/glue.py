@@ -130,8 +130,12 @@ def update_job(job: Job) -> Call:
 
 
 def start_job_run(job: Job) -> Call:
-    """The request that starts a run."""
-    return Call(SERVICE, "StartJobRun", {"JobName": job.settings.deploy.glue.job_name})
+    """The request that starts a run. A run's arguments replace the job's, so they are passed whole."""
+    parameters: dict[str, Any] = {"JobName": job.settings.deploy.glue.job_name}
+    if job.for_start:
+        own = dict(zip(job.for_start[::2], job.for_start[1::2], strict=True))
+        parameters["Arguments"] = {**definition(job)["DefaultArguments"], **own}
+    return Call(SERVICE, "StartJobRun", parameters)
 
 
 def batch_stop(job: Job, run: str) -> Call:

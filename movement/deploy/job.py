@@ -26,7 +26,11 @@ SCRIPT = "jobs/stream_job.py"
 
 @dataclass(frozen=True)
 class Job:
-    """The job of a release. `uri`: the release's folder in S3; `arguments`: the script's."""
+    """The job of a release. `uri`: the release's folder in S3.
+
+    arguments   of the script, in every run
+    for_start   further arguments of the run that is started now, such as --start-from
+    """
 
     settings: Settings
     manifest: Manifest
@@ -34,6 +38,7 @@ class Job:
     region: str
     arguments: tuple[str, ...]
     uploads: tuple[Call, ...]
+    for_start: tuple[str, ...] = ()
 
     @property
     def script(self) -> str:
@@ -54,8 +59,10 @@ class Job:
         return f"{self.uri}/{name}"
 
 
-def plan(folder: Path, config: str, overrides: list[str]) -> Job:
+def plan(folder: Path, config: str, overrides: list[str], start_from: str | None = None) -> Job:
     """The job of a packaged release with these settings. Sends no request.
+
+    `start_from`: the job's option --start-from, for the run that is started now.
 
     Raises ConfigurationError with the file or key, the value and the remedy.
     """
@@ -78,7 +85,8 @@ def plan(folder: Path, config: str, overrides: list[str]) -> Job:
         arguments += ["--set", _json(passed)]
     arguments += ["--region", str(region())]
     files = uploads(folder, manifest, uri)
-    return Job(settings, manifest, uri, str(region()), tuple(arguments), (*calls, *more, *files))
+    for_start = ("--start-from", start_from) if start_from else ()
+    return Job(settings, manifest, uri, str(region()), tuple(arguments), (*calls, *more, *files), for_start)
 
 
 def job_role(job: Job) -> str:

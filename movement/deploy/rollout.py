@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from jobs.common.errors import AwsAccessError, MovementError, TerminalError, TransientError
+from jobs.common.errors import AwsAccessError, ConfigurationError, MovementError, TerminalError, TransientError
 from movement.deploy import upload
 from movement.deploy.calls import Call
 from movement.deploy.job import Job
@@ -104,6 +104,11 @@ def roll_out(
     deadline = clock() + job.settings.deploy.wait_seconds
     before = platform.find_run(job)
     going = None if before is None or before.state in platform.ending else before
+    if going and not replace and job.for_start:
+        raise ConfigurationError(
+            f"{' '.join(job.for_start)}: {going.id} runs already ({going.state}), and the option is for the start of a "
+            "run: add --replace, or leave the option out"
+        )
     if going and not replace:
         return Outcome(going, sent, left=True, replaced=None)
     if not unchecked:

@@ -115,6 +115,9 @@ def test_an_empty_checkpoint_reads_the_stream_again_if_it_is_asked_to(tmp_path: 
     job.put(20)
     job.run()  # the new query has a ledger of its own now
     assert len(job.rows()) == 41
+    job.put(21)
+    job.run("stream")  # EMR and Glue restart a driver with the arguments that it had
+    assert len(job.rows()) == 42
 
 
 def test_a_checkpoint_kept_on_an_empty_lake_is_refused(job: CheckpointedJob) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +121,29 @@ def test_the_job_has_the_same_arguments_everywhere(release: Path, region: None) 
     found = load_settings(serverless[1], [serverless[3]])
     assert (found.lake, found.stream.name, found.sink.target_file_bytes) == ("s3://a-lake/movement", "mine", 1048576)
     assert "deploy" not in serverless[3]
+
+
+def test_start_from_reaches_the_run_that_is_started_and_not_the_later_ones(release: Path, region: None) -> None:
+    job = plan(release, "emr.yaml", overrides(), "ledger")
+    option = ["--start-from", "ledger"]
+
+    assert start_job_run(job).parameters["jobDriver"]["sparkSubmit"]["entryPointArguments"][-2:] == option
+    assert add_steps(job, False).parameters["Steps"][-1]["HadoopJarStep"]["Args"][-2:] == option
+    requests = {each.operation: each.parameters for each in PLATFORMS["glue"].requests(job, False)}
+    assert requests["StartJobRun"]["Arguments"].pop("--start-from") == "ledger"
+    assert requests["StartJobRun"]["Arguments"] == requests["UpdateJob"]["JobUpdate"]["DefaultArguments"]
+
+
+def test_start_from_is_not_passed_over_if_the_job_runs_already(no_uploads: Job) -> None:
+    job = replace(no_uploads, for_start=("--start-from", "stream"))
+    with pytest.raises(ConfigurationError, match=r"--start-from stream: old runs already .RUNNING.*add --replace"):
+        go(Scripted(["RUNNING"], ["RUNNING"]), job)
+
+
+def test_the_option_start_from_is_passed_on_by_each_command(release: Path, region: None) -> None:
+    for platform in PLATFORMS:
+        done = deploy(platform, "--release", str(release), *sets(*overrides()), "--start-from", "stream", "--dry-run")
+        assert "--start-from" in json.dumps(json.loads(done.stdout)["requests"][-1]), platform
 
 
 def test_a_users_configuration_is_uploaded_under_its_hash(release: Path, region: None, tmp_path: Path) -> None:
