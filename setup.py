@@ -44,7 +44,12 @@ setup(
     packages=find_namespace_packages(
         include=["spark_kinesis*", "jobs*", "producer*", "lambdas*", "local*", "movement*", "conf"]
     ),
-    package_data={"conf": ["*.yaml"], "movement.report": ["assets/*"], "movement.doctor": ["*.yaml"]},
+    package_data={
+        "conf": ["*.yaml"],
+        "movement.report": ["assets/*"],
+        "movement.cost": ["*.yaml"],
+        "movement.doctor": ["*.yaml"],
+    },
     install_requires=[
         "boto3>=1.40",
         "deltalake>=1.6",  # the page reads Delta without Spark

@@ -37,6 +37,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "local": _SCHEMA,
     "movement.packaging": _SETTINGS,
     "movement.deploy": (*_SCHEMA, "movement.packaging"),
+    "movement.cost": _SETTINGS,
     "movement.doctor": (*_WRITE, "local", "movement.packaging", "movement.deploy"),
     "movement.report": (*_WRITE, *_STAGES),
     "movement.cli": ("spark_kinesis", "lambdas", "jobs", "producer", "local", "movement"),

@@ -16,6 +16,7 @@ from movement.cli import catalog, deploy, local
 from movement.cli.batch import batch
 from movement.cli.compact import compact
 from movement.cli.console import err
+from movement.cli.cost import cost
 from movement.cli.demo import demo
 from movement.cli.doctor import doctor
 from movement.cli.gold import gold
@@ -43,6 +44,7 @@ app.add_typer(catalog.app, name="catalog")
 app.add_typer(local.app, name="local")
 app.command()(package)
 app.command()(doctor)
+app.command()(cost)
 app.add_typer(deploy.app, name="deploy")
 
 

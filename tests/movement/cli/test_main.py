@@ -19,6 +19,7 @@ WITHOUT = {
     "sample": {"--config", "--set"},
     "deploy stack": {"--config", "--set"},
     "deploy conf": {"--config", "--set"},
+    "cost": {"--config", "--set"},
     "serve": {"--json"},
 }
 # Modules that take a tenth of a second and more to import.

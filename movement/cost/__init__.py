@@ -1,0 +1,1 @@
+"""The monthly bill of a stream, from a dated price file."""
