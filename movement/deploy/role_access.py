@@ -13,7 +13,7 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from jobs.common.aws import client, error_code, translate_aws_errors
-from jobs.common.errors import MovementError
+from jobs.common.errors import AwsAccessError, MovementError
 
 # The simulator's request has at most this many resources, so that its answer fits one page.
 _RESOURCES = 100
@@ -41,7 +41,11 @@ def release_access(role_arn: str, uris: Sequence[str]) -> Access:
         decisions = simulate(role_arn, "s3:GetObject", objects, known)
         refused = sorted(objects[each] for each in objects if decisions.get(each) != "allowed")
         if refused:
-            return Access("fail", f"{role_arn} may not read {_few(refused)}: its policy needs s3:GetObject on them")
+            return Access(
+                "fail",
+                f"{role_arn} may not read {_few(refused)}: its policy needs s3:GetObject on them; `movement deploy "
+                "stack` adds it to a stack of an earlier release",
+            )
         for key in sorted(keys):
             host = f"s3.{key.split(':')[3]}.amazonaws.com"
             decided = simulate(role_arn, "kms:Decrypt", [key], {**known, "kms:ViaService": host})
@@ -50,17 +54,22 @@ def release_access(role_arn: str, uris: Sequence[str]) -> Access:
     except _MissingObjectError as error:
         return Access("fail", f"{error}: the release is not complete; upload it with `movement deploy`")
     except MovementError as error:
-        return Access("unknown", f"{error}; to check it, AWS must allow you iam:SimulatePrincipalPolicy")
+        return Access("unknown", f"{error} (the check needs iam:SimulatePrincipalPolicy)")
     return Access("pass", f"{role_arn} may read the release")
 
 
 def simulate(role_arn: str, action: str, resources: Iterable[str], context: Mapping[str, str]) -> dict[str, str]:
     """IAM's decision for each resource's ARN: `allowed`, `implicitDeny` or `explicitDeny`.
 
-    `context`: condition keys and their values. Raises AwsAccessError or TransientError if AWS does not answer.
+    `context`: condition keys and their values. Raises AwsAccessError if a policy has a condition on another key, so
+    that the answer would mean nothing, and AwsAccessError or TransientError if AWS does not answer.
     """
     entries = [
-        {"ContextKeyName": key, "ContextKeyValues": [value], "ContextKeyType": "string"}
+        {
+            "ContextKeyName": key,
+            "ContextKeyValues": [value],
+            "ContextKeyType": "boolean" if value == "true" else "string",
+        }
         for key, value in context.items()
     ]
     asked, decisions = list(resources), dict[str, str]()
@@ -75,16 +84,22 @@ def simulate(role_arn: str, action: str, resources: Iterable[str], context: Mapp
             )
             for page in pages:
                 for result in page["EvaluationResults"]:
-                    decisions |= _decisions(result)
+                    decisions |= _decisions(role_arn, result)
     return decisions
 
 
-def _decisions(result: Mapping[str, Any]) -> dict[str, str]:
+def _decisions(role_arn: str, result: Mapping[str, Any]) -> dict[str, str]:
     """By resource. IAM used to send a result for each resource; now the resources are within one result."""
-    specific = result.get("ResourceSpecificResults")
-    if specific:
-        return {each["EvalResourceName"]: each["EvalResourceDecision"] for each in specific}
-    return {result.get("EvalResourceName", "*"): result["EvalDecision"]}
+    found = {}
+    for each in result.get("ResourceSpecificResults") or [result]:
+        decided = each.get("EvalResourceDecision") or each["EvalDecision"]
+        missing = each.get("MissingContextValues", [])
+        if decided != "allowed" and missing:
+            raise AwsAccessError(
+                f"a policy of {role_arn} has conditions on {', '.join(missing)}, whose values are unknown"
+            )
+        found[each.get("EvalResourceName", "*")] = decided
+    return found
 
 
 class _MissingObjectError(Exception):

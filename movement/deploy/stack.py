@@ -19,12 +19,15 @@ from botocore.exceptions import ClientError
 
 from jobs.common.aws import client, error_code, region, translate_aws_errors
 from jobs.common.errors import AwsAccessError, ConfigurationError, TerminalError
+from movement.deploy.upload import CALLER, caller_account
 
 if TYPE_CHECKING:
     from types_boto3_cloudformation import CloudFormationClient
 
 TEMPLATES = Path(__file__).parents[2] / "infra" / "cloudformation"
 ROOT = "root"
+# Stacks of their own, which root.yaml does not contain.
+STANDALONE = {"artifacts"}
 POLL_SECONDS = 5.0
 # The state of a stack without resources: it is created, not updated.
 UNMADE = {"REVIEW_IN_PROGRESS"}
@@ -84,7 +87,7 @@ class Deployment:
         """The requests of a first deployment, for --dry-run. An update differs in ChangeSetType."""
         puts = [
             {"service": "s3", "operation": "PutObject", "parameters": {**request, "Body": f"<{TEMPLATES / file}.yaml>"}}
-            for file, request in self._uploads()
+            for file, request in self._uploads(CALLER)
         ]
         create = self._create_change_set(update=False, known=set())
         execute = {"StackName": self._name, "ChangeSetName": self._change_set}
@@ -96,8 +99,8 @@ class Deployment:
 
     def upload(self) -> None:
         """Uploads the templates to a folder that is named by their content, so that nothing is overwritten."""
-        s3 = client("s3")
-        for file, request in self._uploads():
+        s3, owner = client("s3"), caller_account()
+        for file, request in self._uploads(owner):
             with translate_aws_errors(f"upload {file}.yaml to s3://{self._bucket}/{self._templates}"):
                 s3.put_object(**request, Body=self._files[file])
 
@@ -155,11 +158,9 @@ class Deployment:
         """The stack's outputs."""
         return stack_outputs(self._name)
 
-    def _uploads(self) -> list[tuple[str, dict[str, Any]]]:
-        return [
-            (file, {"Bucket": self._bucket, "Key": f"{self._templates}/{file}.yaml", "ContentType": "application/yaml"})
-            for file in sorted(self._files)
-        ]
+    def _uploads(self, owner: str) -> list[tuple[str, dict[str, Any]]]:
+        common = {"Bucket": self._bucket, "ContentType": "application/yaml", "ExpectedBucketOwner": owner}
+        return [(file, {**common, "Key": f"{self._templates}/{file}.yaml"}) for file in sorted(self._files)]
 
     def _create_change_set(self, update: bool, known: set[str]) -> dict[str, Any]:
         host = "amazonaws.com.cn" if str(self._region).startswith("cn-") else "amazonaws.com"
@@ -218,8 +219,9 @@ class Deployment:
 
 
 def templates() -> dict[str, bytes]:
-    """Every template by its name. Raises ConfigurationError if there are none: only a clone has them."""
-    found = {file.stem: file.read_bytes() for file in sorted(TEMPLATES.glob("*.yaml"))}
+    """The root template and each nested one, by name. Raises ConfigurationError if there are none."""
+    files = [file for file in sorted(TEMPLATES.glob("*.yaml")) if file.stem not in STANDALONE]
+    found = {file.stem: file.read_bytes() for file in files}
     if ROOT not in found:
         raise ConfigurationError(f"{TEMPLATES}: no templates; run `movement deploy stack` from a clone of the project")
     return found

@@ -1,7 +1,9 @@
 """Uploads a release to `<artifacts>/<release>/`, without the files that are there already with the same checksum.
 
 S3 checks each upload against its SHA-256 and refuses to overwrite, so a release never changes. The manifest goes
-last: a release that has its manifest is complete.
+last: a release that has its manifest is complete. S3 also refuses if the bucket is of another account: somebody could
+have taken the name of a bucket that was deleted.
+https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucket-owner-condition.html
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -21,6 +24,8 @@ from movement.packaging.release import MANIFEST, Manifest
 
 # The largest file that S3 accepts in one request.
 LARGEST = 5 * 1024**3
+# Stands for the caller's account until a request is sent: --dry-run needs no credentials.
+CALLER = "<the caller's account>"
 
 
 def release_uri(artifacts: str | None, release: str) -> str:
@@ -51,6 +56,7 @@ def put(file: Path, uri: str) -> Call:
         "ChecksumSHA256": base64.b64encode(digest.digest()).decode(),
         "Metadata": {"sha256": digest.hexdigest()},
         "IfNoneMatch": "*",
+        "ExpectedBucketOwner": CALLER,
     }
     return Call("s3", "PutObject", parameters, body=file, when="it does not exist yet")
 
@@ -61,8 +67,10 @@ def send(calls: Iterable[Call], on_file: Callable[[str, bool], None] = lambda _k
     `on_file` is called with each key and whether it was uploaded. Raises TerminalError if another file has the name,
     AwsAccessError or TransientError.
     """
-    sent = []
-    for call in calls:
+    sent, owner = [], None
+    for planned in calls:
+        owner = owner or caller_account()
+        call = replace(planned, parameters={**planned.parameters, "ExpectedBucketOwner": owner})
         key = call.parameters["Key"]
         is_new = not _exists(call)
         if is_new:
@@ -72,18 +80,26 @@ def send(calls: Iterable[Call], on_file: Callable[[str, bool], None] = lambda _k
     return sent
 
 
+def caller_account() -> str:
+    """The number of the account whose credentials are used. Raises AwsAccessError or TransientError."""
+    with translate_aws_errors("look which account the credentials are of"):
+        return str(client("sts").get_caller_identity()["Account"])
+
+
 def _exists(call: Call) -> bool:
     """Whether the same file exists already. Raises TerminalError if it is another file."""
     bucket, key = call.parameters["Bucket"], call.parameters["Key"]
     with translate_aws_errors(f"look for s3://{bucket}/{key}"):
         try:
-            found = client("s3").head_object(Bucket=bucket, Key=key)
+            owner = call.parameters["ExpectedBucketOwner"]
+            found = client("s3").head_object(Bucket=bucket, Key=key, ExpectedBucketOwner=owner)
         except ClientError as error:
             if error_code(error) in ("404", "NoSuchKey", "NotFound"):
                 return False
             if error_code(error) in ("403", "AccessDenied"):  # the answer to HEAD has no body with a reason
                 raise AwsAccessError(
-                    f"look for s3://{bucket}/{key}: AWS refused; needs s3:GetObject, and s3:ListBucket on the bucket"
+                    f"look for s3://{bucket}/{key}: AWS refused; needs s3:GetObject, and s3:ListBucket on the bucket, "
+                    f"which must be of account {owner}"
                 ) from error
             raise
     if found.get("Metadata") != call.parameters["Metadata"]:

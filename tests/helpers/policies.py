@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tests.helpers.call_recorder import Call
+from tests.helpers.call_recorder import ACCOUNT, REGION, Call
 from tests.helpers.templates import NESTED, Stack
 
 ROOT_PARAMETERS = {
@@ -19,6 +19,7 @@ ROOT_PARAMETERS = {
     "ArtifactsBucket": "some-artifacts",
     "Release": "movement/0.1.0-5f0c2a91",
     "ReleasesPrefix": "movement/",
+    "ArtifactsKeyArn": f"arn:aws:kms:{REGION}:{ACCOUNT}:key/artifacts",
     "Templates": "movement/templates/5f0c2a91",
 }
 

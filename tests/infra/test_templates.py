@@ -12,6 +12,7 @@ from cfnlint.api import ManualArgs, lint_by_config
 
 from jobs.schema.table import load_contract
 from jobs.settings.settings import Settings, load_settings
+from movement.deploy.stack import STANDALONE
 from tests.helpers.paths import ROOT
 from tests.helpers.policies import ROOT_PARAMETERS
 from tests.helpers.templates import FOLDER, NAMES, NESTED, PSEUDO, Stack, load, references, template_of
@@ -30,6 +31,7 @@ SEND_SOURCE_ACCOUNT = {
     "logging.s3": "https://docs.aws.amazon.com/AmazonS3/latest/userguide/enable-server-access-logging.html",
     "s3": "https://docs.aws.amazon.com/AmazonS3/latest/userguide/grant-destinations-permissions-to-s3.html",
 }
+EXTRAS = ("BatchPath", "Api", "LakeFormation")
 every_template = pytest.mark.parametrize("name", NAMES)
 
 
@@ -45,11 +47,12 @@ def whole_stacks() -> Iterator[Stack]:
     """Every template with the root's parameters, for each value of `Streaming`."""
     for streaming in ("glue", "emr-serverless", "emr", "none"):
         for extras in ("yes", "no"):
-            root = Stack("root", {**ROOT_PARAMETERS, "Streaming": streaming, "BatchPath": extras, "Api": extras})
+            root = Stack("root", {**ROOT_PARAMETERS, "Streaming": streaming, **dict.fromkeys(EXTRAS, extras)})
             yield root
             for logical, resource in root.template["Resources"].items():
                 if resource["Type"] == NESTED and root.condition(resource.get("Condition", "Always")):
                     yield root.nested(logical)
+    yield Stack("artifacts", {"BucketName": "some-artifacts"})
 
 
 def test_cfn_lint_finds_nothing() -> None:
@@ -73,7 +76,7 @@ def test_every_reference_resolves_and_every_parameter_and_condition_is_used(name
 
 def test_the_root_passes_exactly_the_parameters_of_each_template() -> None:
     nested = {logical: each for logical, each in load("root")["Resources"].items() if each["Type"] == NESTED}
-    assert {template_of(each) for each in nested.values()} | {"root"} == set(NAMES)
+    assert {template_of(each) for each in nested.values()} | {"root"} | STANDALONE == set(NAMES)
     for each in nested.values():
         assert each["Properties"]["Parameters"].keys() == load(template_of(each))["Parameters"].keys(), template_of(
             each
@@ -100,7 +103,12 @@ def test_every_output_exists_and_is_used() -> None:
         for name, attribute in references({"r": root["Resources"], "o": root["Outputs"]})
         if attribute and attribute.startswith("Outputs.")
     }
-    there = {(name, output) for name in NAMES if name != "root" for output in load(name).get("Outputs", {})}
+    there = {
+        (name, output)
+        for name in NAMES
+        if name not in {"root"} | STANDALONE
+        for output in load(name).get("Outputs", {})
+    }
     assert used - there == set()
     assert there - used == set()
 
@@ -207,7 +215,7 @@ def test_the_jobs_get_the_settings_of_the_stack() -> None:
 
 def test_data_outlives_its_stack() -> None:
     found = list(resources(*RETAINED))
-    assert len(found) == 5
+    assert len(found) == 7
     for name, resource in found:
         # A failed first stack must leave nothing: its names would be taken, and the next attempt would fail.
         assert resource.get("DeletionPolicy") == "RetainExceptOnCreate", name
@@ -239,6 +247,96 @@ def test_resources_with_records_are_encrypted_and_require_tls() -> None:
             assert tls[0]["Condition"] == {"Bool": {"aws:SecureTransport": False}}, name
             covered |= {f"{name.partition('.')[0]}.{thing['Ref']}" for thing in covered_by(policy["Properties"])}
         assert covered == {name for name, _ in resources(kind)}
+
+
+def test_the_lakes_bucket_is_made_after_what_s3_checks_when_it_is_made() -> None:
+    storage = load("storage")["Resources"]
+    before = storage["Bucket"]["DependsOn"]
+    assert {storage[name]["Type"] for name in before} == {"AWS::SQS::QueuePolicy", "AWS::S3::BucketPolicy"}
+    covered = [storage[name]["Properties"].get("Bucket") for name in before]
+    assert storage["Bucket"]["Properties"]["LoggingConfiguration"]["DestinationBucketName"] in covered
+
+
+def test_old_versions_of_leases_and_logs_of_clusters_expire() -> None:
+    storage = Stack("root", {**ROOT_PARAMETERS, "LogDays": 14}).nested("Storage")
+    rules = {rule["Id"]: rule for rule in storage.properties("Bucket")["LifecycleConfiguration"]["Rules"]}
+    assert rules["old-leases"]["Prefix"] == "lake/_claims/"
+    assert rules["old-leases"]["NoncurrentVersionExpiration"] == {"NoncurrentDays": 1}
+    log_uri = Stack("root", {**ROOT_PARAMETERS, "Streaming": "emr"}).nested("Emr").properties("Cluster")["LogUri"]
+    assert log_uri.startswith(f"s3://a-lake/{rules['cluster-logs']['Prefix']}")
+    assert rules["cluster-logs"]["ExpirationInDays"] == 14
+    assert not "lake/".startswith(rules["cluster-logs"]["Prefix"]), "the lake is not a log"
+
+
+def statements(stack: Stack) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """(resource, statement) of the roles and managed policies of a stack."""
+    for logical, resource in stack.template["Resources"].items():
+        if resource["Type"] in ("AWS::IAM::Role", "AWS::IAM::ManagedPolicy"):
+            properties = stack.properties(logical)
+            documents = [each["PolicyDocument"] for each in properties.get("Policies", [])]
+            for document in [*documents, properties.get("PolicyDocument", {"Statement": []})]:
+                for part in document["Statement"]:
+                    yield f"{stack.name}.{logical}", part
+
+
+def test_a_role_may_not_touch_a_bucket_of_another_account() -> None:
+    """A bucket that was deleted may belong to somebody else by now, under the same name."""
+    checked = 0
+    for stack in whole_stacks():
+        for name, part in statements(stack):
+            actions = part["Action"] if isinstance(part["Action"], list) else [part["Action"]]
+            if any(action.startswith("s3:") for action in actions):
+                checked += 1
+                condition = part.get("Condition", {}).get("StringEquals", {})
+                assert condition.get("aws:ResourceAccount") == PSEUDO["AWS::AccountId"], f"{name}.{part['Sid']}"
+    assert checked > 20
+
+
+def test_a_managed_policy_fits_into_iams_limit_with_long_names() -> None:
+    """6,144 characters: https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_iam-quotas.html"""
+    names = {"BucketName": "b" * 59, "LakePrefix": "p" * 40, "Database": "d" * 40, "StreamName": "s" * 60}
+    more = {"ArtifactsBucket": "a" * 63, "ReleasesPrefix": "r" * 40 + "/"}
+    access = Stack("root", {**ROOT_PARAMETERS, **names, **more}).nested("Access")
+    for logical in access.template["Resources"]:
+        document = json.dumps(access.properties(logical)["PolicyDocument"], separators=(",", ":"))
+        assert len(document) <= 6144, f"{logical}: {len(document)}"
+
+
+def test_the_artifacts_buckets_own_key_is_allowed_to_the_jobs_if_there_is_one() -> None:
+    def decrypting(**parameters: str) -> set[str]:
+        access = Stack("root", {**ROOT_PARAMETERS, **parameters}).nested("Access")
+        return {name for name, part in statements(access) if part["Sid"] == "DecryptTheRelease"}
+
+    assert decrypting() == {"access.StreamJobPolicy", "access.BatchJobPolicy"}
+    assert decrypting(ArtifactsKeyArn="") == set()
+
+
+@pytest.mark.parametrize("streaming", ["glue", "emr-serverless", "emr"])
+def test_with_lake_formation_each_role_that_keeps_tables_is_granted_them(streaming: str) -> None:
+    root = Stack("root", {**ROOT_PARAMETERS, "Streaming": streaming, "LakeFormation": "yes"})
+    grants = root.nested("LakeFormationGrants")
+    granted: dict[str, set[str]] = {}
+    for logical in grants.template["Resources"]:
+        properties = grants.properties(logical)
+        role = properties["Principal"]["DataLakePrincipalIdentifier"].rpartition("/")[2]
+        granted.setdefault(role, set()).update(properties["Permissions"])
+    roles = {"glue": "glue-streaming-Role", "emr-serverless": "emr-serverless-Role", "emr": "emr-NodeRole"}
+    assert granted.keys() == {roles[streaming], "batch-BatchJobRole", "catalog-CrawlerRole"}
+    for role, permissions in granted.items():
+        assert permissions >= {"DESCRIBE", "CREATE_TABLE", "ALTER", "INSERT", "SELECT"}, role
+
+
+@pytest.mark.parametrize("log_role", ["create", "existing"])
+def test_the_api_logs_each_request_and_no_record(log_role: str) -> None:
+    api = Stack("root", {**ROOT_PARAMETERS, "Api": "yes", "ApiLogRole": log_role}).nested("PostApi")
+    setting = api.properties("Stage")["AccessLogSetting"]
+    assert json.loads(setting["Format"]).keys() >= {"requestId", "ip", "status", "error"}
+    assert "$input" not in setting["Format"]
+    log = api.properties("AccessLog")
+    assert setting["DestinationArn"].endswith(f"{log['LogGroupName']}:*")
+    assert (log["RetentionInDays"], bool(log["KmsKeyId"])) == (30, True)
+    # Without the account's role the stage cannot be created, so it is created after it.
+    assert ("LogAccount" in api.properties("Stage")["Description"]) == (log_role == "create")
 
 
 def test_a_message_stays_hidden_for_six_times_its_functions_timeout() -> None:

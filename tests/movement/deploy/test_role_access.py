@@ -87,6 +87,15 @@ def test_a_resource_that_iam_leaves_out_is_not_taken_for_allowed(aws: Aws) -> No
     assert release_access(ROLE, FILES).verdict == "fail"
 
 
+def test_a_condition_on_a_key_that_nobody_knows_makes_the_answer_unknown(aws: Aws) -> None:
+    aws.files()
+    results = together(dict.fromkeys(ARNS, "implicitDeny"))
+    results[0]["ResourceSpecificResults"][0]["MissingContextValues"] = ["aws:SourceVpce"]
+    aws.decides("s3:GetObject", ARNS, results)
+    found = release_access(ROLE, FILES)
+    assert (found.verdict, "aws:SourceVpce" in found.detail) == ("unknown", True)
+
+
 def test_the_bucket_s_own_key_needs_a_permission_as_well(aws: Aws) -> None:
     aws.files(SSEKMSKeyId=KEY, ServerSideEncryption="aws:kms")
     aws.decides("s3:GetObject", ARNS, together(dict.fromkeys(ARNS, "allowed")))

@@ -20,10 +20,11 @@ from typer.testing import CliRunner
 
 from jobs.common.errors import AwsAccessError, ConfigurationError, TerminalError
 from movement.cli.deploy import app
-from movement.deploy import stack
+from movement.deploy import stack, upload
 from tests.helpers.templates import NAMES
 
 ASKED = ["stack", "--artifacts", "s3://some-artifacts/movement", "--release", "0.1.0-5f0c2a91"]
+UPLOADED = [name for name in NAMES if name not in stack.STANDALONE]
 BUCKET = ["--parameter", "BucketName=a-lake"]
 OUTPUTS = [
     {"OutputKey": "Lake", "OutputValue": "s3://a-lake/lake"},
@@ -40,15 +41,17 @@ class Aws:
 
     def __init__(self, scripted: ExitStack) -> None:
         keys = {"region_name": "eu-west-3", "aws_access_key_id": "k", "aws_secret_access_key": "s"}
-        self._clients: dict[str, Any] = {name: boto3.client(name, **keys) for name in ("cloudformation", "s3")}
+        self._clients: dict[str, Any] = {name: boto3.client(name, **keys) for name in ("cloudformation", "s3", "sts")}
         self._stubs = {name: scripted.enter_context(Stubber(each)) for name, each in self._clients.items()}
 
     def client(self, service: str) -> Any:
         return self._clients[service]
 
     def uploads(self) -> None:
-        for _ in NAMES:
+        self._stubs["sts"].add_response("get_caller_identity", {"Account": "111122223333"})
+        for _ in UPLOADED:
             asked = {"Bucket": "some-artifacts", "Key": ANY, "ContentType": "application/yaml", "Body": ANY}
+            asked["ExpectedBucketOwner"] = "111122223333"
             self._stubs["s3"].add_response("put_object", {}, asked)
 
     def stack(self, status: str | None, **more: Any) -> None:
@@ -92,6 +95,7 @@ def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[Aws]:
     with ExitStack() as scripted:
         found = Aws(scripted)
         monkeypatch.setattr(stack, "client", found.client)
+        monkeypatch.setattr(upload, "client", found.client)
         yield found
 
 
@@ -238,7 +242,7 @@ def test_a_dry_run_sends_nothing_and_prints_valid_requests(aws: Aws) -> None:
     assert done.exit_code == 0, done.output
     requests = json.loads(done.stdout)["requests"]
     assert [each["operation"] for each in requests] == [
-        *["PutObject"] * len(NAMES),
+        *["PutObject"] * len(UPLOADED),
         "CreateChangeSet",
         "ExecuteChangeSet",
     ]
@@ -252,7 +256,9 @@ def test_a_dry_run_sends_nothing_and_prints_valid_requests(aws: Aws) -> None:
     created = requests[-2]["parameters"]
     folder = created["Parameters"][-1]["ParameterValue"]
     assert created["TemplateURL"] == f"https://some-artifacts.s3.eu-west-3.amazonaws.com/{folder}/root.yaml"
-    assert {each["parameters"]["Key"] for each in requests[: len(NAMES)]} == {f"{folder}/{name}.yaml" for name in NAMES}
+    assert {each["parameters"]["Key"] for each in requests[: len(UPLOADED)]} == {
+        f"{folder}/{name}.yaml" for name in UPLOADED
+    }
 
 
 @pytest.mark.parametrize(
