@@ -1,23 +1,25 @@
 #!/usr/bin/env bash
 # Bootstrap action for EMR on EC2: installs the release's Python environment on every node.
 #
-#   emr-bootstrap.sh s3://BUCKET/PREFIX/RELEASE [SHA256-OF-MANIFEST [FOLDER]]
+#   emr-bootstrap.sh --region REGION s3://BUCKET/PREFIX/RELEASE SHA256-OF-MANIFEST [FOLDER]
 #
-# Downloads manifest.json and environment.tar.gz, checks the archive against the manifest, and the manifest against
-# SHA256-OF-MANIFEST if given, so that the files in S3 need not be trusted. Unpacks to FOLDER/RELEASE; the default of
-# FOLDER is /opt/movement. With `deploy.emr.bootstrapped: true` the steps use it. Safe to repeat: a complete environment
+# Downloads manifest.json and environment.tar.gz, checks the manifest against SHA256-OF-MANIFEST, and the archive against
+# the manifest, so that these files need not be trusted. REGION is the bucket's: a node has none configured, and without
+# it the request goes to another region's address, which a private network does not reach. Unpacks to FOLDER/RELEASE; the
+# default of FOLDER is /opt/movement. With `deploy.emr.bootstrapped: true` the steps use it. Safe to repeat: a complete environment
 # is not installed again.
 set -euo pipefail
 umask 022  # every user of the node may read the environment
 
 fail() { echo "emr-bootstrap: $*" >&2; exit 1; }
 
-[ $# -ge 1 ] && [ $# -le 3 ] || fail "usage: $0 s3://BUCKET/PREFIX/RELEASE [SHA256-OF-MANIFEST [FOLDER]]"
-source=${1%/} wanted=${2:-} release=${1%/}
+[ $# -ge 4 ] && [ $# -le 5 ] && [ "$1" = --region ] ||
+    fail "usage: $0 --region REGION s3://BUCKET/PREFIX/RELEASE SHA256-OF-MANIFEST [FOLDER]"
+region=$2 source=${3%/} wanted=$4 release=${3%/}
 release=${release##*/}
-target=${3:-/opt/movement}/$release
+target=${5:-/opt/movement}/$release
 case "$source" in s3://*/*) ;; *) fail "$source: allowed: s3://BUCKET/PREFIX/RELEASE" ;; esac
-[[ -z $wanted || $wanted =~ ^[0-9a-f]{64}$ ]] || fail "$wanted: allowed: a SHA-256 in hex, the one of manifest.json"
+[[ $wanted =~ ^[0-9a-f]{64}$ ]] || fail "$wanted: allowed: a SHA-256 in hex, the one of manifest.json"
 
 root=""
 [ "$(id -u)" = 0 ] || root="sudo"
@@ -26,12 +28,11 @@ trap '$root rm -rf "$scratch" "$target.part"' EXIT
 
 # The AWS CLI uses TLS and checks certificates; an endpoint without TLS is refused.
 case "${AWS_ENDPOINT_URL_S3:-${AWS_ENDPOINT_URL:-https://}}" in https://* | http://127.0.0.1:*) ;; *) fail "S3 without TLS" ;; esac
-fetch() { aws s3 cp --only-show-errors "$source/$1" "$scratch/$1" || fail "could not fetch $source/$1"; }
+fetch() { aws s3 cp --region "$region" --only-show-errors "$source/$1" "$scratch/$1" || fail "could not fetch $source/$1"; }
 check() { echo "$2  $scratch/$1" | sha256sum --check --status || fail "$source/$1: its SHA-256 is not $2"; }
 
 fetch manifest.json
-[ -z "$wanted" ] || check manifest.json "$wanted"
-wanted=$(sha256sum "$scratch/manifest.json" | cut -d' ' -f1)
+check manifest.json "$wanted"
 if [ -f "$target/.sha256" ] && [ "$(cat "$target/.sha256")" = "$wanted" ]; then
     echo "emr-bootstrap: $target exists already"
     exit 0

@@ -145,11 +145,19 @@ def _register(name: str, default_config: str, platform: Callable[[], Platform], 
                 "iam:SimulatePrincipalPolicy and a running job is to be replaced.",
             ),
         ] = False,
+        stop: Annotated[
+            bool, typer.Option("--stop", help="Stop the job, wait until it has ended, and start nothing.")
+        ] = False,
         no_wait: Annotated[bool, typer.Option("--no-wait", help="Do not wait until the job runs.")] = False,
         json_file: JsonFile = None,
     ) -> None:
-        from movement.deploy.job import plan
+        from movement.deploy.job import plan, running_job
 
+        if stop:
+            if replace or dry_run:
+                raise typer.BadParameter("not together with --replace or --dry-run", param_hint="--stop")
+            _stop(platform(), running_job(config or default_config, overrides or []), json_file)
+            return
         job = plan(release, config or default_config, overrides or [], start_from)
         if dry_run:
             _dry_run(platform(), job, replace, json_file)
@@ -236,6 +244,16 @@ def _roll_out(platform: Platform, job: Job, replace: bool, wait: bool, unchecked
         "where": dict(links),
     }
     write_result(json_file, _result(platform, job) | details)
+
+
+def _stop(platform: Platform, job: Job, json_file: Path | None) -> None:
+    from movement.deploy.rollout import halt
+
+    with spinner("") as line:
+        run = halt(platform, job, step=line.log)
+    out.print(f"{run.id} is {run.state}" if run else f"{platform.title}: no run of the job is going", soft_wrap=True)
+    stopped = asdict(run) if run else None
+    write_result(json_file, {"platform": platform.title, "stopped": stopped} | resources(job.settings))
 
 
 def _print_outcome(platform: Platform, job: Job, outcome: Outcome) -> None:

@@ -1,8 +1,8 @@
 """EMR on EC2: a step that runs spark-submit on YARN, with the driver in the cluster.
 
 The step runs as long as the job, so its state is the job's. YARN restarts a driver that died. Cancelling a step ends
-spark-submit, but not the YARN application: to replace a job, a step before the new one kills the application by its
-tag, which loses nothing (docs/adr/0003). Sources:
+spark-submit, but not the YARN application. So the step's script kills applications with the job's tag when it starts
+and when EMR cancels it, and a stop adds a step that does the same; a kill loses nothing (docs/adr/0003). Sources:
 https://docs.aws.amazon.com/emr/latest/ReleaseGuide/emr-spark-submit-step.html
 https://docs.aws.amazon.com/emr/latest/ManagementGuide/emr-cancel-steps.html
 https://spark.apache.org/docs/4.1.1/running-on-yarn.html
@@ -10,6 +10,7 @@ https://spark.apache.org/docs/4.1.1/running-on-yarn.html
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 from jobs.common.errors import ConfigurationError
@@ -23,6 +24,13 @@ from movement.packaging.release import EMR_ENVIRONMENT
 SERVICE = "emr"
 GOING = ["PENDING", "CANCEL_PENDING", "RUNNING"]
 USABLE = {"RUNNING", "WAITING"}
+# Kills the job's applications in YARN, found by their tag, $0.
+_KILL = (
+    'stop() { yarn application -list -appTags "$0" -appStates SUBMITTED,ACCEPTED,RUNNING | '
+    "grep -o '^application_[0-9_]*' | xargs -r -n 1 yarn application -kill; }; "
+)
+# Runs the command in "$@". EMR cancels a step by SIGTERM to its process and expects the process to clean up.
+_RUN = _KILL + "trap 'stop; exit 143' TERM INT; stop; \"$@\" & wait $!"
 # The folder in which the bootstrap action unpacks environments.
 BOOTSTRAPPED = "/opt/movement"
 
@@ -36,9 +44,9 @@ class Emr:
     ended = frozenset({"COMPLETED", "CANCELLED", "FAILED", "INTERRUPTED"})
 
     def requests(self, job: Job, replace: bool) -> list[Call]:
-        cancel = cancel_steps(job, "RUNNING-STEP")
-        found = Call(cancel.service, cancel.operation, cancel.parameters, when="a step of this name is going")
-        return [*([found] if replace else []), add_steps(job, replace)]
+        condition = "a step of this name is going"
+        stop = [dataclasses.replace(each, when=condition) for each in stop_steps(job, "RUNNING-STEP")]
+        return [*(stop if replace else []), add_steps(job)]
 
     def check(self, job: Job) -> None:
         found = _cluster(job, "DescribeCluster", "ClusterId").send()["Cluster"]
@@ -66,11 +74,12 @@ class Emr:
                 return None
             call = Call(call.service, call.operation, {**call.parameters, "Marker": answer["Marker"]})
 
-    def start(self, job: Job, replacing: bool) -> Run:
-        return Run(add_steps(job, replacing).send()["StepIds"][-1], "PENDING")
+    def start(self, job: Job) -> Run:
+        return Run(add_steps(job).send()["StepIds"][-1], "PENDING")
 
     def stop(self, job: Job, run: Run) -> None:
-        cancel_steps(job, run.id).send()
+        for call in stop_steps(job, run.id):
+            call.send()
 
     def refresh(self, job: Job, run: Run) -> Run:
         return _run(_cluster(job, "DescribeStep", "ClusterId", StepId=run.id).send()["Step"])
@@ -81,20 +90,29 @@ class Emr:
         return [
             ("logs", f"the cluster's LogUri, under {cluster}/steps/{run.id}/ and {cluster}/containers/"),
             ("state", f"aws emr describe-step {which}"),
-            ("stop", f"aws emr cancel-steps --cluster-id {cluster} --step-ids {run.id}, then in YARN: {kill(job)}"),
+            ("stop", f"movement deploy emr --stop --set deploy.emr.cluster_id={cluster} …"),
         ]
 
 
-def add_steps(job: Job, replacing: bool) -> Call:
-    """The request that starts the job; `replacing` adds a step that kills the replaced job in YARN."""
-    first = [_step(f"{job.settings.deploy.job_name}-stop", ["bash", "-c", kill(job)])] if replacing else []
-    return _cluster(
-        job, "AddJobFlowSteps", "JobFlowId", Steps=[*first, _step(job.settings.deploy.job_name, spark_submit(job))]
-    )
+def add_steps(job: Job) -> Call:
+    """The request that starts the job."""
+    name = job.settings.deploy.job_name
+    step = _step(name, ["bash", "-c", _RUN, name, *spark_submit(job)])
+    return _cluster(job, "AddJobFlowSteps", "JobFlowId", Steps=[step])
+
+
+def stop_steps(job: Job, step: str) -> list[Call]:
+    """The requests that end a step and the job's YARN application."""
+    name = job.settings.deploy.job_name
+    kill = _step(f"{name}-stop", ["bash", "-c", f"{_KILL}stop", name])
+    return [
+        _cluster(job, "CancelSteps", "ClusterId", StepIds=[step], StepCancellationOption="SEND_INTERRUPT"),
+        _cluster(job, "AddJobFlowSteps", "JobFlowId", Steps=[kill]),
+    ]
 
 
 def spark_submit(job: Job) -> list[str]:
-    """The step's command."""
+    """The command that submits the job; it ends with the job."""
     deploy = job.settings.deploy
     archive = job.artifact(EMR_ENVIRONMENT)
     if deploy.emr.bootstrapped:
@@ -111,17 +129,6 @@ def spark_submit(job: Job) -> list[str]:
     }
     submit = ["spark-submit", "--master", "yarn", "--deploy-mode", "cluster", "--name", deploy.job_name]
     return [*submit, *archives, *options(with_own(job, conf)), job.script, *job.arguments, *job.for_start]
-
-
-def kill(job: Job) -> str:
-    """The shell command that kills the job's YARN application, found by its tag."""
-    listing = f"yarn application -list -appTags {job.settings.deploy.job_name} -appStates SUBMITTED,ACCEPTED,RUNNING"
-    return f"{listing} | grep -o '^application_[0-9_]*' | xargs -r -n 1 yarn application -kill"
-
-
-def cancel_steps(job: Job, step: str) -> Call:
-    """The request that cancels a step."""
-    return _cluster(job, "CancelSteps", "ClusterId", StepIds=[step], StepCancellationOption="SEND_INTERRUPT")
 
 
 def _step(name: str, command: list[str]) -> dict[str, Any]:

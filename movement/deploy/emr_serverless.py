@@ -59,7 +59,7 @@ class EmrServerless:
                 return None
             call = Call(call.service, call.operation, {**call.parameters, "nextToken": answer["nextToken"]})
 
-    def start(self, job: Job, replacing: bool) -> Run:
+    def start(self, job: Job) -> Run:
         return Run(start_job_run(job).send()["jobRunId"], "SUBMITTED")
 
     def stop(self, job: Job, run: Run) -> None:

@@ -59,7 +59,7 @@ class Glue:
                     raise
         return None
 
-    def start(self, job: Job, replacing: bool) -> Run:
+    def start(self, job: Job) -> Run:
         (update_job(job) if _exists(job) else create_job(job)).send()
         return Run(start_job_run(job).send()["JobRunId"], "STARTING")
 

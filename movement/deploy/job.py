@@ -89,6 +89,14 @@ def plan(folder: Path, config: str, overrides: list[str], start_from: str | None
     return Job(settings, manifest, uri, str(region()), tuple(arguments), (*calls, *more, *files), for_start)
 
 
+def running_job(config: str, overrides: list[str]) -> Job:
+    """The job by its settings alone, to find and stop a run of any release. Raises ConfigurationError."""
+    if region() is None:
+        raise ConfigurationError("no AWS region: set AWS_REGION, or a region in the AWS profile")
+    no_release = Manifest("", "", "", 0, {}, {})
+    return Job(load_settings(config, overrides), no_release, "", str(region()), (), ())
+
+
 def job_role(job: Job) -> str:
     """The ARN of the job's role on EMR Serverless and Glue. Raises ConfigurationError if it is not set."""
     role = job.settings.deploy.role_arn

@@ -1,4 +1,4 @@
-"""Rolls a job out on any platform: check, upload, leave or replace a running job, start, wait.
+"""Rolls a job out on any platform: check, upload, leave or replace a running job, start, wait. Or stops it.
 
 Before a running job is stopped, IAM must say that the job's role may read the new release: a run that may not read its
 own code fails at once, and the old run would be gone.
@@ -55,12 +55,12 @@ class Platform(Protocol):
         """The job's run that has not ended; None if all have ended."""
         ...
 
-    def start(self, job: Job, replacing: bool) -> Run:
+    def start(self, job: Job) -> Run:
         """Creates or updates the job, and starts a run."""
         ...
 
     def stop(self, job: Job, run: Run) -> None:
-        """Asks a run to end."""
+        """Asks a run to end; nothing of it may go on once it has ended."""
 
     def refresh(self, job: Job, run: Run) -> Run:
         """The current state of the run."""
@@ -118,17 +118,52 @@ def roll_out(
         step(f"stopping {going.id}")
         platform.stop(job, going)
     if before is not None:
-        while (before := platform.refresh(job, before)).state not in platform.ended:
-            _pause(before, deadline, clock, pause, "has not ended")
-            step(f"stopping {before.id}: {before.state}")
+        _wait_for_end(platform, job, before, deadline, step, pause, clock)
     step("starting")
-    run = platform.start(job, before is not None)
+    run = platform.start(job)
     while wait and (run := platform.refresh(job, run)).state not in platform.running:
         if run.state in platform.ended:
             raise TerminalError(f"{platform.title}: {run.id} ended as {run.state}: {run.detail or 'no reason given'}")
         _pause(run, deadline, clock, pause, "does not run")
         step(f"{run.id}: {run.state}")
     return Outcome(run, sent, left=False, replaced=before.id if before else None)
+
+
+def halt(
+    platform: Platform,
+    job: Job,
+    *,
+    step: Callable[[str], None] = lambda _: None,
+    pause: Callable[[float], None] = time.sleep,
+    clock: Callable[[], float] = time.monotonic,
+) -> Run | None:
+    """Stops the job's run and returns it once it has ended; None if no run was going.
+
+    Raises AwsAccessError, or TransientError if the run has not ended within `deploy.wait_seconds`.
+    """
+    step(f"looking at {platform.title}")
+    run = platform.find_run(job)
+    if run is None:
+        return None
+    if run.state not in platform.ending:
+        step(f"stopping {run.id}")
+        platform.stop(job, run)
+    return _wait_for_end(platform, job, run, clock() + job.settings.deploy.wait_seconds, step, pause, clock)
+
+
+def _wait_for_end(
+    platform: Platform,
+    job: Job,
+    run: Run,
+    deadline: float,
+    step: Callable[[str], None],
+    pause: Callable[[float], None],
+    clock: Callable[[], float],
+) -> Run:
+    while (run := platform.refresh(job, run)).state not in platform.ended:
+        _pause(run, deadline, clock, pause, "has not ended")
+        step(f"stopping {run.id}: {run.state}")
+    return run
 
 
 def _check_role(platform: Platform, job: Job, going: Run | None, step: Callable[[str], None]) -> None:

@@ -213,6 +213,38 @@ def test_the_jobs_get_the_settings_of_the_stack() -> None:
     assert root.nested("GlueStreaming").properties("Job")["Timeout"] == 10080
 
 
+def emr(**parameters: str) -> dict[str, Any]:
+    """The cluster's properties."""
+    return Stack("root", {**ROOT_PARAMETERS, "Streaming": "emr", **parameters}).nested("Emr").properties("Cluster")
+
+
+def test_yarns_shuffle_service_authenticates_as_the_executors_do() -> None:
+    # A service without it answers "Unknown message type: -22" to each executor (docs/adr/0024).
+    found = {each["Classification"]: each["ConfigurationProperties"] for each in emr()["Configurations"]}
+
+    assert found["spark-defaults"]["spark.authenticate"] == "true" == found["yarn-site"]["spark.authenticate"]
+    assert found["spark-defaults"]["spark.network.crypto.enabled"] == "true"
+    attempts = str(Settings().deploy.emr.driver_attempts)
+    assert found["yarn-site"]["yarn.resourcemanager.am.max-attempts"] == attempts, "YARN caps what the job asks for"
+
+
+def test_no_stack_holds_an_endless_job() -> None:
+    assert list(resources("AWS::EMR::Step")) == []
+
+
+def test_a_new_release_replaces_no_cluster_unless_its_nodes_are_bootstrapped() -> None:
+    # BootstrapActions is a property whose change replaces the cluster.
+    assert emr() == emr(Release="movement/0.2.0-aaaaaaaa")
+
+    (action,) = emr(ManifestSha256="a" * 64)["BootstrapActions"]
+    script = action["ScriptBootstrapAction"]
+    folder = f"s3://some-artifacts/{ROOT_PARAMETERS['Release']}"
+    assert script == {
+        "Path": f"{folder}/emr-bootstrap.sh",
+        "Args": ["--region", PSEUDO["AWS::Region"], folder, "a" * 64],
+    }
+
+
 def test_data_outlives_its_stack() -> None:
     found = list(resources(*RETAINED))
     assert len(found) == 7

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import re
+import signal
+import subprocess
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,12 +26,12 @@ from local.glue_states import set_state
 from movement.cli.main import app
 from movement.deploy import rollout
 from movement.deploy.calls import Call
-from movement.deploy.emr import Emr, add_steps, kill
+from movement.deploy.emr import Emr, add_steps, stop_steps
 from movement.deploy.emr_serverless import EmrServerless, start_job_run
 from movement.deploy.glue import Glue
 from movement.deploy.job import Job, plan
 from movement.deploy.role_access import Access
-from movement.deploy.rollout import Run, roll_out
+from movement.deploy.rollout import Run, halt, roll_out
 from movement.packaging import release as release_module
 from movement.packaging.release import package, read_manifest
 from tests.helpers.paths import ROOT
@@ -111,7 +115,7 @@ def test_the_job_has_the_same_arguments_everywhere(release: Path, region: None) 
     emr = of(release, "stream.name=mine", "sink.target_file_bytes=1048576")
     glue = of(release, "stream.name=mine", "sink.target_file_bytes=1048576", config="glue.yaml")
     serverless = start_job_run(emr).parameters["jobDriver"]["sparkSubmit"]["entryPointArguments"]
-    step = add_steps(emr, False).parameters["Steps"][-1]["HadoopJarStep"]["Args"]
+    step = add_steps(emr).parameters["Steps"][-1]["HadoopJarStep"]["Args"]
     update = PLATFORMS["glue"].requests(glue, False)[1].parameters["JobUpdate"]["DefaultArguments"]
 
     assert serverless == step[-len(serverless) :]
@@ -128,7 +132,7 @@ def test_start_from_reaches_the_run_that_is_started_and_not_the_later_ones(relea
     option = ["--start-from", "ledger"]
 
     assert start_job_run(job).parameters["jobDriver"]["sparkSubmit"]["entryPointArguments"][-2:] == option
-    assert add_steps(job, False).parameters["Steps"][-1]["HadoopJarStep"]["Args"][-2:] == option
+    assert add_steps(job).parameters["Steps"][-1]["HadoopJarStep"]["Args"][-2:] == option
     requests = {each.operation: each.parameters for each in PLATFORMS["glue"].requests(job, False)}
     assert requests["StartJobRun"]["Arguments"].pop("--start-from") == "ledger"
     assert requests["StartJobRun"]["Arguments"] == requests["UpdateJob"]["JobUpdate"]["DefaultArguments"]
@@ -193,7 +197,7 @@ def test_a_request_that_the_model_does_not_take_is_never_sent() -> None:
 
 def test_a_bootstrapped_cluster_needs_no_archive(release: Path, region: None) -> None:
     job = of(release, "deploy.emr.bootstrapped=true", "deploy.spark_conf.spark.executor.memory=6g")
-    arguments = add_steps(job, False).parameters["Steps"][0]["HadoopJarStep"]["Args"]
+    arguments = add_steps(job).parameters["Steps"][0]["HadoopJarStep"]["Args"]
 
     assert "--archives" not in arguments
     python = f"/opt/movement/{job.manifest.release}/bin/python"
@@ -201,13 +205,49 @@ def test_a_bootstrapped_cluster_needs_no_archive(release: Path, region: None) ->
     assert "spark.executor.memory=6g" in arguments
 
 
-def test_a_replaced_job_is_ended_in_yarn_before_the_new_one_starts(release: Path, region: None) -> None:
-    first, second = add_steps(of(release), True).parameters["Steps"]
+def steps_of(call: Call) -> list[tuple[str, list[str]]]:
+    return [(step["Name"], step["HadoopJarStep"]["Args"]) for step in call.parameters["Steps"]]
 
-    assert first["HadoopJarStep"]["Args"][:2] == ["bash", "-c"]
-    assert "yarn application -kill" in kill(of(release))
-    assert second["Name"] == "movement-stream"
-    assert "spark.yarn.tags=movement-stream" in second["HadoopJarStep"]["Args"]
+
+def test_a_stopped_job_is_killed_in_yarn_too(release: Path, region: None) -> None:
+    cancel, add = stop_steps(of(release), "s-1")
+    ((name, arguments),) = steps_of(add)
+
+    assert (cancel.operation, cancel.parameters["StepIds"]) == ("CancelSteps", ["s-1"])
+    assert name == "movement-stream-stop"
+    assert "yarn application -kill" in arguments[2]
+    assert arguments[3] == "movement-stream", "the tag"
+
+
+@pytest.mark.nightly
+def test_the_steps_script_kills_the_jobs_applications_at_its_start_and_when_it_is_cancelled(
+    release: Path, region: None, tmp_path: Path
+) -> None:
+    ((_, arguments),) = steps_of(add_steps(of(release)))
+    assert "spark.yarn.tags=movement-stream" in arguments
+    log = tmp_path / "log"
+    listing = "echo 'Total: 1'; echo 'application_17_0001 movement-stream SPARK'"
+    for name, body in {
+        "yarn": f'echo "yarn $*" >> {log}; case "$2" in -list) {listing};; esac',
+        "spark-submit": f'echo "submit $# $1 $2" >> {log}; exec sleep 60',
+    }.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{body}\n")
+        (tmp_path / name).chmod(0o755)
+    step = subprocess.Popen(arguments, env={"PATH": f"{tmp_path}:/usr/bin:/bin"}, start_new_session=True)
+    try:
+        while not log.exists() or "submit" not in log.read_text():
+            time.sleep(0.05)
+        step.terminate()
+        assert step.wait(30) == 143
+    finally:
+        os.killpg(step.pid, signal.SIGKILL)
+
+    stop = [
+        "yarn application -list -appTags movement-stream -appStates SUBMITTED,ACCEPTED,RUNNING",
+        "yarn application -kill application_17_0001",
+    ]
+    submit = f"submit {len(arguments) - 5} --master yarn"
+    assert log.read_text().splitlines() == [*stop, submit, *stop]
 
 
 class Scripted:
@@ -234,8 +274,8 @@ class Scripted:
     def find_run(self, job: Job) -> Run | None:
         return Run("old", self.before.pop(0)) if self.before else None
 
-    def start(self, job: Job, replacing: bool) -> Run:
-        self.log.append("start again" if replacing else "start")
+    def start(self, job: Job) -> Run:
+        self.log.append("start")
         return Run("new", "STARTING")
 
     def stop(self, job: Job, run: Run) -> None:
@@ -274,7 +314,7 @@ def test_a_job_is_replaced_only_once_the_old_run_has_ended(no_uploads: Job) -> N
     outcome = go(platform, no_uploads, replace=True)
 
     assert (outcome.run, outcome.replaced) == (Run("new", "RUNNING", "disk full"), "old")
-    assert platform.log == ["check", "stop old", "start again"]
+    assert platform.log == ["check", "stop old", "start"]
     assert platform.before == ["STOPPED"], "it was seen ended"
 
 
@@ -322,7 +362,7 @@ def test_a_run_that_is_ending_already_is_waited_for(no_uploads: Job) -> None:
 
     outcome = go(platform, no_uploads)
 
-    assert (outcome.run.id, outcome.left, platform.log) == ("new", False, ["check", "start again"])
+    assert (outcome.run.id, outcome.left, platform.log) == ("new", False, ["check", "start"])
 
 
 @pytest.mark.parametrize(
@@ -337,6 +377,15 @@ def test_a_job_that_never_runs_is_an_error(
 ) -> None:
     with pytest.raises(error, match=told):
         go(Scripted([], after), no_uploads)
+
+
+def test_a_stop_waits_until_the_run_has_ended_and_starts_nothing(no_uploads: Job) -> None:
+    platform = Scripted(["RUNNING", "STOPPING", "STOPPED"], ["RUNNING"])
+
+    stopped = halt(platform, no_uploads, pause=lambda _: None)
+
+    assert (stopped, platform.log) == (Run("old", "STOPPED", "disk full"), ["stop old"])
+    assert halt(Scripted([], []), no_uploads) is None
 
 
 @pytest.fixture
@@ -435,6 +484,12 @@ def test_emr_adds_a_step_once_and_replaces_it(release: Path, account: list[str],
     assert found[first["run"]["id"]] == ("movement-stream", "CANCELLED")
     assert found[replaced["run"]["id"]] == ("movement-stream", "PENDING")
     assert sorted(name for name, _ in found.values()).count("movement-stream-stop") == 1
+
+    cluster = f"deploy.emr.cluster_id={value(account, 'deploy.emr.cluster_id')}"
+    stopped = outcome(tmp_path, "emr", "--stop", *sets(cluster))
+    again = outcome(tmp_path, "emr", "--stop", *sets(cluster))
+    assert (stopped["stopped"]["id"], stopped["stopped"]["state"]) == (replaced["run"]["id"], "CANCELLED")
+    assert again["stopped"] is None, "needs no release, and may be repeated"
 
 
 @pytest.mark.aws

@@ -219,17 +219,20 @@ def test_wrong_options_end_with_2(tmp_path: Path) -> None:
     assert not (tmp_path / "x").exists()
 
 
+BOOTSTRAP = ROOT / "bootstrap" / "emr-bootstrap.sh"
+
+
 def bootstrap(folder: Path, digest: str) -> subprocess.CompletedProcess[str]:
     """The bootstrap action, with an `aws` that serves s3://b/ from a folder and writes down what it is asked."""
     (folder / "bin").mkdir(exist_ok=True)
     (folder / "bin" / "aws").write_text(
-        f'#!/bin/sh\necho "$4" >> "{folder}/asked"\ncp "{folder}/${{4#s3://b/}}" "$5"\n'
+        f'#!/bin/sh\necho "$4 $6" >> "{folder}/asked"\ncp "{folder}/${{6#s3://b/}}" "$7"\n'
     )
     (folder / "bin" / "sudo").write_text('#!/bin/sh\nexec "$@"\n')  # where the tests' user is not root
     for program in (folder / "bin").iterdir():
         program.chmod(0o755)
     return subprocess.run(
-        ["bash", str(ROOT / "bootstrap" / "emr-bootstrap.sh"), "s3://b/0.1.0-abc", digest, str(folder / "opt")],
+        ["bash", str(BOOTSTRAP), "--region", "eu-west-1", "s3://b/0.1.0-abc", digest, str(folder / "opt")],
         env={"PATH": f"{folder / 'bin'}:/usr/bin:/bin", "HOME": str(folder)},
         capture_output=True,
         text=True,
@@ -265,8 +268,8 @@ def test_the_bootstrap_action_installs_what_it_has_checked_and_repeats_harmlessl
     assert first.returncode == second.returncode == 0, first.stderr + second.stderr
     python = folder / "opt" / "0.1.0-abc" / "bin" / "python"
     assert subprocess.check_output([python, "-I", "-c", "import ours; print(ours.here)"], text=True) == "1\n"
-    asked = (folder / "asked").read_text().split()
-    assert asked.count("s3://b/0.1.0-abc/environment.tar.gz") == 1
+    asked = (folder / "asked").read_text().splitlines()
+    assert asked.count("eu-west-1 s3://b/0.1.0-abc/environment.tar.gz") == 1
     assert "exists already" in second.stdout
 
 
