@@ -14,6 +14,7 @@ from typing import Any
 from jobs.schema.partitions import is_usable
 from jobs.schema.rejections import BAD_PARTITION, FAILED_CHECK, MISSING_FIELD, VALUE_CHARACTERS, WRONG_TYPE, Rejection
 from jobs.schema.table import TableContract
+from jobs.schema.value_rules import broken_rule
 from jobs.schema.values import as_text, compiled, is_absent, read_object, read_value, split_text
 
 
@@ -28,6 +29,13 @@ class RecordChecks:
     def __init__(self, contract: TableContract) -> None:
         self.contract = contract
         self.columns = tuple((column, compiled(column.parse) if column.parse else None) for column in contract.columns)
+        # (column, its source field) of each column with rules on its values.
+        self._ruled = tuple(
+            (each, column.source)
+            for column in contract.columns
+            for each in (column, *(column.parse.into if column.parse else ()))
+            if each.has_rules
+        )
         # (column, its source field) of each text column that is a partition column.
         self._folders = tuple(
             (name, column.source)
@@ -75,16 +83,24 @@ class RecordChecks:
             yield from self._failed(record, values)
 
     def _failed(self, record: Mapping[str, Any], values: Mapping[str, Any]) -> Iterator[Rejection]:
+        broken: set[str] = set()
         for column, _ in self.columns:
             value = values[column.column]
             if value is None or (column.min is None and column.max is None):
                 continue
             if (column.min is not None and value < column.min) or (column.max is not None and value > column.max):
+                broken.add(column.source)
                 yield _rejection(FAILED_CHECK, column.source, record[column.source])
+        for ruled, source in self._ruled:
+            value = values.get(ruled.column)
+            reason = broken_rule(ruled, value)
+            if reason is not None and source not in broken:
+                broken.add(source)
+                yield _rejection(reason, source, str(value))
         yield from self._out_of_order(values)
         for name, source in self._folders:
             value = values.get(name)
-            if value and not is_usable(name, value, len(self.contract.partition_by)):
+            if value and source not in broken and not is_usable(name, value, len(self.contract.partition_by)):
                 yield _rejection(BAD_PARTITION, source, value)
 
     def _out_of_order(self, values: Mapping[str, Any]) -> Iterator[Rejection]:

@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 from jobs.schema.checks import RecordChecks
 from jobs.schema.partitions import is_usable
 from jobs.schema.table import Check, SourceColumn
+from jobs.schema.value_rules import broken_rules
 
 # Numbers of at most this many digits fit the type.
 _SAFE_DIGITS = {"int": 9, "long": 18}
@@ -91,6 +92,7 @@ class TextColumnChecks:
         self._folders = frozenset(contract.partition_by)
         self._required: list[int] = []
         self._integers: list[tuple[SourceColumn, int]] = []
+        self._ruled_texts: list[tuple[SourceColumn, int]] = []
         # The texts that passed, for each column of texts with rules of their own, by its index.
         self._good_texts: dict[int, set[str]] = {}
         self._supported = True
@@ -114,6 +116,8 @@ class TextColumnChecks:
                 self._required.append(index)
             if column.parse or column.column in self._folders:
                 self._good_texts[index] = set()
+            elif column.has_rules:
+                self._ruled_texts.append((column, index))
         else:
             self._supported = False
         if column.parse:
@@ -141,6 +145,8 @@ class TextColumnChecks:
             yield pc.equal(pc.binary_length(columns[index]), 0)
         for index, good in self._good_texts.items():
             yield from self._unknown_texts(columns, index, good)
+        for column, index in self._ruled_texts:
+            yield from broken_rules(columns[index], column)
         numbers: dict[str, pa.Array] = {}
         for column, index in self._integers:
             texts = columns[index]
@@ -153,6 +159,7 @@ class TextColumnChecks:
                 texts = pc.if_else(safe, texts, "0")
             numbers[column.column] = pc.cast(texts, pa.int64())
             yield from out_of_bounds(numbers[column.column], column)
+            yield from broken_rules(numbers[column.column], column)
         for check in self._ascending:
             yield from out_of_order(numbers, check)
 

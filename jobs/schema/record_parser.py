@@ -27,6 +27,7 @@ from jobs.schema.column_checks import (
 )
 from jobs.schema.rejections import FAILED_CHECK, Rejection
 from jobs.schema.table import ColumnType, Parse, TableContract
+from jobs.schema.value_rules import broken_rules
 from jobs.schema.values import as_text, integer_or_text, is_absent, read_object, read_value, split_text
 
 ARROW_TYPES: dict[str, pa.DataType] = {
@@ -182,6 +183,8 @@ class RecordParser:
                     parts, unmatched = _split(typed, column.parse, pattern)
                     columns.update(parts)
                     yield unmatched
+                    for part in column.parse.into:
+                        yield from broken_rules(parts[part.column], part)
             elif typed.null_count:
                 yield (
                     pc.is_null(typed)
@@ -189,6 +192,7 @@ class RecordParser:
                     else pc.and_(pc.is_null(typed), pa.array([not is_absent(value) for value in values], pa.bool_()))
                 )
             yield from out_of_bounds(typed, column)
+            yield from broken_rules(typed, column)
         for check in self.contract.checks:
             yield from out_of_order(columns, check)
         for name, kind, _ in self.contract.partition_columns:

@@ -17,6 +17,9 @@ MISSING_FIELD = "missing_field"
 WRONG_TYPE = "wrong_type"
 UNPARSABLE = "unparsable"
 FAILED_CHECK = "failed_check"
+NOT_ALLOWED = "not_allowed"
+TOO_LONG = "too_long"
+PATTERN_MISMATCH = "pattern_mismatch"
 BAD_PARTITION = "bad_partition_value"
 
 # A record that fails several checks is filed under the first of them.
@@ -30,6 +33,9 @@ REASONS = (
     WRONG_TYPE,
     UNPARSABLE,
     FAILED_CHECK,
+    NOT_ALLOWED,
+    TOO_LONG,
+    PATTERN_MISMATCH,
     BAD_PARTITION,
 )
 

@@ -7,9 +7,12 @@ The record parser, the Parquet schema, the Glue tables and the quarantine reason
 from __future__ import annotations
 
 import re
+from datetime import date
 from functools import cached_property
 from typing import Annotated, Literal
 
+import pyarrow as pa
+import pyarrow.compute as pc
 from pydantic import Field, ValidationError, model_validator
 
 from jobs.common.errors import ConfigurationError
@@ -34,13 +37,79 @@ PROVENANCE: dict[str, tuple[ColumnType, str]] = {
 RAW_PARTITIONS = ("ingest_date", "hour")
 
 
-class DerivedColumn(StrictModel, strict=False):
-    """A column whose value is one group of another column's pattern."""
+# How a YAML file writes a value of a type that can have `allowed`.
+_ALLOWED_TYPES: dict[str, type] = {"string": str, "int": int, "long": int, "boolean": bool, "date": date}
+_BITS = {"int": 31, "long": 63}
+
+
+class Column(StrictModel, strict=False):
+    """A column and the rules on its values. A value that breaks a rule rejects its record; an absent value breaks none.
+
+    allowed      the values that the column may have
+    max_length   the most characters (Unicode code points) of a string
+    pattern      a regular expression of RE2 that must match the whole string
+    """
 
     column: ColumnName
+    type: ColumnType
+    allowed: Annotated[tuple[str | int | bool | date, ...], Field(min_length=1, max_length=10_000)] | None = None
+    max_length: Annotated[int, Field(ge=1)] | None = None
+    pattern: str | None = None
+    comment: str = ""
+
+    @property
+    def has_rules(self) -> bool:
+        """Whether the column has one of the rules."""
+        return (self.allowed, self.max_length, self.pattern) != (None, None, None)
+
+    @model_validator(mode="after")
+    def _rules_fit_the_type(self) -> Column:
+        if self.type != "string":
+            for name, rule in (("pattern", self.pattern), ("max_length", self.max_length)):
+                if rule is not None:
+                    raise ValueError(f"{name} is for strings, not for {self.type}")
+        if self.pattern is not None:
+            self._check_pattern(self.pattern)
+        if self.allowed is not None:
+            self._check_allowed(self.allowed)
+        return self
+
+    def _check_pattern(self, pattern: str) -> None:
+        try:
+            pc.match_substring_regex(pa.array([""]), pattern)
+        except pa.ArrowInvalid as error:
+            raise ValueError(f"pattern: {error} (RE2 has no look-around and no back-references)") from error
+        for value in self.allowed or ():
+            if (
+                isinstance(value, str)
+                and not pc.match_substring_regex(pa.array([value]), whole_text(pattern))[0].as_py()
+            ):
+                raise ValueError(f"allowed: the pattern does not match {value!r}")
+
+    def _check_allowed(self, allowed: tuple[str | int | bool | date, ...]) -> None:
+        wanted = _ALLOWED_TYPES.get(self.type)
+        if wanted is None:
+            raise ValueError(f"allowed is for {', '.join(_ALLOWED_TYPES)}, not for {self.type}")
+        bits = _BITS.get(self.type)
+        for value in allowed:
+            if type(value) is not wanted or (bits and not -(1 << bits) <= int(value) < 1 << bits):  # type: ignore[arg-type]
+                raise ValueError(f"allowed: {value!r} is no {self.type}")
+            if value == "":
+                raise ValueError("allowed: an empty text counts as absent; leave out `required` instead")
+            if self.max_length is not None and len(str(value)) > self.max_length:
+                raise ValueError(f"allowed: {value!r} is longer than max_length")
+
+
+def whole_text(pattern: str) -> str:
+    """A regular expression of RE2 that matches a text only as a whole."""
+    return rf"\A(?:{pattern})\z"
+
+
+class DerivedColumn(Column, strict=False):
+    """A column whose value is one group of another column's pattern."""
+
     type: Literal["string", "date", "int", "long", "double"]
     format: str | None = None
-    comment: str = ""
 
     @model_validator(mode="after")
     def _format_of_a_date(self) -> DerivedColumn:
@@ -69,18 +138,15 @@ class Parse(StrictModel, strict=False):
         return self
 
 
-class SourceColumn(StrictModel, strict=False):
+class SourceColumn(Column, strict=False):
     """A column whose value is a field of the record on the stream."""
 
     source: Annotated[str, Field(min_length=1)]
-    column: ColumnName
-    type: ColumnType
     required: bool = False
     default: str | None = None
     min: float | None = None
     max: float | None = None
     parse: Parse | None = None
-    comment: str = ""
 
     @model_validator(mode="after")
     def _sensible(self) -> SourceColumn:
@@ -90,7 +156,19 @@ class SourceColumn(StrictModel, strict=False):
             raise ValueError(f"parse and default are for strings, not for {self.type}")
         if self.required and self.default is not None:
             raise ValueError("a required column has no default")
+        self._check_default()
         return self
+
+    def _check_default(self) -> None:
+        if self.default is None or not self.has_rules:
+            return
+        matches = (
+            self.pattern is None
+            or pc.match_substring_regex(pa.array([self.default]), whole_text(self.pattern))[0].as_py()
+        )
+        listed = self.allowed is None or self.default in self.allowed
+        if not (matches and listed and len(self.default) <= (self.max_length or len(self.default))):
+            raise ValueError(f"the default {self.default!r} breaks the column's own allowed, max_length or pattern")
 
 
 class Check(StrictModel, strict=False):

@@ -170,10 +170,11 @@ def test_every_reason_code_is_tested() -> None:
             good(**{MEAN: "x"}), good(**{MEAN: -1}), good(City="\0"),
         )
     }  # fmt: skip
-    unparsable = RecordParser(one_column("string", parse={"pattern": "a", "into": []}))
-    rejected = unparsable.reject(b'{"x": "b"}')
-    assert rejected is not None
-    assert found | {rejected.reason} == set(REASONS)
+    rules: list[dict[str, Any]] = [
+        {"parse": {"pattern": "a", "into": []}}, {"allowed": ["a"]}, {"max_length": 1}, {"pattern": "a"}
+    ]  # fmt: skip
+    rejected = [RecordParser(one_column("string", **rule)).reject(b'{"x": "bb"}') for rule in rules]
+    assert found | {each.reason for each in rejected if each is not None} == set(REASONS)
 
 
 @pytest.mark.parametrize("first", range(5))

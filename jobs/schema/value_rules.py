@@ -1,0 +1,52 @@
+"""The rules on one column's values, `allowed`, `max_length` and `pattern`: for a single value and for Arrow columns.
+
+Both use the same regular expression engine, RE2 of Arrow: it has no backtracking, so no text makes a match slow. An
+absent value (null, or an empty text) breaks no rule.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from jobs.schema.rejections import NOT_ALLOWED, PATTERN_MISMATCH, TOO_LONG
+from jobs.schema.table import Column, whole_text
+
+
+def broken_rule(column: Column, value: Any) -> str | None:
+    """The reason code of the first rule that the value breaks; None if it breaks none."""
+    if value is None or value == "":
+        return None
+    if column.allowed is not None and value not in column.allowed:
+        return NOT_ALLOWED
+    if column.max_length is not None and len(value) > column.max_length:
+        return TOO_LONG
+    if column.pattern is not None and not _match(pa.array([value], pa.string()), column.pattern)[0].as_py():
+        return PATTERN_MISMATCH
+    return None
+
+
+def broken_rules(values: pa.Array, column: Column) -> Iterator[pa.Array]:
+    """For each of the column's rules: a mask, without nulls, of the values that break it."""
+    if not column.has_rules:
+        return
+    present = pc.is_valid(values)
+    if pa.types.is_string(values.type):
+        present = pc.and_(present, pc.fill_null(pc.not_equal(values, ""), False))
+    if column.allowed is not None:
+        allowed = pa.array(column.allowed, values.type)
+        yield pc.and_not(present, pc.is_in(values, value_set=allowed))
+    if column.max_length is not None:
+        yield pc.and_(present, pc.fill_null(pc.greater(pc.utf8_length(values), column.max_length), False))
+    if column.pattern is not None:
+        # Values repeat: each distinct text is matched once.
+        encoded = values.dictionary_encode()
+        matches = _match(encoded.dictionary, column.pattern).take(encoded.indices)
+        yield pc.and_not(present, pc.fill_null(matches, False))
+
+
+def _match(texts: pa.Array, pattern: str) -> pa.Array:
+    return pc.match_substring_regex(texts, whole_text(pattern))
