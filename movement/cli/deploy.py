@@ -35,8 +35,14 @@ def stack(
         ),
     ],
     release: Annotated[
-        str, typer.Option("--release", metavar="RELEASE", help="An uploaded release, such as 0.1.0-5f0c2a91.")
-    ],
+        str,
+        typer.Option(
+            "--release",
+            metavar="DIR|RELEASE",
+            help="The folder that `movement package` built, which is uploaded; or the name of an uploaded "
+            "release, such as 0.1.0-5f0c2a91.",
+        ),
+    ] = "dist/release",
     parameters: Annotated[
         list[str] | None,
         typer.Option(
@@ -67,8 +73,8 @@ def stack(
         typer.echo(json.dumps({"stack": name, "requests": requests}, indent=2, ensure_ascii=False))
         write_result(json_file, {"requests": requests})
         return
-    with spinner("uploading the templates") as line:
-        deployment.upload()
+    with spinner("uploading") as line:
+        deployment.upload(line.log)
         line.update("making the change set")
         changes = deployment.plan()
     for change in changes:

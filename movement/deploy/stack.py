@@ -19,7 +19,9 @@ from botocore.exceptions import ClientError
 
 from jobs.common.aws import client, error_code, region, translate_aws_errors
 from jobs.common.errors import AwsAccessError, ConfigurationError, TerminalError
-from movement.deploy.upload import CALLER, caller_account
+from movement.deploy.calls import Call
+from movement.deploy.upload import CALLER, caller_account, release_uri, send, uploads
+from movement.packaging.release import read_manifest
 
 if TYPE_CHECKING:
     from types_boto3_cloudformation import CloudFormationClient
@@ -54,13 +56,21 @@ Notice = Callable[[str], None]
 
 
 class Deployment:
-    """One deployment of the stack. Raises ConfigurationError for wrong arguments, before any request."""
+    """One deployment of the stack. Raises ConfigurationError for wrong arguments, before any request.
+
+    `release`: the folder of a packaged release, which is uploaded, or the name of one that is uploaded already.
+    """
 
     def __init__(self, name: str, artifacts: str, release: str, parameters: Iterable[str]) -> None:
         found = re.fullmatch(r"s3://([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])((?:/[A-Za-z0-9._-]+)*)/?", artifacts)
         if not found:
             raise ConfigurationError(f"--artifacts {artifacts}: not of the form s3://bucket/prefix")
-        if not re.fullmatch(r"[A-Za-z0-9._-]+", release):
+        self._release_uploads: list[Call] = []
+        if "/" in release or Path(release).is_dir():
+            manifest = read_manifest(Path(release))
+            uri = release_uri(artifacts.rstrip("/"), manifest.release)
+            self._release_uploads, release = uploads(Path(release), manifest, uri), manifest.release
+        elif not re.fullmatch(r"[A-Za-z0-9._-]+", release):
             raise ConfigurationError(f"--release {release}: letters, digits, dots and dashes are allowed")
         if not re.fullmatch(r"[A-Za-z][A-Za-z0-9-]{0,127}", name):
             raise ConfigurationError(f"--name {name}: a letter, then letters, digits and dashes, 128 at most")
@@ -89,6 +99,7 @@ class Deployment:
             {"service": "s3", "operation": "PutObject", "parameters": {**request, "Body": f"<{TEMPLATES / file}.yaml>"}}
             for file, request in self._uploads(CALLER)
         ]
+        puts = [*(call.describe() for call in self._release_uploads), *puts]
         create = self._create_change_set(update=False, known=set())
         execute = {"StackName": self._name, "ChangeSetName": self._change_set}
         return [
@@ -97,8 +108,12 @@ class Deployment:
             {"service": "cloudformation", "operation": "ExecuteChangeSet", "parameters": execute},
         ]
 
-    def upload(self) -> None:
-        """Uploads the templates to a folder that is named by their content, so that nothing is overwritten."""
+    def upload(self, notice: Notice = lambda _text: None) -> None:
+        """Uploads the release, if its folder was given, and the templates.
+
+        The templates' folder is named by their content, so that nothing is overwritten.
+        """
+        send(self._release_uploads, lambda key, new: notice(f"{'uploaded' if new else 'exists'}: {key}"))
         s3, owner = client("s3"), caller_account()
         for file, request in self._uploads(owner):
             with translate_aws_errors(f"upload {file}.yaml to s3://{self._bucket}/{self._templates}"):

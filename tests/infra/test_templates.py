@@ -289,6 +289,14 @@ def test_the_lakes_bucket_is_made_after_what_s3_checks_when_it_is_made() -> None
     assert storage["Bucket"]["Properties"]["LoggingConfiguration"]["DestinationBucketName"] in covered
 
 
+def test_the_longest_name_of_the_lakes_bucket_leaves_room_for_its_log_bucket() -> None:
+    for length in range(3, 64):
+        name = "b" * length
+        allowed = re.search(load("root")["Parameters"]["BucketName"]["AllowedPattern"], name)
+        log_bucket = Stack("root", {**ROOT_PARAMETERS, "BucketName": name}).nested("Storage").properties("LogBucket")
+        assert bool(allowed) == (len(log_bucket["BucketName"]) <= 63), length
+
+
 def test_old_versions_of_leases_and_logs_of_clusters_expire() -> None:
     storage = Stack("root", {**ROOT_PARAMETERS, "LogDays": 14}).nested("Storage")
     rules = {rule["Id"]: rule for rule in storage.properties("Bucket")["LifecycleConfiguration"]["Rules"]}
@@ -441,6 +449,15 @@ def test_every_alarm_names_its_line_in_the_runbook() -> None:
             line.lstrip("# ").lower().replace(":", "") for line in page.read_text().splitlines() if line[:1] == "#"
         ]
         assert heading in titles or f'id="{link[2]}"' in page.read_text(), f"{name}: {link[0]}"
+
+
+def test_what_a_checker_is_told_to_skip_has_its_reason() -> None:
+    found = 0
+    for name, resource in resources():
+        for skip in resource.get("Metadata", {}).get("checkov", {}).get("skip", []):
+            found += 1
+            assert len(skip["comment"]) > 20, f"{name}: {skip['id']}"
+    assert found > 10
 
 
 def test_the_page_names_every_template_and_every_parameter_of_the_root() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
 import json
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -21,6 +23,7 @@ from typer.testing import CliRunner
 from jobs.common.errors import AwsAccessError, ConfigurationError, TerminalError
 from movement.cli.deploy import app
 from movement.deploy import stack, upload
+from movement.packaging.release import Manifest
 from tests.helpers.templates import NAMES
 
 ASKED = ["stack", "--artifacts", "s3://some-artifacts/movement", "--release", "0.1.0-5f0c2a91"]
@@ -130,6 +133,31 @@ def test_a_new_stack_is_created_by_a_change_set_and_its_outputs_are_shown(aws: A
     assert "Add Storage AWS::S3::Bucket" in done.output
     result = json.loads((tmp_path / "out.json").read_text())
     assert result["outputs"]["Lake"] == "s3://a-lake/lake"
+
+
+def test_the_folder_of_a_release_is_uploaded_with_its_checksums(
+    aws: Aws, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without the checksums a later `movement deploy glue` takes the files for another release's."""
+    (tmp_path / "stream_job.py").write_text("pass")
+    artifact = {"sha256": hashlib.sha256(b"pass").hexdigest(), "bytes": 4}
+    manifest = {"release": "0.2.0-9e107d9d", "version": "0.2.0", "spark": "4.1.1", "environments": {}}
+    fields = {field.name for field in dataclasses.fields(Manifest)}
+    manifest = {name: manifest.get(name, "") for name in fields} | {"artifacts": {"stream_job.py": artifact}}
+    manifest["environments"] = {}
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+
+    done = run("stack", "--artifacts", "s3://some-artifacts/movement", "--release", str(tmp_path), *BUCKET, "--dry-run")
+
+    assert done.exit_code == 0, done.output
+    requests = [each["parameters"] for each in json.loads(done.stdout)["requests"]]
+    assert [each["Key"] for each in requests[:2]] == [
+        "movement/0.2.0-9e107d9d/stream_job.py",
+        "movement/0.2.0-9e107d9d/manifest.json",
+    ]
+    assert requests[0]["Metadata"] == {"sha256": artifact["sha256"]}
+    given = {each["ParameterKey"]: each["ParameterValue"] for each in requests[-2]["Parameters"]}
+    assert (given["Release"], given["ReleasesPrefix"]) == ("movement/0.2.0-9e107d9d", "movement/")
 
 
 def test_an_update_keeps_the_values_that_are_not_given(aws: Aws) -> None:
