@@ -4,15 +4,18 @@ No event is lost. A message is deleted only after a successful crawl that starte
 then it returns to the queue, even the message that started the crawl. So one crawl completes all earlier messages, a
 failed crawl is started again, and messages of crawls that keep failing end in the dead-letter queue.
 
-Environment: CRAWLER_NAME; DELIVERY_PREFIX (other keys are ignored; default: every key); CLOCK_MARGIN_SECONDS (default
-2).
+Glue bills each crawl for ten minutes at least, so CRAWL_INTERVAL_SECONDS is the shortest time between two crawls'
+starts; until then, messages return to the queue.
+
+Environment: CRAWLER_NAME; DELIVERY_PREFIX (other keys are ignored; default: every key); CRAWL_INTERVAL_SECONDS (default
+0); CLOCK_MARGIN_SECONDS (default 2).
 """
 
 from __future__ import annotations
 
 import json
 import os
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import unquote_plus
 
@@ -24,6 +27,7 @@ from lambdas.sqs_batch import (
     FAILED,
     IGNORED,
     STARTED,
+    WAITING,
     clock_margin,
     event_time,
     glue,
@@ -90,9 +94,17 @@ def decide(crawler: str, waiting: dict[str, datetime]) -> list[str]:
         log(ANSWERED, crawler=crawler, messages=answered, crawl_started=last["StartTime"])
     if not unseen:
         return []
+    interval = timedelta(seconds=float(os.environ.get("CRAWL_INTERVAL_SECONDS") or 0))
+    if interval and last and state["State"] == "READY" and _now() < last["StartTime"] + interval:
+        log(WAITING, crawler=crawler, messages=len(unseen), last_crawl_started=last["StartTime"])
+        return unseen
     started = state["State"] == "READY" and _start(crawler)
     log(STARTED if started else BUSY, crawler=crawler, messages=len(unseen), state=state["State"])
     return unseen
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
 
 
 def _start(crawler: str) -> bool:

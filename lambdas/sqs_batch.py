@@ -21,6 +21,7 @@ from botocore.config import Config
 # Decisions, as in the log.
 STARTED = "started"  # the crawler or the job was started; the message returns until it has succeeded
 BUSY = "busy"  # it is already running; the message returns
+WAITING = "waiting"  # the last crawl is too recent for another one; the message returns
 ANSWERED = "answered"  # a run that started after this event has succeeded; the message is deleted
 IGNORED = "ignored"  # not for this function; the message is deleted
 FAILED = "failed"  # the message is invalid or AWS failed; the message returns

@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from jobs.common.aws import translate_aws_errors
+from jobs.common.errors import TerminalError
 from jobs.lake.store import lake_at
 
 if TYPE_CHECKING:
@@ -76,11 +77,13 @@ def partition_files(files: Iterable[DeliveryFile], tasks: int) -> list[list[Deli
 def find_delivery_files(glue: GlueClient, database: str, table: str) -> Iterator[DeliveryFile]:
     """Every file of the table's partitions, or of the table's folder if the table is not partitioned.
 
-    Raises AwsAccessError if the table does not exist, because the crawler has not run yet.
+    Raises AwsAccessError if the table does not exist, because the crawler has not run yet; TerminalError if the crawler
+    has made another table within the table's folder.
     """
     with translate_aws_errors(f"look up the delivery table {database}.{table} (the crawler makes it)"):
         description = glue.get_table(DatabaseName=database, Name=table)["Table"]
     root = _folder(description["StorageDescriptor"]["Location"])
+    _refuse_siblings(glue, database, table, root)
     if not description.get("PartitionKeys"):
         yield from _list_files(root)
         return
@@ -95,6 +98,28 @@ def find_delivery_files(glue: GlueClient, database: str, table: str) -> Iterator
             yield file
     for outside in sorted(folder for folder in folders if not folder.startswith(root)):
         yield from _list_files(outside)
+
+
+def _refuse_siblings(glue: GlueClient, database: str, table: str, root: str) -> None:
+    """Raises TerminalError if another table of the database is at or below `root`: its files are not in `table`.
+
+    A crawler makes such a table for files that it does not find similar or compatible:
+    https://docs.aws.amazon.com/glue/latest/dg/crawler-grouping-policy.html
+    """
+    with translate_aws_errors(f"list the tables of {database}"):
+        pages = glue.get_paginator("get_tables").paginate(DatabaseName=database)
+        locations = {
+            found["Name"]: found.get("StorageDescriptor", {}).get("Location", "")
+            for page in pages
+            for found in page["TableList"]
+        }
+    for name, location in sorted(locations.items()):
+        if name != table and _folder(location).startswith(root):
+            raise TerminalError(
+                f"table {database}.{name} is at {location}, within the delivery table's folder {root}: the crawler has "
+                f"split the delivered files, and those of {name} would be missing. Look at the files there, set the "
+                f"crawler's TableGroupingPolicy to CombineCompatibleSchemas, delete the table {name} and crawl again"
+            )
 
 
 def _folder(location: str) -> str:

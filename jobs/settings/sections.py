@@ -345,6 +345,7 @@ class EmrServerlessSettings(StrictModel):
         pattern=r"^[.\-_/#A-Za-z0-9]{1,512}$",
         description="CloudWatch log group of the job's logs",
     )
+    executors: int = Field(default=1, ge=1, le=1000, description="Fixed number of executors, with 4 vCPUs each")
     max_failed_attempts_per_hour: int = Field(
         default=5, ge=1, le=10, description="A failed job is restarted until it has failed this many times in an hour"
     )

@@ -35,9 +35,9 @@ STREAM_METRICS, REASON_METRICS, MAX_SHARD_METRICS = 21, 2, 50
 # infra/cloudformation: alarms.yaml and network.yaml. A test compares them.
 ALARMS, BATCH_PATH_ALARMS, ENDPOINTS, ZONES = 5, 4, 6, 2
 # infra/cloudformation/root.yaml, delivery.yaml and batch.yaml: Firehose closes a file at the earlier of these limits.
-BUFFER_SECONDS, BUFFER_BYTES = 300, 64 * 2**20
-# A crawl with its start and stop; Glue bills at least ten minutes of it. A run of the batch job.
-CRAWL_SECONDS, CRAWL_BILLED_HOURS, CRAWL_DPUS = 120, 10 / 60, 2
+BUFFER_SECONDS, BUFFER_BYTES = 900, 128 * 2**20
+# CrawlSeconds of root.yaml: between two crawls. Glue bills at least ten minutes of each. A run of the batch job.
+CRAWL_SECONDS, CRAWL_BILLED_HOURS, CRAWL_DPUS = 3600, 10 / 60, 2
 BATCH_RUN_HOURS, BATCH_WORKERS = 2 / 60, 2
 # Workers of 4 vCPU and 16 GB: Glue's G.1X (1 DPU), EMR Serverless's default, m7i.xlarge.
 WORKER_VCPU, WORKER_GB, NODE_DISK_GB = 4, 16, 64

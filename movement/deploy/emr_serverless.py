@@ -2,6 +2,7 @@
 
 https://docs.aws.amazon.com/emr-serverless/latest/APIReference/API_StartJobRun.html
 https://docs.aws.amazon.com/emr/latest/EMR-Serverless-UserGuide/interworker-encryption.html
+https://docs.aws.amazon.com/emr/latest/EMR-Serverless-UserGuide/jobs-spark.html
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from movement.packaging.release import EMR_ENVIRONMENT
 
 SERVICE = "emr-serverless"
 GOING = ["SUBMITTED", "PENDING", "SCHEDULED", "RUNNING", "QUEUED", "CANCELLING"]
+# Of the driver and of each executor, if spark_conf says nothing else.
+WORKER_VCPU = 4
 # By EMR's name of a processor: the name in wheels.
 PROCESSORS = {"X86_64": "x86_64", "ARM64": "aarch64"}
 
@@ -43,6 +46,14 @@ class EmrServerless:
             raise ConfigurationError(
                 f"application {found['applicationId']} runs on {processor}, the release's environment is for {built}; "
                 f"build it with `movement package --platform {processor}`"
+            )
+
+        executors = job.settings.deploy.emr_serverless.executors
+        most, needed = found.get("maximumCapacity", {}).get("cpu", ""), WORKER_VCPU * (executors + 1)
+        if most and float(most.partition(" ")[0]) < needed:
+            raise ConfigurationError(
+                f"deploy.emr_serverless.executors: {executors}: driver and executors need {needed} vCPU; application "
+                f"{found['applicationId']} may use {most}; lower the number, or raise the application's capacity"
             )
 
     def role(self, job: Job) -> str:
@@ -86,6 +97,9 @@ def start_job_run(job: Job) -> Call:
         "spark.archives": f"{job.artifact(EMR_ENVIRONMENT)}#environment",
         **python_conf(job, "./environment/bin/python", "spark.emr-serverless.driverEnv"),
         "spark.ssl.internode.enabled": "true",
+        # A fixed number: executors that leave between two batches are missing in the next one, and cost their start.
+        "spark.dynamicAllocation.enabled": "false",
+        "spark.executor.instances": str(deploy.emr_serverless.executors),
     }
     logs = {
         "enabled": True,

@@ -3,6 +3,7 @@
 https://docs.aws.amazon.com/glue/latest/dg/aws-glue-api-jobs-job.html
 https://docs.aws.amazon.com/glue/latest/dg/aws-glue-programming-etl-glue-arguments.html
 https://docs.aws.amazon.com/glue/latest/dg/glue-streaming-maintenance.html
+https://docs.aws.amazon.com/glue/latest/dg/monitor-continuous-logging.html
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ SERVICE = "glue"
 GOING = {"STARTING", "RUNNING", "STOPPING", "WAITING"}
 # Glue lists the newest runs first; a run that has not ended is among these.
 RUNS_SEARCHED = 200
+# The log groups of a job without a prefix of its own: JobRun.LogGroupName says so whatever the prefix.
+DEFAULT_LOGS = "/aws-glue/jobs"
 
 
 class Glue:
@@ -67,16 +70,16 @@ class Glue:
         batch_stop(job, run.id).send()
 
     def refresh(self, job: Job, run: Run) -> Run:
-        call = Call(SERVICE, "GetJobRun", {"JobName": job.settings.deploy.glue.job_name, "RunId": run.id})
-        return _run(call.send()["JobRun"])
+        return _run(_get_run(job, run))
 
     def links(self, job: Job, run: Run) -> list[tuple[str, str]]:
         name = job.settings.deploy.glue.job_name
         which = f"--job-name {name} --run-id {run.id}"
+        group = _log_group(job, run)
         console = f"https://{job.region}.console.aws.amazon.com/gluestudio/home?region={job.region}"
         return [
             ("console", f"{console}#/job/{name}/run/{run.id}"),
-            ("logs", f"aws logs tail --follow /aws-glue/jobs/error --log-stream-name-prefix {run.id}"),
+            ("logs", f"aws logs tail --follow {group}/error --log-stream-name-prefix {run.id}"),
             ("state", f"aws glue get-job-run {which}"),
             ("stop", f"aws glue batch-stop-job-run --job-name {name} --job-run-ids {run.id}"),
         ]
@@ -90,6 +93,7 @@ def definition(job: Job) -> dict[str, Any]:
         "--python-virtual-env": job.artifact(GLUE_ENVIRONMENT),
         "--datalake-formats": "delta",
         "--TempDir": f"{deploy.artifacts}/glue-temporary/",  # otherwise Glue creates a bucket, which may be public
+        "--custom-logGroup-prefix": log_prefix(job),
         "--enable-metrics": "true",
         "--enable-observability-metrics": "true",
         "--enable-continuous-cloudwatch-log": "true",
@@ -114,6 +118,20 @@ def definition(job: Job) -> dict[str, Any]:
     if deploy.glue.security_configuration is not None:
         found["SecurityConfiguration"] = deploy.glue.security_configuration
     return found
+
+
+def log_prefix(job: Job) -> str:
+    """What the names of the job's log groups begin with. The stack makes the groups, with a key and an end."""
+    return f"/aws-glue/movement-lake/{job.settings.deploy.glue.job_name}"
+
+
+def _log_group(job: Job, run: Run) -> str:
+    """What the names of the run's log groups begin with, without a slash at the end.
+
+    With a security configuration that encrypts logs, the name holds role and configuration, and the run has it.
+    """
+    found = _get_run(job, run).get("LogGroupName", "").rstrip("/")
+    return found if found not in ("", DEFAULT_LOGS) else log_prefix(job)
 
 
 def create_job(job: Job) -> Call:
@@ -153,6 +171,11 @@ def _exists(job: Job) -> bool:
                 raise
             return False
     return True
+
+
+def _get_run(job: Job, run: Run) -> dict[str, Any]:
+    call = Call(SERVICE, "GetJobRun", {"JobName": job.settings.deploy.glue.job_name, "RunId": run.id})
+    return dict(call.send()["JobRun"])
 
 
 def _run(run: Mapping[str, Any]) -> Run:

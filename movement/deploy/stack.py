@@ -19,6 +19,7 @@ from botocore.exceptions import ClientError
 
 from jobs.common.aws import client, error_code, region, translate_aws_errors
 from jobs.common.errors import AwsAccessError, ConfigurationError, TerminalError
+from jobs.settings.config_files import find_configuration, read_yaml
 from movement.deploy.calls import Call
 from movement.deploy.upload import CALLER, caller_account, release_uri, send, uploads
 from movement.packaging.release import read_manifest
@@ -48,6 +49,7 @@ SETTINGS = {
     "JobRunRoleArn": "deploy.role_arn",
     "StreamingJobName": "deploy.glue.job_name",
     "StreamingSecurityConfiguration": "deploy.glue.security_configuration",
+    "StreamingWorkers": "deploy.glue.workers",
     "ApplicationId": "deploy.emr_serverless.application_id",
     "ClusterId": "deploy.emr.cluster_id",
 }
@@ -291,7 +293,7 @@ def stack_outputs(name: str) -> dict[str, str]:
 
 
 def settings_of(outputs: Mapping[str, str]) -> dict[str, Any]:
-    """The settings from a stack's outputs, nested as in a settings file.
+    """The settings from a stack's outputs, nested as in a settings file, on top of the platform's file in conf/.
 
     Raises ConfigurationError if the stack is not from our templates.
     """
@@ -300,13 +302,19 @@ def settings_of(outputs: Mapping[str, str]) -> dict[str, Any]:
         raise ConfigurationError(
             f"the stack has no output {', '.join(sorted(missing))}: was it created from root.yaml?"
         )
-    settings: dict[str, Any] = {}
+    # The written file replaces the platform's, so it begins with it.
+    on_emr, on_glue = outputs.keys() & {"ApplicationId", "ClusterId"}, "StreamingJobName" in outputs
+    platform = "emr.yaml" if on_emr else "glue.yaml" if on_glue else None
+    settings: dict[str, Any] = read_yaml(find_configuration(platform)) if platform else {}
     for output, key in SETTINGS.items():
         if output in outputs:
             *sections, last = key.split(".")
             section = settings
             for each in sections:
                 section = section.setdefault(each, {})
-            # The setting is the folder of all releases, the output one release in it.
-            section[last] = outputs[output].rpartition("/")[0] if output == "Release" else outputs[output]
+            section[last] = outputs[output]
+            if output == "Release":  # the setting is the folder of all releases, the output one release in it
+                section[last] = outputs[output].rpartition("/")[0]
+            if output == "StreamingWorkers":
+                section[last] = int(outputs[output])
     return settings

@@ -123,6 +123,9 @@ def _glue_resources(operation: str, asked: dict[str, Any]) -> list[str]:
         return [f"crawler/{asked['Name']}"]
     database = asked.get("DatabaseName") or asked.get("DatabaseInput", asked)["Name"]
     found = ["catalog", f"database/{database}"]
+    if operation == "GetTables":
+        # It answers with the tables that the caller may list, so the permission is for any table of the database.
+        found.append(f"table/{database}/anything")
     if operation not in _GLUE_DATABASES:
         table = asked.get("TableName") or asked.get("TableInput", asked)["Name"]
         found.append(f"table/{database}/{table}")

@@ -14,7 +14,7 @@ from jobs.schema.table import load_contract
 from jobs.settings.settings import Settings, load_settings
 from movement.deploy.stack import STANDALONE
 from tests.helpers.paths import ROOT
-from tests.helpers.policies import ROOT_PARAMETERS
+from tests.helpers.policies import ROOT_PARAMETERS, policies
 from tests.helpers.templates import FOLDER, NAMES, NESTED, PSEUDO, Stack, load, references, template_of
 
 DOCS = ROOT / "docs"
@@ -245,6 +245,70 @@ def test_a_new_release_replaces_no_cluster_unless_its_nodes_are_bootstrapped() -
     }
 
 
+def test_the_crawler_makes_one_table_whatever_the_schemas() -> None:
+    configuration = json.loads(Stack("root", ROOT_PARAMETERS).nested("Catalog").properties("Crawler")["Configuration"])
+
+    assert configuration["Grouping"] == {"TableGroupingPolicy": "CombineCompatibleSchemas"}
+
+
+def test_a_user_can_afford_the_crawls_and_no_message_gives_up_while_it_waits_for_one() -> None:
+    root = Stack("root", ROOT_PARAMETERS)
+    seconds = float(
+        root.nested("Batch").properties("CrawlerTrigger")["Environment"]["Variables"]["CRAWL_INTERVAL_SECONDS"]
+    )
+    # 0.44 $ a DPU-hour, 2 DPU, 10 minutes at least: docs/adr/0024.
+    assert 86_400 / seconds * 2 / 6 * 0.44 < 4, "dollars a day"
+    assert root.nested("Delivery").parameters["BufferSeconds"] == 900
+
+    longest = load("root")["Parameters"]["CrawlSeconds"]["MaxValue"]
+    queue = root.nested("Storage").properties("DeliveryQueue")
+    tries = int(queue["VisibilityTimeout"]) * queue["RedrivePolicy"]["maxReceiveCount"] / longest
+    assert tries >= 3
+
+
+@pytest.mark.parametrize("name", ["emr.yaml", "glue.yaml"])
+def test_a_batch_after_a_stop_is_capped_by_time_which_reads_no_shard_twice(name: str) -> None:
+    source = load_settings(name, []).source
+
+    # 72 h of a full shard would be 259 GB. Minutes of it, and less than the 15 minutes of the alarm on no progress.
+    assert 0 < source.max_seconds_per_batch <= 600
+    # A cap in records or bytes is counted: the planner reads the shard, the job does, and Firehose does: 3 MB/s of 2.
+    assert (source.max_records_per_batch, source.max_bytes_per_batch) == (0, 0)
+
+
+def test_every_job_on_glue_has_log_groups_with_a_key_and_an_end_and_a_security_configuration() -> None:
+    root = Stack("root", {**ROOT_PARAMETERS, "Streaming": "glue", "LogDays": "60"})
+    for stack, logical in (("Batch", "BatchJob"), ("GlueStreaming", "Job")):
+        nested = root.nested(stack)
+        job = nested.properties(logical)
+        prefix = job["DefaultArguments"]["--custom-logGroup-prefix"]
+        groups = [nested.properties(each) for each in ("ErrorLog", "OutputLog")]
+        assert [each["LogGroupName"] for each in groups] == [f"{prefix}/error", f"{prefix}/output"]
+        assert all(each["KmsKeyId"] and each["RetentionInDays"] == "60" for each in groups)
+        assert job["SecurityConfiguration"] == nested.value({"Ref": "Security"})
+        encryption = nested.properties("Security")["EncryptionConfiguration"]
+        # Otherwise Glue names the groups, in a way that is not documented, and nothing ends what they hold.
+        assert encryption["CloudWatchEncryption"] == {"CloudWatchEncryptionMode": "DISABLED"}
+        assert encryption["S3Encryptions"][0]["S3EncryptionMode"] == "SSE-KMS"
+
+
+def test_every_log_group_has_a_key_and_an_end() -> None:
+    for name, group in resources("AWS::Logs::LogGroup"):
+        assert group["Properties"].keys() >= {"KmsKeyId", "RetentionInDays"}, name
+
+
+def test_emr_serverless_asks_for_no_key_that_the_jobs_role_would_have_to_associate() -> None:
+    root = Stack("root", {**ROOT_PARAMETERS, "Streaming": "emr-serverless"})
+    monitoring = root.nested("EmrServerless").properties("Application")["MonitoringConfiguration"]
+    allowed = {
+        action for each in policies(Streaming="emr-serverless")["emr-serverless.Role"] for action in each.actions
+    }
+
+    asks = "EncryptionKeyArn" in monitoring["CloudWatchLoggingConfiguration"]
+    assert not asks or "logs:AssociateKmsKey" in allowed
+    assert root.nested("EmrServerless").properties("Log")["KmsKeyId"], "the group has its key by itself"
+
+
 def test_data_outlives_its_stack() -> None:
     found = list(resources(*RETAINED))
     assert len(found) == 7
@@ -268,12 +332,12 @@ def test_resources_with_records_are_encrypted_and_require_tls() -> None:
         assert stream["Properties"]["StreamEncryption"]["EncryptionType"] == "KMS", name
     for name, queue in resources("AWS::SQS::Queue"):
         assert queue["Properties"]["SqsManagedSseEnabled"] is True, name
-    for kind, policies, covered_by in (
+    for kind, policy_kind, covered_by in (
         ("AWS::S3::Bucket", "AWS::S3::BucketPolicy", lambda properties: [properties["Bucket"]]),
         ("AWS::SQS::Queue", "AWS::SQS::QueuePolicy", lambda properties: properties["Queues"]),
     ):
         covered = set()
-        for name, policy in resources(policies):
+        for name, policy in resources(policy_kind):
             tls = [part for part in policy["Properties"]["PolicyDocument"]["Statement"] if part["Sid"] == "TlsOnly"]
             assert [part["Effect"] for part in tls] == ["Deny"], name
             assert tls[0]["Condition"] == {"Bool": {"aws:SecureTransport": False}}, name

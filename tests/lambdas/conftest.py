@@ -83,6 +83,7 @@ def glue(monkeypatch: pytest.MonkeyPatch) -> ScriptedGlue:
     scripted = ScriptedGlue()
     for module in (crawler_trigger, gluejob_trigger):
         monkeypatch.setattr(module, "glue", lambda: scripted)
+    monkeypatch.setattr(crawler_trigger, "_now", lambda: scripted.now)
     for name, value in {
         "CRAWLER_NAME": "delivery-crawler",
         "DELIVERY_PREFIX": "lake/delivery/",
@@ -91,7 +92,8 @@ def glue(monkeypatch: pytest.MonkeyPatch) -> ScriptedGlue:
         "DELIVERY_TABLE": "delivery",
     }.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.delenv("CLOCK_MARGIN_SECONDS", raising=False)
+    for name in ("CLOCK_MARGIN_SECONDS", "CRAWL_INTERVAL_SECONDS"):
+        monkeypatch.delenv(name, raising=False)
     return scripted
 
 

@@ -52,6 +52,27 @@ def test_the_message_of_a_failed_crawl_starts_another_crawl(
     assert len(glue.crawls_started) == 2
 
 
+@pytest.mark.parametrize("status", ["SUCCEEDED", "FAILED"])
+def test_two_crawls_start_at_least_the_interval_apart(
+    glue: Any,
+    sqs_event: Build,
+    object_created: Build,
+    decisions: Decisions,
+    status: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("CRAWL_INTERVAL_SECONDS", "3600")
+    later = sqs_event(object_created(60))
+    for minutes in (0, 55, 5):  # a file every minute would otherwise start a crawl each time
+        glue.now += timedelta(minutes=minutes)
+        assert handler(later) == back("m0")
+        if glue.state == "RUNNING":
+            glue.crawl_ends(status)
+
+    assert [f"{start:%H:%M}" for start in glue.crawls_started] == ["12:00", "13:00"]
+    assert decisions() == ["started", "waiting", "started"]
+
+
 @pytest.mark.parametrize("state", ["RUNNING", "STOPPING"])
 def test_while_the_crawler_is_busy_every_message_returns(
     glue: Any, sqs_event: Build, object_created: Build, decisions: Decisions, state: str

@@ -79,6 +79,7 @@ def test_the_bill_is_that_of_the_stack_in_the_templates() -> None:
     delivery = load("root")["Resources"]["Delivery"]["Properties"]["Parameters"]
     assert delivery["BufferSeconds"] == estimate.BUFFER_SECONDS
     assert delivery["BufferMegabytes"] * 2**20 == estimate.BUFFER_BYTES
+    assert load("root")["Parameters"]["CrawlSeconds"]["Default"] == estimate.CRAWL_SECONDS
     alarms = [each for each in load("alarms")["Resources"].values() if each["Type"] == "AWS::CloudWatch::Alarm"]
     batch_path = [each for each in alarms if each.get("Condition") == "HasBatchPath"]
     assert (len(alarms) - len(batch_path), len(batch_path)) == (estimate.ALARMS, estimate.BATCH_PATH_ALARMS)

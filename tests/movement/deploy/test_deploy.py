@@ -205,6 +205,35 @@ def test_a_bootstrapped_cluster_needs_no_archive(release: Path, region: None) ->
     assert "spark.executor.memory=6g" in arguments
 
 
+def test_emr_serverless_has_a_fixed_number_of_executors(release: Path, region: None) -> None:
+    job = of(release, "deploy.emr_serverless.executors=3", "deploy.spark_conf.spark.executor.cores=2")
+    text = start_job_run(job).parameters["jobDriver"]["sparkSubmit"]["sparkSubmitParameters"]
+
+    assert "--conf spark.dynamicAllocation.enabled=false --conf spark.executor.instances=3" in text
+
+
+@pytest.mark.parametrize(
+    ("named", "group"),
+    [
+        ({}, "/aws-glue/movement-lake/uber-movement-streaming"),
+        ({"LogGroupName": "/aws-glue/jobs"}, "/aws-glue/movement-lake/uber-movement-streaming"),
+        ({"LogGroupName": "/aws-glue/jobs-role-configuration/"}, "/aws-glue/jobs-role-configuration"),
+    ],
+)
+def test_glues_logs_are_where_the_run_says(
+    named: dict[str, str], group: str, release: Path, region: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer = {"JobRun": {"Id": "jr_1", "JobRunState": "RUNNING", **named}}
+    monkeypatch.setattr(Call, "send", lambda call: answer if call.operation == "GetJobRun" else None)
+    job = of(release, config="glue.yaml")
+
+    logs = dict(Glue().links(job, Run("jr_1", "RUNNING")))["logs"]
+
+    assert logs == f"aws logs tail --follow {group}/error --log-stream-name-prefix jr_1"
+    arguments = Glue().requests(job, False)[1].parameters["JobUpdate"]["DefaultArguments"]
+    assert arguments["--custom-logGroup-prefix"] == "/aws-glue/movement-lake/uber-movement-streaming"
+
+
 def steps_of(call: Call) -> list[tuple[str, list[str]]]:
     return [(step["Name"], step["HadoopJarStep"]["Args"]) for step in call.parameters["Steps"]]
 
@@ -469,6 +498,26 @@ def test_an_application_of_another_release_is_refused(release: Path, account: li
             roll_out(platform, job, replace=False, wait=False)
     bucket = value(account, "deploy.artifacts").split("/")[2]
     assert "Contents" not in client("s3").list_objects_v2(Bucket=bucket), "nothing was changed"
+
+
+@pytest.mark.aws
+def test_more_executors_than_the_application_may_have_are_refused_before_anything_is_stopped(
+    release: Path, account: list[str]
+) -> None:
+    application = client("emr-serverless").create_application(
+        name="small",
+        releaseLabel="emr-spark-8.1.0",
+        type="SPARK",
+        maximumCapacity={"cpu": "16 vCPU", "memory": "64 GB"},
+    )["applicationId"]
+
+    def with_executors(number: int) -> Job:
+        own = (f"deploy.emr_serverless.application_id={application}", f"deploy.emr_serverless.executors={number}")
+        return plan(release, "emr.yaml", [*account, *own])
+
+    EmrServerless().check(with_executors(3))
+    with pytest.raises(ConfigurationError, match=r"executors: 4: driver and executors need 20 .* may use 16 vCPU"):
+        EmrServerless().check(with_executors(4))
 
 
 @pytest.mark.aws

@@ -24,6 +24,7 @@ from jobs.common.errors import AwsAccessError, ConfigurationError, TerminalError
 from movement.cli.deploy import app
 from movement.deploy import stack, upload
 from movement.packaging.release import Manifest
+from tests.helpers.paths import ROOT
 from tests.helpers.templates import NAMES
 
 ASKED = ["stack", "--artifacts", "s3://some-artifacts/movement", "--release", "0.1.0-5f0c2a91"]
@@ -310,7 +311,9 @@ def test_the_outputs_become_a_settings_file(aws: Aws, tmp_path: Path) -> None:
     done = run("conf", "--out", str(tmp_path / "movement.yaml"))
 
     assert done.exit_code == 0, done.output
+    # The file replaces conf/emr.yaml, so it holds that file's caps and metrics too.
     assert yaml.safe_load((tmp_path / "movement.yaml").read_text()) == {
+        **yaml.safe_load((ROOT / "conf" / "emr.yaml").read_text()),
         "lake": "s3://a-lake/lake",
         "database": "uber_movement",
         "stream": {"name": "uber-movement-stream"},
@@ -319,6 +322,16 @@ def test_the_outputs_become_a_settings_file(aws: Aws, tmp_path: Path) -> None:
             "emr_serverless": {"application_id": "00f1abc2def3"},
         },
     }
+
+
+def test_the_settings_of_a_stack_on_glue_keep_its_workers_and_the_caps() -> None:
+    outputs = {each["OutputKey"]: each["OutputValue"] for each in OUTPUTS if each["OutputKey"] != "ApplicationId"}
+    found = stack.settings_of({**outputs, "StreamingJobName": "streaming", "StreamingWorkers": "5"})
+
+    assert found["deploy"]["glue"] == {"job_name": "streaming", "workers": 5}
+    assert found["source"] == {"max_seconds_per_batch": 300}
+    assert found["observe"] == {"metrics": "cloudwatch"}
+    assert "source" not in stack.settings_of(outputs)
 
 
 def test_every_output_that_becomes_a_setting_is_one_of_the_root_stack() -> None:
