@@ -10,16 +10,19 @@ import logging
 import os
 import random
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
+from jobs.common.aws import client
 from jobs.common.fault_points import DELTA_POINTS, POINTS
 from jobs.settings.settings import Settings
 from tests.helpers.job_process import FAST, Job, Producer, drain, wait_until
+from tests.helpers.kinesis_mock import running_kinesis_mock
 from tests.helpers.lake_audit import audit
 from tests.helpers.lakes import make_lake
+from tests.helpers.versitygw import versitygw
 
 pytestmark = [pytest.mark.spark, pytest.mark.aws]
 
@@ -61,11 +64,53 @@ def test_a_lake_in_a_local_folder_is_as_safe(embedded_aws: object, tmp_path: Pat
     kill_and_audit(settings, ["file.put:3"], tmp_path)
 
 
-def kill_and_audit(settings: Settings, faults: list[str], tmp_path: Path) -> None:
+@pytest.mark.nightly
+def test_no_kill_loses_or_duplicates_a_record_on_real_servers_while_shards_are_split_and_merged(
+    embedded_aws: object,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    record_property: Callable[[str, object], None],
+) -> None:
+    with running_kinesis_mock() as kinesis, versitygw(tmp_path / "s3") as s3:
+        record_property("server", "kinesis-mock")
+        record_property("server", "versitygw")
+        monkeypatch.setenv("AWS_ENDPOINT_URL_KINESIS", kinesis)
+        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", s3)
+        settings = make_lake(tmp_path, *FAST)
+        kills = plan(int(os.environ.get("RESHARD_KILLS", "50")), random.Random(SEED))
+        kill_and_audit(settings, kills, tmp_path, before_start=lambda number: reshard(settings.stream.name, number))
+
+
+def reshard(stream: str, number: int) -> None:
+    """Splits an open shard, or merges two that are neighbours: two splits, then two merges, and so on."""
+    kinesis = client("kinesis")
+    shards = kinesis.list_shards(StreamName=stream)["Shards"]
+    parents = {parent for each in shards for parent in (each.get("ParentShardId"), each.get("AdjacentParentShardId"))}
+    ranges = {
+        each["ShardId"]: [int(each["HashKeyRange"][key]) for key in ("StartingHashKey", "EndingHashKey")]  # type: ignore[literal-required]
+        for each in shards
+        if each["ShardId"] not in parents
+    }
+    opened = sorted(ranges, key=lambda shard: ranges[shard])
+    if number % 4 < 2:
+        widest = max(opened, key=lambda shard: ranges[shard][1] - ranges[shard][0])
+        kinesis.split_shard(StreamName=stream, ShardToSplit=widest, NewStartingHashKey=str(sum(ranges[widest]) // 2))
+    else:
+        kinesis.merge_shards(StreamName=stream, ShardToMerge=opened[0], AdjacentShardToMerge=opened[1])
+
+
+def kill_and_audit(
+    settings: Settings,
+    faults: list[str],
+    tmp_path: Path,
+    before_start: Callable[[int], object] = lambda _: None,
+) -> None:
+    """Kills a job for each of `faults`, then drains the stream. `before_start` is called with the job's number."""
     chance = random.Random(SEED)
     missed = []
     with Producer(settings) as producer:
-        for fault in faults:
+        for number, fault in enumerate(faults):
+            before_start(number)
             if not end_at(settings, tmp_path / "job.log", fault, chance):
                 missed.append(fault)
     drain(settings, tmp_path / "job.log")
