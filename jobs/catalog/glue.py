@@ -139,9 +139,14 @@ class GlueCatalog:
                 if not create(self._glue.create_partition, **names, PartitionInput=wanted):
                     move()  # another job has registered it meanwhile, perhaps elsewhere
                 return
-            self._glue.update_partition(
-                **names, PartitionValueList=wanted["Values"], PartitionInput=_moved(found, _location(wanted))
-            )
+            try:
+                self._glue.update_partition(
+                    **names, PartitionValueList=wanted["Values"], PartitionInput=_moved(found, _location(wanted))
+                )
+            except ClientError as error:
+                if error_code(error) != MISSING:
+                    raise
+                move()  # somebody has dropped it meanwhile
 
         self._calls.call(f"move partition {partition} of {self._database}.{table}", move)
 

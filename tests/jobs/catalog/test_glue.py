@@ -367,6 +367,15 @@ def test_a_partition_that_another_job_registers_during_a_move_is_moved_too(
     assert catalog.locations("processed") == {PARIS: f"{LAKE}/relocated/somewhere/"}
 
 
+def test_a_partition_that_is_dropped_while_it_moves_is_registered_where_its_files_are(
+    glue: Calls, catalog: GlueCatalog
+) -> None:
+    catalog.register("processed", [PARIS])
+    glue.fail("update_partition", "EntityNotFoundException")
+    catalog.relocate("processed", PARIS, "relocated/somewhere/")
+    assert catalog.locations("processed") == {PARIS: f"{LAKE}/relocated/somewhere/"}
+
+
 @pytest.mark.parametrize("operation", ["get_partition", "update_partition"])
 def test_a_partition_is_moved_although_glue_fails_a_few_times(
     glue: Calls, catalog: GlueCatalog, operation: str
