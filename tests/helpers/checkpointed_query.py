@@ -9,15 +9,18 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import uuid
 from collections.abc import Callable, Iterable, Mapping
 from itertools import count
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import pyarrow.parquet as pq
 
+from jobs.catalog.check import CatalogCheck
 from jobs.catalog.glue import GlueCatalog
+from jobs.catalog.tables import LakeTable, stream_tables
 from jobs.lake.delta import active_files, open_delta
 from jobs.lake.lease import Lease
 from jobs.lake.ledger import LedgerEntry
@@ -35,6 +38,9 @@ from tests.helpers.fake_spark import ScriptedReader
 from tests.helpers.lakes import record
 from tests.helpers.scripted import ScriptedClient, ScriptedStream
 
+if TYPE_CHECKING:
+    from mypy_boto3_glue import GlueClient
+
 STREAM = "scripted"
 # Where a run can be killed, in the order of a batch.
 PLANNED, WRITTEN, REGISTERED, FINAL = KILLS = ("planned", "written", "registered", "final")
@@ -46,7 +52,7 @@ class KilledError(BaseException):
 
 
 class AcceptingCatalog:
-    """Takes every registration. What the catalog holds is for other tests."""
+    """Takes every registration, for tests in which the catalog does not matter."""
 
     def __init__(self, on_register: Callable[[], None]) -> None:
         self._on_register = on_register
@@ -57,6 +63,17 @@ class AcceptingCatalog:
 
     def refused(self, table: str, partitions: Iterable[str]) -> list[str]:
         return []
+
+
+class StoppableCatalog(GlueCatalog):
+    """The job's own catalog. `on_register` is called after a registration."""
+
+    on_register: Callable[[], None]
+
+    def register(self, table: str, partitions: Iterable[str], locations: Mapping[str, str] | None = None) -> int:
+        found = super().register(table, partitions, locations)
+        self.on_register()
+        return found
 
 
 class HeldLease:
@@ -78,13 +95,23 @@ class CheckpointedJob:
     Each `run` is a process of its own: nothing survives in memory.
     """
 
-    def __init__(self, stream: ScriptedStream, folder: Path, table_format: str = "parquet") -> None:
+    def __init__(
+        self, stream: ScriptedStream, folder: Path, table_format: str = "parquet", glue: GlueClient | None = None
+    ) -> None:
+        """`glue`: None if the catalog does not matter. Otherwise a run also checks and repairs it, as the job does."""
         self.stream = stream
+        self._glue = glue
         self.folder = folder
         self.delta = table_format == "delta"
         self.options = KinesisOptions(stream=STREAM, initial="TRIM_HORIZON", discovery_seconds=0, max_records=7)
         self.settings = load_settings(
-            None, [f"lake={folder / 'lake'}", f"stream.name={STREAM}", f"sink.format={table_format}"]
+            None,
+            [
+                f"lake={folder / 'lake'}",
+                f"stream.name={STREAM}",
+                f"sink.format={table_format}",
+                f"database={re.sub('[^a-z0-9]', '_', folder.name.lower())}",
+            ],
         )
 
     @property
@@ -99,6 +126,29 @@ class CheckpointedJob:
     @property
     def checkpoint(self) -> Path:
         return self.folder / "checkpoint"
+
+    @property
+    def _tables(self) -> list[LakeTable]:
+        return list(stream_tables(_TRAVEL_TIMES, self.settings.sink.format))
+
+    def knows_nothing(self) -> bool:
+        """Whether neither the checkpoint nor the lake tells of an earlier run."""
+        return not any(each.is_file() for name in ("checkpoint", "lake") for each in (self.folder / name).rglob("*"))
+
+    def unregistered(self) -> set[str]:
+        """`table/partition` of the partitions with files that the catalog does not name where their files are."""
+        assert self._glue is not None
+        catalog = GlueCatalog(self._glue, self.settings.database, self.settings.lake)
+        catalog.ensure_tables(self._tables)
+        lake = self.lake
+        folders = {path.rpartition("/")[0] for table in self._tables for path, _ in lake.list(f"{table.name}/")}
+        registered = {
+            f"{table.name}/{partition}"
+            for table in self._tables
+            for partition, uri in catalog.locations(table.name).items()
+            if uri == f"file://{lake.uri}/{table.name}/{partition}/"
+        }
+        return folders - registered
 
     def put(self, *numbers: int) -> None:
         """Puts a record for each number. `rows` gives the numbers back."""
@@ -142,7 +192,13 @@ class CheckpointedJob:
             written.append(entry)
             killed_at(FINAL)
 
+        catalog: Any = AcceptingCatalog(lambda: killed_at(REGISTERED))
+        if self._glue is not None:
+            catalog = StoppableCatalog(self._glue, self.settings.database, self.settings.lake)
+            catalog.on_register = lambda: killed_at(REGISTERED)
         align_checkpoint(store, lake, STREAM, start_from, after_crash=lease.after_crash)
+        if self._glue is not None:
+            catalog.ensure_tables(self._tables)
         delta = DeltaCommitter(lake, _TRAVEL_TIMES) if self.delta else None
         if delta is not None:
             delta.check_table()
@@ -152,7 +208,7 @@ class CheckpointedJob:
             self.settings,
             _TRAVEL_TIMES,
             lake,
-            cast(GlueCatalog, AcceptingCatalog(lambda: killed_at(REGISTERED))),
+            cast(GlueCatalog, catalog),
             cast(Lease, lease),
             on_batch,
             None,
@@ -181,6 +237,8 @@ class CheckpointedJob:
                 query.commit(batch)
         except KilledError:
             return written
+        if self._glue is not None:
+            CatalogCheck(lake, catalog, self._tables, lambda _done, _all, _what: None).repair()
         if not lease.after_crash:
             self._clean.parent.mkdir(parents=True, exist_ok=True)
             self._clean.touch()

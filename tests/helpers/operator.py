@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from jobs.lake.ledger import queries
 from jobs.lake.store import FolderLake
+
+if TYPE_CHECKING:
+    from mypy_boto3_glue import GlueClient
 
 
 class Operator:
@@ -85,6 +89,21 @@ class Operator:
             numbers = sorted(int(path.stem) for path in (lake / "_ledger" / query).glob("[0-9]*.json"))
             for number in numbers[: int(share * len(numbers))]:
                 (lake / "_ledger" / query / f"{number}.json").unlink()
+
+    def drop_from_catalog(self, glue: GlueClient, database: str, what: str) -> None:
+        """Drops every second partition of each table, the table `processed`, or the database."""
+        try:
+            if what == "database":
+                glue.delete_database(Name=database)
+            elif what == "processed":
+                glue.delete_table(DatabaseName=database, Name=what)
+            else:
+                for table in glue.get_tables(DatabaseName=database)["TableList"]:
+                    names: Any = {"DatabaseName": database, "TableName": table["Name"]}
+                    for partition in glue.get_partitions(**names)["Partitions"][::2]:
+                        glue.delete_partition(**names, PartitionValues=partition["Values"])
+        except glue.exceptions.EntityNotFoundException:
+            return  # it is gone already
 
     def numbers(self, name: str) -> list[int]:
         return sorted(int(path.name) for path in (self.checkpoint / name).glob("[0-9]*"))

@@ -67,6 +67,17 @@ class ScriptedStream:
         for number in range(shards):
             self._add(HASHES * number // shards, HASHES * (number + 1) // shards - 1, ())
 
+    def created_again(self, shards: int, after_seconds: float) -> ScriptedStream:
+        """Another stream of the same name, created `after_seconds` after this one's last event.
+
+        Its sequence numbers are later ones, as on AWS.
+        """
+        new = ScriptedStream(0, seed=self.random.randrange(2**16), start=self.now + after_seconds)
+        new._next = self._next + 2**100
+        for number in range(shards):
+            new._add(HASHES * number // shards, HASHES * (number + 1) // shards - 1, ())
+        return new
+
     def _number(self) -> int:
         self._next += self.random.randint(1, 2**40)
         return self._next

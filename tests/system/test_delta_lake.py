@@ -45,6 +45,7 @@ def send(settings: Settings, start: int) -> None:
     put(settings, [record(City=city, n=start + number) for number, city in enumerate(CITIES)] + [b"no record"])
 
 
+@pytest.mark.nightly
 def test_the_whole_pipeline_with_a_delta_table(embedded_aws: object, spark: SparkSession, tmp_path: Path) -> None:
     settings = make_lake(
         tmp_path, "sink.format=delta", "stream.shards=2", "spark.master=local[2]", "compact.min_files=2",

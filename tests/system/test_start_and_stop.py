@@ -136,6 +136,7 @@ def test_a_missing_bucket_is_one_line_before_spark_is_started(lake_settings: Set
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.nightly
 def test_a_sigterm_to_spark_submit_ends_the_job_after_the_batch(embedded_aws: object, tmp_path: Path) -> None:
     settings = make_lake(tmp_path, *FAST)
     output = tmp_path / "output.txt"

@@ -1,5 +1,6 @@
 """An operator's night: between batches somebody restores, trims or empties the checkpoint and the lake, expires ledger
-entries, reshards the stream and kills the job, in any order. Every record is in the lake once, or the job has said no.
+entries, drops what the catalog names, reshards the stream, deletes and creates it again, and kills the job, in any
+order. Every record is in the lake once, and the catalog names its file, or the job has said no.
 
 Without Spark (`CheckpointedJob`). The job's error names an option; the operator follows it. If that
 is `--start-from checkpoint`, records that were in a lake which is gone are missing: the error has said so.
@@ -12,32 +13,41 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
+from moto import mock_aws
 
+from jobs.common.aws import client
 from jobs.common.errors import TerminalError
 from jobs.stream.resume import START_FROM, StartFrom
+from spark_kinesis.errors import DataLossError
 from tests.helpers.checkpointed_query import KILLS, CheckpointedJob
 from tests.helpers.examples import examples
 from tests.helpers.operator import Operator
 from tests.helpers.scripted import ScriptedStream
 
+if TYPE_CHECKING:
+    from mypy_boto3_glue import GlueClient
+
 
 class Night(RuleBasedStateMachine):
-    """One night. `table_format` is set by the test."""
+    """One night. `table_format` and `glue` are set by the test."""
 
     table_format = "parquet"
+    glue: GlueClient | None = None
 
     @initialize(shards=st.integers(1, 3), seed=st.integers(0, 2**16), first=st.integers(0, 20))
     def begin(self, shards: int, seed: int, first: int) -> None:
         self.folder = Path(tempfile.mkdtemp())
-        self.job = CheckpointedJob(ScriptedStream(shards, seed=seed), self.folder, self.table_format)
+        self.job = CheckpointedJob(ScriptedStream(shards, seed=seed), self.folder, self.table_format, self.glue)
         self.count = 0
         self.were_in_a_lake: set[int] = set()
         self.may_be_missing: set[int] = set()
+        self.of_a_deleted_stream: set[int] = set()
         self.refused: str | None = None
         self.operator = Operator(self.folder)
         self.put(first)
@@ -63,6 +73,8 @@ class Night(RuleBasedStateMachine):
         missing = set(range(self.count)) - set(found) - self.may_be_missing
         assert not doubled, doubled
         assert not missing, missing
+        if self.glue is not None:
+            assert not self.job.unregistered()
 
     @rule(count=st.integers(1, 12))
     def put(self, count: int) -> None:
@@ -74,6 +86,17 @@ class Night(RuleBasedStateMachine):
         shards = self.job.stream.open
         if len(shards) < 6:
             self.job.stream.split(shards[pick % len(shards)].shard_id)
+
+    @rule(shards=st.integers(1, 3), seconds=st.sampled_from([0.002, 5, 3600]))
+    def create_the_stream_again(self, shards: int, seconds: float) -> None:
+        self.job.stream = self.job.stream.created_again(shards, seconds)
+        self.of_a_deleted_stream |= set(range(self.count))
+
+    @precondition(lambda self: self.glue is not None)
+    @rule(what=st.sampled_from(["partitions", "processed", "database"]))
+    def drop_from_catalog(self, what: str) -> None:
+        assert self.glue is not None
+        self.operator.drop_from_catalog(self.glue, self.job.settings.database, what)
 
     @precondition(lambda self: self.refused is None)
     @rule(batches=st.integers(1, 4))
@@ -87,8 +110,14 @@ class Night(RuleBasedStateMachine):
 
     def _run(self, run: Callable[[StartFrom | None], object]) -> None:
         """Starts the job; if it refuses, once more with the first option that its error names and that is exact."""
+        if self.job.knows_nothing():  # a new job: what the deleted stream held is nothing to it
+            self.may_be_missing |= self.of_a_deleted_stream
         try:
             run(None)
+        except DataLossError as error:
+            if "deleted and created again" not in str(error) or not self.of_a_deleted_stream:
+                raise
+            self.refused = str(error)
         except TerminalError as error:
             option = next((each for each in START_FROM[:2] if f"--start-from {each}" in str(error)), None)
             if option is None:
@@ -98,7 +127,7 @@ class Night(RuleBasedStateMachine):
                 self.may_be_missing |= self.were_in_a_lake - set(self.job.rows())
             try:
                 run(option)
-            except TerminalError as final:
+            except (TerminalError, DataLossError) as final:
                 self.refused = str(final)
 
     @rule(name=st.sampled_from(["checkpoint", "lake"]))
@@ -142,11 +171,19 @@ class Night(RuleBasedStateMachine):
 
 @pytest.mark.parametrize("table_format", ["parquet", "delta"])
 def test_after_an_operators_night_every_record_is_in_the_lake_once_or_the_job_has_refused(table_format: str) -> None:
-    kind = type("Night", (Night,), {"table_format": table_format})
+    tell_stories(150, table_format=table_format)
+
+
+def test_after_an_operators_night_the_catalog_names_every_file(aws_environment: object) -> None:
+    with mock_aws():
+        tell_stories(15, glue=client("glue"))
+
+
+def tell_stories(count: int, **settings_of_the_night: object) -> None:
     run_state_machine_as_test(
-        kind,
+        type("Night", (Night,), settings_of_the_night),
         settings=settings(
-            max_examples=examples(150),
+            max_examples=examples(count),
             stateful_step_count=20,
             suppress_health_check=list(HealthCheck),
             print_blob=True,
