@@ -133,7 +133,8 @@ class CheckpointedJob:
 
     def knows_nothing(self) -> bool:
         """Whether neither the checkpoint nor the lake tells of an earlier run."""
-        return not any(each.is_file() for name in ("checkpoint", "lake") for each in (self.folder / name).rglob("*"))
+        places = (self.checkpoint / "offsets", self.checkpoint / "commits", self.folder / "lake")
+        return not any(each.is_file() for place in places for each in place.rglob("*"))
 
     def unregistered(self) -> set[str]:
         """`table/partition` of the partitions with files that the catalog does not name where their files are."""

@@ -126,12 +126,12 @@ def end_at(settings: Settings, log_file: Path, fault: str, chance: random.Random
         job = Job(settings, log_file)
         # 30 % are killed during the start, the others within the batches that follow.
         if chance.random() < 0.7:
-            wait_until(lambda: "Callback Server Starting" in job.output(), 90, "the query's start")
+            wait_until(lambda: "Callback Server Starting" in job.output(), 300, "the query's start")
         assert job.wait(chance.uniform(0, 10)) is None, job.tail()
         job.kill() if chance.random() < 0.5 else job.lose_machine()
         return True
     job = Job(settings, log_file, fault=fault)
-    code = job.wait(120)
+    code = job.wait(300)
     if chance.random() < 0.5:
         job.lose_machine()  # otherwise the JVM and its workers survive for a moment, into the next run
     if code is None:
