@@ -174,20 +174,18 @@ def _ask(check: Check, account: Account) -> Answer:
             return unknown(f"{EMBEDDED} {check.invented}")
         return check.ask(account)
     except (MovementError, BotoCoreError, ClientError, ResponseParserError) as error:
-        return explained(error, account)
+        return explained(error)
     except (IndexError, KeyError, OSError, TypeError, ValueError) as error:
         # One odd answer must not lose what the other checks find.
         return unknown(f"an answer that doctor does not understand: {error!r}", "report it, with the check's name")
 
 
-def explained(error: Exception, account: Account) -> Answer:
+def explained(error: Exception) -> Answer:
     """The answer for an error: fail if the thing does not exist, unknown if AWS refused or did not answer."""
     if isinstance(error, MovementError) and isinstance(error.__cause__, (BotoCoreError, ClientError)):
         error = error.__cause__
     if isinstance(error, NoCredentialsError):
         return unknown("no AWS credentials")
-    if isinstance(error, ResponseParserError) and account.is_embedded("sts"):
-        return unknown(f"{EMBEDDED} lacks this operation")
     if not isinstance(error, ClientError):
         return unknown(str(error))
     code, operation = error_code(error), error.operation_name

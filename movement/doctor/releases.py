@@ -8,9 +8,10 @@ from typing import Any
 
 from jobs.common.aws import read_object
 from movement.deploy.emr_serverless import PROCESSORS
+from movement.deploy.role_access import release_access
 from movement.doctor.checks import Account, Answer, failed, passed, unknown
 from movement.doctor.platforms import application, glue_job, pythons
-from movement.doctor.roles import Permission, job_role, simulate
+from movement.doctor.roles import job_role
 from movement.packaging.release import EMR_ENVIRONMENT, GLUE_ENVIRONMENT, MANIFEST
 
 _NOT_SET = "deploy.artifacts is not set"
@@ -103,13 +104,9 @@ def check_release_readable(account: Account) -> Answer:
         return unknown("deploy.role_arn is not set, and no cluster or Glue job names a role")
     bucket, folder = place
     names = [*_manifest(account, bucket, folder)["artifacts"], MANIFEST]
-    arns = [f"arn:{account.partition}:s3:::{bucket}/{folder}/{name}" for name in names]
-    return simulate(
-        account,
-        role,
-        [Permission(("s3:GetObject",), tuple(arns))],
-        f"allow it s3:GetObject on arn:{account.partition}:s3:::{bucket}/{folder}/*",
-    )
+    access = release_access(role, [f"s3://{bucket}/{folder}/{name}" for name in names])
+    remedy = f"allow it s3:GetObject on arn:{account.partition}:s3:::{bucket}/{folder}/*, and kms:Decrypt on its key"
+    return Answer(access.verdict, access.detail, remedy if access.verdict == "fail" else "")
 
 
 def _none(account: Account) -> str:

@@ -90,7 +90,7 @@ def test_a_healthy_lake_passes_and_what_the_embedded_aws_cannot_answer_is_unknow
 
     assert code == 0, [each for each in found.values() if each["status"] == "fail"]
     assert {found[name]["status"] for name in UNKNOWN} == {"unknown"}
-    assert "lacks this operation" in found["role: stream-job"]["found"]
+    assert "lacks SimulatePrincipalPolicy" in found["role: stream-job"]["found"]
     for name in ("caller", "clock", "stream", "stream: read", "catalog: tables and partitions", "release: files"):
         assert found[name]["status"] == "pass", found[name]
 
