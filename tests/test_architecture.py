@@ -16,7 +16,7 @@ _SCHEMA = (*_SETTINGS, "jobs.schema")
 _LAKE = (*_SCHEMA, "jobs.lake", "jobs.catalog")
 _WRITE = (*_LAKE, "jobs.write")
 _STAGES = tuple(f"jobs.{stage}" for stage in ("stream", "delivery", "gold", "parity", "maintenance"))
-_JOBS = tuple(f"jobs.{job}_job" for job in ("stream", "batch", "gold", "parity", "compact", "replay_raw"))
+_JOBS = tuple(f"jobs.{job}_job" for job in ("stream", "smoke", "batch", "gold", "parity", "compact", "replay_raw"))
 MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "spark_kinesis": (),
     "lambdas": (),
@@ -36,7 +36,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "producer": _SCHEMA,
     "local": _SCHEMA,
     "movement.packaging": _SETTINGS,
-    "movement.deploy": (*_SCHEMA, "movement.packaging"),
+    "movement.deploy": (*_SCHEMA, "jobs.lake", "movement.packaging"),
     "movement.cost": _SETTINGS,
     "movement.doctor": (*_WRITE, "local", "movement.packaging", "movement.deploy"),
     "movement.report": (*_WRITE, *_STAGES),

@@ -13,6 +13,7 @@ from rich.markup import escape
 
 from movement.cli.console import command_name, err, out, resources, spinner, write_result, write_whole
 from movement.cli.options import JsonFile, Overrides
+from movement.cli.smoke import smoke
 
 if TYPE_CHECKING:
     from movement.deploy.job import Job
@@ -217,6 +218,9 @@ _register(
     Choose it if your other jobs run on Glue. Needs lake, deploy.artifacts and deploy.role_arn, by --config or --set.
     """,
 )
+
+
+app.command()(smoke)
 
 
 def _result(platform: Platform, job: Job) -> dict[str, object]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
@@ -13,6 +14,10 @@ from rich.text import Text
 
 from movement.cli.console import out, resources, spinner, write_result
 from movement.cli.options import Config, JsonFile, Overrides
+
+if TYPE_CHECKING:
+    from jobs.lake.smoke_findings import Proof
+    from movement.doctor.checks import Finding
 
 STYLES = {"pass": "green", "fail": "bold red", "unknown": "yellow"}
 
@@ -57,6 +62,15 @@ def doctor(
     with spinner("checking") as line:
         names = {check.name: number for number, check in enumerate(checks, 1)}
         findings = list(run(checks, account, lambda name: line.update(f"{names[name]}/{len(checks)} {name}")))
+    counts = print_findings(findings)
+    result = {"ok": not counts["fail"], "counts": {status: counts[status] for status in STYLES}}
+    write_result(json_file, result | {"checks": [asdict(each) for each in findings]} | resources(settings))
+    if counts["fail"]:
+        raise typer.Exit(1)
+
+
+def print_findings(findings: Sequence[Finding | Proof]) -> Counter[str]:
+    """Prints a table of findings and a line of counts; returns the counts by status."""
     table = Table(box=None, pad_edge=False, show_header=False)
     for column in ("check", "status", "found"):
         table.add_column(column, overflow="fold")
@@ -68,7 +82,4 @@ def doctor(
     out.print(table)
     counts: Counter[str] = Counter(each.status for each in findings)
     out.print(f"\n{counts['pass']} pass, {counts['fail']} fail, {counts['unknown']} unknown")
-    result = {"ok": not counts["fail"], "counts": {status: counts[status] for status in STYLES}}
-    write_result(json_file, result | {"checks": [asdict(each) for each in findings]} | resources(settings))
-    if counts["fail"]:
-        raise typer.Exit(1)
+    return counts

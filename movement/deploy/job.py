@@ -30,6 +30,7 @@ class Job:
 
     arguments   of the script, in every run
     for_start   further arguments of the run that is started now, such as --start-from
+    entry       the script, by its name in the release
     """
 
     settings: Settings
@@ -39,11 +40,12 @@ class Job:
     arguments: tuple[str, ...]
     uploads: tuple[Call, ...]
     for_start: tuple[str, ...] = ()
+    entry: str = SCRIPT
 
     @property
     def script(self) -> str:
         """The address of the entry script."""
-        return f"{self.uri}/{SCRIPT}"
+        return f"{self.uri}/{self.entry}"
 
     @property
     def files(self) -> list[str]:

@@ -198,7 +198,7 @@ def explained(error: Exception) -> Answer:
     if (
         code in _ABSENT
         or code.endswith(".NotFound")
-        or (code == "InvalidRequestException" and operation != "ListSteps")
+        or (code == "InvalidRequestException" and operation.startswith("Describe"))
     ):
         return failed(f"{operation}: {code}: {message}", "check the name, the region and the account")
     return unknown(f"{operation}: {code}: {message}")

@@ -25,7 +25,7 @@ from movement.packaging.wheel import build_wheel, source_tree, version_of
 
 MANIFEST = "manifest.json"
 EMR_ENVIRONMENT, GLUE_ENVIRONMENT = "environment.tar.gz", "glue-environment.tar.gz"
-SCRIPTS = ("jobs/stream_job.py", "jobs/batch_job.py")
+SCRIPTS = ("jobs/stream_job.py", "jobs/batch_job.py", "jobs/smoke_job.py")
 BOOTSTRAP = "emr-bootstrap.sh"
 
 Step = Callable[[str], None]
