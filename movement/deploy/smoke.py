@@ -163,7 +163,8 @@ def run_smoke(
     """Starts a run, waits for its findings and returns them; then deletes everything that is left of it.
 
     Raises TerminalError if the run ends without findings, with the platform's reason and the place of the log, and
-    TransientError if there are none within `deploy.wait_seconds`.
+    TransientError if it writes none within
+    `deploy.wait_seconds`.
     """
     lake = lake_at(smoke_folder(settings.lake, run))
     deadline = clock() + settings.deploy.wait_seconds
