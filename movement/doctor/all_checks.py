@@ -34,6 +34,7 @@ def all_checks(account: Account) -> list[Check]:
             service="lakeformation",
             invented="has no Lake Formation: IAM and Lake Formation refuse nothing there",
         ),
+        Check("role: trust", roles.check_trust, service="iam", invented="asks no role for its trust policy"),
         *(Check(f"role: {name}", partial(roles.check_role, component=name)) for name in components),
         Check("artifacts: owner", buckets.check_artifacts_owner),
         Check("artifacts: region", buckets.check_artifacts_region),

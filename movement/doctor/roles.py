@@ -23,6 +23,7 @@ from movement.doctor.platforms import cluster, glue_job
 
 JOB = "stream-job"
 SHOWN = 3
+_NO_ROLE = "deploy.role_arn is not set, and no cluster or Glue job names a role"
 _DATA = Path(__file__).with_name("role_permissions.yaml")
 # A name below a folder, in place of a pattern's `*`.
 _SAMPLE = "movement-doctor"
@@ -84,7 +85,7 @@ def check_role(account: Account, component: str) -> Answer:
     """Whether the component's role may make all of its recorded calls."""
     role = job_role(account) if component == JOB else account.roles[component]
     if role is None:
-        return unknown("deploy.role_arn is not set, and no cluster or Glue job names a role")
+        return unknown(_NO_ROLE)
     if not account.settings.lake.startswith("s3://"):
         return unknown("the lake is a local folder")
     stream_key = account.stream.get("KeyId") if account.stream.get("EncryptionType") == "KMS" else None
@@ -95,6 +96,48 @@ def check_role(account: Account, component: str) -> Answer:
         if permission.actions != ("cloudwatch:PutMetricData",) or account.settings.observe.metrics == "cloudwatch"
     ]
     return simulate(account, role, wanted, f"attach the {component} policy of infra/cloudformation/access.yaml to it")
+
+
+def check_trust(account: Account) -> Answer:
+    """Whether the platform may assume the job's role: the trust policy names it, by conditions that it fulfils.
+
+    For EMR Serverless `aws:SourceAccount` and `aws:SourceArn` are documented. No text says that Glue or EC2 sends them.
+    https://docs.aws.amazon.com/emr/latest/EMR-Serverless-UserGuide/security-iam-runtime-role.html
+    """
+    role = job_role(account)
+    if role is None:
+        return unknown(_NO_ROLE)
+    deploy = account.settings.deploy
+    service = "emr-serverless" if deploy.emr_serverless.application_id else "ec2" if deploy.emr.cluster_id else "glue"
+    document = account.client("iam").get_role(RoleName=role.rpartition("/")[2])["Role"]["AssumeRolePolicyDocument"]
+    conditions = trusting(document, service)
+    if conditions is None:
+        return failed(
+            f"{role} does not trust {service}.amazonaws.com", f"add {service}.amazonaws.com to its trust policy"
+        )
+    if conditions and service != "emr-serverless":
+        return unknown(
+            f"{role} trusts {service}.amazonaws.com if it sends {', '.join(conditions)}, which AWS does not document",
+            "remove the condition if the job cannot start",
+        )
+    return passed(f"{role} trusts {service}.amazonaws.com{', by ' + ', '.join(conditions) if conditions else ''}")
+
+
+def trusting(document: Mapping[str, Any], service: str) -> list[str] | None:
+    """The condition keys under which a trust policy lets a service assume the role; None if it does not."""
+    for statement in _listed(document["Statement"]):
+        principals = statement.get("Principal", {})
+        services = _listed(principals.get("Service", ())) if isinstance(principals, Mapping) else []
+        actions = _listed(statement.get("Action", ()))
+        named = any(each.removesuffix(".cn") == f"{service}.amazonaws.com" for each in services)
+        if statement["Effect"] == "Allow" and named and "sts:AssumeRole" in actions:
+            return sorted({key for each in statement.get("Condition", {}).values() for key in each})
+    return None
+
+
+def _listed(value: Any) -> list[Any]:
+    """A policy's element that may be one value or a list of them."""
+    return list(value) if isinstance(value, (list, tuple)) else [value]
 
 
 def names_of(account: Account) -> dict[str, str]:

@@ -13,7 +13,7 @@ from movement.doctor.account import check_caller, check_clock, check_region
 from movement.doctor.checks import Account, Answer, Check, passed, run
 from movement.doctor.network import _leads_out, _serves
 from movement.doctor.platforms import check_security_configuration
-from movement.doctor.roles import Permission, decisions, parse_roles, permissions, simulate
+from movement.doctor.roles import Permission, check_trust, decisions, parse_roles, permissions, simulate
 from tests.helpers.fake_iam import FakeIamSimulator
 
 ROLE = "arn:aws:iam::123456789012:role/job"
@@ -191,6 +191,37 @@ def test_permissions_have_real_names_and_leave_out_keys_that_are_not_in_use() ->
         (("kms:Decrypt",), ("arn:aws:kms:eu-west-1:123456789012:key/1",))
     ], "the stream has a key of the customer's, the lake none"
     assert keys[0].context == (("kms:ViaService", "kinesis.eu-west-1.amazonaws.com"),)
+
+
+def trust(service: str | list[str], **condition: Any) -> dict[str, Any]:
+    statement = {"Effect": "Allow", "Principal": {"Service": service}, "Action": "sts:AssumeRole"}
+    return {"Statement": [statement | ({"Condition": condition} if condition else {})]}
+
+
+SOURCE = {"StringEquals": {"aws:SourceAccount": "123456789012"}}
+
+
+@pytest.mark.parametrize(
+    ("document", "application", "status"),
+    [
+        (trust("glue.amazonaws.com"), None, "pass"),
+        (trust(["ec2.amazonaws.com", "glue.amazonaws.com"]), None, "pass"),
+        (trust("emr-serverless.amazonaws.com"), None, "fail"),
+        (trust("glue.amazonaws.com", **SOURCE), None, "unknown"),
+        (trust("emr-serverless.amazonaws.com", **SOURCE), "00abc", "pass"),
+        ({"Statement": {"Effect": "Allow", "Principal": "*", "Action": "sts:AssumeRole"}}, None, "fail"),
+    ],
+)
+def test_a_role_that_the_platform_may_not_assume_fails(document: Any, application: str | None, status: str) -> None:
+    class Iam:
+        def get_role(self, RoleName: str) -> Any:
+            return {"Role": {"AssumeRolePolicyDocument": document}}
+
+    account = FakeAccount(iam=Iam())
+    deploy = {"role_arn": ROLE, "emr_serverless": {"application_id": application}}
+    account.settings = Settings.model_validate({"deploy": deploy})
+
+    assert check_trust(account).status == status
 
 
 @pytest.mark.parametrize("given", ["producer", "nobody=arn:aws:iam::1:role/x", "producer=arn:aws:iam::1:user/x"])

@@ -32,6 +32,7 @@ UNKNOWN = (
     "lake: versioning",
     "lake: conditional writes",
     "catalog: Lake Formation",
+    "role: trust",
     "role: stream-job",
     "release: readable by the role",
     "quota: shards",
