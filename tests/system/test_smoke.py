@@ -46,7 +46,7 @@ def test_a_smoke_run_proves_the_platform_as_the_jobs_role_and_leaves_nothing(
     with Recorder(embedded_aws.endpoint) as recorder:
         for name, value in {**component_environment("stream-job"), "AWS_ENDPOINT_URL": recorder.endpoint}.items():
             monkeypatch.setenv(name, value)
-        with cluster(tmp_path, workers=2) as running:
+        with cluster(tmp_path, workers=1) as running:
             file = tmp_path / "smoke.json"
             done = CliRunner().invoke(
                 app,
