@@ -74,6 +74,11 @@ def requests(platform: Platform, job: Job) -> list[Call]:
     once = {**create.parameters, "Timeout": MOST_MINUTES, "MaxRetries": 0}
     once["Command"] = {**once["Command"], "Name": "glueetl"}  # a streaming job would be kept running
     once.pop("MaintenanceWindow", None)
+    # Into the streaming job's log groups, which have an end: a group of its own would be left behind.
+    once["DefaultArguments"] = {
+        name: str(value).partition("-smoke-")[0] if name == "--custom-logGroup-prefix" else value
+        for name, value in once["DefaultArguments"].items()
+    }
     return [Call(create.service, create.operation, once), start_glue_run(job)]
 
 
@@ -127,7 +132,8 @@ class RemoteRun:
     def where(self) -> str:
         """Where the run's log is."""
         links = dict(self._platform.links(self._job, self._run)) if self._run else {}
-        return links.get("logs", "")
+        own = self._job.settings.deploy.glue.job_name.rpartition("-smoke-")
+        return links.get("logs", "").replace("".join(own), own[0])
 
     def clean_up(self, pause: Callable[[float], None], clock: Callable[[], float]) -> None:
         """Ends a run that goes on, and deletes the job on Glue."""
