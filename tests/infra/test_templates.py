@@ -228,6 +228,10 @@ def test_yarns_shuffle_service_authenticates_as_the_executors_do() -> None:
     assert found["yarn-site"]["yarn.resourcemanager.am.max-attempts"] == attempts, "YARN caps what the job asks for"
 
 
+def test_a_cluster_runs_other_steps_beside_the_jobs() -> None:
+    assert emr()["StepConcurrencyLevel"] > 1, "the step that kills the job would wait for the job's step"
+
+
 def test_no_stack_holds_an_endless_job() -> None:
     assert list(resources("AWS::EMR::Step")) == []
 
