@@ -521,6 +521,16 @@ def test_more_executors_than_the_application_may_have_are_refused_before_anythin
 
 
 @pytest.mark.aws
+def test_the_role_on_emr_is_the_one_of_the_clusters_instance_profile(release: Path, account: list[str]) -> None:
+    iam = client("iam")
+    iam.create_role(RoleName="nodes", AssumeRolePolicyDocument="{}")
+    iam.create_instance_profile(InstanceProfileName="EMR_EC2_DefaultRole")
+    iam.add_role_to_instance_profile(InstanceProfileName="EMR_EC2_DefaultRole", RoleName="nodes")
+
+    assert Emr().role(plan(release, "emr.yaml", account)).endswith(":role/nodes")
+
+
+@pytest.mark.aws
 def test_emr_adds_a_step_once_and_replaces_it(release: Path, account: list[str], tmp_path: Path) -> None:
     arguments = ["emr", "--release", str(release), *sets(*account)]
     first, again = outcome(tmp_path, *arguments), outcome(tmp_path, *arguments)

@@ -12,8 +12,12 @@ from botocore.stub import ANY, Stubber
 
 from movement.deploy import role_access
 from movement.deploy.role_access import release_access
+from tests.helpers.call_recorder import ACCOUNT
+from tests.helpers.fake_iam import FakeIamSimulator
+from tests.helpers.policies import ROOT_PARAMETERS
+from tests.helpers.templates import Stack
 
-ROLE = "arn:aws:iam::123456789012:role/movement-stream"
+ROLE = f"arn:aws:iam::{ACCOUNT}:role/movement-stream"
 KEY = "arn:aws:kms:eu-west-3:123456789012:key/1234abcd"
 FILES = ["s3://artifacts/movement/0.2.0-9e107d9d/jobs/stream_job.py", "s3://artifacts/movement/0.2.0-9e107d9d/x.gz"]
 ARNS = [f"arn:aws:s3:::{uri.removeprefix('s3://')}" for uri in FILES]
@@ -85,6 +89,29 @@ def test_a_resource_that_iam_leaves_out_is_not_taken_for_allowed(aws: Aws) -> No
     aws.files()
     aws.decides("s3:GetObject", ARNS, together({ARNS[0]: "allowed"}))
     assert release_access(ROLE, FILES).verdict == "fail"
+
+
+class FakeBucket:
+    """A bucket whose objects all exist, encrypted with the stack's key of artifacts."""
+
+    def head_object(self, **_: Any) -> dict[str, Any]:
+        return {"SSEKMSKeyId": ROOT_PARAMETERS["ArtifactsKeyArn"]}
+
+
+def test_the_stacks_role_may_read_the_release_after_the_stacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The conditions of the policy, too, are met by the context that the simulator is given."""
+    root = Stack("root", {**ROOT_PARAMETERS, "Release": "movement/0.1.0-5f0c2a91"})
+    document = root.nested("Access").properties("StreamJobPolicy")["PolicyDocument"]
+    listed = [
+        {**part, **{key: [part[key]] for key in ("Action", "Resource") if isinstance(part[key], str)}}
+        for part in document["Statement"]
+    ]
+    fakes = {"iam": FakeIamSimulator({ROLE: listed}), "s3": FakeBucket()}
+    monkeypatch.setattr(role_access, "client", lambda service, **_: fakes[service])
+    folder = f"s3://{ROOT_PARAMETERS['ArtifactsBucket']}/movement/0.2.0-9e107d9d"
+
+    assert release_access(ROLE, [f"{folder}/jobs/stream_job.py", f"{folder}/environment.tar.gz"]).verdict == "pass"
+    assert release_access(ROLE, [f"{folder.replace('movement', 'other')}/jobs/stream_job.py"]).verdict == "fail"
 
 
 def test_a_condition_on_a_key_that_nobody_knows_makes_the_answer_unknown(aws: Aws) -> None:
