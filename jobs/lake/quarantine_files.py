@@ -68,6 +68,7 @@ class _File(msgspec.Struct):
 
 class _Report(msgspec.Struct):
     files: list[_File]
+    reasons: dict[str, int] = msgspec.field(default_factory=dict)
 
 
 class _Entry(msgspec.Struct):
@@ -81,8 +82,10 @@ _decode = msgspec.json.Decoder(QuarantinedRecord).decode
 _decode_entry = msgspec.json.Decoder(_Entry).decode
 
 
-def committed_files(lake: Lake, since: date | None = None) -> CommittedFiles:
-    """The quarantine files that the ledger names now; with `since`, only of that day and later.
+def committed_files(lake: Lake, since: date | None = None, reason: str | None = None) -> CommittedFiles:
+    """The quarantine files that the ledger names now.
+
+    `since`: only of that day and later. `reason`: only of batches that have rejected a record for this reason.
 
     Reads only the entries of batches that have quarantine files: most batches reject nothing.
     """
@@ -95,17 +98,21 @@ def committed_files(lake: Lake, since: date | None = None) -> CommittedFiles:
         paths.setdefault((query, batch), []).append(path)
     contents = parallel_map(lambda key: lake.get(f"_ledger/{key[0]}/{key[1]}.json"), paths)
     files: list[QuarantineFile] = []
+    others = 0
     for (query, batch), content in zip(paths, contents, strict=True):
         if content is None:
             continue
         entry = _decode_entry(content)
+        if reason is not None and reason not in entry.report.reasons:
+            others += len(paths[query, batch])
+            continue
         rows = {file.path: file.rows for file in entry.report.files}
         files += [
             QuarantineFile(entry.started_at, path, rows[path], query == BATCH_PATH)
             for path in paths[query, batch]
             if path in rows
         ]
-    return CommittedFiles(sorted(files), sum(map(len, paths.values())) - len(files))
+    return CommittedFiles(sorted(files), sum(map(len, paths.values())) - len(files) - others)
 
 
 def read_lines(lake: Lake, path: str) -> Iterator[QuarantinedRecord]:

@@ -107,15 +107,40 @@ class TaskCounts(msgspec.Struct):
             self.reasons[reason] = self.reasons.get(reason, 0) + count
 
 
+class NewPartitions(msgspec.Struct):
+    """The partitions of a task or a batch that its table did not have before (`jobs.write.new_partitions`).
+
+    written   new partitions that tasks wrote to without asking
+    held      by partition: records that were held back. Names at most the limit of a batch, the greatest ones
+    unnamed   number of partitions with held records that `held` does not name; a batch may count one for each task
+    files     the files with the held records, relative to the lake
+    """
+
+    written: list[str] = msgspec.field(default_factory=list)
+    held: dict[str, int] = msgspec.field(default_factory=dict)
+    unnamed: int = 0
+    files: list[str] = msgspec.field(default_factory=list)
+
+    def add(self, other: NewPartitions) -> None:
+        """Adds those of another task."""
+        self.written = sorted({*self.written, *other.written})
+        for partition, records in other.held.items():
+            self.held[partition] = self.held.get(partition, 0) + records
+        self.unnamed += other.unnamed
+        self.files = sorted([*self.files, *other.files])
+
+
 class TaskReport(TaskCounts):
     """Counters, files and sequence ranges of a task, or of a batch once its tasks are summed.
 
-    `shards`: the range read of each shard. `seconds`: time by stage, summed over tasks.
+    `shards`: the range read of each shard. `seconds`: time by stage, summed over tasks. `new_partitions`: None if there
+    are none, without a limit, and in the ledger.
     """
 
     shards: dict[str, SequenceRange] = msgspec.field(default_factory=dict)
     files: list[WrittenFile] = msgspec.field(default_factory=list)
     seconds: dict[str, float] = msgspec.field(default_factory=dict)
+    new_partitions: NewPartitions | None = None
 
     def partitions(self, table: TableName) -> list[str]:
         """The partitions of one table that have new files: distinct, sorted."""
@@ -139,6 +164,9 @@ def sum_reports(reports: Iterable[TaskReport]) -> TaskReport:
             else:
                 total.shards[shard] = msgspec.structs.replace(range_)
         total.files += report.files
+        if report.new_partitions is not None:
+            total.new_partitions = total.new_partitions or NewPartitions()
+            total.new_partitions.add(report.new_partitions)
     total.files.sort(key=lambda file: file.path)
     return total
 

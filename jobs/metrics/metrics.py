@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from jobs.common.times import format_time
 from jobs.lake.ledger import LedgerEntry
+from jobs.schema.rejections import TOO_MANY_PARTITIONS
 
 Unit = Literal["Count", "Bytes", "Seconds", "Milliseconds", "Percent"]
 
@@ -38,7 +39,8 @@ def batch_metrics(entry: LedgerEntry) -> list[Metric]:
         Metric("RecordsWritten", "Count", report.processed),
         Metric("RecordsQuarantined", "Count", report.quarantined),
         Metric("RecordsRescued", "Count", report.rescued),
-        Metric("RejectedShareExceeded", "Count", int(bool(entry.alarms))),
+        Metric("RejectedShareExceeded", "Count", int(any(TOO_MANY_PARTITIONS not in each for each in entry.alarms))),
+        Metric("NewPartitionsExceeded", "Count", int(TOO_MANY_PARTITIONS in report.reasons)),
         Metric("BytesRead", "Bytes", report.read_bytes),
         Metric("BytesWritten", "Bytes", _bytes_written(entry)),
         Metric("FilesWritten", "Count", len(report.files)),

@@ -31,6 +31,7 @@ from jobs.lake.partition_locations import RELOCATED, LayoutFile
 from jobs.lake.store import Lake, lake_at
 from jobs.lake.table_files import live_files
 from jobs.parity.comparison import ARRIVAL, Comparison, Window, compare
+from jobs.parity.kept_out import kept_out_files, kept_out_rows
 from jobs.schema.partitions import partition_path
 from jobs.schema.table import ColumnType, TableContract, load_contract
 from jobs.settings.job_main import job_parser, run_job
@@ -59,7 +60,7 @@ _TYPES: dict[ColumnType, T.DataType] = {
 class ParityResult:
     """The result of a check.
 
-    stream, batch            each side's rows
+    stream, batch            each side's rows; the stream's include records that the limit of new partitions kept out
     only_stream, only_batch  how many rows a side has that the other lacks (twice here and once there: 1)
     partitions               the same counts for each partition
     samples                  some rows that one side lacks: side, count, row (the contract's columns)
@@ -96,6 +97,10 @@ def run(
     window = _window(since, until, delivery_seconds)
     stream, batch = (read_table(spark, settings.lake, table, contract) for table in (STREAM_TABLE, BATCH_TABLE))
     columns = [name for name, _, _ in contract.data_columns]
+    first_day = (window.since - window.delivery).date() if window and window.since else None
+    files = kept_out_files(settings.lake, first_day)
+    if files:
+        stream = stream.unionByName(kept_out_rows(spark, settings.lake, contract, files, stream))
     try:
         found = compare(stream, batch, columns, contract.partition_by, window, samples)
     except Exception as error:

@@ -22,6 +22,9 @@ TOO_LONG = "too_long"
 PATTERN_MISMATCH = "pattern_mismatch"
 BAD_PARTITION = "bad_partition_value"
 
+# Not the record's fault: its partition would be one too many (`sink.max_new_partitions_per_batch`). Streaming job only.
+TOO_MANY_PARTITIONS = "too_many_partitions"
+
 # A record that fails several checks is filed under the first of them.
 REASONS = (
     TOO_LARGE,

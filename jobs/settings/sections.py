@@ -10,7 +10,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator
 
 from jobs.common.times import parse_time
-from jobs.settings.validation import Folder, StrictModel
+from jobs.settings.validation import Folder, StrictModel, checked_positions
 
 S3_FOLDER = r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9!_.*'()=/-]+)?/?"
 Scalar = str | int | float | bool
@@ -148,24 +148,12 @@ class SourceSettings(StrictModel):
         if value in ("TRIM_HORIZON", "LATEST"):
             return value
         if value.lstrip().startswith("{"):
-            return _positions(value)
+            return checked_positions(value)
         try:
             parse_time(value)
         except ValueError as error:
             raise ValueError(f"{error}. Or TRIM_HORIZON, LATEST, {{shard: last sequence number read}}") from error
         return value
-
-
-def _positions(text: str) -> str:
-    """Returns `text` if it is JSON with a position for each shard; the source checks the positions themselves."""
-    try:
-        content = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"positions by shard are not readable as JSON: {error}") from error
-    shards = content.get("shards", content)
-    if not isinstance(shards, dict) or not shards or not all(isinstance(at, str) for at in shards.values()):
-        raise ValueError('allowed: {"<shard>": "<last sequence number read, as text>", …}')
-    return text
 
 
 class StreamJobSettings(StrictModel):
@@ -209,6 +197,13 @@ class SinkSettings(StrictModel):
         le=1024**3,
         description="Files of one partition that would be smaller than this, from several tasks of a micro-batch, are "
         "written as one file of up to target_file_bytes. 0: each task writes its own file",
+    )
+    max_new_partitions_per_batch: int = Field(
+        default=1000,
+        ge=0,
+        le=1_000_000,
+        description="Maximum number of new partitions of the processed table in a micro-batch. Records of further ones "
+        "go to quarantine (too_many_partitions), and an alarm is raised. 0: no limit",
     )
     max_rejected_share: float = Field(
         default=0.1,

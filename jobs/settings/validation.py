@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, get_args
 
@@ -76,3 +77,15 @@ def _model_in(annotation: Any) -> type[StrictModel] | None:
     if isinstance(annotation, type) and issubclass(annotation, StrictModel):
         return annotation
     return next(filter(None, map(_model_in, get_args(annotation))), None)
+
+
+def checked_positions(text: str) -> str:
+    """Returns `text` if it is JSON with a position for each shard; the source checks the positions themselves."""
+    try:
+        content = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"positions by shard are not readable as JSON: {error}") from error
+    shards = content.get("shards", content)
+    if not isinstance(shards, dict) or not shards or not all(isinstance(at, str) for at in shards.values()):
+        raise ValueError('allowed: {"<shard>": "<last sequence number read, as text>", …}')
+    return text

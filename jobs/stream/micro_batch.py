@@ -37,6 +37,8 @@ from jobs.stream.delta_commits import DeltaCommitter
 from jobs.stream.reject_rate import RejectRateMonitor
 from jobs.stream.resume import same_records
 from jobs.write.merge_small_files import write_batch
+from jobs.write.new_partitions import KnownPartitions, PartitionLimit, partitions_in_lake, remove_held
+from jobs.write.new_partitions import alarm as too_many_partitions
 from jobs.write.task import ReadRecords, WriteTask
 
 log = logging.getLogger(__name__)
@@ -76,6 +78,8 @@ class MicroBatchWriter:
         self._reject_rate = RejectRateMonitor(settings.sink)
         self._layouts = LayoutFile(lake, "processed")
         self._layout: Layout | None = None  # as of the previous batch
+        # The partitions of the processed table before the batch; None before the first one, and without a limit.
+        self._known: KnownPartitions | None = None
         self.busy = threading.Lock()
         self.closed = False
         self.last_batch = -1
@@ -123,7 +127,7 @@ class MicroBatchWriter:
             self._delete_leftovers(ledger, batch)
         with _measured(seconds, "write"):
             report = write_files(name)
-        alarms = self._check_reject_rate(report, name)
+        alarms = self._check_reject_rate(report, name) + self._check_new_partitions(report, name)
         with _measured(seconds, "register"):
             registered = self._register_partitions(report)
         alarms += [text for table in TABLES for text in self._catalog.refused(table, report.partitions(table))]
@@ -142,6 +146,8 @@ class MicroBatchWriter:
         )
         self._lease.check()
         ledger.commit(entry)
+        if self._known is not None:
+            self._known.add(report.partitions("processed"))
         if self._delta is not None:
             self._delta.commit(entry)
         self._on_batch(entry)
@@ -151,6 +157,7 @@ class MicroBatchWriter:
         self._lease.check()
         if self._lease.after_crash:
             deleted = ledger.remove_leftovers(batch)
+            remove_held(self._lake, ledger.query)
             if deleted:
                 log.warning("batch %s-%d: deleted %d files of a run that died", ledger.query, batch, len(deleted))
             self._lease.mark_clean()
@@ -165,8 +172,31 @@ class MicroBatchWriter:
             self._settings.sink,
             locations=layout.relocated,
             records=self._records,
+            limit=self._partition_limit(layout),
         )
         return write_batch(rows, task)
+
+    def _partition_limit(self, layout: Layout) -> PartitionLimit | None:
+        """The limit of new partitions; None if the settings have none.
+
+        What is known comes from the lake's files and not from the catalog: a batch's attempt that died may have
+        registered partitions, but its files are deleted before the batch is written again.
+        """
+        limit = self._settings.sink.max_new_partitions_per_batch
+        if not limit:
+            return None
+        if self._known is None:
+            found = partitions_in_lake(self._lake, "processed", len(self._contract.partition_by))
+            self._known = KnownPartitions([*found, *layout.relocated])
+        return PartitionLimit(self._known, limit)
+
+    def _check_new_partitions(self, report: TaskReport, name: str) -> list[str]:
+        """The batch's alarm if it has too many new partitions. The ledger does not store their names."""
+        alarms = too_many_partitions(report, name, self._settings.sink.max_new_partitions_per_batch)
+        report.new_partitions = None
+        for alarm in alarms:
+            log.warning("%s", alarm)
+        return alarms
 
     def _check_reject_rate(self, report: TaskReport, name: str) -> list[str]:
         """The batch's alarms. If the job has to stop, deletes the batch's files and raises TooManyRejectedError.

@@ -18,6 +18,7 @@ from jobs.lake.ledger import Ledger, LedgerEntry, last_sequence_numbers, newest_
 from jobs.lake.replayed import ReplayedRecords
 from jobs.lake.store import lake_at
 from jobs.lake.task_report import sequence_order
+from jobs.schema.rejections import TOO_MANY_PARTITIONS
 from jobs.settings.settings import Settings
 from jobs.stream.connector import stream_lag
 
@@ -26,8 +27,9 @@ def status(settings: Settings, newest: int, command: str = "movement") -> dict[s
     """The state of the pipeline, as `--json` writes it.
 
     `newest`: how many of the newest batches to read. `reasons` counts their rejected records that are still in
-    quarantine; `replayed` counts those that `movement replay` has sent to the stream again. `notes` names what could
-    not be read, with the remedy; `command` is how these remedies call the command line.
+    quarantine, `new_partitions.kept_out` those of them that the limit of new partitions has rejected; `replayed` counts
+    those that `movement replay` has sent to the stream again. `notes` names what could not be read, with the remedy;
+    `command` is how these remedies call the command line.
     """
     notes: list[str] = []
     found: dict[str, Any] = {
@@ -42,6 +44,7 @@ def status(settings: Settings, newest: int, command: str = "movement") -> dict[s
         "last": [],
         "reasons": {},
         "replayed": 0,
+        "new_partitions": {"limit": settings.sink.max_new_partitions_per_batch, "kept_out": 0},
         "alarms": [],
         "shards": [],
         "behind_ms": None,
@@ -69,6 +72,7 @@ def status(settings: Settings, newest: int, command: str = "movement") -> dict[s
         for entry in entries:
             reasons += Counter(entry.report.reasons) - replayed.get(entry.name, Counter())
         found |= {"reasons": dict(reasons), "replayed": sum(each.total() for each in replayed.values())}
+        found["new_partitions"]["kept_out"] = reasons[TOO_MANY_PARTITIONS]
     elif not notes:
         notes.append(f"no batch of stream {settings.stream.name} in this lake yet: start `{command} stream`")
     try:

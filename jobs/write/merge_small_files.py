@@ -11,7 +11,7 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import msgspec
 import pyarrow as pa
@@ -20,6 +20,7 @@ from pyspark.sql import DataFrame
 from jobs.common.fault_points import fault_point
 from jobs.lake.store import lake_at
 from jobs.lake.task_report import RecordRun, TableName, TaskReport
+from jobs.write.new_partitions import HeldRecords, add_second_pass, admitted
 from jobs.write.processed import read_small_file
 from jobs.write.raw import GzipMembers
 from jobs.write.rolling_files import RollingFiles, SmallFile
@@ -60,9 +61,39 @@ _decode = msgspec.json.Decoder(_Header).decode
 
 
 def write_batch(rows: DataFrame, task: WriteTask) -> TaskReport:
-    """Writes a micro-batch; returns the sum of its tasks' reports."""
-    tasks = rows.rdd.getNumPartitions() if task.sink.small_file_bytes else 1
-    if tasks == 1:
+    """Writes a micro-batch; returns the sum of its tasks' reports.
+
+    With a limit of new partitions, records may be held back: then a second pass writes them.
+    """
+    if task.limit is None:
+        return _write(rows, task, _tasks(rows, task))
+    tasks = _tasks(rows, task)
+    # The other half of the limit is for the held partitions with the most records, so that nonsense does not fill it.
+    first = replace(task, limit=replace(task.limit, share=task.limit.limit // (2 * tasks)))
+    report = _write(rows, first, tasks)
+    new = report.new_partitions
+    if new is None or not new.files:
+        return report
+    files = tuple(new.files)
+    second = replace(
+        task,
+        write_raw=False,
+        records=HeldRecords(task.lake, files),
+        limit=replace(task.limit, admitted=admitted(new, task.limit.limit)),
+        first_task=tasks + 1,  # merged files have the number `tasks`
+    )
+    held = rows.sparkSession.range(0, len(files), 1, min(len(files), rows.sparkSession.sparkContext.defaultParallelism))
+    add_second_pass(report, _write(held, second, held.rdd.getNumPartitions()))
+    lake_at(task.lake).delete(files)
+    return report
+
+
+def _tasks(rows: DataFrame, task: WriteTask) -> int:
+    return rows.rdd.getNumPartitions() if task.sink.small_file_bytes or task.limit else 1
+
+
+def _write(rows: DataFrame, task: WriteTask, tasks: int) -> TaskReport:
+    if tasks == 1 or not task.sink.small_file_bytes:
         return collect_reports(rows.mapInArrow(task, REPORT_SCHEMA))
     spark = rows.sparkSession
     merge_tasks = min(tasks, spark.sparkContext.defaultParallelism)
@@ -123,7 +154,7 @@ class MergeTask:
                     else:
                         spool.add(folder, (task, number), chunk, body)
             if spool.folders:
-                report = self._merge(spool, f"{self.write.batch}-{self.tasks:05d}")
+                report = self._merge(spool, f"{self.write.batch}-{self.write.first_task + self.tasks:05d}")
                 yield report_row(msgspec.json.encode(report))
 
     def _merge(self, spool: _Spool, name: str) -> TaskReport:

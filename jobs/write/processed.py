@@ -131,8 +131,11 @@ def read_small_file(content: BinaryIO | pa.Buffer) -> Iterator[pa.Table]:
             yield pa.Table.from_batches([batch])
 
 
-def split_by_partition(rows: pa.Table, contract: TableContract) -> Iterator[tuple[str, pa.Table]]:
-    """(partition, its rows without the partition columns) of each partition in `rows`; `city=a/start_date=…`."""
+def split_by_partition(rows: pa.Table, contract: TableContract) -> Iterator[tuple[str, pa.Table, pa.Array]]:
+    """(partition, its rows without the partition columns, their positions in `rows`) of each partition in `rows`.
+
+    A partition is named as its folder: `city=a/start_date=2026-11-23`.
+    """
     keys = [rows[name].combine_chunks().dictionary_encode() for name in contract.partition_by]
     codes = reduce(_combine_codes, keys[1:], _codes(keys[0]))
     data = rows.drop_columns(list(contract.partition_by))
@@ -145,7 +148,8 @@ def split_by_partition(rows: pa.Table, contract: TableContract) -> Iterator[tupl
         partition = partition_path(
             contract.partition_by, {name: rows[name][first].as_py() for name in contract.partition_by}
         )
-        yield partition, data if single else data.take(order.slice(start, end - start))
+        positions = order.slice(start, end - start)
+        yield partition, data if single else data.take(positions), positions
         start = end
 
 

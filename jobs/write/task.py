@@ -27,6 +27,7 @@ from jobs.schema.record_parser import RecordParser
 from jobs.schema.rejections import Rejection
 from jobs.schema.table import TableContract
 from jobs.settings.sections import SinkSettings
+from jobs.write.new_partitions import PartitionGate, PartitionLimit
 from jobs.write.processed import (
     ROW_GROUP_BYTES,
     ROW_GROUPS_PER_TARGET,
@@ -58,6 +59,8 @@ class WriteTask:
     stage       the column `stage` of quarantine
     locations   folders of moved partitions of `table`
     records     reads the records that Spark's batches name; None: the batches are the records
+    limit       bounds the new partitions; None: no bound
+    first_task  number of the first task in file names
     """
 
     lake: str
@@ -69,6 +72,8 @@ class WriteTask:
     stage: str = "transform"
     locations: Mapping[str, str] = field(default_factory=dict)
     records: ReadRecords | None = None
+    limit: PartitionLimit | None = None
+    first_task: int = 0
 
     def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         """Writes the task's records; yields one row of REPORT_SCHEMA, a `TaskReport` as JSON.
@@ -82,7 +87,7 @@ class WriteTask:
     def run(self, batches: Iterable[pa.RecordBatch], small_file_bytes: int = 0) -> tuple[TaskReport, list[SmallFile]]:
         """Writes the task's records, except files smaller than `small_file_bytes`: these are returned."""
         return_memory_to_system()
-        name = f"{self.batch}-{task_number():05d}"
+        name = f"{self.batch}-{self.first_task + task_number():05d}"
         if self.records is None:
             return self._write(batches, name, small_file_bytes)
         counters = Counter[str]()
@@ -133,6 +138,7 @@ class _TaskOutput:
         self._raw = RollingFiles(lake, "raw", name, gzip, target)
         self._processed = RollingFiles(lake, task.table, name, parquet, target, task.locations)
         self._quarantine = RollingFiles(lake, "quarantine", name, gzip, target)
+        self._gate = PartitionGate(task.limit, lake, task.batch, name) if task.limit else None
 
     def write(self, records: pa.RecordBatch) -> None:
         """Writes a block of records to all three tables, and counts them."""
@@ -142,7 +148,12 @@ class _TaskOutput:
             if self._task.write_raw:
                 self._write_raw(records)
         with self._measured("processed"):
-            self._write_processed(records, parsed.columns, parsed.rejections)
+            refused = self._write_processed(records, parsed.columns, parsed.rejections)
+            if refused and self._gate:
+                positions = [at for each in refused.values() for at in each]
+                unnamed = parsed.columns[self._task.contract.rescued_column].take(pa.array(positions, pa.int64()))
+                parsed.rescued -= len(unnamed) - unnamed.null_count
+                parsed.rejections.update(self._gate.refuse(records, refused))
         if parsed.rejections:
             with self._measured("quarantine"):
                 self._write_quarantine(records, parsed.rejections)
@@ -158,6 +169,7 @@ class _TaskOutput:
         with self._measured("finish"):
             for files in (self._raw, self._processed, self._quarantine):
                 files.close()
+            self._report.new_partitions = self._gate.close() if self._gate else None
             fault_point("task.files_put")
         add_files(self._report, self._raw, self._processed, self._quarantine)
         self._report.seconds = {stage: round(seconds, 4) for stage, seconds in self._seconds.items()}
@@ -175,20 +187,30 @@ class _TaskOutput:
 
     def _write_processed(
         self, records: pa.RecordBatch, columns: pa.RecordBatch, rejections: Mapping[int, Rejection]
-    ) -> None:
-        """Writes the accepted rows: the contract's columns, and where each record came from."""
+    ) -> dict[str, list[int]]:
+        """Writes the accepted rows: the contract's columns, and where each record came from.
+
+        Returns the positions of the records, by partition, that the limit of new partitions keeps out.
+        """
         contract = self._task.contract
         arrays = {name: columns[name] for name in columns.schema.names}
         arrays |= {name: records[name] for name in ("shard_id", "sequence_number", "arrival_time")}
         arrays["batch"] = pa.repeat(pa.scalar(self._task.batch, pa.string()), records.num_rows)
         names = [name for name, _, _ in (*contract.partition_columns, *contract.table_columns)]
         rows = pa.table({name: arrays[name] for name in names})
+        accepted: pa.Array | None = None
         if rejections:
             rejected = pa.array(list(rejections))
-            rows = rows.filter(pc.invert(pc.is_in(pa.array(range(records.num_rows)), value_set=rejected)))
+            mask = pc.invert(pc.is_in(pa.array(range(records.num_rows)), value_set=rejected))
+            rows, accepted = rows.filter(mask), pc.indices_nonzero(mask)
+        refused: dict[str, list[int]] = {}
         if rows.num_rows:
-            for partition, part in split_by_partition(rows, contract):
-                self._processed.write(partition, part)
+            for partition, part, positions in split_by_partition(rows, contract):
+                if self._gate is None or self._gate.admits(partition):
+                    self._processed.write(partition, part)
+                else:
+                    refused[partition] = (positions if accepted is None else accepted.take(positions)).to_pylist()
+        return refused
 
     def _write_quarantine(self, records: pa.RecordBatch, rejections: Mapping[int, Rejection]) -> None:
         lines = quarantine_lines(records, rejections, self._task.batch, self._task.stage)

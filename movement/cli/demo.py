@@ -82,6 +82,7 @@ def demo(
 
 def _run(settings: Settings, paths: list[str], log: Path) -> dict[str, Any]:
     from jobs.lake.store import lake_at
+    from jobs.schema.rejections import TOO_MANY_PARTITIONS
     from jobs.schema.table import load_contract
     from movement.cli.batch import run_batch_path
     from movement.cli.gold import run_gold
@@ -112,7 +113,7 @@ def _run(settings: Settings, paths: list[str], log: Path) -> dict[str, Any]:
         == catalogued  # a Delta table's partitions are in its log
         and batch["error"] is None
         and parity.equal
-        and counts.processed_batch == counts.processed
+        and counts.processed_batch == counts.processed + streamed.reasons.get(TOO_MANY_PARTITIONS, 0)
         and made.get("corridor_history", 0) == counts.processed
     )
     return {

@@ -172,8 +172,18 @@ def _head(found: dict[str, Any]) -> Panel:
         if files["partitions_to_compact"]:
             text += f" · {files['small_files']:,} small files, {files['partitions_to_compact']:,} partitions to compact"
         grid.add_row("processed", text)
+    grid.add_row("new partitions", _new_partitions(found["new_partitions"]))
     grid.add_row("catalog", _catalog(found["catalog"]))
     return _panel(f"movement-lake, {found['at'].strftime('%Y-%m-%d %H:%M:%S')} UTC", grid, "cyan")
+
+
+def _new_partitions(found: dict[str, Any]) -> str:
+    if not found["limit"]:
+        return "no limit"
+    text = f"at most {found['limit']:,} a batch"
+    if found["kept_out"]:
+        return f"{text} · [red]{found['kept_out']:,} records of these batches are in quarantine because of it[/]"
+    return f"{text} · no record kept out"
 
 
 def _catalog(catalog: dict[str, Any]) -> str:

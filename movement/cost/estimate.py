@@ -31,9 +31,9 @@ FILE_BYTES = 134217728
 # Of a batch, beside its data files: the checkpoint's files, the ledger entry, the lease (PUT, LIST); their reads (GET).
 BATCH_PUTS, BATCH_GETS = 10, 6
 # docs/metrics.md: the metrics of a stream, and the usual number of rejection reasons.
-STREAM_METRICS, REASON_METRICS, MAX_SHARD_METRICS = 21, 2, 50
+STREAM_METRICS, REASON_METRICS, MAX_SHARD_METRICS = 22, 2, 50
 # infra/cloudformation: alarms.yaml and network.yaml. A test compares them.
-ALARMS, BATCH_PATH_ALARMS, ENDPOINTS, ZONES = 5, 4, 6, 2
+ALARMS, BATCH_PATH_ALARMS, ENDPOINTS, ZONES = 6, 4, 6, 2
 # infra/cloudformation/root.yaml, delivery.yaml and batch.yaml: Firehose closes a file at the earlier of these limits.
 BUFFER_SECONDS, BUFFER_BYTES = 900, 128 * 2**20
 # CrawlSeconds of root.yaml: between two crawls. Glue bills at least ten minutes of each. A run of the batch job.

@@ -40,6 +40,14 @@ def test_since_selects_that_day_and_later_days(lake: Lake) -> None:
     assert [file.path for file in committed_files(lake, DAY.date()).files] == [new]
 
 
+def test_a_reason_selects_the_batches_that_have_rejected_a_record_for_it(lake: Lake) -> None:
+    reject(lake, 1, [Bad(b"x")])
+    (kept_out,) = reject(lake, 2, [Bad(b"y"), Bad(b"z", reason="too_many_partitions")])
+    found = committed_files(lake, reason="too_many_partitions")
+    assert [file.path for file in found.files] == [kept_out]
+    assert found.uncommitted == 0
+
+
 def test_an_empty_lake_has_none(lake: Lake) -> None:
     assert committed_files(lake).files == []
 

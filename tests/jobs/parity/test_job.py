@@ -168,3 +168,16 @@ def test_since_must_be_before_until(spark: SparkSession, lake_settings: Settings
 
     with pytest.raises(ConfigurationError, match="not before until"):
         parity_job.run(spark, lake_settings, noon, noon)
+
+
+@pytest.mark.nightly
+def test_both_paths_agree_if_the_stream_kept_out_records_because_of_too_many_partitions(
+    spark: SparkSession, lake_settings: Settings
+) -> None:
+    sink = lake_settings.sink.model_copy(update={"max_new_partitions_per_batch": 2})
+    settings = lake_settings.model_copy(update={"sink": sink})
+    put(settings, [record(City=f"city {number % 7}", n=number) for number in range(40)])
+    both_paths(spark, settings, DeliveryOptions())
+    assert reasons(settings, "transform")["too_many_partitions"] > 20
+    result = parity_job.run(spark, settings)
+    assert (result.equal, result.stream, result.batch) == (True, 40, 40)

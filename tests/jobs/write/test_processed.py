@@ -133,7 +133,7 @@ def test_every_row_is_in_the_folder_of_its_own_values(keys: list[tuple[str | Non
         sequence_number=[str(number) for number in range(len(keys))],
     )
     found: dict[int, dict[str, str | None]] = {}
-    for folder, part in split_by_partition(rows, TRAVEL_TIMES):
+    for folder, part, _ in split_by_partition(rows, TRAVEL_TIMES):
         assert part.column_names == file_schema(TRAVEL_TIMES).names
         numbers = [int(number) for number in part["sequence_number"].to_pylist()]
         assert numbers == sorted(numbers), "the order of the stream is kept"
@@ -147,7 +147,7 @@ def test_every_row_is_in_the_folder_of_its_own_values(keys: list[tuple[str | Non
 
 def test_a_null_is_not_confused_with_the_next_columns_first_value() -> None:
     rows = table_of(TRAVEL_TIMES, 3, city=["a", "b", "a"], start_date=[None, date(2016, 1, 1), date(2016, 1, 1)])
-    assert sorted(folder for folder, _ in split_by_partition(rows, TRAVEL_TIMES)) == [
+    assert sorted(folder for folder, *_ in split_by_partition(rows, TRAVEL_TIMES)) == [
         "city=a/start_date=2016-01-01",
         "city=a/start_date=__HIVE_DEFAULT_PARTITION__",
         "city=b/start_date=2016-01-01",
@@ -167,13 +167,13 @@ def test_many_partition_columns_of_many_values_do_not_overflow() -> None:
     )
     count = 2000
     columns = {name: [(row * 7919 + at) % count for row in range(count)] for at, name in enumerate(names)}
-    folders = [folder for folder, part in split_by_partition(table_of(contract, count, **columns), contract)]
+    folders = [folder for folder, part, _ in split_by_partition(table_of(contract, count, **columns), contract)]
     assert len(set(folders)) == count
 
 
 def test_a_batch_of_one_partition_is_not_copied() -> None:
     rows = table_of(TRAVEL_TIMES, 2, city=["a", "a"], start_date=[None, None], sequence_number=["1", "2"])
-    ((folder, part),) = split_by_partition(rows, TRAVEL_TIMES)
+    ((folder, part, _),) = split_by_partition(rows, TRAVEL_TIMES)
     assert folder == "city=a/start_date=__HIVE_DEFAULT_PARTITION__"
     assert (
         part["sequence_number"].chunk(0).buffers()[2].address == rows["sequence_number"].chunk(0).buffers()[2].address
