@@ -25,6 +25,7 @@ EXTRAS = {
         "pytest>=8",
         "pytest-xdist>=3.8",  # two files of tests at a time: most of their time is waiting
         "ruff>=0.14",
+        "schemathesis==4.32.5",  # whether /openapi.json is true
         "selenium==4.48.0",  # drives Chromium in the page's tests
         "sqlglot==30.30.0",  # what it takes for Redshift's SQL changes between versions
         # Types for mypy.

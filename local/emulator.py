@@ -37,6 +37,9 @@ HEALTH_PATH = "/_movement/health"
 # Where the crawler and the job runner set states (glue_states).
 REPORT_PATHS = (moto_glue_sqs.CRAWL_PATH, moto_glue_sqs.JOB_RUN_PATH)
 
+# moto's own control, such as /moto-api/reset, deletes everything. No page that the user has open may do that.
+CONTROL_PATHS = ("/moto-api", *REPORT_PATHS)
+
 # The maximum size of the log and its predecessor together.
 LOG_BYTES = 10_000_000
 
@@ -60,6 +63,8 @@ class SerialApplication:
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         if environ["PATH_INFO"] == HEALTH_PATH:
             return _json("200 OK", self._identity, start_response)
+        if _is_browser(environ) and environ["PATH_INFO"].startswith(CONTROL_PATHS):
+            return _json("403 Forbidden", b'{"error": "browsers may not control the embedded AWS"}', start_response)
         started = time.monotonic()
         body = _whole_body(environ)
         if environ["PATH_INFO"] in REPORT_PATHS:
@@ -90,6 +95,11 @@ class SerialApplication:
             (time.monotonic() - started) * 1000,
         )
         return parts
+
+
+def _is_browser(environ: Environ) -> bool:
+    """Whether a web page sent the request: browsers add one of these headers, AWS clients none of them."""
+    return "HTTP_ORIGIN" in environ or environ.get("HTTP_SEC_FETCH_SITE", "none") != "none"
 
 
 def _json(status: str, body: bytes, start_response: StartResponse) -> list[bytes]:

@@ -6,49 +6,42 @@ reasons and the names of fields.
 
 from __future__ import annotations
 
-import hmac
+import asyncio
 import os
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from typing import Any
 
 import msgspec
-from fastapi import FastAPI, Request, Response
+from fastapi import FastAPI, HTTPException, Request, Response
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.requests import ClientDisconnect
+from starlette.responses import PlainTextResponse
 
 from jobs.common.errors import AwsAccessError, ConfigurationError
-from jobs.schema.rejections import MISSING_FIELD, Rejection
 from jobs.schema.table import TableContract, load_contract
 from jobs.settings.settings import Settings
+from producer.api_access import allowed_hosts, api_keys, is_allowed, may_read
 from producer.api_batcher import ApiBatcher, OverloadedError
-from producer.api_docs import DESCRIPTION, post_documentation
+from producer.api_body import BodyReader
+from producer.api_checks import CheckedRecords, check
+from producer.api_docs import DESCRIPTION, HEALTH_RESPONSES, METRICS_RESPONSES, page, post_documentation
+from producer.api_errors import HttpError, http_error
 from producer.api_metrics import ApiMetrics
 from producer.put_records import PutRecordsClient, kinesis_client
-from producer.record_encoder import PutRecordsEntry, RecordEncoder
+from producer.record_encoder import RecordEncoder
 from producer.stream_info import max_record_bytes, shard_map
 
-# Secrets are not settings. Several keys, separated by commas, allow key rotation.
-API_KEY_VARIABLE = "MOVEMENT_API_KEY"
 # `movement serve --workers` passes its settings to uvicorn's processes in this variable.
 SETTINGS_VARIABLE = "MOVEMENT_API_SETTINGS"
 RETRY_AFTER_SECONDS = "1"
 
 _encode = msgspec.json.Encoder().encode
-# A number with a fraction keeps its text: 1.50 stays 1.50.
-_decode = msgspec.json.Decoder(float_hook=lambda text: msgspec.Raw(text.encode("ascii"))).decode
-
-
-class _HttpError(Exception):
-    """Ends the request with this status and the JSON `content`."""
-
-    def __init__(self, status: int, content: dict[str, Any], **headers: str) -> None:
-        super().__init__(f"{status}")
-        self.status, self.content = status, content
-        self.headers = {name.replace("_", "-"): value for name, value in headers.items()}
-
-
-def _http_error(status: int, error: str, **headers: str) -> _HttpError:
-    return _HttpError(status, {"success": False, "error": error}, **headers)
+# Larger bodies are decoded and checked one at a time: 4 KB may be a thousand empty objects, which take about 10 ms.
+LARGE_BYTES = 4096
+# A request whose client left, or did not send it in time, is counted with nginx's status for it.
+CLIENT_CLOSED = 499
 
 
 class Ingest:
@@ -56,110 +49,70 @@ class Ingest:
 
     def __init__(self, contract: TableContract, settings: Settings, record_bytes: int, batcher: ApiBatcher) -> None:
         self._settings = settings.api
+        self._bodies = BodyReader(settings.api)
+        self._large = asyncio.Lock()
         self._encoder = RecordEncoder(contract, record_bytes)
         self.batcher = batcher
         self.metrics = ApiMetrics(batcher)
 
     async def post(self, request: Request, partial: bool) -> dict[str, Any]:
-        """Puts the body's record, or list of records, and returns the answer. Raises _HttpError for a status but 200.
+        """Puts the body's record, or list of records, and returns the answer. Raises HttpError for a status but 200.
 
         With `partial` the valid records of a list are put even if others are rejected.
         """
-        content = self._parse(await self._body(request))
-        given = content if isinstance(content, list) else [content]
-        if not given:
-            raise _http_error(422, "the list is empty")
-        records, rejected = self._check(given)
-        if rejected and not (partial and records):
-            too_large = all(one["errors"][0]["reason"] == "too_large" for one in rejected)
-            raise _HttpError(
-                413 if too_large else 422,
+        with self._bodies.reading() as receive:
+            body = await receive(request)
+            # One large body at a time is decoded and checked, so that other requests get their turn in between.
+            async with self._large if len(body) > LARGE_BYTES else nullcontext():
+                checked = await self._check(self._bodies.decode(body))
+            del body
+        if checked.rejected and not (partial and checked.records):
+            raise HttpError(
+                413 if checked.all_too_large else 422,
                 {
                     "success": False,
-                    "error": f"{len(rejected)} of {len(given)} records were rejected; none was sent",
-                    "rejected": rejected,
+                    "error": f"{checked.rejected} of {checked.count} records were rejected; none was sent",
+                    **checked.rejections(),
                 },
             )
-        return await self._put(records, len(given), rejected)
+        return await self._put(checked)
 
-    async def _body(self, request: Request) -> bytes:
-        limit = self._settings.max_body_bytes
-        too_large = _http_error(413, f"the body is larger than {limit} bytes")
-        announced = request.headers.get("content-length", "")
-        if announced.isdigit() and int(announced) > limit:
-            raise too_large
-        body = bytearray()
-        async for part in request.stream():
-            body += part
-            if len(body) > limit:
-                raise too_large
-        return bytes(body)
+    async def _check(self, content: Any) -> CheckedRecords:
+        given = content if isinstance(content, list) else [content]
+        most = self._settings.max_pending_records
+        if not given:
+            raise http_error(422, "the list is empty")
+        if len(given) > most:
+            raise http_error(413, f"{len(given)} records in one request; at most {most} are allowed")
+        checked = await check(given, self._encoder)
+        for reason, count in checked.reasons.items():
+            self.metrics.rejected.labels(reason).inc(count)
+        return checked
 
-    def _parse(self, body: bytes) -> Any:
-        try:
-            return _decode(body)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            raise _http_error(400, "the body is not JSON in UTF-8") from None
-
-    def _check(self, given: list[Any]) -> tuple[list[tuple[int, PutRecordsEntry]], list[dict[str, Any]]]:
-        records: list[tuple[int, PutRecordsEntry]] = []
-        rejected: list[dict[str, Any]] = []
-        for index, one in enumerate(given):
-            if not isinstance(one, dict):
-                rejected.append(_rejected_record(index, [Rejection("not_an_object")]))
-                continue
-            rejections = self._encoder.rejections(one)
-            if not rejections:
-                encoded = self._encoder.encode(one)
-                if isinstance(encoded, PutRecordsEntry):
-                    records.append((index, encoded))
-                    continue
-                rejections = [encoded]
-            rejected.append(_rejected_record(index, rejections))
-        for one in rejected:
-            self.metrics.rejected.labels(one["errors"][0]["reason"]).inc()
-        return records, rejected
-
-    async def _put(
-        self, records: list[tuple[int, PutRecordsEntry]], count: int, rejected: list[dict[str, Any]]
-    ) -> dict[str, Any]:
-        if len(records) > self._settings.max_pending_records:
-            raise _http_error(
-                413, f"more than {self._settings.max_pending_records} records; send them in several requests"
-            )
+    async def _put(self, checked: CheckedRecords) -> dict[str, Any]:
+        records = checked.records
         try:
             results = await self.batcher.put([record for _, record in records], self._settings.timeout_seconds)
         except OverloadedError as error:
-            raise _http_error(429, str(error), Retry_After=RETRY_AFTER_SECONDS) from error
+            raise http_error(429, str(error), Retry_After=RETRY_AFTER_SECONDS) from error
         except AwsAccessError:
             # AWS's message contains details of the account, which the client must not see.
-            raise _http_error(503, "the stream does not accept records at the moment", Retry_After="30") from None
-        answer: list[dict[str, str | None] | None] = [None] * count
+            raise http_error(503, "the stream does not accept records at the moment", Retry_After="30") from None
+        answer: list[dict[str, str | None] | None] = [None] * checked.count
         accepted = 0
         for (index, _), result in zip(records, results, strict=True):
             if result is not None:
                 accepted += 1
                 answer[index] = {"sequence_number": result.sequence_number, "shard_id": result.shard_id}
         content: dict[str, Any] = {"success": accepted == len(records), "accepted": accepted, "records": answer}
-        if rejected:
-            content["rejected"] = rejected
+        if checked.rejected:
+            content |= checked.rejections()
         if accepted < len(records):
             content["error"] = (
                 f"{len(records) - accepted} records were not accepted in time; their entry is null, send them again"
             )
-            raise _HttpError(503, content, Retry_After=RETRY_AFTER_SECONDS)
+            raise HttpError(503, content, Retry_After=RETRY_AFTER_SECONDS)
         return content
-
-
-def _rejected_record(index: int, rejections: list[Rejection]) -> dict[str, Any]:
-    return {
-        "index": index,
-        "errors": [
-            {"reason": one.reason, "field": one.field}
-            | ({"value": one.value} if one.reason != MISSING_FIELD and one.value is not None else {})
-            for one in rejections
-        ],
-    }
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -174,28 +127,40 @@ def create_app(settings: Settings) -> FastAPI:
         yield
         await ingest.batcher.stop()
 
-    app = FastAPI(title="movement-lake ingest", description=DESCRIPTION, lifespan=lifespan)
+    app = FastAPI(
+        title="movement-lake ingest",
+        description=DESCRIPTION,
+        lifespan=lifespan,
+        # FastAPI's pages load their scripts from another host.
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+    )
+    app.add_middleware(TrustedHostMiddleware, allowed_hosts=allowed_hosts(settings.api, keys), www_redirect=False)
+    documentation = post_documentation(contract, bool(keys), settings.api.max_pending_records)
 
-    def authorise(request: Request) -> None:
-        if not is_allowed(request.headers.get("x-api-key", ""), keys):
-            raise _http_error(401, "the header X-API-Key is missing or wrong", WWW_Authenticate="ApiKey")
-
-    @app.post("/uber_movement", **post_documentation(contract, bool(keys)))
-    async def uber_movement(request: Request) -> Response:
+    async def post(request: Request) -> Response:
         ingest = state["ingest"]
         started = time.perf_counter()
         status, headers = 200, {}
         try:
-            authorise(request)
-            partial = request.query_params.get("partial", "false").lower() in ("true", "1")
-            content = await ingest.post(request, partial)
-        except _HttpError as error:
+            if not is_allowed(request.headers.get("x-api-key", ""), keys):
+                raise http_error(401, "the header X-API-Key is missing or wrong", WWW_Authenticate="ApiKey")
+            content = await ingest.post(request, _is_partial(request))
+        except HttpError as error:
             status, content, headers = error.status, error.content, error.headers
+        except ClientDisconnect:
+            status, content = CLIENT_CLOSED, {"success": False, "error": "the body is not complete"}
         ingest.metrics.requests.labels(str(status)).inc()
         ingest.metrics.seconds.observe(time.perf_counter() - started)
         return Response(_encode(content), status, headers, media_type="application/json")
 
-    @app.get("/healthz", summary="Whether records are accepted now")
+    for path in ("/uber_movement", "/records"):
+        # Starlette's route is found first and answers. FastAPI's, which costs more for each request, documents it.
+        app.add_route(path, post, methods=["POST"], include_in_schema=False)
+        app.post(path, **documentation)(post)
+
+    @app.get("/healthz", summary="Whether records are accepted now", responses=HEALTH_RESPONSES)
     async def healthz() -> Response:
         batcher = state["ingest"].batcher
         error = batcher.last_error
@@ -207,12 +172,42 @@ def create_app(settings: Settings) -> FastAPI:
         }
         return Response(_encode(content), 200 if error is None else 503, media_type="application/json")
 
-    @app.get("/metrics", summary="Counters for Prometheus")
-    async def metrics() -> Response:
+    def check_key(request: Request) -> None:
+        if not may_read(request, keys):
+            raise HTTPException(
+                401, "a key is required: X-API-Key, or the password", {"WWW-Authenticate": 'Basic realm="movement"'}
+            )
+
+    @app.get(
+        "/metrics", summary="Counters for Prometheus", response_class=PlainTextResponse, responses=METRICS_RESPONSES
+    )
+    async def metrics(request: Request) -> Response:
+        check_key(request)
         text, content_type = state["ingest"].metrics.exposition()
         return Response(text, headers={"content-type": content_type})
 
+    @app.get("/openapi.json", include_in_schema=False)
+    async def openapi(request: Request) -> Response:
+        check_key(request)
+        return Response(_encode(app.openapi()), media_type="application/json")
+
+    @app.get("/docs", include_in_schema=False)
+    async def docs(request: Request) -> Response:
+        check_key(request)
+        return Response(
+            page(app.openapi()),
+            headers={"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'"},
+            media_type="text/html; charset=utf-8",
+        )
+
     return app
+
+
+def _is_partial(request: Request) -> bool:
+    given = request.query_params.get("partial", "false")
+    if given.lower() not in ("true", "false"):
+        raise http_error(422, f"partial is {given[:100]!r}; send true or false")
+    return given.lower() == "true"
 
 
 def _connect(settings: Settings, contract: TableContract) -> Ingest:
@@ -235,17 +230,6 @@ def _connect(settings: Settings, contract: TableContract) -> Ingest:
         find_shards=lambda: shard_map(client, stream),
     )
     return Ingest(contract, settings, record_bytes, batcher)
-
-
-def api_keys() -> list[bytes]:
-    """The keys of MOVEMENT_API_KEY. An empty list: no key is required."""
-    return [key.strip().encode() for key in os.environ.get(API_KEY_VARIABLE, "").split(",") if key.strip()]
-
-
-def is_allowed(given: str, keys: list[bytes]) -> bool:
-    """Whether `given` is one of `keys`, or no key is required."""
-    # Compares with every key in constant time, so that the duration reveals nothing about a guess.
-    return not keys or bool(sum(hmac.compare_digest(given.encode(), key) for key in keys))
 
 
 def settings_from_environment() -> Settings:

@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
+from html import escape
 from typing import Any
 
-from jobs.schema.table import TableContract
+from jobs.schema.table import NUMBERS, SourceColumn, TableContract
 
 DESCRIPTION = (
     "Sends records to the stream, from which they reach the lake. The answer is a success once Kinesis has accepted "
     "the records. A record that the table's contract rejects is not sent, and the answer names its invalid fields."
 )
 
-_JSON_TYPES: dict[str, dict[str, Any]] = {
-    "string": {"type": "string"},
-    "int": {"type": ["integer", "string"], "format": "int32"},
-    "long": {"type": ["integer", "string"], "format": "int64"},
-    "double": {"type": ["number", "string"], "format": "double"},
-    "boolean": {"type": ["boolean", "string"]},
-    "date": {"type": "string", "format": "date"},
-    "timestamp": {"type": "string", "format": "date-time"},
+# A number may be a numeric text; jobs.schema.values reads it.
+_NUMERIC_TEXT = r"^\s*[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?\s*$"
+_BOOLEAN_TEXT = r"^\s*([tT][rR][uU][eE]|[fF][aA][lL][sS][eE])\s*$"
+_JSON_TYPES: dict[str, list[str]] = {
+    # Anything else than a text becomes its JSON text.
+    "string": ["string", "number", "boolean", "object", "array"],
+    "int": ["integer", "string"],
+    "long": ["integer", "string"],
+    "double": ["number", "string"],
+    "boolean": ["boolean", "string"],
+    "date": ["string"],
+    "timestamp": ["string"],
 }
+_BITS = {"int": 31, "long": 63}
 
 _EXAMPLE = {
     "City": "Paris",
@@ -41,24 +49,38 @@ _REJECTED = {
     "success": False,
     "error": "1 of 1 records were rejected; none was sent",
     "rejected": [{"index": 0, "errors": [{"reason": "missing_field", "field": "Mean Travel Time (Seconds)"}]}],
+    "rejected_count": 1,
 }
 
 
-def post_documentation(contract: TableContract, needs_key: bool) -> dict[str, Any]:
+def _field(column: SourceColumn) -> dict[str, Any]:
+    """The JSON schema of a source field: what every accepted value fulfils. The contract may be stricter."""
+    kinds, patterns = list(_JSON_TYPES[column.type]), []
+    schema: dict[str, Any] = {"description": column.comment} if column.comment else {}
+    if column.parse:
+        kinds, patterns = ["string"], [f"^({column.parse.pattern})$"]
+    elif column.type in NUMBERS:
+        patterns = [_NUMERIC_TEXT]
+        bits = _BITS.get(column.type)
+        lowest = [bound for bound in (column.min, -(1 << bits) if bits else None) if bound is not None]
+        highest = [bound for bound in (column.max, (1 << bits) - 1 if bits else None) if bound is not None]
+        schema |= ({"minimum": max(lowest)} if lowest else {}) | ({"maximum": min(highest)} if highest else {})
+    elif column.type == "boolean":
+        patterns = [_BOOLEAN_TEXT]
+    if column.required:
+        schema["minLength"] = 1
+    else:
+        kinds.append("null")
+        patterns = [f"^$|{pattern}" for pattern in patterns]
+    return schema | {"type": kinds} | ({"pattern": patterns[0]} if patterns else {})
+
+
+def post_documentation(contract: TableContract, needs_key: bool, max_records: int) -> dict[str, Any]:
     """The arguments of FastAPI's `post` that describe the request and its responses."""
     record = {
         "type": "object",
         "required": [column.source for column in contract.columns if column.required],
-        "properties": {
-            column.source: {
-                **_JSON_TYPES[column.type],
-                **({"description": column.comment} if column.comment else {}),
-                **({"pattern": f"^{column.parse.pattern}$"} if column.parse else {}),
-                **({"minimum": column.min} if column.min is not None else {}),
-                **({"maximum": column.max} if column.max is not None else {}),
-            }
-            for column in contract.columns
-        },
+        "properties": {column.source: _field(column) for column in contract.columns},
         "additionalProperties": True,
     }
     known = all(column.source in _EXAMPLE for column in contract.columns if column.required)
@@ -77,11 +99,13 @@ def post_documentation(contract: TableContract, needs_key: bool) -> dict[str, An
         "summary": "Send one record, or a list of them",
         "responses": {
             200: _response("Kinesis has accepted every record that was sent", _ACCEPTED),
-            400: _response("The body is not JSON"),
+            400: _response("The body is not JSON, or not gzip although its header says so"),
             401: _response("The API key is missing or wrong"),
-            413: _response("The body, or a record, is too large"),
+            408: {"description": "The request did not arrive in time"},
+            413: _response("The body, a record or the number of records is too large"),
+            415: _response("The body is not application/json, or its Content-Encoding is not gzip"),
             422: _response("The contract rejects a record; nothing was sent", _REJECTED),
-            429: _response("Too many records are pending: retry after Retry-After seconds"),
+            429: _response("Too many records or large bodies are pending: retry after Retry-After seconds"),
             503: _response(
                 "Kinesis did not accept all records in time; the entry of the others is null, send them again"
             ),
@@ -92,7 +116,12 @@ def post_documentation(contract: TableContract, needs_key: bool) -> dict[str, An
                 "required": True,
                 "content": {
                     "application/json": {
-                        "schema": {"oneOf": [record, {"type": "array", "items": record}]},
+                        "schema": {
+                            "oneOf": [
+                                record,
+                                {"type": "array", "items": record, "minItems": 1, "maxItems": max_records},
+                            ]
+                        },
                         "examples": examples,
                     }
                 },
@@ -104,3 +133,53 @@ def post_documentation(contract: TableContract, needs_key: bool) -> dict[str, An
 def _response(description: str, example: dict[str, Any] | None = None) -> dict[str, Any]:
     content = {"example": example} if example else {}
     return {"description": description, "content": {"application/json": content}}
+
+
+# FastAPI's `responses` of the other routes.
+HEALTH_RESPONSES: dict[int | str, dict[str, Any]] = {
+    200: _response("Records are accepted"),
+    503: _response("The last PutRecords failed"),
+}
+METRICS_RESPONSES: dict[int | str, dict[str, Any]] = {401: _response("The API key is missing or wrong")}
+
+
+def page(openapi: dict[str, Any]) -> str:
+    """The documentation as an HTML page that loads nothing."""
+    parts = [f"<h1>{escape(openapi['info']['title'])}</h1><p>{escape(openapi['info']['description'])}</p>"]
+    parts.append('<p>For programs: <a href="openapi.json">openapi.json</a></p>')
+    for path, operations in openapi["paths"].items():
+        for method, operation in operations.items():
+            parts.append(f"<h2><code>{method.upper()} {escape(path)}</code></h2><p>{escape(operation['summary'])}</p>")
+            parts.append(_rows("Parameter", {one["name"]: one for one in operation.get("parameters", [])}))
+            content = operation.get("requestBody", {}).get("content", {}).get("application/json", {})
+            for schema in content.get("schema", {}).get("oneOf", [])[:1]:
+                parts.append(_rows("Field", schema["properties"], schema["required"]))
+            for name, example in content.get("examples", {}).items():
+                text = json.dumps(example["value"], indent=2, ensure_ascii=False)
+                parts.append(f"<p>Example: {escape(name)}</p><pre>{escape(text)}</pre>")
+            parts.append(_rows("Status", operation["responses"]))
+    return _PAGE % "\n".join(parts)
+
+
+_PAGE = """<!doctype html>
+<html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
+<title>movement-lake ingest</title>
+<style>
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 60em; margin: 2em auto; padding: 0 1em }
+table { border-collapse: collapse } th, td { text-align: left; vertical-align: top; padding: .2em 1.5em .2em 0 }
+pre { overflow-x: auto }
+</style>
+%s
+</html>
+"""
+
+
+def _rows(title: str, described: dict[str, Any], required: Sequence[str] = ()) -> str:
+    if not described:
+        return ""
+    rows = "".join(
+        f"<tr><td><code>{escape(name)}</code>{' (required)' if name in required else ''}"
+        f"<td>{escape(one.get('description', ''))}"
+        for name, one in described.items()
+    )
+    return f"<table><tr><th>{title}<th>{rows}</table>"

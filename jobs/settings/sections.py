@@ -59,35 +59,6 @@ class ProducerSettings(StrictModel):
     )
 
 
-class ApiSettings(StrictModel):
-    host: str = Field(default="127.0.0.1", description="Address that `movement serve` listens on. 0.0.0.0: all")
-    port: int = Field(default=8000, ge=1, le=65535, description="Port that `movement serve` listens on")
-    linger_ms: float = Field(
-        default=3.0,
-        ge=0,
-        le=1000,
-        description="How long a record waits for others, so that several HTTP requests share one PutRecords request",
-    )
-    max_body_bytes: int = Field(
-        default=5242880, ge=1024, le=100 * 1024 * 1024, description="A larger request body is answered with 413"
-    )
-    max_pending_records: int = Field(
-        default=20000, ge=1, description="Maximum number of records that wait for Kinesis. Beyond it, answers are 429"
-    )
-    max_pending_bytes: int = Field(
-        default=67108864,
-        ge=1024,
-        description="Maximum bytes of records that wait for Kinesis. Beyond it, answers are 429",
-    )
-    timeout_seconds: float = Field(
-        default=10.0,
-        gt=0,
-        le=300,
-        description="A request that Kinesis has not accepted in this time is answered with 503",
-    )
-    workers: int = Field(default=1, ge=1, le=64, description="Number of server processes; they share the port")
-
-
 class SourceSettings(StrictModel):
     connector: Literal["native", "aws-kinesis"] = Field(
         default="native", description="native: this project's source, in Python. aws-kinesis: EMR's JVM connector"

@@ -17,10 +17,10 @@ from pydantic import Field, ValidationError, field_validator
 
 from jobs.common.errors import ConfigurationError
 from jobs.common.uris import checked_folder, normalize_uri
+from jobs.settings.api_section import ApiSettings
 from jobs.settings.config_files import find_configuration, read_yaml
 from jobs.settings.sections import (
     S3_FOLDER,
-    ApiSettings,
     CompactSettings,
     DeploySettings,
     GoldSettings,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from typing import TYPE_CHECKING, Annotated
 
@@ -32,14 +33,16 @@ def serve(
     import uvicorn
 
     from jobs.settings.settings import load_settings
-    from producer import api
+    from producer import api, api_access
     from producer.put_records import kinesis_client
     from producer.stream_info import max_record_bytes
 
     chosen = list(overrides or ())
     given = {"api.host": host, "api.port": port, "api.workers": workers}
-    chosen += [f"{key}={value}" for key, value in given.items() if value is not None]
+    chosen += [f"{key}={json.dumps(value)}" for key, value in given.items() if value is not None]
     settings = load_settings(config, chosen)
+    api_access.require_key_on_network(settings.api, api_access.api_keys())
+    check_port(settings.api.host, settings.api.port)
     # Asked here, so that a missing stream is one clear line and not a traceback in a worker.
     max_record_bytes(kinesis_client(settings.producer.request_timeout_seconds), settings.stream.name)
     os.environ[api.SETTINGS_VARIABLE] = settings.model_dump_json()
@@ -52,6 +55,9 @@ def serve(
     uvicorn.run(
         "movement.cli.serve:create_app",
         factory=True,
+        http="producer.api_protocol:protocol",
+        ws="none",
+        limit_concurrency=settings.api.max_connections,
         host=settings.api.host,
         port=settings.api.port,
         workers=settings.api.workers,
@@ -62,13 +68,33 @@ def serve(
     )
 
 
+def check_port(host: str, port: int) -> None:
+    """Raises ConfigurationError if the server cannot listen there. uvicorn only logs that, in several lines."""
+    import errno
+    import socket
+
+    from jobs.common.errors import ConfigurationError
+
+    remedy = "choose another with --port (or api.port)"
+    try:
+        socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET).close()
+    except PermissionError as error:
+        raise ConfigurationError(f"port {port} needs root; choose one above 1023 with --port (or api.port)") from error
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise ConfigurationError(f"port {port} of {host} is taken by another program; {remedy}") from error
+        raise ConfigurationError(
+            f"cannot listen on {host}, port {port}: {error.strerror}; choose --host (or api.host) and --port"
+        ) from error
+
+
 def create_app() -> FastAPI:
     """The application of one worker process: the API and the page."""
     from movement.report.live import router
-    from producer import api
+    from producer import api, api_access
 
     settings = api.settings_from_environment()
-    keys = api.api_keys()
+    keys = api_access.api_keys()
     app = api.create_app(settings)
-    app.include_router(router(settings, lambda key: api.is_allowed(key, keys)))
+    app.include_router(router(settings, lambda request: api_access.may_read(request, keys)))
     return app

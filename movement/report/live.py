@@ -7,8 +7,6 @@ of HTTP Basic, which every browser can ask for.
 
 from __future__ import annotations
 
-import base64
-import binascii
 import logging
 import threading
 import time
@@ -111,12 +109,12 @@ class LivePage:
         self._blobs = blobs
 
 
-def router(settings: Settings, is_allowed: Callable[[str], bool]) -> APIRouter:
-    """The page's routes. `is_allowed` decides on the password of a request, which is empty if none was sent."""
+def router(settings: Settings, may_read: Callable[[Request], bool]) -> APIRouter:
+    """The page's routes. `may_read` decides whether a request shows a key, if one is required."""
     page = LivePage(settings)
 
     def check_password(request: Request) -> None:
-        if not is_allowed(_password(request.headers.get("authorization", ""))):
+        if not may_read(request):
             raise HTTPException(
                 401, "a key is required, as the password", {"WWW-Authenticate": 'Basic realm="movement"'}
             )
@@ -143,14 +141,3 @@ def router(settings: Settings, is_allowed: Callable[[str], bool]) -> APIRouter:
         return Response(found, headers=_HEADERS, media_type="application/octet-stream")
 
     return routes
-
-
-def _password(authorization: str) -> str:
-    """The password of an Authorization header of type Basic; empty if it is of another type."""
-    kind, _, given = authorization.partition(" ")
-    if kind.lower() != "basic":
-        return ""
-    try:
-        return base64.b64decode(given, validate=True).decode("utf-8").partition(":")[2]
-    except (binascii.Error, UnicodeDecodeError):
-        return ""

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 import logging
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -21,12 +23,14 @@ import uvicorn
 
 from jobs.common.errors import AwsAccessError
 from jobs.settings.settings import load_settings
-from producer.api import API_KEY_VARIABLE, create_app
+from producer.api import create_app
+from producer.api_access import API_KEY_VARIABLE
 from tests.helpers.faulty_kinesis import Fail, FaultyKinesis, Reset, Status
 from tests.helpers.ports import free_port
 
 pytestmark = pytest.mark.aws
 
+JSON = {"Content-Type": "application/json"}
 GOOD = {
     "City": "Paris",
     "Origin Movement ID": "9",
@@ -86,9 +90,9 @@ def test_the_answer_has_the_sequence_number_of_the_record(kinesis: FaultyKinesis
 def test_a_number_keeps_its_text_and_deep_nesting_is_no_server_error(kinesis: FaultyKinesis) -> None:
     body = json.dumps(GOOD).replace("446", '446, "Factor": 1.50')
     with client() as api:
-        assert api.post("/uber_movement", content=body).status_code == 200
+        assert api.post("/uber_movement", content=body, headers=JSON).status_code == 200
         deep = json.dumps(GOOD).replace("446", '446, "Deep": ' + "[" * 900 + "]" * 900)
-        assert api.post("/uber_movement", content=deep).status_code in (200, 400, 422)
+        assert api.post("/uber_movement", content=deep, headers=JSON).status_code in (200, 400, 422)
     assert b'"Factor":1.50' in kinesis.accepted[0][1]
 
 
@@ -152,7 +156,7 @@ def test_partial_sends_the_valid_records_and_reports_the_others(kinesis: FaultyK
 )
 def test_a_body_without_a_valid_record_is_a_client_error(body: bytes, status: int, kinesis: FaultyKinesis) -> None:
     with client() as api:
-        answer = api.post("/uber_movement", content=body)
+        answer = api.post("/uber_movement", content=body, headers=JSON)
     assert answer.status_code == status
     assert answer.json()["success"] is False
     assert not kinesis.accepted
@@ -165,10 +169,10 @@ def test_a_body_or_a_record_that_is_too_large_is_413(kinesis: FaultyKinesis) -> 
 
     big = json.dumps(GOOD | {"Origin Geometry": "x" * 1_100_000})
     with client("api.max_body_bytes=2000") as api:
-        assert api.post("/uber_movement", content=b" " * 2001).status_code == 413
-        assert api.post("/uber_movement", content=stream()).status_code == 413
+        assert api.post("/uber_movement", content=b" " * 2001, headers=JSON).status_code == 413
+        assert api.post("/uber_movement", content=stream(), headers=JSON).status_code == 413
     with client() as api:
-        answer = api.post("/uber_movement", content=big)
+        answer = api.post("/uber_movement", content=big, headers=JSON)
     assert answer.status_code == 413
     assert answer.json()["rejected"][0]["errors"][0]["reason"] == "too_large"
     assert not kinesis.accepted
@@ -184,6 +188,70 @@ def test_a_key_is_required_if_one_is_configured(kinesis: FaultyKinesis, aws_envi
         for key in ("old-key", "new-key"):
             assert api.post("/uber_movement", json=GOOD, headers={"X-API-Key": key}).status_code == 200
         assert api.get("/healthz").status_code == 200
+
+
+def test_docs_and_metrics_require_the_key_too(kinesis: FaultyKinesis, aws_environment: pytest.MonkeyPatch) -> None:
+    aws_environment.setenv(API_KEY_VARIABLE, "secret")
+    with client() as api:
+        for path in ("/docs", "/openapi.json", "/metrics"):
+            refused = api.get(path)
+            assert (refused.status_code, refused.headers["www-authenticate"]) == (401, 'Basic realm="movement"')
+            assert api.get(path, auth=("anybody", "wrong")).status_code == 401
+            assert api.get(path, auth=("anybody", "secret")).status_code == 200
+            assert api.get(path, headers={"X-API-Key": "secret"}).status_code == 200
+        assert api.get("/redoc").status_code == 404
+
+
+def test_without_a_key_only_names_of_this_machine_are_served(
+    kinesis: FaultyKinesis, aws_environment: pytest.MonkeyPatch
+) -> None:
+    def statuses(*overrides: str) -> list[int]:
+        with client(*overrides) as api:
+            names = ("localhost", "127.0.0.1:8000", "[::1]:8000", "evil.example", "api.example.com:443", "")
+            return [api.post("/records", json=GOOD, headers={"Host": name}).status_code for name in names]
+
+    assert statuses() == [200, 200, 200, 400, 400, 400]
+    assert statuses("api.allowed_hosts=[api.example.com]") == [400, 400, 400, 400, 200, 400]
+    assert len(kinesis.accepted) == 4
+
+
+def test_records_is_the_same_path_and_takes_gzip(kinesis: FaultyKinesis) -> None:
+    with client() as api:
+        body, headers = gzip.compress(json.dumps([GOOD, GOOD]).encode()), JSON | {"Content-Encoding": "gzip"}
+        assert api.post("/records", content=body, headers=headers).json()["accepted"] == 2
+        assert api.post("/records", content=body, headers=JSON | {"Content-Encoding": "br"}).status_code == 415
+        assert api.post("/records", content=json.dumps(GOOD), headers={"Content-Type": "text/plain"}).status_code == 415
+    assert on_stream(kinesis) == [GOOD, GOOD]
+
+
+def test_partial_is_true_or_false(kinesis: FaultyKinesis) -> None:
+    with client() as api:
+        assert api.post("/records?partial=True", json=[BAD, GOOD]).status_code == 200
+        assert api.post("/records?partial=false", json=[BAD, GOOD]).status_code == 422
+        refused = api.post("/records?partial=yes", json=GOOD)
+    assert (refused.status_code, refused.json()["error"]) == (422, "partial is 'yes'; send true or false")
+
+
+def test_a_list_of_too_many_records_is_413_before_any_is_checked(kinesis: FaultyKinesis) -> None:
+    with client("api.max_pending_records=5") as api:
+        answer = api.post("/records", json=[{}] * 6)
+        metrics = api.get("/metrics").text
+    assert (answer.status_code, answer.json()["error"]) == (413, "6 records in one request; at most 5 are allowed")
+    assert "missing_field" not in metrics
+
+
+def test_a_client_that_leaves_in_the_middle_of_its_body_is_no_server_error(
+    kinesis: FaultyKinesis, caplog: pytest.LogCaptureFixture
+) -> None:
+    with client() as api:
+        with socket.create_connection((api.base_url.host, api.base_url.port or 0)) as leaving:
+            leaving.sendall(b"POST /records HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n")
+            leaving.sendall(b"Content-Length: 100\r\n\r\n[")
+        deadline = time.monotonic() + 5
+        while (text := api.get("/metrics").text).count('status="499"') < 1 and time.monotonic() < deadline:
+            time.sleep(0.02)
+    assert 'movement_http_requests_total{status="499"} 1.0' in text
+    assert "Exception" not in caplog.text
 
 
 def test_a_throttled_record_is_retried_before_the_answer(kinesis: FaultyKinesis) -> None:
@@ -282,9 +350,15 @@ def test_the_openapi_page_has_the_contracts_fields_and_valid_examples(kinesis: F
         content = operation["requestBody"]["content"]["application/json"]
         for example in content["examples"].values():
             assert api.post("/uber_movement", json=example["value"]).status_code == 200
-        assert api.get("/docs").status_code == 200
+        docs = api.get("/docs")
+        assert "Date Range" in docs.text
+        assert "http" not in docs.text, "the page loads something from another host"
     assert "Date Range" in content["schema"]["oneOf"][0]["required"]
-    assert {"200", "400", "401", "413", "422", "429", "503"} <= set(operation["responses"])
+    assert content["schema"]["oneOf"][1]["minItems"] == 1
+    assert page["paths"]["/records"]["post"]["responses"].keys() == operation["responses"].keys()
+    assert list(page["paths"]["/metrics"]["get"]["responses"]["200"]["content"]) == ["text/plain"]
+    assert operation["parameters"][0]["schema"]["type"] == "boolean"
+    assert {"200", "400", "401", "408", "413", "415", "422", "429", "503"} <= set(operation["responses"])
 
 
 def test_no_content_of_a_body_is_logged(kinesis: FaultyKinesis, caplog: pytest.LogCaptureFixture) -> None:
@@ -294,7 +368,7 @@ def test_no_content_of_a_body_is_logged(kinesis: FaultyKinesis, caplog: pytest.L
     with client() as api:
         api.post("/uber_movement", json=GOOD | {"Origin Display Name": secret})
         api.post("/uber_movement", json=BAD | {"Mean Travel Time (Seconds)": secret})
-        api.post("/uber_movement", content=secret.encode())
+        api.post("/uber_movement", content=secret.encode(), headers=JSON)
     ours = [record for record in caplog.records if not record.name.startswith(("botocore", "urllib3", "httpx"))]
     assert secret not in "".join(record.getMessage() for record in ours)
 

@@ -12,6 +12,7 @@ from fastapi import FastAPI
 
 from jobs.settings.settings import load_settings
 from movement.report import live
+from producer.api_access import may_read
 from tests.helpers.gold_tables import corridor, write_gold
 from tests.helpers.report_lakes import add_batch
 from tests.helpers.serving import serving
@@ -20,9 +21,11 @@ pytestmark = pytest.mark.aws
 
 
 @contextmanager
-def served(lake: str | Path, *overrides: str, keys: Sequence[str] = ("",)) -> Iterator[httpx.Client]:
+def served(lake: str | Path, *overrides: str, keys: Sequence[str] = ()) -> Iterator[httpx.Client]:
     app = FastAPI()
-    app.include_router(live.router(load_settings(None, [f"lake={lake}", *overrides]), lambda key: key in keys))
+    required = [key.encode() for key in keys]
+    settings = load_settings(None, [f"lake={lake}", *overrides])
+    app.include_router(live.router(settings, lambda request: may_read(request, required)))
     with serving(app) as address, httpx.Client(base_url=address) as client:
         yield client
 
@@ -108,7 +111,7 @@ def test_the_page_requires_a_key_if_the_api_does(tmp_path: Path, path: str) -> N
     with served(tmp_path, keys=["secret", "other"]) as client:
         refused = client.get(path)
         assert (refused.status_code, refused.headers["www-authenticate"]) == (401, 'Basic realm="movement"')
-        for wrong in ({"Authorization": "Basic !"}, {"Authorization": "Bearer secret"}, {"X-API-Key": "secret"}):
+        for wrong in ({"Authorization": "Basic !"}, {"Authorization": "Bearer secret"}, {"X-API-Key": "wrong"}):
             assert client.get(path, headers=wrong).status_code == 401
         assert client.get(path, auth=("anybody", "wrong")).status_code == 401
         assert client.get(path, auth=("anybody", "other")).status_code in (200, 404)
