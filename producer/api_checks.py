@@ -16,7 +16,7 @@ from typing import Any
 from jobs.schema.rejections import MISSING_FIELD, NOT_AN_OBJECT, TOO_LARGE, Rejection
 from producer.record_encoder import PutRecordsEntry, RecordEncoder
 
-# An answer lists the errors of so many rejected records, and counts the others.
+# An answer lists the errors of the first 100 rejected records, and counts all of them.
 MAX_COMPLAINTS = 100
 # The event loop runs other requests at least this often.
 SLICE_SECONDS = 0.01
