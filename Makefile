@@ -23,7 +23,7 @@ test: setup lint ## Run everything that CI checks
 	@$(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder $(ARGS)
 
 fast: setup ## Run the tests that work without Spark and without the embedded AWS
-	@EXAMPLES=0.2 $(BIN)/python -m pytest -q -n 2 --dist loadscope -m "not spark and not aws" $(ARGS)
+	@EXAMPLES=0.1 $(BIN)/python -m pytest -q -n 2 --dist loadscope -m "not spark and not aws" $(ARGS)
 
 nightly: setup ## Run what takes too long for every change: thousands of examples, many kills
 	@NIGHTLY=1 EXAMPLES=20 SOURCE_KILLS=10 CRASH_KILLS=200 PACKAGE_FULL=1 GOLD_KILLS=3 \

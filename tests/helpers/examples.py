@@ -1,4 +1,4 @@
-"""How many examples Hypothesis draws: EXAMPLES=0.2 draws a fifth of the usual number, EXAMPLES=20 twenty times."""
+"""How many examples Hypothesis draws: EXAMPLES=0.1 draws a tenth of the usual number, EXAMPLES=20 twenty times."""
 
 from __future__ import annotations
 
