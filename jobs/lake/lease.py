@@ -98,7 +98,7 @@ class Lease:
         # Whether the job before this one may have died within a batch and left files of it. Also true if there is no
         # record of an earlier job.
         self.after_crash = True
-        self._leftovers_possible = False
+        self._leftovers_possible = stream is not None
 
     def __enter__(self) -> Lease:
         self.acquire()
@@ -169,6 +169,7 @@ class Lease:
             dead = msgspec.structs.replace(record, released="failed")
             if not self._lake.replace(path, found, msgspec.json.encode(dead)):
                 raise self._lost("has just been started", record)
+            self.after_crash = self._leftovers_possible = True  # its checkpoint may be a copy of this one
 
     def _wait_until_dead(self, path: str, found: bytes, record: LeaseRecord) -> None:
         """Returns once the owner of the lease at `path` is certainly gone. Raises AlreadyRunningError if it runs."""

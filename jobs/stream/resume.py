@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Iterable
 from datetime import timedelta
 from typing import Literal, get_args
 
@@ -34,7 +35,8 @@ START_FROM_HELP = (
 )
 _RESTORE_ENTRIES = (
     "Restore the missing entries from the bucket's older object versions; without these, run with --start-from ledger: "
-    "it deletes the files of the batches that are not in the ledger and reads their records again"
+    "it deletes the files of the batches that are not in the ledger and reads their records again, which must still be "
+    "on the stream (its retention)"
 )
 _SHOWN = 5  # shards in an error message
 _ARRIVAL_MARGIN = timedelta(hours=1)  # arrival times are approximate, and those of the servers' clocks
@@ -163,16 +165,16 @@ def _start_without_entries(
     elif start_from == "ledger":
         problem = f"the ledger in {lake.uri} has no batch of stream {stream}: there is nothing to go on from"
     elif nothing_final:
-        stranger = None if queries(lake) else _file_of_another_batch(lake, f"{state.query}-0")
+        stranger = _file_without_ledger(lake, state.query)
         if stranger is None:
             if state.planned == 0 and checkpoint.offset(0) is None:
                 checkpoint.forget_after(-1)  # a plan that was cut off was never run
             return
         problem = (
-            f"{lake.uri} has no ledger, but files such as {stranger}: its ledger was deleted, or its first batch was "
-            "killed. Restore _ledger/ from the bucket's older object versions, or give the job an empty lake (`lake`). "
-            "With --start-from stream it reads the stream from source.starting_position, and may write records again "
-            "that are in the lake"
+            f"{lake.uri} has files such as {stranger}, but no ledger of their query: it was deleted, or a first batch "
+            "was killed or is being written. Restore _ledger/ from the bucket's older object versions, or give the job "
+            "an empty lake (`lake`). With --start-from stream it reads the stream from source.starting_position, and "
+            "may write records again that are in the lake"
         )
     elif not _tells_what_was_read(checkpoint, lake, state):
         problem = (
@@ -202,15 +204,7 @@ def _refuse_lost_entries(lake: Lake, last: LedgerEntry, after_crash: bool) -> No
     arrived after those of the same shard in `last`, or after `last` was planned. So its raw file, whose partition is
     the hour of arrival, is not in an earlier one.
     """
-    arrivals = [range_.arrived for range_ in last.report.shards.values()]
-    since = min([last.started_at, *(at for at in arrivals if at is not None)]) - _ARRIVAL_MARGIN
-    day, hour = ("", "") if None in arrivals else (f"ingest_date={since:%Y-%m-%d}", f"hour={since:%H}")
-    days = [name for name in lake.folders("raw/") if name >= day]
-    folders = [
-        f"raw/{name}/{each}/" for name in days for each in lake.folders(f"raw/{name}/") if name > day or each >= hour
-    ]
-    files = parallel_map(lambda folder: [path for path, _ in lake.list(folder)], folders)
-    batches = {batch_of(path) or "" for paths in files for path in paths}
+    batches = {batch_of(path) or "" for path in _raw_files_since(lake, last)}
     numbers = [int(number) for query, _, number in (name.rpartition("-") for name in batches) if query == last.query]
     later = [number for number in sorted(numbers) if number > last.batch + (1 if after_crash else 0)]
     if later:
@@ -219,7 +213,22 @@ def _refuse_lost_entries(lake: Lake, last: LedgerEntry, after_crash: bool) -> No
             f"({_progress(last)}): entries of the ledger were deleted, or the ledger was put back to an older state. "
             f"{_RESTORE_ENTRIES}"
         )
-    _check_readers(lake, last.query, last.batch)
+    _check_delta_table(lake, PROCESSED, last.query, last.batch)
+
+
+def _raw_files_since(lake: Lake, last: LedgerEntry) -> Iterable[str]:
+    """The raw files that can hold records of batches after `last`. All, if arrival times are unknown."""
+    arrivals = [range_.arrived for range_ in last.report.shards.values()]
+    if None in arrivals:  # an entry of the JVM connector
+        return (path for path, _ in lake.list("raw/"))
+    since = min([last.started_at, *(at for at in arrivals if at is not None)]) - _ARRIVAL_MARGIN
+    day, hour = f"ingest_date={since:%Y-%m-%d}", f"hour={since:%H}"
+    days = [name for name in lake.folders("raw/") if name >= day]
+    folders = [
+        f"raw/{name}/{each}/" for name in days for each in lake.folders(f"raw/{name}/") if name > day or each >= hour
+    ]
+    files = parallel_map(lambda folder: [path for path, _ in lake.list(folder)], folders)
+    return (path for found in files for path in found)
 
 
 def _tells_what_was_read(checkpoint: Checkpoint, lake: Lake, state: CheckpointState) -> bool:
@@ -228,7 +237,7 @@ def _tells_what_was_read(checkpoint: Checkpoint, lake: Lake, state: CheckpointSt
     If the query's id is lost, Spark gives it another one, under which the job would not find the files that later
     batches may have in the lake.
     """
-    if state.planned is None or (state.query is None and _file_of_another_batch(lake, None) is not None):
+    if state.planned is None or (state.query is None and next(iter(lake.list("raw/")), None) is not None):
         return False
     numbers = (number for number in (state.planned, state.planned - 1) if number >= 0)
     return all(checkpoint.offset(number) is not None for number in numbers)
@@ -245,10 +254,19 @@ def _go_on_without_ledger(checkpoint: Checkpoint, lake: Lake, state: CheckpointS
     log.warning("the ledger in %s begins after batch %s of the checkpoint %s", lake.uri, now.committed, checkpoint.uri)
 
 
-def _file_of_another_batch(lake: Lake, batch: str | None) -> str | None:
-    """A file with records that another batch than `batch` (`<query>-<number>`) has written, if there is one."""
-    paths = (path for path, _ in lake.list("raw/"))
-    return next((path for path in paths if batch is None or batch_of(path) != batch), None)
+def _file_without_ledger(lake: Lake, query: str | None) -> str | None:
+    """A file with records of a query that has no ledger in this lake, if there is one.
+
+    Files of batch 0 of `query` are none: they are the leftovers of its first batch.
+    """
+    known = set(queries(lake))
+    for path, _ in lake.list("raw/"):
+        batch = batch_of(path)
+        if batch is None and known:
+            continue  # of unknown origin
+        if batch != f"{query}-0" and (batch or "").rpartition("-")[0] not in known:
+            return path
+    return None
 
 
 def _query_without_id(checkpoint: Checkpoint, lake: Lake, state: CheckpointState) -> str | None:
@@ -305,17 +323,21 @@ def _restore(checkpoint: Checkpoint, lake: Lake, last: LedgerEntry) -> None:
 def _check_readers(lake: Lake, query: str, batch: int) -> None:
     """Raises TerminalError if a Delta table has later batches of the query: they cannot be taken out of it."""
     for folder in (PROCESSED, *(f"gold/{name}" for name in lake.folders("gold/"))):
-        found = last_committed_batch(open_delta(f"{lake.uri}/{folder}"), query)
-        if found > batch:
-            remedy = (
-                "Restore the ledger's entries from the bucket's older object versions"
-                if folder == PROCESSED
-                else f"Delete {lake.uri}/gold and run `movement gold` after this job: it is computed again"
-            )
-            raise TerminalError(
-                f"{lake.uri}/{folder} has the rows of batch {query}-{found}, but the job goes on after batch "
-                f"{batch}: reading the records again would double them. {remedy}"
-            )
+        _check_delta_table(lake, folder, query, batch)
+
+
+def _check_delta_table(lake: Lake, folder: str, query: str, batch: int) -> None:
+    found = last_committed_batch(open_delta(f"{lake.uri}/{folder}"), query)
+    if found > batch:
+        remedy = (
+            "Restore the ledger's entries from the bucket's older object versions"
+            if folder == PROCESSED
+            else f"Delete {lake.uri}/gold and run `movement gold` after this job: it is computed again"
+        )
+        raise TerminalError(
+            f"{lake.uri}/{folder} has the rows of batch {query}-{found}, but the job goes on after batch "
+            f"{batch}: reading the records again would double them. {remedy}"
+        )
 
 
 def _progress(entry: LedgerEntry) -> str:

@@ -197,9 +197,20 @@ def reader(lake: Lake, checkpoint: str, stream: str = "trips", **seconds: Any) -
     return Lease(lake, checkpoint, stream=stream, **({"heartbeat_seconds": 0.02, "lease_seconds": 0.2} | seconds))
 
 
-def test_a_second_job_on_the_stream_is_refused_although_it_has_another_checkpoint(lake: Lake) -> None:
+def test_a_first_job_that_ends_before_a_batch_leaves_the_leftovers_to_the_next(lake: Lake) -> None:
+    """The lease of a job that was killed may be lost, with the folder or by a new name of the checkpoint."""
     with reader(lake, "one"):
         pass
+    with reader(lake, "one") as next_job:
+        assert next_job.after_crash
+        next_job.mark_clean()
+    with reader(lake, "one") as last:
+        assert not last.after_crash
+
+
+def test_a_second_job_on_the_stream_is_refused_although_it_has_another_checkpoint(lake: Lake) -> None:
+    with reader(lake, "one") as first:
+        first.mark_clean()
     with reader(lake, "two") as other:
         with pytest.raises(AlreadyRunningError) as error, reader(lake, "one"):
             pass
@@ -247,7 +258,8 @@ def test_a_dead_reader_of_the_stream_is_waited_for_once(lake: Lake, monkeypatch:
         with monkeypatch.context() as patched:
             of_another_machine(patched)
             started = time.monotonic()
-            with reader(lake, "two"):
+            with reader(lake, "two") as second:
+                assert second.after_crash, "its checkpoint may be a copy of the dead one's"
                 assert time.monotonic() - started >= 0.2
             started = time.monotonic()
             with reader(lake, "three", lease_seconds=1000):

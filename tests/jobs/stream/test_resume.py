@@ -291,7 +291,18 @@ def test_a_damaged_metadata_names_the_remedy(job: CheckpointedJob) -> None:
 def test_files_without_any_ledger_are_not_taken_for_an_empty_lake(job: CheckpointedJob) -> None:
     shutil.rmtree(job.folder / "lake" / "_ledger")
     empty(job.checkpoint)
-    with pytest.raises(TerminalError, match=r"has no ledger, but files such as raw/"):
+    with pytest.raises(TerminalError, match=r"has files such as raw/.*, but no ledger of their query"):
+        job.run()
+
+
+def test_a_deleted_ledger_is_noticed_beside_that_of_another_stream(job: CheckpointedJob) -> None:
+    ledgers, query = job.folder / "lake" / "_ledger", query_of(job)
+    shutil.copytree(ledgers / query, ledgers / "0123456789ab")  # of another stream
+    for path in (ledgers / "0123456789ab").iterdir():
+        path.write_bytes(path.read_bytes().replace(query.encode(), b"0123456789ab").replace(b"scripted", b"another"))
+    shutil.rmtree(ledgers / query)
+    shutil.rmtree(job.checkpoint)
+    with pytest.raises(TerminalError, match="but no ledger of their query"):
         job.run()
 
 
