@@ -76,7 +76,9 @@ class Column(StrictModel, strict=False):
 
     def _check_pattern(self, pattern: str) -> None:
         try:
-            pc.match_substring_regex(pa.array([""]), pattern)
+            # The second one as well: `\Q` without `\E` takes the rest of the text literally.
+            for each in (pattern, whole_text(pattern)):
+                pc.match_substring_regex(pa.array([""]), each)
         except pa.ArrowInvalid as error:
             raise ValueError(f"pattern: {error} (RE2 has no look-around and no back-references)") from error
         for value in self.allowed or ():

@@ -1,7 +1,8 @@
 """The rules on one column's values, `allowed`, `max_length` and `pattern`: for a single value and for Arrow columns.
 
-Both use the same regular expression engine, RE2 of Arrow: it has no backtracking, so no text makes a match slow. An
-absent value (null, or an empty text) breaks no rule.
+Both use the same regular expression engine, RE2 of Arrow. It has no backtracking: a match takes time in proportion to
+the text, times the size of the pattern at worst. `(?:a|b)*a(?:a|b){900}c` on 900 kB takes seconds, so only texts within
+`max_length` are matched. An absent value (null, or an empty text) breaks no rule.
 """
 
 from __future__ import annotations
@@ -40,7 +41,10 @@ def broken_rules(values: pa.Array, column: Column) -> Iterator[pa.Array]:
         allowed = pa.array(column.allowed, values.type)
         yield pc.and_not(present, pc.is_in(values, value_set=allowed))
     if column.max_length is not None:
-        yield pc.and_(present, pc.fill_null(pc.greater(pc.utf8_length(values), column.max_length), False))
+        too_long = pc.fill_null(pc.greater(pc.utf8_length(values), column.max_length), False)
+        yield pc.and_(present, too_long)
+        present = pc.and_not(present, too_long)
+        values = pc.if_else(too_long, None, values)
     if column.pattern is not None:
         # Values repeat: each distinct text is matched once.
         encoded = values.dictionary_encode()

@@ -17,6 +17,7 @@ from jobs.schema.column_checks import TextColumnChecks
 from jobs.schema.record_parser import RecordParser
 from jobs.schema.rejections import Rejection
 from jobs.schema.table import SourceColumn, TableContract
+from jobs.schema.value_rules import broken_rules
 from tests.helpers.examples import examples
 
 FIELDS = ["city", "zone", "hour", "span"]
@@ -114,6 +115,13 @@ def test_a_text_that_a_backtracking_engine_never_finishes_is_matched_at_once() -
     found = one(type="string", pattern="(a+)+b").reject(msgspec.json.encode({"x": "a" * 100_000}))
     assert found is not None
     assert found.reason == "pattern_mismatch"
+
+
+def test_only_texts_within_max_length_are_matched() -> None:
+    column = SourceColumn(source="x", column="x", type="string", pattern="a", max_length=2)
+    too_long, mismatch = broken_rules(pa.array(["a", "bb", "bbb", None]), column)
+    assert too_long.to_pylist() == [False, False, True, False]
+    assert mismatch.to_pylist() == [False, True, False, False]
 
 
 @pytest.mark.parametrize("rule", [{"allowed": ["Paris"]}, {"max_length": 3}, {"pattern": "[A-Z].*"}])
