@@ -53,7 +53,8 @@ class EmrServerless:
         if most and float(most.partition(" ")[0]) < needed:
             raise ConfigurationError(
                 f"deploy.emr_serverless.executors: {executors}: driver and executors need {needed} vCPU; application "
-                f"{found['applicationId']} may use {most}; lower the number, or raise the application's capacity"
+                f"{found['applicationId']} may use {most}; lower the number, or raise the application's capacity "
+                "(of a stack: MaximumVcpu and MaximumMemoryGb)"
             )
 
     def role(self, job: Job) -> str:

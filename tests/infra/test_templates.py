@@ -402,7 +402,7 @@ def test_a_role_may_not_touch_a_bucket_of_another_account() -> None:
 
 def test_a_managed_policy_fits_into_iams_limit_with_long_names() -> None:
     """6,144 characters: https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_iam-quotas.html"""
-    names = {"BucketName": "b" * 59, "LakePrefix": "p" * 40, "Database": "d" * 40, "StreamName": "s" * 60}
+    names = {"BucketName": "b" * 59, "LakePrefix": "p" * 40, "Database": "d" * 40, "StreamName": "s" * 55}
     more = {"ArtifactsBucket": "a" * 63, "ReleasesPrefix": "r" * 40 + "/"}
     access = Stack("root", {**ROOT_PARAMETERS, **names, **more}).nested("Access")
     for logical in access.template["Resources"]:
@@ -544,3 +544,43 @@ def test_the_page_names_every_template_and_every_parameter_of_the_root() -> None
     missing = [name for name in NAMES if f"`{name}.yaml`" not in page]
     missing += [name for name in load("root")["Parameters"] if f"`{name}`" not in page]
     assert missing == []
+
+
+# AWS's limits of names that are made of a parameter, by the resource's property, with the page.
+NAMES_ARE = {
+    # https://docs.aws.amazon.com/firehose/latest/APIReference/API_CreateDeliveryStream.html
+    ("AWS::KinesisFirehose::DeliveryStream", "DeliveryStreamName"): r"[a-zA-Z0-9_.-]{1,64}",
+    # https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/API_PutDashboard.html
+    ("AWS::CloudWatch::Dashboard", "DashboardName"): r"[A-Za-z0-9_-]{1,255}",
+    # https://docs.aws.amazon.com/glue/latest/dg/aws-glue-api-jobs-security.html
+    ("AWS::Glue::SecurityConfiguration", "Name"): r".{1,255}",
+    # https://docs.aws.amazon.com/kinesis/latest/APIReference/API_CreateStream.html
+    ("AWS::Kinesis::Stream", "Name"): r"[a-zA-Z0-9_.-]{1,128}",
+}
+
+
+def test_the_longest_names_that_the_root_accepts_are_names_to_the_nested_stacks_and_to_aws() -> None:
+    """Else a first stack fails half-way. The parameters' patterns end in `{1,N}$`."""
+    longest = {}
+    for name, spec in load("root")["Parameters"].items():
+        found = re.fullmatch(r"\^\[[^]]+\]\{1,(\d+)\}\$", spec.get("AllowedPattern", ""))
+        if found:
+            longest[name] = "a" * int(found[1])
+            assert "." not in spec["AllowedPattern"]
+    assert longest.keys() >= {"StreamName", "BatchJobName", "StreamingJobName", "Database", "CrawlerName"}
+    checked = set()
+    for streaming in ("glue", "emr-serverless", "emr"):
+        root = Stack("root", {**ROOT_PARAMETERS, **longest, "Streaming": streaming, "BatchPath": "yes", "Api": "yes"})
+        for logical, resource in root.template["Resources"].items():
+            if resource["Type"] != NESTED or not root.condition(resource.get("Condition", "Always")):
+                continue
+            stack = root.nested(logical)
+            for name, value in stack.parameters.items():
+                pattern = stack.template["Parameters"][name].get("AllowedPattern")
+                assert pattern is None or re.fullmatch(pattern, str(value)), f"{stack.name}.{name}: {value}"
+            for inner, each in stack.template["Resources"].items():
+                for (kind, key), pattern in NAMES_ARE.items():
+                    if each["Type"] == kind and key in each["Properties"]:
+                        assert re.fullmatch(pattern, stack.properties(inner)[key]), f"{stack.name}.{inner}"
+                        checked.add(kind)
+    assert checked == {kind for kind, _ in NAMES_ARE}
