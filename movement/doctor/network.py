@@ -48,14 +48,16 @@ def check_endpoints(account: Account) -> Answer:
     lacking = []
     for subnet in ec2.describe_subnets(SubnetIds=names)["Subnets"]:
         tables = _route_tables(ec2, subnet)
-        if any(_leads_out(route) for table in tables for route in table["Routes"]):
+        # EMR gives the machines of a cluster public addresses in a public subnet; EMR Serverless has none.
+        public = bool(subnet.get("MapPublicIpOnLaunch")) and application(account) is None
+        if any(leads_out(route, public_addresses=public) for table in tables for route in table["Routes"]):
             continue
         found = ec2.describe_vpc_endpoints(Filters=[{"Name": "vpc-id", "Values": [subnet["VpcId"]]}])["VpcEndpoints"]
         routed = {table["RouteTableId"] for table in tables}
         lacking += [
             f"{subnet['SubnetId']}: {service}"
             for service in needed_services(account)
-            if not any(_serves(each, service, routed) for each in found)
+            if not any(serves(each, service, routed) for each in found)
         ]
     if lacking:
         return failed(f"no way to {', '.join(lacking)}", f"a NAT gateway, or the endpoints; {_REMEDY}")
@@ -110,10 +112,13 @@ def _route_tables(ec2: Any, subnet: dict[str, Any]) -> list[dict[str, Any]]:
     return list(ec2.describe_route_tables(Filters=main)["RouteTables"])
 
 
-def _leads_out(route: dict[str, Any]) -> bool:
-    """A default route by something else than an internet gateway, which needs public addresses that workers lack."""
-    by = str(route.get("NatGatewayId") or route.get("TransitGatewayId") or route.get("NetworkInterfaceId") or "")
-    return route.get("DestinationCidrBlock") == "0.0.0.0/0" and bool(by) and route.get("State", "active") == "active"
+def leads_out(route: dict[str, Any], *, public_addresses: bool) -> bool:
+    """Whether a route leads to the internet, or to a network that may. An internet gateway needs `public_addresses`."""
+    gateway = str(route.get("GatewayId") or "")
+    by_gateway = gateway.startswith("vgw-") or (gateway.startswith("igw-") and public_addresses)
+    other = route.get("NatGatewayId") or route.get("TransitGatewayId") or route.get("NetworkInterfaceId")
+    is_default = route.get("DestinationCidrBlock") == "0.0.0.0/0" and route.get("State", "active") == "active"
+    return is_default and (by_gateway or bool(other))
 
 
 def _service(endpoint: dict[str, Any]) -> str:
@@ -121,7 +126,7 @@ def _service(endpoint: dict[str, Any]) -> str:
     return str(endpoint["ServiceName"]).rpartition(".")[2]
 
 
-def _serves(endpoint: dict[str, Any], service: str, routed: set[str]) -> bool:
+def serves(endpoint: dict[str, Any], service: str, routed: set[str]) -> bool:
     """Whether an endpoint is up and leads from these route tables to a service."""
     if _service(endpoint) != service or str(endpoint.get("State", "")).lower() != "available":
         return False

@@ -75,7 +75,11 @@ def _application(account: Account) -> Answer:
     if found["releaseLabel"] != wanted:
         return failed(text, f"an application with {wanted}: the job is tested on that release only")
     startable = found.get("autoStartConfiguration", {}).get("enabled", True)
-    if found["state"] == "TERMINATED" or (found["state"] == "STOPPED" and not startable):
+    if (
+        found["state"] == "TERMINATED"
+    ):  # https://docs.aws.amazon.com/emr/latest/EMR-Serverless-UserGuide/applications.html
+        return failed(text, "it does not come back: create another one and set deploy.emr_serverless.application_id")
+    if found["state"] == "STOPPED" and not startable:
         return failed(text, f"aws emr-serverless start-application --application-id {found['applicationId']}")
     return passed(f"{text}, {PROCESSORS.get(found.get('architecture') or 'X86_64')}")
 

@@ -7,11 +7,14 @@ https://docs.aws.amazon.com/streams/latest/dev/service-sizes-and-limits.html
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from movement.doctor.buckets import describe_key
 from movement.doctor.checks import Account, Answer, failed, passed, unknown
 
-MOST_DELIVERY_STREAMS = 50
+DELIVERY_STREAMS_AT_ONCE = 50
+# A single throttled read is sent again and costs nothing; a job that catches up has some.
+MOST_THROTTLED = 0.01
 
 
 def check_stream(account: Account) -> Answer:
@@ -67,13 +70,13 @@ def check_consumers(account: Account) -> Answer:
     text = f"sharing the shards' 2 MB/s: {', '.join(shared) or 'no Firehose, no Lambda'}"
     if fan_out:
         text += f"; with fan-out of their own: {', '.join(fan_out)}"
-    throttled = _throttled(account)
-    if throttled is None and shared:
+    share = _throttled_share(account)
+    if share is None and shared:
         return unknown(f"{text}; CloudWatch has no metric of throttled reads yet")
-    if throttled is None:
+    if share is None:
         return passed(text)
-    text += f"; {throttled:,.0f} reads throttled in the last day"
-    if throttled:
+    text += f"; {share:.2%} of the reads were throttled in the last day"
+    if share > MOST_THROTTLED:
         return failed(text, "give a consumer enhanced fan-out, add shards, or turn the batch path off (BatchPath=no)")
     return passed(text)
 
@@ -81,9 +84,15 @@ def check_consumers(account: Account) -> Answer:
 def _delivery_streams(account: Account, arn: str) -> list[str]:
     """The delivery streams of Firehose that read the stream."""
     firehose = account.client("firehose")
-    names = firehose.list_delivery_streams(DeliveryStreamType="KinesisStreamAsSource", Limit=MOST_DELIVERY_STREAMS)
+    names, more, after = list[str](), True, dict[str, Any]()
+    while more:
+        answer = firehose.list_delivery_streams(
+            DeliveryStreamType="KinesisStreamAsSource", Limit=DELIVERY_STREAMS_AT_ONCE, **after
+        )
+        names += answer["DeliveryStreamNames"]
+        more, after = answer["HasMoreDeliveryStreams"], {"ExclusiveStartDeliveryStreamName": "".join(names[-1:])}
     found = []
-    for name in names["DeliveryStreamNames"]:
+    for name in names:
         described = firehose.describe_delivery_stream(DeliveryStreamName=name)["DeliveryStreamDescription"]
         source = described.get("Source", {}).get("KinesisStreamSourceDescription", {})
         if source.get("KinesisStreamARN") == arn:
@@ -91,9 +100,10 @@ def _delivery_streams(account: Account, arn: str) -> list[str]:
     return found
 
 
-def _throttled(account: Account) -> float | None:
-    """Throttled GetRecords calls in the last day; None without a data point.
+def _throttled_share(account: Account) -> float | None:
+    """The share of GetRecords calls of the last day that was throttled; None without a data point.
 
+    Each call is a sample of the metric, 1 if it was throttled:
     https://docs.aws.amazon.com/streams/latest/dev/monitoring-with-cloudwatch.html
     """
     now = datetime.now(UTC)
@@ -104,6 +114,7 @@ def _throttled(account: Account) -> float | None:
         StartTime=now - timedelta(days=1),
         EndTime=now,
         Period=3600,
-        Statistics=["Sum"],
+        Statistics=["Sum", "SampleCount"],
     )["Datapoints"]
-    return sum(point["Sum"] for point in points) if points else None
+    calls = sum(point["SampleCount"] for point in points)
+    return sum(point["Sum"] for point in points) / calls if calls else None

@@ -10,10 +10,12 @@ from botocore.exceptions import ClientError, EndpointConnectionError, NoCredenti
 from jobs.common.errors import AwsAccessError, ConfigurationError
 from jobs.settings.settings import Settings
 from movement.doctor.account import check_caller, check_clock, check_region
+from movement.doctor.catalog import check_lake_formation
 from movement.doctor.checks import Account, Answer, Check, passed, run
-from movement.doctor.network import _leads_out, _serves
+from movement.doctor.network import leads_out, serves
 from movement.doctor.platforms import check_security_configuration
 from movement.doctor.roles import Permission, check_trust, decisions, parse_roles, permissions, simulate
+from movement.doctor.stream import check_consumers
 from tests.helpers.fake_iam import FakeIamSimulator
 
 ROLE = "arn:aws:iam::123456789012:role/job"
@@ -29,6 +31,13 @@ NAMES = {
     "key:kinesis": "arn:aws:kms:eu-west-1:123456789012:key/1",
     "key:s3": None,
 }
+
+
+class FakeService:
+    """A service whose operations give scripted answers: `FakeService(list_things=lambda **arguments: …)`."""
+
+    def __init__(self, **operations: Any) -> None:
+        self.__dict__.update(operations)
 
 
 class FakeAccount(Account):
@@ -256,10 +265,61 @@ def test_a_subnet_reaches_a_service_by_nat_or_by_an_endpoint_of_its_own_routes()
         "RouteTableIds": ["rtb-1"],
     }
 
-    assert _leads_out(nat)
-    assert not _leads_out(nat | {"State": "blackhole"})
-    assert not _leads_out({"DestinationCidrBlock": "0.0.0.0/0", "GatewayId": "igw-1", "State": "active"})
-    assert _serves(gateway, "s3", {"rtb-1"})
-    assert not _serves(gateway, "s3", {"rtb-2"})
-    assert not _serves(gateway | {"State": "pending"}, "s3", {"rtb-1"})
-    assert not _serves(gateway, "glue", {"rtb-1"})
+    assert leads_out(nat, public_addresses=False)
+    assert not leads_out(nat | {"State": "blackhole"}, public_addresses=True)
+    internet = {"DestinationCidrBlock": "0.0.0.0/0", "GatewayId": "igw-1", "State": "active"}
+    assert not leads_out(internet, public_addresses=False)
+    assert leads_out(internet, public_addresses=True)
+    assert leads_out(internet | {"GatewayId": "vgw-1"}, public_addresses=False)
+    assert serves(gateway, "s3", {"rtb-1"})
+    assert not serves(gateway, "s3", {"rtb-2"})
+    assert not serves(gateway | {"State": "pending"}, "s3", {"rtb-1"})
+    assert not serves(gateway, "glue", {"rtb-1"})
+
+
+@pytest.mark.parametrize(("throttled", "status"), [(0, "pass"), (5, "pass"), (5_000, "fail")])
+def test_a_few_throttled_reads_are_no_failure_and_every_page_of_delivery_streams_is_read(
+    throttled: int, status: str
+) -> None:
+    def list_delivery_streams(**arguments: Any) -> dict[str, Any]:
+        last = arguments.get("ExclusiveStartDeliveryStreamName")
+        return {"DeliveryStreamNames": ["of-ours" if last else "another"], "HasMoreDeliveryStreams": not last}
+
+    def describe_delivery_stream(DeliveryStreamName: str) -> dict[str, Any]:
+        source = {"KinesisStreamARN": "arn:ours" if DeliveryStreamName == "of-ours" else "arn:another"}
+        return {"DeliveryStreamDescription": {"Source": {"KinesisStreamSourceDescription": source}}}
+
+    points = [{"Sum": throttled, "SampleCount": 100_000}]
+    account = FakeAccount(
+        kinesis=FakeService(
+            describe_stream_summary=lambda **_: {"StreamDescriptionSummary": {"StreamARN": "arn:ours"}},
+            list_stream_consumers=lambda **_: {"Consumers": []},
+        ),
+        firehose=FakeService(
+            list_delivery_streams=list_delivery_streams, describe_delivery_stream=describe_delivery_stream
+        ),
+        cloudwatch=FakeService(get_metric_statistics=lambda **_: {"Datapoints": points}),
+        **{"lambda": FakeService(list_event_source_mappings=lambda **_: {"EventSourceMappings": []})},
+    )
+    found = check_consumers(account)
+    assert found.status == status, found
+    assert "Firehose of-ours" in found.found
+
+
+def test_a_grant_on_the_database_alone_is_no_pass() -> None:
+    pages = {
+        None: {"PrincipalResourcePermissions": [], "NextToken": "2"},
+        "2": {
+            "PrincipalResourcePermissions": [
+                {
+                    "Principal": {"DataLakePrincipalIdentifier": ROLE},
+                    "Permissions": ["CREATE_TABLE", "DESCRIBE"],
+                }
+            ]
+        },
+    }
+    account = FakeAccount(lakeformation=FakeService(list_permissions=lambda **asked: pages[asked.get("NextToken")]))
+    account.settings = Settings.model_validate({"deploy": {"role_arn": ROLE}})
+    found = check_lake_formation(account)
+    assert found.status == "unknown"
+    assert "permissions on tables" in found.found
