@@ -37,6 +37,7 @@ UNMADE = {"REVIEW_IN_PROGRESS"}
 # The states after a failed creation: CloudFormation takes neither an update nor another creation.
 DEAD = {"ROLLBACK_COMPLETE", "ROLLBACK_FAILED", "CREATE_FAILED", "DELETE_FAILED"}
 NESTED = "AWS::CloudFormation::Stack"
+MANIFEST_SHA = "ManifestSha256"  # the root's parameter
 # CloudFormation's reasons for a change set without changes.
 NO_CHANGES = ("didn't contain changes", "No updates are to be performed")
 # By output of the root stack: the key of the settings.
@@ -135,7 +136,15 @@ class Deployment:
                 "the command again"
             )
         update = there is not None and there["StackStatus"] not in UNMADE
-        known = {each["ParameterKey"] for each in (there or {}).get("Parameters", [])} if update else set()
+        before = {each["ParameterKey"]: each.get("ParameterValue") for each in (there or {}).get("Parameters", [])}
+        known = set(before) if update else set()
+        if before.get(MANIFEST_SHA) and MANIFEST_SHA not in self._given and before["Release"] != self._own["Release"]:
+            raise ConfigurationError(
+                f"stack {self._name} has {MANIFEST_SHA} of the release {before['Release']}: nodes would not take "
+                f"{self._own['Release']}. Give --parameter {MANIFEST_SHA}=, which `movement package` printed for it. "
+                "The change replaces the cluster and so ends its job: then run `movement deploy conf` and `movement "
+                "deploy emr`"
+            )
         described = self._make_change_set(cloudformation, self._create_change_set(update, known))
         if update and _refused(described):
             # A nested stack that this update adds has no outputs yet either: then without the nested stacks' resources.

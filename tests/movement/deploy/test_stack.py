@@ -188,6 +188,20 @@ def test_an_update_keeps_the_values_that_are_not_given(aws: Aws) -> None:
     aws.all_asked()
 
 
+def test_a_new_release_with_the_old_ones_hash_is_refused_before_a_change_set_is_made(aws: Aws) -> None:
+    aws.uploads()
+    parameters = {"ManifestSha256": "0" * 64, "Release": "movement/an-older-one"}
+    there = [{"ParameterKey": key, "ParameterValue": value} for key, value in parameters.items()]
+    aws.stack("UPDATE_COMPLETE", Parameters=there)
+
+    done = run(*ASKED, *BUCKET, "--yes")
+
+    assert isinstance(done.exception, ConfigurationError)
+    assert "--parameter ManifestSha256=" in str(done.exception)
+    assert "ends its job" in str(done.exception)
+    aws.all_asked()
+
+
 def test_without_a_yes_nothing_is_changed(aws: Aws) -> None:
     aws.uploads()
     aws.stack(None)
