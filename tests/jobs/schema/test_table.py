@@ -67,6 +67,7 @@ def changed(path: str, value: Any) -> str:
         ("columns.0.allowed", [7], "columns.0: allowed: 7 is no string"),
         ("columns.0.pattern", "(a", "columns.0: pattern: Invalid regular expression: missing )"),
         ("columns.0.pattern", r"\Q1+1", "columns.0: pattern: Invalid regular expression: missing )"),
+        ("columns.0.pattern", r"a|\Q", "columns.0: pattern: Invalid regular expression: missing )"),
         ("columns.0.pattern", "(?=a)", "RE2 has no look-around and no back-references"),
         ("columns.0.pattern", r"(a)\1", "columns.0: pattern: Invalid regular expression"),
         ("columns.0.max_length", 0, "columns.0.max_length: input should be greater than or equal to 1"),

@@ -17,7 +17,7 @@ from jobs.schema.column_checks import TextColumnChecks
 from jobs.schema.record_parser import RecordParser
 from jobs.schema.rejections import Rejection
 from jobs.schema.table import SourceColumn, TableContract
-from jobs.schema.value_rules import broken_rules
+from jobs.schema.value_rules import broken_rule, broken_rules
 from tests.helpers.examples import examples
 
 FIELDS = ["city", "zone", "hour", "span"]
@@ -88,6 +88,7 @@ def test_whole_columns_and_single_records_agree(records: list[dict[str, Any]]) -
         ({"type": "string", "pattern": "a|b"}, "a\n", "pattern_mismatch"),
         ({"type": "string", "pattern": "(?i)paris"}, "PARIS", None),
         ({"type": "string", "pattern": "a", "max_length": 1}, "bb", "too_long"),
+        ({"type": "string", "pattern": "(?:a|b)*a(?:a|b){900}c"}, "ab" * 450_000, "too_long"),
         ({"type": "int", "allowed": [1, 2]}, 3, "not_allowed"),
         ({"type": "int", "allowed": [1, 2]}, "2.0", None),
         ({"type": "int", "allowed": [1, 2], "max": 2}, 3, "failed_check"),
@@ -112,7 +113,7 @@ def test_a_part_of_a_text_is_rejected_under_the_field_that_it_comes_from() -> No
 
 
 def test_a_text_that_a_backtracking_engine_never_finishes_is_matched_at_once() -> None:
-    found = one(type="string", pattern="(a+)+b").reject(msgspec.json.encode({"x": "a" * 100_000}))
+    found = one(type="string", pattern="(a+)+b", max_length=100_000).reject(msgspec.json.encode({"x": "a" * 100_000}))
     assert found is not None
     assert found.reason == "pattern_mismatch"
 
@@ -122,6 +123,16 @@ def test_only_texts_within_max_length_are_matched() -> None:
     too_long, mismatch = broken_rules(pa.array(["a", "bb", "bbb", None]), column)
     assert too_long.to_pylist() == [False, False, True, False]
     assert mismatch.to_pylist() == [False, True, False, False]
+
+
+@pytest.mark.parametrize(("max_length", "longest"), [(None, 4096), (5000, 5000)])
+def test_a_column_with_a_pattern_has_a_limit_of_length_of_its_own_or_a_default(
+    max_length: int | None, longest: int
+) -> None:
+    column = SourceColumn(source="x", column="x", type="string", pattern="é*", max_length=max_length)
+    texts = ["é" * longest, "é" * (longest + 1)]
+    assert [broken_rule(column, text) for text in texts] == [None, "too_long"]
+    assert [mask.to_pylist() for mask in broken_rules(pa.array(texts), column)] == [[False, True], [False, False]]
 
 
 @pytest.mark.parametrize("rule", [{"allowed": ["Paris"]}, {"max_length": 3}, {"pattern": "[A-Z].*"}])
