@@ -58,6 +58,10 @@ def stack(
         bool, typer.Option("--dry-run", help="Print the AWS requests as JSON, and send none of them.")
     ] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Make the changes without asking.")] = False,
+    replace_cluster: Annotated[
+        bool,
+        typer.Option("--replace-cluster", help="Also make changes that end the EMR cluster, and with it the job."),
+    ] = False,
     json_file: JsonFile = None,
 ) -> None:
     """Create or update the CloudFormation stack of all templates: show the changes, ask, make them.
@@ -66,6 +70,7 @@ def stack(
     --parameter BucketName=my-lake; docs/cloudformation.md lists the others. Resources that hold data are kept when
     their stack is deleted. Next: movement deploy conf.
     """
+    from jobs.common.errors import TerminalError
     from movement.deploy.stack import Deployment
 
     deployment = Deployment(name, artifacts, release, parameters or [])
@@ -80,6 +85,13 @@ def stack(
         changes = deployment.plan()
     for change in changes:
         out.print(f"  {escape(change)}", soft_wrap=True)
+    if deployment.ends_cluster and not replace_cluster:
+        deployment.discard()
+        raise TerminalError(
+            f"stack {name}: the changes end the EMR cluster, and with it the job that runs on it. Nothing was changed. "
+            "Run the command again with --replace-cluster, then `movement deploy conf` and `movement deploy emr`: the "
+            "job goes on where it ended"
+        )
     if not changes:
         out.print(f"The stack {name} is up to date.")
     elif not yes and not typer.confirm("Make these changes?", err=True):
@@ -93,6 +105,10 @@ def stack(
     for key, value in outputs.items():
         out.print(f"  {key:<30}{escape(value)}", soft_wrap=True)
     out.print(f"\nNext: {command_name()} deploy conf --name {name} --out movement.yaml", soft_wrap=True)
+    if deployment.ends_cluster:
+        out.print(
+            f"Then: {command_name()} deploy emr --config movement.yaml, which starts the job again", soft_wrap=True
+        )
     write_result(json_file, {"stack": name, "changes": changes, "outputs": outputs})
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import re
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +36,7 @@ POLL_SECONDS = 5.0
 UNMADE = {"REVIEW_IN_PROGRESS"}
 # The states after a failed creation: CloudFormation takes neither an update nor another creation.
 DEAD = {"ROLLBACK_COMPLETE", "ROLLBACK_FAILED", "CREATE_FAILED", "DELETE_FAILED"}
+CLUSTER = "AWS::EMR::Cluster"
 NESTED = "AWS::CloudFormation::Stack"
 MANIFEST_SHA = "ManifestSha256"  # the root's parameter
 # CloudFormation's reasons for a change set without changes.
@@ -94,6 +95,8 @@ class Deployment:
             "Templates": self._templates,
         }
         self._given = {**_parameters(parameters, set(self._own)), **self._own}
+        # After `plan`: whether the changes end an EMR cluster, and so the job on it.
+        self.ends_cluster = False
         self._change_set = f"movement-{time.strftime('%Y%m%d%H%M%S', time.gmtime())}"
 
     def requests(self) -> list[dict[str, Any]]:
@@ -158,7 +161,20 @@ class Deployment:
                 return []
             reason = described.get("StatusReason", "")
             raise TerminalError(f"stack {self._name}: CloudFormation refuses the change set: {reason}")
-        return [_change(each["ResourceChange"]) for each in described["Changes"]]
+        return list(self._all_changes(cloudformation, described))
+
+    def _all_changes(self, cloudformation: CloudFormationClient, described: Any, within: str = "") -> Iterator[str]:
+        """A line for each change, with those of nested stacks: each has a change set of its own."""
+        for each in described["Changes"]:
+            change = each["ResourceChange"]
+            yield _change(change, within)
+            if change["ResourceType"] == CLUSTER and (
+                change["Action"] == "Remove" or change.get("Replacement") in ("True", "Conditional")
+            ):
+                self.ends_cluster = True
+            if change.get("ChangeSetId"):
+                nested = self._wait_for_change_set(cloudformation, ChangeSetName=change["ChangeSetId"])
+                yield from self._all_changes(cloudformation, nested, f"{within}{change['LogicalResourceId']}.")
 
     def discard(self) -> None:
         """Deletes the change set; the stack stays as it is."""
@@ -208,19 +224,17 @@ class Deployment:
     def _make_change_set(self, cloudformation: CloudFormationClient, request: dict[str, Any]) -> Any:
         with translate_aws_errors(f"make a change set of the stack {self._name}"):
             cloudformation.create_change_set(**request)
-        return self._wait_for_change_set(cloudformation)
+        return self._wait_for_change_set(cloudformation, StackName=self._name, ChangeSetName=self._change_set)
 
-    def _wait_for_change_set(self, cloudformation: CloudFormationClient) -> Any:
-        """Waits until the change set is created or refused; returns it with all pages of its changes."""
+    def _wait_for_change_set(self, cloudformation: CloudFormationClient, **asked: Any) -> Any:
+        """Waits until a change set is created or refused; returns it with all pages of its changes."""
         while True:
-            with translate_aws_errors(f"look at the change set {self._change_set}"):
-                described = cloudformation.describe_change_set(StackName=self._name, ChangeSetName=self._change_set)
+            with translate_aws_errors(f"look at the change set {asked['ChangeSetName']}"):
+                described: Any = cloudformation.describe_change_set(**asked)
                 if described["Status"] in ("CREATE_COMPLETE", "FAILED"):
                     token = described.get("NextToken")
                     while token:
-                        page = cloudformation.describe_change_set(
-                            StackName=self._name, ChangeSetName=self._change_set, NextToken=token
-                        )
+                        page: Any = cloudformation.describe_change_set(**asked, NextToken=token)
                         described["Changes"] += page["Changes"]
                         token = page.get("NextToken")
                     return described
@@ -277,9 +291,9 @@ def _refused(described: Mapping[str, Any]) -> bool:
     return described["Status"] == "FAILED" and not any(text in reason for text in NO_CHANGES)
 
 
-def _change(change: Mapping[str, Any]) -> str:
-    replaced = " (REPLACED)" if change.get("Replacement") == "True" else ""
-    return f"{change['Action']} {change['LogicalResourceId']} {change['ResourceType']}{replaced}"
+def _change(change: Mapping[str, Any], within: str) -> str:
+    replaced = {"True": " (REPLACED)", "Conditional": " (MAY BE REPLACED)"}.get(change.get("Replacement", ""), "")
+    return f"{change['Action']} {within}{change['LogicalResourceId']} {change['ResourceType']}{replaced}"
 
 
 def find_stack(cloudformation: CloudFormationClient, name: str) -> Any:

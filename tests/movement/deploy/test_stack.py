@@ -202,6 +202,42 @@ def test_a_new_release_with_the_old_ones_hash_is_refused_before_a_change_set_is_
     aws.all_asked()
 
 
+@pytest.mark.parametrize("option", [[], ["--replace-cluster"]])
+def test_a_change_that_ends_the_cluster_is_made_only_if_asked_for(aws: Aws, option: list[str]) -> None:
+    """The cluster is in a nested stack, whose change set names it."""
+    nested = {"Action": "Modify", "LogicalResourceId": "Emr", "ResourceType": stack.NESTED, "ChangeSetId": "arn:nested"}
+    cluster = {
+        "Action": "Modify",
+        "LogicalResourceId": "Cluster",
+        "ResourceType": stack.CLUSTER,
+        "Replacement": "Conditional",
+    }
+
+    def described(change: dict[str, str]) -> dict[str, Any]:
+        return {"Status": "CREATE_COMPLETE", "Changes": [{"Type": "Resource", "ResourceChange": change}]}
+
+    aws.uploads()
+    aws.stack("UPDATE_COMPLETE", Parameters=[])
+    aws.change_set("UPDATE", ANY, described(nested))
+    aws.answers("describe_change_set", described(cluster))
+    if option:
+        aws.answers("execute_change_set", {})
+        for _ in range(2):
+            aws.stack("UPDATE_COMPLETE", Outputs=OUTPUTS)
+    else:
+        aws.answers("delete_change_set", {})
+
+    done = run(*ASKED, *BUCKET, "--yes", *option)
+
+    aws.all_asked()
+    assert "Modify Emr.Cluster AWS::EMR::Cluster (MAY BE REPLACED)" in done.output
+    if option:
+        assert "deploy emr --config movement.yaml" in done.output
+    else:
+        assert isinstance(done.exception, TerminalError)
+        assert "Nothing was changed" in str(done.exception)
+
+
 def test_without_a_yes_nothing_is_changed(aws: Aws) -> None:
     aws.uploads()
     aws.stack(None)
