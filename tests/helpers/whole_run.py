@@ -40,7 +40,7 @@ class WholeRun:
 
     def do(self) -> None:
         """Runs every component, in the order of a record's way."""
-        write_sample(60, self._folder / "exports", cities=6, bad_rate=0.2)
+        write_sample(60, self._folder / "exports", bad_rate=0.2)
         self.movement("producer", "produce", str(self._folder / "exports"), "--no-check")
         self.serve()
         # Killed after it registered partitions: the next job cleans up and takes them to a wider contract.

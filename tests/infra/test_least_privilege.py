@@ -64,7 +64,7 @@ def test_each_component_may_make_the_calls_that_it_makes_and_no_others(
             "spark.master=local[1]",
             "stream.shards=2",
             "source.max_records_per_batch=25",
-            "sink.max_new_partitions_per_batch=2",  # some records are held back, and kept out
+            "sink.max_new_partitions_per_batch=2",  # some records are held back
             "observe.metrics=cloudwatch",
         )
         WholeRun(settings, recorder.endpoint, tmp_path, names).do()

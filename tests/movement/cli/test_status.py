@@ -270,7 +270,8 @@ def test_a_stream_of_many_shards_shows_the_worst_of_them() -> None:
     ]  # fmt: skip
     found = {"at": datetime.now(UTC), "stream": "s", "lake": "l", "job": None, "query": None, "batches": 0,
              "behind_ms": 39000, "shards": shards, "last": [], "reasons": {}, "replayed": 0, "alarms": [], "notes": [],
-             "files": {"files": 0}, "catalog": {"error": "no catalog"}}  # fmt: skip
+             "files": {"files": 0}, "catalog": {"error": "no catalog"},
+             "new_partitions": {"limit": 1000, "kept_out": 7}}  # fmt: skip
     console = Console(record=True, width=100, file=io.StringIO())
     console.print(page(found))
     text = console.export_text()
@@ -278,3 +279,4 @@ def test_a_stream_of_many_shards_shows_the_worst_of_them() -> None:
     assert "s0 " not in text
     assert "… and 24 more" in text
     assert "not compared with the lake: no catalog" in text
+    assert "at most 1,000 a batch · 7 records" in text
