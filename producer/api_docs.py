@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any
 
-from jobs.schema.table import NUMBERS, SourceColumn, TableContract
+from jobs.schema.table import INTEGER_BITS, NUMBERS, SourceColumn, TableContract
 
 DESCRIPTION = (
     "Sends records to the stream, from which they reach the lake. The answer is a success once Kinesis has accepted "
@@ -27,7 +27,6 @@ _JSON_TYPES: dict[str, list[str]] = {
     "date": ["string"],
     "timestamp": ["string"],
 }
-_BITS = {"int": 31, "long": 63}
 
 _EXAMPLE = {
     "City": "Paris",
@@ -61,7 +60,7 @@ def _field(column: SourceColumn) -> dict[str, Any]:
         kinds, patterns = ["string"], [f"^({column.parse.pattern})$"]
     elif column.type in NUMBERS:
         patterns = [_NUMERIC_TEXT]
-        bits = _BITS.get(column.type)
+        bits = INTEGER_BITS.get(column.type)
         lowest = [bound for bound in (column.min, -(1 << bits) if bits else None) if bound is not None]
         highest = [bound for bound in (column.max, (1 << bits) - 1 if bits else None) if bound is not None]
         schema |= ({"minimum": max(lowest)} if lowest else {}) | ({"maximum": min(highest)} if highest else {})

@@ -27,9 +27,7 @@ if TYPE_CHECKING:
     from types_boto3_sqs import SQSClient
     from types_boto3_sts import STSClient
 
-DENIED = {
-    "AccessDenied",
-    "AccessDeniedException",
+BAD_CREDENTIALS = {
     "ExpiredToken",
     "ExpiredTokenException",
     "InvalidAccessKeyId",
@@ -37,6 +35,7 @@ DENIED = {
     "SignatureDoesNotMatch",
     "UnrecognizedClientException",
 }
+DENIED = {"AccessDenied", "AccessDeniedException", *BAD_CREDENTIALS}
 MISSING = {"EntityNotFoundException", "NoSuchBucket", "ResourceNotFoundException"}
 # For connections that break within an object's content.
 BODY_RETRY = RetryPolicy()

@@ -3,25 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Literal
 
 import msgspec
+
+from jobs.common.findings import Finding
 
 FINDINGS = "findings.json"
 
 
-@dataclass(frozen=True)
-class Proof:
-    """One proof. `status`: unknown if it could not be tried; `remedy`: what to do about it, empty for a pass."""
-
-    name: str
-    status: Literal["pass", "fail", "unknown"]
-    found: str
-    remedy: str = ""
-
-
-_decode = msgspec.json.Decoder(list[Proof]).decode
+_decode = msgspec.json.Decoder(list[Finding]).decode
 
 
 def smoke_folder(lake: str, run: str) -> str:
@@ -29,11 +19,11 @@ def smoke_folder(lake: str, run: str) -> str:
     return f"{lake}/_checkpoints/_smoke/{run}"
 
 
-def encode_proofs(proofs: Iterable[Proof]) -> bytes:
+def encode_findings(findings: Iterable[Finding]) -> bytes:
     """The content of `findings.json`."""
-    return msgspec.json.format(msgspec.json.encode(list(proofs)))
+    return msgspec.json.format(msgspec.json.encode(list(findings)))
 
 
-def decode_proofs(content: bytes) -> list[Proof]:
+def decode_findings(content: bytes) -> list[Finding]:
     """Reads `findings.json`. Raises msgspec.DecodeError."""
     return _decode(content)

@@ -18,7 +18,7 @@ import socket
 import sys
 import threading
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Literal
+from typing import Any
 from urllib.parse import urlsplit
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -30,10 +30,11 @@ from jobs.catalog.glue import GlueCatalog
 from jobs.catalog.tables import stream_tables
 from jobs.common.aws import client, error_code
 from jobs.common.errors import ConfigurationError, MovementError
+from jobs.common.findings import Answer, Finding, failed, passed, unknown
 from jobs.common.spark_session import has_class, spark_session
 from jobs.lake.lease import Lease
 from jobs.lake.ledger import TABLES, LedgerEntry
-from jobs.lake.smoke_findings import FINDINGS, Proof, encode_proofs, smoke_folder
+from jobs.lake.smoke_findings import FINDINGS, encode_findings, smoke_folder
 from jobs.lake.store import lake_at
 from jobs.schema.table import load_contract
 from jobs.settings.job_main import job_parser, run_job, stop_on_signals
@@ -57,7 +58,6 @@ METRIC = "SmokeRun"
 _RUN = re.compile(r"[0-9a-z-]{1,40}")
 
 
-Answer = tuple[Literal["pass", "fail", "unknown"], str, str]
 Prove = Callable[[], Answer]
 
 
@@ -80,9 +80,9 @@ class SmokeRun:
         self._settings, self._run, self._stop, self._seconds = settings, run, stop, seconds
         self._root = smoke_folder(settings.lake, run)
         self._timed_out = False
-        self.proofs: list[Proof] = []
+        self.proofs: list[Finding] = []
 
-    def do(self, start_spark: Callable[[], SparkSession]) -> list[Proof]:
+    def do(self, start_spark: Callable[[], SparkSession]) -> list[Finding]:
         """Every proof in order; writes `findings.json` and deletes everything else.
 
         A proof that raises an error has failed, and the next ones follow. Raises AwsAccessError or TransientError if
@@ -105,21 +105,17 @@ class SmokeRun:
             self._prove("one record in, one row out", lambda: self._stream(spark[0]))
             self._prove("checkpoint", self._checkpoint)
         self._clean_up()
-        self._lake().put(FINDINGS, io.BytesIO(encode_proofs(self.proofs)))
+        self._lake().put(FINDINGS, io.BytesIO(encode_findings(self.proofs)))
         return self.proofs
 
     def _prove(self, name: str, prove: Prove) -> None:
         try:
-            status, found, remedy = prove()
+            answer = prove()
         except (MovementError, BotoCoreError, ClientError, PySparkException, Py4JError, OSError, ValueError) as error:
-            status, found, remedy = (
-                "fail",
-                str(error).partition("\n")[0] or repr(error),
-                "the run's log has the details",
-            )
+            answer = failed(str(error).partition("\n")[0] or repr(error), "the run's log has the details")
             log.warning("%s", name, exc_info=True)
-        self.proofs.append(Proof(name, status, found, remedy))
-        log.info("%s: %s: %s", name, status, found)
+        self.proofs.append(Finding(name, answer.status, answer.found, answer.remedy))
+        log.info("%s: %s: %s", name, answer.status, answer.found)
 
     def _lake(self) -> Any:
         return lake_at(self._root)
@@ -128,8 +124,8 @@ class SmokeRun:
         first = self._lake().put_if_absent("once.json", b"1")
         second = self._lake().put_if_absent("once.json", b"2")
         if first and not second:
-            return "pass", "the second of two writes was refused", ""
-        return "fail", "both of two writes were taken: S3 ignores If-None-Match", "use S3, or a store that honours it"
+            return passed("the second of two writes was refused")
+        return failed("both of two writes were taken: S3 ignores If-None-Match", "use S3, or a store that honours it")
 
     def _if_match(self) -> Answer:
         parts = urlsplit(self._root)
@@ -141,15 +137,15 @@ class SmokeRun:
             s3.put_object(**place, Body=b"3", IfMatch=etag)
         except ClientError as error:
             if error_code(error) in ("PreconditionFailed", "412"):
-                return "pass", "a write with an old ETag was refused", ""
+                return passed("a write with an old ETag was refused")
             raise
-        return "fail", "a write with an old ETag was taken: S3 ignores If-Match", "use S3, or a store that honours it"
+        return failed("a write with an old ETag was taken: S3 ignores If-Match", "use S3, or a store that honours it")
 
     def _write(self, table: str) -> Answer:
         lake, path = lake_at(self._settings.lake), f"{table}/_smoke-{self._run}"
         lake.put(path, io.BytesIO(b""))
         lake.delete([path])
-        return "pass", "a file was written and deleted", ""
+        return passed("a file was written and deleted")
 
     def _catalog(self) -> Answer:
         catalog = GlueCatalog(client("glue"), self._settings.database, self._settings.lake)
@@ -157,32 +153,30 @@ class SmokeRun:
         missing = catalog.missing_tables(tables)
         there = [table.name for table in tables if table.name not in missing]
         if missing:
-            return "pass", f"Glue answers; not there yet: {', '.join(missing)} (the job creates them)", ""
-        return "pass", f"Glue answers; tables {', '.join(there)}", ""
+            return passed(f"Glue answers; not there yet: {', '.join(missing)} (the job creates them)")
+        return passed(f"Glue answers; tables {', '.join(there)}")
 
     def _metric(self) -> Answer:
         if self._settings.observe.metrics != "cloudwatch":
-            return "unknown", f"observe.metrics is {self._settings.observe.metrics}: no PutMetricData is sent", ""
+            return unknown(f"observe.metrics is {self._settings.observe.metrics}: no PutMetricData is sent")
         namespace = self._settings.observe.namespace
         dimensions = [{"Name": "StreamName", "Value": self._settings.stream.name}]
         data = [{"MetricName": METRIC, "Value": 1.0, "Unit": "Count", "Dimensions": dimensions}]
         cloudwatch: Any = client("cloudwatch")
         cloudwatch.put_metric_data(Namespace=namespace, MetricData=data)
-        return "pass", f"{namespace} {METRIC} was taken", ""
+        return passed(f"{namespace} {METRIC} was taken")
 
     def _stream(self, spark: SparkSession) -> Answer:
         """The job's own protocol on the first records of the stream: read, parse, write, ledger."""
         entries = self._first_batch(spark)
         if not entries and self._timed_out:
-            return "fail", f"no micro-batch was written within {self._seconds:.0f} s", "the run's log has the details"
+            return failed(f"no micro-batch was written within {self._seconds:.0f} s", "the run's log has the details")
         if not entries:
-            return "unknown", "the stream is empty", "movement deploy smoke --record sends one record"
+            return unknown("the stream is empty", "movement deploy smoke --record sends one record")
         report = entries[0].report
-        return (
-            "pass",
+        return passed(
             f"{report.read} read = {report.raw} raw = {report.processed} processed + {report.quarantined} quarantined, "
-            f"in {sum(entries[0].seconds.values()):.1f} s",
-            "",
+            f"in {sum(entries[0].seconds.values()):.1f} s"
         )
 
     def _first_batch(self, spark: SparkSession) -> list[LedgerEntry]:
@@ -230,19 +224,19 @@ class SmokeRun:
         place = self._own_settings().checkpoint
         state = checkpoint_at(place).state()
         if state.query is None:
-            return "unknown", "no query has run", ""
+            return unknown("no query has run")
         if state.committed is None:
-            return "unknown", "Spark wrote the query's id, and no batch", ""
-        return "pass", f"Spark wrote offsets and commits, the last one of batch {state.committed}", ""
+            return unknown("Spark wrote the query's id, and no batch")
+        return passed(f"Spark wrote offsets and commits, the last one of batch {state.committed}")
 
     def _clean_up(self) -> None:
         lake = self._lake()
         try:
             lake.delete([path for path, _ in lake.list("")])
         except MovementError as error:
-            self.proofs.append(Proof("clean up", "fail", str(error), f"delete {self._root}"))
+            self.proofs.append(Finding("clean up", "fail", str(error), f"delete {self._root}"))
         else:
-            self.proofs.append(Proof("clean up", "pass", "the run's files are deleted"))
+            self.proofs.append(Finding("clean up", "pass", "the run's files are deleted"))
 
 
 def _glibc() -> str:
@@ -259,7 +253,7 @@ def _machine(_: object = None) -> tuple[str, str, str, str]:
 
 def _python() -> Answer:
     _, version, glibc, _ = _machine()
-    return "pass", f"{version} at {sys.executable}, {platform.machine()}, {glibc}", ""
+    return passed(f"{version} at {sys.executable}, {platform.machine()}, {glibc}")
 
 
 def _spark(found: list[SparkSession], start_spark: Callable[[], SparkSession]) -> Answer:
@@ -269,8 +263,8 @@ def _spark(found: list[SparkSession], start_spark: Callable[[], SparkSession]) -
     java = jvm.java.lang.System.getProperty("java.version")
     text = f"{spark.version}, Java {java}, master {spark.sparkContext.master}"
     if int(spark.version.partition(".")[0]) < 4:
-        return "fail", text, "a platform with Spark 4: the source needs its Python Data Source API"
-    return "pass", text, ""
+        return failed(text, "a platform with Spark 4: the source needs its Python Data Source API")
+    return passed(text)
 
 
 def _executors(spark: SparkSession) -> Answer:
@@ -282,10 +276,10 @@ def _executors(spark: SparkSession) -> Answer:
     text = "; ".join(f"{version}, {glibc}" for version, glibc in sorted(versions)) + f"; machines: {len(hosts)}"
     driver = platform.python_version()
     if {version.rpartition(".")[0] for version, _ in versions} != {driver.rpartition(".")[0]}:
-        return "fail", f"{text}; the driver has {driver}", "give driver and executors the same PYSPARK_PYTHON"
+        return failed(f"{text}; the driver has {driver}", "give driver and executors the same PYSPARK_PYTHON")
     if any(not region for *_, region in machines):
-        return "fail", f"{text}; AWS_REGION is not set there", "set spark.executorEnv.AWS_REGION"
-    return "pass", text, ""
+        return failed(f"{text}; AWS_REGION is not set there", "set spark.executorEnv.AWS_REGION")
+    return passed(text)
 
 
 def _file_system(spark: SparkSession, uri: str) -> Answer:
@@ -293,25 +287,24 @@ def _file_system(spark: SparkSession, uri: str) -> Answer:
     java_context: Any = spark._jsc
     found = jvm.org.apache.hadoop.fs.Path(uri).getFileSystem(java_context.hadoopConfiguration()).getClass().getName()
     if found != S3A:
-        return "fail", str(found), f"set spark.hadoop.fs.s3.impl={S3A}: the checkpoint is tested with it only"
-    return "pass", str(found), ""
+        return failed(str(found), f"set spark.hadoop.fs.s3.impl={S3A}: the checkpoint is tested with it only")
+    return passed(str(found))
 
 
 def _hadoop_cloud(spark: SparkSession) -> Answer:
     if has_class(spark, ABORTABLE_FILE_MANAGER):
-        return "pass", "there: the checkpoint is written by one PUT a file", ""
-    return "pass", "absent: the checkpoint is written by renaming, which is slower and as safe", ""
+        return passed("there: the checkpoint is written by one PUT a file")
+    return passed("absent: the checkpoint is written by renaming, which is slower and as safe")
 
 
 def _delta(spark: SparkSession) -> Answer:
     missing = [name for name in DELTA_CLASSES if not has_class(spark, name)]
     if missing:
-        return (
-            "unknown",
+        return unknown(
             f"absent: {missing[0]}. The streaming job does not need it, movement gold does",
             "on EMR the classification delta-defaults with delta.enabled, on Glue --datalake-formats delta",
         )
-    return "pass", "there", ""
+    return passed("there")
 
 
 def main(arguments: list[str] | None = None) -> int:

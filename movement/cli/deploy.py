@@ -310,10 +310,7 @@ def smoke(
             "ok": not failed,
             "platform": running.title,
             "run": run,
-            "checks": [
-                {"name": each.name, "status": each.status, "found": each.found, "remedy": each.remedy}
-                for each in proofs
-            ],
+            "checks": [asdict(each) for each in proofs],
         }
         | resources(settings),
     )

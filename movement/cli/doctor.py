@@ -16,8 +16,7 @@ from movement.cli.console import out, resources, spinner, write_result
 from movement.cli.options import Config, JsonFile, Overrides
 
 if TYPE_CHECKING:
-    from jobs.lake.smoke_findings import Proof
-    from movement.doctor.checks import Finding
+    from jobs.common.findings import Finding
 
 STYLES = {"pass": "green", "fail": "bold red", "unknown": "yellow"}
 
@@ -69,7 +68,7 @@ def doctor(
         raise typer.Exit(1)
 
 
-def print_findings(findings: Sequence[Finding | Proof]) -> Counter[str]:
+def print_findings(findings: Sequence[Finding]) -> Counter[str]:
     """Prints a table of findings and a line of counts; returns the counts by status."""
     table = Table(box=None, pad_edge=False, show_header=False)
     for column in ("check", "status", "found"):

@@ -15,10 +15,11 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from jobs.common.errors import AwsAccessError, ConfigurationError, MovementError, TerminalError, TransientError
+from jobs.common.findings import unknown
 from movement.deploy import upload
 from movement.deploy.calls import Call
 from movement.deploy.job import Job
-from movement.deploy.role_access import Access, release_access
+from movement.deploy.role_access import release_access
 
 POLL_SECONDS = 3.0
 
@@ -171,18 +172,18 @@ def _check_role(platform: Platform, job: Job, going: Run | None, step: Callable[
     try:
         access = release_access(platform.role(job), job.files)
     except MovementError as error:
-        access = Access("unknown", str(error))
-    if access.verdict == "pass":
+        access = unknown(str(error))
+    if access.status == "pass":
         return
     kept = f"; {going.id} was not stopped" if going else ""
-    if access.verdict == "fail":
-        raise AwsAccessError(f"release {job.manifest.release}: {access.detail}{kept}")
+    if access.status == "fail":
+        raise AwsAccessError(f"release {job.manifest.release}: {access.found}{kept}")
     if going:
         raise AwsAccessError(
-            f"release {job.manifest.release}: it is unknown whether the job's role may read it: {access.detail}{kept}. "
+            f"release {job.manifest.release}: it is unknown whether the job's role may read it: {access.found}{kept}. "
             "If you know that it may, run the command with --unchecked"
         )
-    step(f"not checked whether the job's role may read the release: {access.detail}")
+    step(f"not checked whether the job's role may read the release: {access.found}")
 
 
 def _pause(run: Run, deadline: float, clock: Callable[[], float], pause: Callable[[float], None], what: str) -> None:

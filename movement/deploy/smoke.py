@@ -15,7 +15,8 @@ from typing import Any, Protocol
 
 from jobs.common.aws import client, translate_aws_errors
 from jobs.common.errors import TerminalError, TransientError
-from jobs.lake.smoke_findings import FINDINGS, Proof, decode_proofs, smoke_folder
+from jobs.common.findings import Finding
+from jobs.lake.smoke_findings import FINDINGS, decode_findings, smoke_folder
 from jobs.lake.store import lake_at
 from jobs.settings.settings import Settings
 from movement.deploy import upload
@@ -165,12 +166,11 @@ def run_smoke(
     step: Callable[[str], None] = lambda _: None,
     pause: Callable[[float], None] = time.sleep,
     clock: Callable[[], float] = time.monotonic,
-) -> list[Proof]:
+) -> list[Finding]:
     """Starts a run, waits for its findings and returns them; then deletes everything that is left of it.
 
     Raises TerminalError if the run ends without findings, with the platform's reason and the place of the log, and
-    TransientError if it writes none within
-    `deploy.wait_seconds`.
+    TransientError if it writes none within `deploy.wait_seconds`.
     """
     lake = lake_at(smoke_folder(settings.lake, run))
     deadline = clock() + settings.deploy.wait_seconds
@@ -180,7 +180,7 @@ def run_smoke(
             state, ended, detail = running.state()
             content = lake.get(FINDINGS)
             if content is not None:
-                return decode_proofs(content)
+                return decode_findings(content)
             if ended:
                 raise TerminalError(
                     f"{running.title}: {identity} ended as {state} without findings: {detail or 'no reason given'}; "

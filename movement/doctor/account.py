@@ -12,19 +12,12 @@ from typing import Any
 
 from botocore.exceptions import ClientError, NoCredentialsError
 
-from jobs.common.aws import core_session, error_code, region
-from movement.doctor.checks import Account, Answer, failed, passed, unknown
+from jobs.common.aws import BAD_CREDENTIALS, core_session, error_code, region
+from jobs.common.findings import Answer, failed, passed, unknown
+from movement.doctor.checks import Account
 from movement.doctor.platforms import application
 
 MOST_SKEW_SECONDS = 60.0
-_BAD_CREDENTIALS = {
-    "ExpiredToken",
-    "ExpiredTokenException",
-    "InvalidAccessKeyId",
-    "InvalidClientTokenId",
-    "SignatureDoesNotMatch",
-    "UnrecognizedClientException",
-}
 
 
 def check_region(account: Account) -> Answer:
@@ -50,7 +43,7 @@ def check_caller(account: Account) -> Answer:
     except NoCredentialsError:
         return failed("no AWS credentials", "set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY")
     except ClientError as error:
-        if error_code(error) not in _BAD_CREDENTIALS:
+        if error_code(error) not in BAD_CREDENTIALS:
             raise
         return failed(
             f"AWS refused the credentials ({error_code(error)}: {error.response['Error'].get('Message', '')})",

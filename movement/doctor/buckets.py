@@ -9,7 +9,8 @@ from __future__ import annotations
 from botocore.exceptions import ClientError
 
 from jobs.common.aws import error_code
-from movement.doctor.checks import EMBEDDED, Account, Answer, failed, passed, unknown
+from jobs.common.findings import Answer, failed, passed, unknown
+from movement.doctor.checks import EMBEDDED, Account
 
 _NO_BUCKET = "the lake is a local folder: no bucket"
 

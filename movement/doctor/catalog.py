@@ -14,9 +14,10 @@ from botocore.exceptions import ClientError
 
 from jobs.catalog.check import catalog_check
 from jobs.common.aws import error_code
+from jobs.common.findings import Answer, failed, passed, unknown
 from jobs.lake.ledger import queries
 from jobs.lake.store import lake_at
-from movement.doctor.checks import Account, Answer, failed, passed, unknown
+from movement.doctor.checks import Account
 from movement.doctor.roles import job_role
 
 BY_IAM = "IAM_ALLOWED_PRINCIPALS"

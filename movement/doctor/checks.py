@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
@@ -17,49 +17,15 @@ from botocore.parsers import ResponseParserError
 
 from jobs.common.aws import DENIED, MISSING, client, error_code
 from jobs.common.errors import MovementError
+from jobs.common.findings import Answer, Finding, failed, unknown
 from jobs.settings.settings import Settings
 from local.resources import EMBEDDED_HOSTS, lake_location
 
 T = TypeVar("T")
-Status = Literal["pass", "fail", "unknown"]
 
 _REFUSED = {*DENIED, "403", "AuthorizationError", "AuthorizationErrorException", "UnauthorizedOperation"}
 _ABSENT = {*MISSING, "404", "NoSuchEntity", "NotFound", "NotFoundException", "NoSuchKey"}
 EMBEDDED = "the embedded AWS"
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What a check found. `remedy`: what to do about it, in one sentence; empty for a pass."""
-
-    status: Status
-    found: str
-    remedy: str = ""
-
-
-@dataclass(frozen=True)
-class Finding:
-    """The answer of one check, with the check's name."""
-
-    name: str
-    status: Status
-    found: str
-    remedy: str
-
-
-def passed(found: str) -> Answer:
-    """The thing was seen, and is as the jobs need it."""
-    return Answer("pass", found)
-
-
-def failed(found: str, remedy: str) -> Answer:
-    """The thing was seen, and the jobs fail or are unsafe with it."""
-    return Answer("fail", found, remedy)
-
-
-def unknown(found: str, remedy: str = "") -> Answer:
-    """The thing was not seen. `found` says why."""
-    return Answer("unknown", found, remedy)
 
 
 class Account:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from movement.doctor.checks import Account, Answer, failed, passed, unknown
+from jobs.common.findings import Answer, failed, passed, unknown
+from movement.doctor.checks import Account
 from movement.doctor.platforms import application, cluster, glue_job
 
 _REMEDY = "infra/cloudformation/network.yaml has a network with every endpoint"

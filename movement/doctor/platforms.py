@@ -10,9 +10,10 @@ from typing import Any
 from botocore.exceptions import ClientError
 
 from jobs.common.aws import error_code
+from jobs.common.findings import Answer, failed, passed, unknown
 from movement.deploy.emr import USABLE
 from movement.deploy.emr_serverless import PROCESSORS
-from movement.doctor.checks import Account, Answer, failed, passed, unknown
+from movement.doctor.checks import Account
 
 # The Python versions of each platform (movement/packaging/target.py has the sources).
 EMR_PYTHONS, GLUE_PYTHONS = ("3.11", "3.13"), ("3.13",)
@@ -75,9 +76,8 @@ def _application(account: Account) -> Answer:
     if found["releaseLabel"] != wanted:
         return failed(text, f"an application with {wanted}: the job is tested on that release only")
     startable = found.get("autoStartConfiguration", {}).get("enabled", True)
-    if (
-        found["state"] == "TERMINATED"
-    ):  # https://docs.aws.amazon.com/emr/latest/EMR-Serverless-UserGuide/applications.html
+    # https://docs.aws.amazon.com/emr/latest/EMR-Serverless-UserGuide/applications.html
+    if found["state"] == "TERMINATED":
         return failed(text, "it does not come back: create another one and set deploy.emr_serverless.application_id")
     if found["state"] == "STOPPED" and not startable:
         return failed(text, f"aws emr-serverless start-application --application-id {found['applicationId']}")

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from typing import Any
 
 from jobs.common.aws import read_object
+from jobs.common.findings import Answer, failed, passed, unknown
 from movement.deploy.emr_serverless import PROCESSORS
 from movement.deploy.role_access import release_access
-from movement.doctor.checks import Account, Answer, failed, passed, unknown
+from movement.doctor.checks import Account
 from movement.doctor.platforms import application, glue_job, pythons
 from movement.doctor.roles import job_role
 from movement.packaging.release import EMR_ENVIRONMENT, GLUE_ENVIRONMENT, MANIFEST
@@ -108,7 +110,7 @@ def check_release_readable(account: Account) -> Answer:
     names = [*_manifest(account, bucket, folder)["artifacts"], MANIFEST]
     access = release_access(role, [f"s3://{bucket}/{folder}/{name}" for name in names])
     remedy = f"allow it s3:GetObject on arn:{account.partition}:s3:::{bucket}/{folder}/*, and kms:Decrypt on its key"
-    return Answer(access.verdict, access.detail, remedy if access.verdict == "fail" else "")
+    return replace(access, remedy=remedy if access.status == "fail" else "")
 
 
 def _none(account: Account) -> str:

@@ -1,9 +1,7 @@
 """Roles: may the role make every call that the tests recorded of its component?
 
 The calls are in `role_permissions.yaml`, which a test holds equal to infra/cloudformation/access.yaml, and another test
-holds that equal to the recorded calls. IAM's simulator takes the role's policies, its boundary and the organization's
-policies; it does not take policies of buckets and keys:
-https://docs.aws.amazon.com/IAM/latest/APIReference/API_SimulatePrincipalPolicy.html
+holds that equal to the recorded calls. What IAM's simulator takes into account is in `movement.deploy.iam_simulator`.
 """
 
 from __future__ import annotations
@@ -17,8 +15,10 @@ from typing import Any
 import yaml
 
 from jobs.common.errors import ConfigurationError
+from jobs.common.findings import Answer, failed, passed, unknown
 from local.resources import lake_location
-from movement.doctor.checks import Account, Answer, failed, passed, unknown
+from movement.deploy.iam_simulator import simulate
+from movement.doctor.checks import Account
 from movement.doctor.platforms import cluster, glue_job
 
 JOB = "stream-job"
@@ -95,7 +95,9 @@ def check_role(account: Account, component: str) -> Answer:
         for permission in permissions(component, names)
         if permission.actions != ("cloudwatch:PutMetricData",) or account.settings.observe.metrics == "cloudwatch"
     ]
-    return simulate(account, role, wanted, f"attach the {component} policy of infra/cloudformation/access.yaml to it")
+    return check_permissions(
+        account, role, wanted, f"attach the {component} policy of infra/cloudformation/access.yaml to it"
+    )
 
 
 def check_trust(account: Account) -> Answer:
@@ -188,34 +190,17 @@ def _arn_of_key(account: Account, key: Any) -> str | None:
     return str(found["Arn"]) if found["KeyManager"] == "CUSTOMER" else None
 
 
-def simulate(account: Account, role: str, wanted: Iterable[Permission], remedy: str) -> Answer:
+def check_permissions(account: Account, role: str, wanted: Iterable[Permission], remedy: str) -> Answer:
     """Whether IAM's simulator allows a role every permission."""
     denied, missing, count = [], set(), 0
     for permission in wanted:
         context = {"aws:ResourceAccount": account.number, "aws:SecureTransport": "true", **dict(permission.context)}
-        pages = (
-            account.client("iam")
-            .get_paginator("simulate_principal_policy")
-            .paginate(
-                PolicySourceArn=role,
-                ActionNames=list(permission.actions),
-                ResourceArns=list(permission.resources),
-                ContextEntries=[
-                    {
-                        "ContextKeyName": key,
-                        "ContextKeyValues": [value],
-                        "ContextKeyType": "boolean" if value == "true" else "string",
-                    }
-                    for key, value in context.items()
-                ],
-            )
-        )
-        for page in pages:
-            for action, resource, decision, keys, by_organization in decisions(page["EvaluationResults"]):
-                count += 1
-                if decision != "allowed":
-                    denied.append(f"{action} on {resource}{' (by the organization)' if by_organization else ''}")
-                    missing |= set(keys)
+        found = simulate(account.client("iam"), role, permission.actions, permission.resources, context)
+        for action, resource, decision, keys, by_organization in found:
+            count += 1
+            if decision != "allowed":
+                denied.append(f"{action} on {resource}{' (by the organization)' if by_organization else ''}")
+                missing |= set(keys)
     if not count:
         return unknown(f"IAM's simulator answered nothing about {role}")
     if denied and missing:
@@ -226,25 +211,6 @@ def simulate(account: Account, role: str, wanted: Iterable[Permission], remedy: 
     if denied:
         return failed(f"{role} may not: {_some(denied)}", remedy)
     return passed(f"{role} may make all {count} calls")
-
-
-def decisions(results: Iterable[Mapping[str, Any]]) -> Iterator[tuple[str, str, str, list[str], bool]]:
-    """(action, resource, decision, missing context keys, denied by the organization) of each pair.
-
-    The simulator answers once for each action, with the pairs in ResourceSpecificResults; earlier it answered once for
-    each pair: https://docs.aws.amazon.com/sdk-for-python/v4/reference/clients/iam/structures/EvaluationResult/
-    """
-    for result in results:
-        refused = not result.get("OrganizationsDecisionDetail", {}).get("AllowedByOrganizations", True)
-        pairs = result.get("ResourceSpecificResults") or [result]
-        for each in pairs:
-            yield (
-                result["EvalActionName"],
-                each.get("EvalResourceName", "*"),
-                each.get("EvalResourceDecision") or each["EvalDecision"],
-                each.get("MissingContextValues", []),
-                refused,
-            )
 
 
 def _some(denied: list[str]) -> str:

@@ -9,8 +9,9 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from jobs.common.findings import Answer, failed, passed, unknown
 from movement.doctor.buckets import describe_key
-from movement.doctor.checks import Account, Answer, failed, passed, unknown
+from movement.doctor.checks import Account
 
 DELIVERY_STREAMS_AT_ONCE = 50
 # A single throttled read is sent again and costs nothing; a job that catches up has some.

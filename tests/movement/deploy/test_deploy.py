@@ -21,6 +21,7 @@ from typer.testing import CliRunner
 
 from jobs.common.aws import client
 from jobs.common.errors import AwsAccessError, ConfigurationError, MovementError, TerminalError, TransientError
+from jobs.common.findings import Answer
 from jobs.settings.settings import load_settings
 from local.glue_states import set_state
 from movement.cli.main import app
@@ -30,10 +31,10 @@ from movement.deploy.emr import Emr, add_steps, stop_steps
 from movement.deploy.emr_serverless import EmrServerless, start_job_run
 from movement.deploy.glue import Glue
 from movement.deploy.job import Job, plan
-from movement.deploy.role_access import Access
 from movement.deploy.rollout import Run, halt, roll_out
 from movement.packaging import release as release_module
 from movement.packaging.release import package, read_manifest
+from tests.helpers.emr_clusters import start_cluster
 from tests.helpers.paths import ROOT
 
 ROLE = "arn:aws:iam::123456789012:role/movement-job"
@@ -359,9 +360,9 @@ def test_a_job_is_not_stopped_for_a_release_that_its_role_may_not_read(
 ) -> None:
     asked: list[str] = []
 
-    def answer(role: str, uris: list[str]) -> Access:
+    def answer(role: str, uris: list[str]) -> Answer:
         asked.append(role)
-        return Access(verdict, "the role may not read it")  # type: ignore[arg-type]
+        return Answer(verdict, "the role may not read it")  # type: ignore[arg-type]
 
     monkeypatch.setattr(rollout, "release_access", answer)
     platform = Scripted(["RUNNING", "STOPPED"], ["RUNNING"])
@@ -378,7 +379,7 @@ def test_a_first_start_goes_on_with_a_note_if_iam_does_not_tell(
     no_uploads: Job, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     notes: list[str] = []
-    monkeypatch.setattr(rollout, "release_access", lambda *_: Access("unknown", "IAM refused"))
+    monkeypatch.setattr(rollout, "release_access", lambda *_: Answer("unknown", "IAM refused"))
 
     outcome = go(Scripted([], ["RUNNING"]), no_uploads, step=notes.append)
 
@@ -425,19 +426,13 @@ def account(embedded_aws: object) -> list[str]:
     application = client("emr-serverless").create_application(
         name="movement", releaseLabel="emr-spark-8.1.0", type="SPARK"
     )
-    cluster = client("emr").run_job_flow(
-        Name="movement",
-        ReleaseLabel="emr-spark-8.1.0",
-        Instances={"KeepJobFlowAliveWhenNoSteps": True, "MasterInstanceType": "m6g.xlarge", "InstanceCount": 1},
-        JobFlowRole="EMR_EC2_DefaultRole",
-        ServiceRole="EMR_DefaultRole",
-    )
+    cluster = start_cluster()
     return [
         "lake=s3://a-lake/movement",
         f"deploy.artifacts=s3://artifacts-{number}/movement",
         f"deploy.role_arn={ROLE}",
         f"deploy.emr_serverless.application_id={application['applicationId']}",
-        f"deploy.emr.cluster_id={cluster['JobFlowId']}",
+        f"deploy.emr.cluster_id={cluster}",
         f"deploy.glue.job_name=streaming-{number}",
     ]
 

@@ -66,29 +66,29 @@ def together(decisions: dict[str, str], action: str = "s3:GetObject") -> list[di
 def test_a_role_whose_policy_allows_every_file_passes(aws: Aws) -> None:
     aws.files()
     aws.decides("s3:GetObject", ARNS, together(dict.fromkeys(ARNS, "allowed")))
-    assert release_access(ROLE, FILES).verdict == "pass"
+    assert release_access(ROLE, FILES).status == "pass"
 
 
 def test_a_file_that_the_role_may_not_read_is_named(aws: Aws) -> None:
     aws.files()
     aws.decides("s3:GetObject", ARNS, together({ARNS[0]: "allowed", ARNS[1]: "implicitDeny"}))
     found = release_access(ROLE, FILES)
-    assert found.verdict == "fail"
-    assert FILES[1] in found.detail
-    assert FILES[0] not in found.detail
+    assert found.status == "fail"
+    assert FILES[1] in found.found
+    assert FILES[0] not in found.found
 
 
 def test_an_answer_of_one_result_a_resource_is_understood_too(aws: Aws) -> None:
     aws.files()
     results = [{"EvalActionName": "s3:GetObject", "EvalResourceName": arn, "EvalDecision": "allowed"} for arn in ARNS]
     aws.decides("s3:GetObject", ARNS, results)
-    assert release_access(ROLE, FILES).verdict == "pass"
+    assert release_access(ROLE, FILES).status == "pass"
 
 
 def test_a_resource_that_iam_leaves_out_is_not_taken_for_allowed(aws: Aws) -> None:
     aws.files()
     aws.decides("s3:GetObject", ARNS, together({ARNS[0]: "allowed"}))
-    assert release_access(ROLE, FILES).verdict == "fail"
+    assert release_access(ROLE, FILES).status == "fail"
 
 
 class FakeBucket:
@@ -110,8 +110,8 @@ def test_the_stacks_role_may_read_the_release_after_the_stacks(monkeypatch: pyte
     monkeypatch.setattr(role_access, "client", lambda service, **_: fakes[service])
     folder = f"s3://{ROOT_PARAMETERS['ArtifactsBucket']}/movement/0.2.0-9e107d9d"
 
-    assert release_access(ROLE, [f"{folder}/jobs/stream_job.py", f"{folder}/environment.tar.gz"]).verdict == "pass"
-    assert release_access(ROLE, [f"{folder.replace('movement', 'other')}/jobs/stream_job.py"]).verdict == "fail"
+    assert release_access(ROLE, [f"{folder}/jobs/stream_job.py", f"{folder}/environment.tar.gz"]).status == "pass"
+    assert release_access(ROLE, [f"{folder.replace('movement', 'other')}/jobs/stream_job.py"]).status == "fail"
 
 
 def test_a_condition_on_a_key_that_nobody_knows_makes_the_answer_unknown(aws: Aws) -> None:
@@ -120,7 +120,7 @@ def test_a_condition_on_a_key_that_nobody_knows_makes_the_answer_unknown(aws: Aw
     results[0]["ResourceSpecificResults"][0]["MissingContextValues"] = ["aws:SourceVpce"]
     aws.decides("s3:GetObject", ARNS, results)
     found = release_access(ROLE, FILES)
-    assert (found.verdict, "aws:SourceVpce" in found.detail) == ("unknown", True)
+    assert (found.status, "aws:SourceVpce" in found.found) == ("unknown", True)
 
 
 def test_the_bucket_s_own_key_needs_a_permission_as_well(aws: Aws) -> None:
@@ -129,7 +129,7 @@ def test_the_bucket_s_own_key_needs_a_permission_as_well(aws: Aws) -> None:
     aws.decides("kms:Decrypt", [KEY], together({KEY: "implicitDeny"}, "kms:Decrypt"))
     aws.stubs["kms"].add_response("describe_key", {"KeyMetadata": {"KeyId": "1234abcd", "KeyManager": "CUSTOMER"}})
     found = release_access(ROLE, FILES)
-    assert (found.verdict, f"kms:Decrypt on {KEY}" in found.detail) == ("fail", True)
+    assert (found.status, f"kms:Decrypt on {KEY}" in found.found) == ("fail", True)
 
 
 def test_the_key_that_aws_manages_needs_none(aws: Aws) -> None:
@@ -137,16 +137,16 @@ def test_the_key_that_aws_manages_needs_none(aws: Aws) -> None:
     aws.decides("s3:GetObject", ARNS, together(dict.fromkeys(ARNS, "allowed")))
     aws.decides("kms:Decrypt", [KEY], together({KEY: "implicitDeny"}, "kms:Decrypt"))
     aws.stubs["kms"].add_response("describe_key", {"KeyMetadata": {"KeyId": "1234abcd", "KeyManager": "AWS"}})
-    assert release_access(ROLE, FILES).verdict == "pass"
+    assert release_access(ROLE, FILES).status == "pass"
 
 
 def test_a_missing_file_fails_and_a_refusal_of_iam_is_unknown(aws: Aws) -> None:
     aws.stubs["s3"].add_client_error("head_object", "404", "Not Found", 404)
     missing = release_access(ROLE, FILES)
-    assert (missing.verdict, f"{FILES[0]} does not exist" in missing.detail) == ("fail", True)
+    assert (missing.status, f"{FILES[0]} does not exist" in missing.found) == ("fail", True)
 
     aws.files()
     aws.stubs["iam"].add_client_error("simulate_principal_policy", "AccessDenied", "not authorized", 403)
     refused = release_access(ROLE, FILES)
-    assert refused.verdict == "unknown"
-    assert "iam:SimulatePrincipalPolicy" in refused.detail
+    assert refused.status == "unknown"
+    assert "iam:SimulatePrincipalPolicy" in refused.found

@@ -19,7 +19,8 @@ from jobs.catalog.glue import GlueCatalog
 from jobs.catalog.tables import stream_tables
 from jobs.common.aws import client
 from jobs.common.errors import ConfigurationError, TerminalError, TransientError
-from jobs.lake.smoke_findings import FINDINGS, Proof, decode_proofs, encode_proofs, smoke_folder
+from jobs.common.findings import Finding
+from jobs.lake.smoke_findings import FINDINGS, decode_findings, encode_findings, smoke_folder
 from jobs.lake.store import lake_at
 from jobs.schema.table import load_contract
 from jobs.settings.settings import Settings
@@ -30,11 +31,12 @@ from movement.deploy import smoke
 from movement.deploy.job import Job, plan
 from movement.deploy.local_submit import submit_arguments
 from movement.packaging.release import MANIFEST, Artifact, Environment, Manifest
+from tests.helpers.emr_clusters import start_cluster
 from tests.helpers.lakes import make_lake
 
 ROLE = "arn:aws:iam::123456789012:role/movement-job"
 _numbers = itertools.count(1)
-PASSED = [Proof("put-if-absent", "pass", "the second of two writes was refused")]
+PASSED = [Finding("put-if-absent", "pass", "the second of two writes was refused")]
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +59,7 @@ def no_spark() -> SparkSession:
     raise TerminalError("Spark did not start: no space left on device")
 
 
-def proven(settings: Settings, run: str) -> dict[str, Proof]:
+def proven(settings: Settings, run: str) -> dict[str, Finding]:
     found = SmokeRun(settings, run, threading.Event()).do(no_spark)
     return {each.name: each for each in found}
 
@@ -87,7 +89,7 @@ def test_without_spark_the_other_proofs_are_made_and_nothing_but_the_findings_is
     assert found["Spark"].found == "Spark did not start: no space left on device"
     lake = lake_at(settings.lake)
     assert [path for path, _ in lake.list("")] == [f"_checkpoints/_smoke/abc/{FINDINGS}"]
-    assert decode_proofs(lake.get(f"_checkpoints/_smoke/abc/{FINDINGS}") or b"") == list(found.values())
+    assert decode_findings(lake.get(f"_checkpoints/_smoke/abc/{FINDINGS}") or b"") == list(found.values())
 
 
 @pytest.mark.aws
@@ -148,14 +150,8 @@ def smoke_of(folder: Path, platform: str, account: list[str], *more: str) -> tup
         )
         overrides.append(f"deploy.emr_serverless.application_id={application['applicationId']}")
     if platform == "emr":
-        cluster = client("emr").run_job_flow(
-            Name="movement",
-            ReleaseLabel="emr-spark-8.1.0",
-            Instances={"KeepJobFlowAliveWhenNoSteps": True, "MasterInstanceType": "m6g.xlarge", "InstanceCount": 1},
-            JobFlowRole="EMR_EC2_DefaultRole",
-            ServiceRole="EMR_DefaultRole",
-        )
-        overrides.append(f"deploy.emr.cluster_id={cluster['JobFlowId']}")
+        cluster = start_cluster()
+        overrides.append(f"deploy.emr.cluster_id={cluster}")
     job = smoke.smoke_job(plan(folder, "emr.yaml", overrides), "abc")
     return job, smoke.RemoteRun(smoke.platform_of(job.settings), job)
 
@@ -173,7 +169,7 @@ def test_a_run_is_started_its_findings_are_read_and_it_is_cleaned_up(
 
     def pause(_: float) -> None:  # the job on the platform writes its findings
         if next(pauses) == 1:
-            lake.put(FINDINGS, io.BytesIO(encode_proofs(PASSED)))
+            lake.put(FINDINGS, io.BytesIO(encode_findings(PASSED)))
 
     clock = itertools.count(0.0, 10.0)
     found = smoke.run_smoke(running, job.settings, "abc", pause=pause, clock=lambda: next(clock))

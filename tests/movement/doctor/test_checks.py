@@ -8,13 +8,15 @@ import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError, NoCredentialsError
 
 from jobs.common.errors import AwsAccessError, ConfigurationError
+from jobs.common.findings import Answer, passed
 from jobs.settings.settings import Settings
+from movement.deploy.iam_simulator import decisions
 from movement.doctor.account import check_caller, check_clock, check_region
 from movement.doctor.catalog import check_lake_formation
-from movement.doctor.checks import Account, Answer, Check, passed, run
+from movement.doctor.checks import Account, Check, run
 from movement.doctor.network import leads_out, serves
 from movement.doctor.platforms import check_security_configuration
-from movement.doctor.roles import Permission, check_trust, decisions, parse_roles, permissions, simulate
+from movement.doctor.roles import Permission, check_permissions, check_trust, parse_roles, permissions
 from movement.doctor.stream import check_consumers
 from tests.helpers.fake_iam import FakeIamSimulator
 
@@ -150,9 +152,9 @@ def statements(*, without: str = "") -> list[dict[str, Any]]:
 
 def test_a_role_with_every_permission_passes_and_one_that_lacks_a_call_is_told_which() -> None:
     wanted = list(permissions("stream-job", NAMES))
-    complete = simulate(FakeAccount(iam=FakeIamSimulator({ROLE: statements()})), ROLE, wanted, "attach it")
+    complete = check_permissions(FakeAccount(iam=FakeIamSimulator({ROLE: statements()})), ROLE, wanted, "attach it")
     lacking = FakeIamSimulator({ROLE: statements(without="glue:BatchCreatePartition")})
-    denied = simulate(FakeAccount(iam=lacking), ROLE, wanted, "attach it")
+    denied = check_permissions(FakeAccount(iam=lacking), ROLE, wanted, "attach it")
 
     assert complete.status == "pass"
     assert (denied.status, denied.remedy) == ("fail", "attach it")
@@ -164,13 +166,13 @@ def test_a_condition_that_doctor_has_no_value_for_leaves_the_role_unknown() -> N
     policy = [{"Action": ["s3:GetObject"], "Resource": ["*"], "Condition": {"StringEquals": {"aws:SourceVpce": "x"}}}]
     wanted = [Permission(("s3:GetObject",), ("arn:aws:s3:::b/k",))]
 
-    found = simulate(FakeAccount(iam=FakeIamSimulator({ROLE: policy})), ROLE, wanted, "")
+    found = check_permissions(FakeAccount(iam=FakeIamSimulator({ROLE: policy})), ROLE, wanted, "")
 
     assert (found.status, "aws:SourceVpce" in found.found) == ("unknown", True)
 
 
 def test_a_simulator_that_answers_nothing_is_no_pass() -> None:
-    assert simulate(FakeAccount(iam=FakeIamSimulator({ROLE: []})), ROLE, [], "").status == "unknown"
+    assert check_permissions(FakeAccount(iam=FakeIamSimulator({ROLE: []})), ROLE, [], "").status == "unknown"
 
 
 def test_both_shapes_of_the_simulators_answers_are_read() -> None:

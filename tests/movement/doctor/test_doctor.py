@@ -19,6 +19,7 @@ from jobs.common.aws import client
 from jobs.schema.table import load_contract
 from jobs.settings.settings import Settings
 from movement.cli.main import app
+from tests.helpers.emr_clusters import start_cluster
 from tests.helpers.lakes import make_lake, put, record
 from tests.helpers.paths import ROOT
 
@@ -103,13 +104,7 @@ def test_only_read_calls_are_made_and_the_document_lists_them(
     put(lake, [record(n=1)])
     deploy = [f"deploy.artifacts={artifacts}", f"deploy.role_arn={ROLE}", f"--role=producer={ROLE}"]
     application = an_application(lake, tmp_path)
-    cluster = client("emr").run_job_flow(
-        Name="movement",
-        ReleaseLabel="emr-spark-8.1.0",
-        Instances={"KeepJobFlowAliveWhenNoSteps": True, "MasterInstanceType": "m6g.xlarge", "InstanceCount": 1},
-        JobFlowRole="EMR_EC2_DefaultRole",
-        ServiceRole="EMR_DefaultRole",
-    )["JobFlowId"]
+    cluster = start_cluster()
     job = f"streaming-{next(_numbers)}"
     client("glue").create_job(
         Name=job,
