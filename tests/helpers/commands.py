@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from jobs.settings.settings import Settings
 from tests.helpers.paths import ROOT
 
 
@@ -24,3 +25,15 @@ def movement(*arguments: str, cwd: Path, timeout: float = 240) -> subprocess.Com
 
 def environment() -> dict[str, str]:
     return os.environ | {"PYTHONPATH": str(ROOT), "PYSPARK_PYTHON": sys.executable}
+
+
+def stream_options(settings: Settings, folder: Path, *overrides: str) -> list[str]:
+    """The options by which a command works on the lake and the stream of `settings`. Its log is in `folder`."""
+    values = [
+        f"lake={settings.lake}",
+        f"database={settings.database}",
+        f"stream.name={settings.stream.name}",
+        f"local.state_dir={folder}",
+        *overrides,
+    ]
+    return [part for value in values for part in ("--set", value)]

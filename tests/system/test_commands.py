@@ -18,7 +18,7 @@ from jobs.common.aws import client
 from jobs.lake.store import lake_at
 from jobs.settings.settings import Settings
 from local import server
-from tests.helpers.commands import environment, movement
+from tests.helpers.commands import environment, movement, stream_options
 from tests.helpers.lakes import catalogued, folders, put, raw_lines, record, record_numbers
 from tests.helpers.paths import ROOT
 from tests.helpers.ports import free_port
@@ -28,16 +28,9 @@ pytestmark = [pytest.mark.spark, pytest.mark.aws]
 
 def start_stream(settings: Settings, folder: Path, *more: str) -> subprocess.Popen[str]:
     """`movement stream` in its own process group, as a terminal starts it."""
-    overrides = [
-        f"lake={settings.lake}",
-        f"database={settings.database}",
-        f"stream.name={settings.stream.name}",
-        f"local.state_dir={folder}",
-        "stream_job.trigger_seconds=0",
-        "spark.master=local[2]",
-    ]
+    options = stream_options(settings, folder, "stream_job.trigger_seconds=0", "spark.master=local[2]")
     return subprocess.Popen(
-        [sys.executable, "-m", "movement", "stream", *(part for each in overrides for part in ("--set", each)), *more],
+        [sys.executable, "-m", "movement", "stream", *options, *more],
         cwd=folder,
         env=environment(),
         stdout=subprocess.PIPE,

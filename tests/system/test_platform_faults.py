@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from local.server import RunningServer
-from tests.helpers.commands import movement
+from tests.helpers.commands import movement, stream_options
 from tests.helpers.lakes import make_lake, put, record
 from tests.helpers.private_ca import TlsProxy, make_certificate
 
@@ -20,17 +20,8 @@ def stream(folder: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
     """`movement stream` until drained, of a new stream with 200 records."""
     settings = make_lake(folder)
     put(settings, [record(n=n) for n in range(200)])
-    values = [
-        f"lake={settings.lake}",
-        f"database={settings.database}",
-        f"stream.name={settings.stream.name}",
-        f"local.state_dir={folder}",
-        "spark.master=local[1]",
-        *overrides,
-    ]
-    return movement(
-        "stream", "--until-drained", *(part for value in values for part in ("--set", value)), cwd=folder, timeout=400
-    )
+    options = stream_options(settings, folder, "spark.master=local[1]", *overrides)
+    return movement("stream", "--until-drained", *options, cwd=folder, timeout=400)
 
 
 def check_failure(done: subprocess.CompletedProcess[str], folder: Path) -> str:

@@ -15,7 +15,7 @@ import pytest
 from jobs.lake.lease import Lease, leases
 from jobs.lake.store import lake_at
 from jobs.settings.settings import Settings
-from tests.helpers.commands import environment, movement
+from tests.helpers.commands import environment, movement, stream_options
 from tests.helpers.job_process import FAST, Producer, drain, wait_until
 from tests.helpers.lake_audit import audit, ledger
 from tests.helpers.lakes import make_lake
@@ -52,14 +52,7 @@ class Started:
 
 
 def overrides(settings: Settings, folder: Path) -> list[str]:
-    values = [
-        f"lake={settings.lake}",
-        f"database={settings.database}",
-        f"stream.name={settings.stream.name}",
-        f"local.state_dir={folder}",
-        "spark.master=local[1]",
-    ]
-    return [part for value in values for part in ("--set", value)]
+    return stream_options(settings, folder, "spark.master=local[1]")
 
 
 @pytest.fixture
