@@ -16,7 +16,7 @@ from jobs.catalog.schema_evolution import normalized_location
 from jobs.catalog.tables import LakeTable, batch_tables, stream_tables
 from jobs.common.aws import client
 from jobs.lake.ledger import BATCH_PATH, final_batches, queries
-from jobs.lake.partition_locations import Layout, batch_of
+from jobs.lake.partition_locations import Layout, batch_of, partitions_in_lake
 from jobs.lake.store import Lake, lake_at, parallel_map
 from jobs.schema.table import load_contract
 from jobs.settings.settings import Settings
@@ -155,7 +155,7 @@ class CatalogCheck:
         name = table.name
         if not table.partitions:  # a Delta table: its log has the partitions
             return TableDifferences(name, missing)
-        folders = self._folders(table)
+        folders = partitions_in_lake(self._lake, name, [column for column, _, _ in table.partitions])
         registered = {} if missing else self._catalog.locations(name)
         layout = self._catalog.layout(name)
         held = {partition for partition in folders if partition not in layout.relocated}
@@ -209,19 +209,6 @@ class CatalogCheck:
             for partition, uri in uris.items()
             if normalized_location(uri).startswith(root)
         }
-
-    def _folders(self, table: LakeTable) -> set[str]:
-        """The partitions whose default folder has files. One request for each folder above the last level."""
-        level = [""]
-        for column, _, _ in table.partitions:
-            below = parallel_map(lambda parent: list(self._lake.folders(f"{table.name}/{parent}")), level)
-            level = [
-                f"{parent}{name}/"
-                for parent, names in zip(level, below, strict=True)
-                for name in names
-                if name.startswith(f"{column}=")
-            ]
-        return {path.rstrip("/") for path in level}
 
     def _files(self, location: str) -> list[str]:
         # The console makes objects that end with a slash, to show an empty folder.

@@ -161,8 +161,10 @@ class Lease:
         """Raises AlreadyRunningError if another job with another checkpoint reads the stream into the lake."""
         for path, _ in self._lake.list(_FOLDER):
             found = None if path == self._path else self._lake.get(path)
-            record = None if found is None else _decode(found)
-            if found is None or record is None or record.stream != stream or record.released is not None:
+            if found is None:
+                continue
+            record = _decode(found)
+            if record.stream != stream or record.released is not None:
                 continue
             self._wait_until_dead(path, found, record)
             # So that no later start waits for it. It loses its lease if it was only paused.

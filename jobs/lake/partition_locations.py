@@ -8,7 +8,7 @@ partition before it becomes final (`copy_to_live_locations`). docs/adr/0007 show
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 
 import msgspec
@@ -191,6 +191,23 @@ def batch_of(path: str) -> str | None:
     name = file_name(path)
     found = None if name.startswith(OUTPUT_PREFIXES) else _BATCH_FILE.fullmatch(name)
     return found["batch"] if found else None
+
+
+def partitions_in_lake(lake: Lake, table: str, columns: Sequence[str]) -> list[str]:
+    """The partitions of a table that have a file in their default folder, such as `city=Paris/start_date=2016-09-03`.
+
+    Lists folders only: one request for each folder of a partition column but the last, and 1,000 names.
+    """
+    level = [""]
+    for column in columns:
+        below = parallel_map(lambda parent: list(lake.folders(f"{table}/{parent}")), level)
+        level = [
+            f"{parent}{name}/"
+            for parent, names in zip(level, below, strict=True)
+            for name in names
+            if name.startswith(f"{column}=")
+        ]
+    return [path.removesuffix("/") for path in level]
 
 
 def _encode(layout: Layout) -> bytes:

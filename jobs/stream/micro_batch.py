@@ -27,7 +27,7 @@ from jobs.catalog.glue import GlueCatalog
 from jobs.common.errors import BatchMismatchError, MovementError, TerminalError, TooManyRejectedError, TransientError
 from jobs.lake.lease import Lease
 from jobs.lake.ledger import TABLES, Ledger, LedgerEntry
-from jobs.lake.partition_locations import Layout, LayoutFile, copy_to_live_locations
+from jobs.lake.partition_locations import Layout, LayoutFile, copy_to_live_locations, partitions_in_lake
 from jobs.lake.store import Lake
 from jobs.lake.task_report import TaskReport
 from jobs.schema.table import TableContract
@@ -37,7 +37,7 @@ from jobs.stream.delta_commits import DeltaCommitter
 from jobs.stream.reject_rate import RejectRateMonitor
 from jobs.stream.resume import same_records
 from jobs.write.merge_small_files import write_batch
-from jobs.write.new_partitions import KnownPartitions, PartitionLimit, partitions_in_lake, remove_held
+from jobs.write.new_partitions import KnownPartitions, PartitionLimit, remove_held
 from jobs.write.new_partitions import alarm as too_many_partitions
 from jobs.write.task import ReadRecords, WriteTask
 
@@ -186,7 +186,7 @@ class MicroBatchWriter:
         if not limit:
             return None
         if self._known is None:
-            found = partitions_in_lake(self._lake, "processed", len(self._contract.partition_by))
+            found = partitions_in_lake(self._lake, "processed", self._contract.partition_by)
             self._known = KnownPartitions([*found, *layout.relocated])
         return PartitionLimit(self._known, limit)
 

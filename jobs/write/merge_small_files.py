@@ -65,9 +65,9 @@ def write_batch(rows: DataFrame, task: WriteTask) -> TaskReport:
 
     With a limit of new partitions, records may be held back: then a second pass writes them.
     """
+    tasks = rows.rdd.getNumPartitions() if task.sink.small_file_bytes or task.limit else 1
     if task.limit is None:
-        return _write(rows, task, _tasks(rows, task))
-    tasks = _tasks(rows, task)
+        return _write(rows, task, tasks)
     # The other half of the limit is for the held partitions with the most records, so that nonsense does not fill it.
     first = replace(task, limit=replace(task.limit, share=task.limit.limit // (2 * tasks)))
     report = _write(rows, first, tasks)
@@ -83,13 +83,9 @@ def write_batch(rows: DataFrame, task: WriteTask) -> TaskReport:
         first_task=tasks + 1,  # merged files have the number `tasks`
     )
     held = rows.sparkSession.range(0, len(files), 1, min(len(files), rows.sparkSession.sparkContext.defaultParallelism))
-    add_second_pass(report, _write(held, second, held.rdd.getNumPartitions()))
+    report = add_second_pass(report, _write(held, second, held.rdd.getNumPartitions()))
     lake_at(task.lake).delete(files)
     return report
-
-
-def _tasks(rows: DataFrame, task: WriteTask) -> int:
-    return rows.rdd.getNumPartitions() if task.sink.small_file_bytes or task.limit else 1
 
 
 def _write(rows: DataFrame, task: WriteTask, tasks: int) -> TaskReport:

@@ -19,8 +19,8 @@ import numpy as np
 import pyarrow as pa
 
 from jobs.common.errors import TerminalError
-from jobs.lake.store import Lake, lake_at, parallel_map
-from jobs.lake.task_report import NewPartitions, TaskReport
+from jobs.lake.store import Lake, lake_at
+from jobs.lake.task_report import NewPartitions, TaskReport, sum_reports
 from jobs.schema.rejections import TOO_MANY_PARTITIONS, Rejection
 
 FOLDER = "_held/"
@@ -52,20 +52,6 @@ class KnownPartitions:
 
 def _hash(partition: str) -> int:
     return int.from_bytes(blake2b(partition.encode(), digest_size=8).digest(), "little")
-
-
-def partitions_in_lake(lake: Lake, table: str, columns: int) -> list[str]:
-    """The partitions of a table that have a file in their default folder: `city=…/start_date=…` with 2 `columns`.
-
-    Lists folders only: one request for each folder of a partition column but the last, and 1,000 names.
-    """
-    folders = [""]
-    for _ in range(columns):
-        names = parallel_map(lambda folder: list(lake.folders(f"{table}/{folder}")), folders)
-        folders = [
-            f"{folder}{name}/" for folder, below in zip(folders, names, strict=True) for name in below if "=" in name
-        ]
-    return [folder.removesuffix("/") for folder in folders]
 
 
 @dataclass(frozen=True)
@@ -186,16 +172,10 @@ def admitted(found: NewPartitions, limit: int) -> frozenset[str]:
 
 
 def add_second_pass(report: TaskReport, second: TaskReport) -> TaskReport:
-    """The report of both passes. Only the first one has counted records read and raw files."""
-    report.processed += second.processed
-    report.quarantined += second.quarantined
-    report.rescued += second.rescued
-    for reason, count in second.reasons.items():
-        report.reasons[reason] = report.reasons.get(reason, 0) + count
-    report.files = sorted([*report.files, *second.files], key=lambda file: file.path)
-    for stage, seconds in second.seconds.items():
-        report.seconds[stage] = round(report.seconds.get(stage, 0.0) + seconds, 4)
-    return report
+    """The report of both passes. The second one reads records that the first one has counted."""
+    second.read = second.read_bytes = 0
+    second.shards = {}
+    return sum_reports([report, second])
 
 
 def remove_held(lake: Lake, query: str) -> None:

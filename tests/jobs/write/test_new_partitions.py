@@ -16,6 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from jobs.lake.partition_locations import partitions_in_lake
 from jobs.lake.store import FolderLake
 from jobs.lake.task_report import NewPartitions, TaskReport
 from jobs.schema.rejections import TOO_MANY_PARTITIONS
@@ -27,7 +28,6 @@ from jobs.write.new_partitions import (
     PartitionLimit,
     admitted,
     alarm,
-    partitions_in_lake,
     remove_held,
 )
 from jobs.write.task import WriteTask
@@ -171,7 +171,7 @@ def test_a_batch_that_died_decides_the_same_when_it_is_repeated(
     remove_held(FolderLake(str(lake)), "q")
     assert contents(lake) == {}
     # The attempt may have registered partitions in the catalog; what is known comes from the lake's files.
-    known = tuple(partitions_in_lake(FolderLake(str(lake)), "processed", 2))
+    known = tuple(partitions_in_lake(FolderLake(str(lake)), "processed", TRAVEL_TIMES.partition_by))
     write(lake, tasks, 7, monkeypatch, known=known)
     assert contents(lake) == contents(whole)
 
@@ -225,7 +225,7 @@ def test_known_partitions_are_the_folders_with_files_and_what_was_added(tmp_path
         file.parent.mkdir(parents=True)
         file.write_bytes(b"x")
     (tmp_path / "processed" / "city=empty" / "start_date=2016-01-01").mkdir(parents=True)
-    found = partitions_in_lake(FolderLake(str(tmp_path)), "processed", 2)
+    found = partitions_in_lake(FolderLake(str(tmp_path)), "processed", TRAVEL_TIMES.partition_by)
     assert sorted(found) == ["city=a%2Fb/start_date=2016-01-01", "city=c/start_date=2016-01-02"]
     known = KnownPartitions(found)
     known.add(["x", "x", found[0]])
