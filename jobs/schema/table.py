@@ -39,7 +39,8 @@ RAW_PARTITIONS = ("ingest_date", "hour")
 
 # How a YAML file writes a value of a type that can have `allowed`.
 _ALLOWED_TYPES: dict[str, type] = {"string": str, "int": int, "long": int, "boolean": bool, "date": date}
-_BITS = {"int": 31, "long": 63}
+# Values are from -2^bits to 2^bits - 1.
+INTEGER_BITS = {"int": 31, "long": 63}
 # The most characters of a column with a pattern and no max_length: a match can take 50 microseconds a character.
 LONGEST_MATCHED = 4096
 
@@ -85,23 +86,20 @@ class Column(StrictModel, strict=False):
 
     def _check_pattern(self, pattern: str) -> None:
         try:
-            # The second one as well: `\Q` without `\E` takes the rest of the text literally.
-            for each in (pattern, whole_text(pattern)):
-                pc.match_substring_regex(pa.array([""]), each)
+            pc.match_substring_regex(pa.array([""]), pattern)
+            # As it is used, too: `\Q` without `\E` takes the rest of the text literally.
+            matches(pattern, "")
         except pa.ArrowInvalid as error:
             raise ValueError(f"pattern: {error} (RE2 has no look-around and no back-references)") from error
         for value in self.allowed or ():
-            if (
-                isinstance(value, str)
-                and not pc.match_substring_regex(pa.array([value]), whole_text(pattern))[0].as_py()
-            ):
+            if isinstance(value, str) and not matches(pattern, value):
                 raise ValueError(f"allowed: the pattern does not match {value!r}")
 
     def _check_allowed(self, allowed: tuple[str | int | bool | date, ...]) -> None:
         wanted = _ALLOWED_TYPES.get(self.type)
         if wanted is None:
             raise ValueError(f"allowed is for {', '.join(_ALLOWED_TYPES)}, not for {self.type}")
-        bits = _BITS.get(self.type)
+        bits = INTEGER_BITS.get(self.type)
         for value in allowed:
             if type(value) is not wanted or (bits and not -(1 << bits) <= int(value) < 1 << bits):  # type: ignore[arg-type]
                 raise ValueError(f"allowed: {value!r} is no {self.type}")
@@ -111,9 +109,14 @@ class Column(StrictModel, strict=False):
                 raise ValueError(f"allowed: {value!r} is longer than max_length")
 
 
-def whole_text(pattern: str) -> str:
-    """A regular expression of RE2 that matches a text only as a whole."""
-    return rf"\A(?:{pattern})\z"
+def match_whole(pattern: str, texts: pa.Array) -> pa.Array:
+    """Whether the pattern, a regular expression of RE2, matches the whole of each text; null for null."""
+    return pc.match_substring_regex(texts, rf"\A(?:{pattern})\z")
+
+
+def matches(pattern: str, text: str) -> bool:
+    """`match_whole` for one text."""
+    return bool(match_whole(pattern, pa.array([text], pa.string()))[0].as_py())
 
 
 class DerivedColumn(Column, strict=False):
@@ -173,12 +176,9 @@ class SourceColumn(Column, strict=False):
     def _check_default(self) -> None:
         if self.default is None or not self.has_rules:
             return
-        matches = (
-            self.pattern is None
-            or pc.match_substring_regex(pa.array([self.default]), whole_text(self.pattern))[0].as_py()
-        )
+        fits = self.pattern is None or matches(self.pattern, self.default)
         listed = self.allowed is None or self.default in self.allowed
-        if not (matches and listed and len(self.default) <= (self.longest or len(self.default))):
+        if not (fits and listed and len(self.default) <= (self.longest or len(self.default))):
             raise ValueError(f"the default {self.default!r} breaks the column's own allowed, max_length or pattern")
 
 

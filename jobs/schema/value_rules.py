@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from jobs.schema.rejections import NOT_ALLOWED, PATTERN_MISMATCH, TOO_LONG
-from jobs.schema.table import Column, whole_text
+from jobs.schema.table import Column, match_whole, matches
 
 
 def broken_rule(column: Column, value: Any) -> str | None:
@@ -26,7 +26,7 @@ def broken_rule(column: Column, value: Any) -> str | None:
         return NOT_ALLOWED
     if column.longest is not None and len(value) > column.longest:
         return TOO_LONG
-    if column.pattern is not None and not _match(pa.array([value], pa.string()), column.pattern)[0].as_py():
+    if column.pattern is not None and not matches(column.pattern, value):
         return PATTERN_MISMATCH
     return None
 
@@ -49,9 +49,5 @@ def broken_rules(values: pa.Array, column: Column) -> Iterator[pa.Array]:
     if column.pattern is not None:
         # Values repeat: each distinct text is matched once.
         encoded = values.dictionary_encode()
-        matches = _match(encoded.dictionary, column.pattern).take(encoded.indices)
-        yield pc.and_not(present, pc.fill_null(matches, False))
-
-
-def _match(texts: pa.Array, pattern: str) -> pa.Array:
-    return pc.match_substring_regex(texts, whole_text(pattern))
+        matched = match_whole(column.pattern, encoded.dictionary).take(encoded.indices)
+        yield pc.and_not(present, pc.fill_null(matched, False))
