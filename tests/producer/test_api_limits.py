@@ -104,7 +104,7 @@ def test_the_first_complaints_are_listed_and_all_are_counted(encoder: RecordEnco
 
 def test_other_requests_run_while_a_long_list_is_checked(encoder: RecordEncoder) -> None:
     async def turns() -> int:
-        checking = asyncio.create_task(check([{}] * 5_000, encoder))
+        checking = asyncio.create_task(check([{}] * 100_000, encoder))
         count = 0
         while not checking.done():
             await asyncio.sleep(0)
