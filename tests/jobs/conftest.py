@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from threading import Lock
+from typing import Any
 
 import pytest
 from moto import mock_aws
@@ -20,7 +22,20 @@ def _moto() -> Iterator[S3Lake]:
             environment.delenv(name)
         environment.setenv("AWS_REGION", "us-east-1")
         with mock_aws():
-            yield S3Lake("s3://tests/some/lake")
+            lake = S3Lake("s3://tests/some/lake")
+            _one_request_at_a_time(lake)
+            yield lake
+
+
+def _one_request_at_a_time(lake: S3Lake) -> None:
+    """moto is not thread-safe: a GET may find the object closed by a PUT of the lease's thread that replaces it."""
+    lock, send = Lock(), lake._s3._endpoint.make_request
+
+    def make_request(*arguments: Any) -> Any:
+        with lock:
+            return send(*arguments)
+
+    lake._s3._endpoint.make_request = make_request
 
 
 @pytest.fixture
