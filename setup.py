@@ -57,7 +57,7 @@ setup(
         "isal>=1.7",  # gzip at a fifth of zlib's processor time
         "msgspec>=0.19",
         "numpy>=1.26",
-        "pyarrow>=18",
+        "pyarrow>=20",  # extract_regex_span
         "pandas>=2.2,<3",  # Spark asks for it before it lets Arrow batches through
         "pydantic>=2.10",
         "pyyaml>=6",

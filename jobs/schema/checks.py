@@ -15,7 +15,7 @@ from jobs.schema.partitions import is_usable
 from jobs.schema.rejections import BAD_PARTITION, FAILED_CHECK, MISSING_FIELD, VALUE_CHARACTERS, WRONG_TYPE, Rejection
 from jobs.schema.table import TableContract
 from jobs.schema.value_rules import broken_rule
-from jobs.schema.values import as_text, compiled, is_absent, read_object, read_value, split_text
+from jobs.schema.values import as_text, is_absent, read_object, read_value, split_text
 
 
 class RecordChecks:
@@ -28,7 +28,6 @@ class RecordChecks:
 
     def __init__(self, contract: TableContract) -> None:
         self.contract = contract
-        self.columns = tuple((column, compiled(column.parse) if column.parse else None) for column in contract.columns)
         # (column, its source field) of each column with rules on its values.
         self._ruled = tuple(
             (each, column.source)
@@ -55,13 +54,13 @@ class RecordChecks:
         A field has one reason at most. Bounds, order and folders are checked only if every field is readable.
         """
         faulty = False
-        for column, _ in self.columns:
+        for column in self.contract.columns:
             if column.required and is_absent(record.get(column.source)):
                 faulty = True
                 yield Rejection(MISSING_FIELD, column.source)
 
         values: dict[str, Any] = {}
-        for column, _ in self.columns:
+        for column in self.contract.columns:
             given = record.get(column.source)
             try:
                 values[column.column] = column.default if is_absent(given) else read_value(column.type, given)
@@ -69,22 +68,24 @@ class RecordChecks:
                 faulty = True
                 yield _rejection(WRONG_TYPE, column.source, given)
 
-        for column, pattern in self.columns:
+        for column in self.contract.columns:
             text = values.get(column.column)
-            if column.parse is None or pattern is None or not text:
+            # A longer text breaks the rule `max_length`, whatever it holds.
+            if column.parse is None or not text or len(text) > (column.longest or len(text)):
                 continue
-            try:
-                values.update(split_text(column.parse, pattern, text))
-            except ValueError:
+            parts = split_text(column.parse, text)
+            if parts is None:
                 faulty = True
                 yield _rejection(column.parse.reason, column.source, text)
+            else:
+                values.update(parts)
 
         if not faulty:
             yield from self._failed(record, values)
 
     def _failed(self, record: Mapping[str, Any], values: Mapping[str, Any]) -> Iterator[Rejection]:
         broken: set[str] = set()
-        for column, _ in self.columns:
+        for column in self.contract.columns:
             value = values[column.column]
             if value is None or (column.min is None and column.max is None):
                 continue

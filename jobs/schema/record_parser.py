@@ -7,7 +7,6 @@ A record with anything unusual (an unknown field, a number for a text, invalid J
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from operator import attrgetter
@@ -28,7 +27,7 @@ from jobs.schema.column_checks import (
 from jobs.schema.rejections import FAILED_CHECK, Rejection
 from jobs.schema.table import ColumnType, Parse, TableContract
 from jobs.schema.value_rules import broken_rules
-from jobs.schema.values import as_text, integer_or_text, is_absent, read_object, read_value, split_text
+from jobs.schema.values import as_text, integer_or_text, is_absent, read_object, read_value, split_texts
 
 ARROW_TYPES: dict[str, pa.DataType] = {
     "string": pa.string(),
@@ -168,7 +167,7 @@ class RecordParser:
 
     def _masks(self, structs: Sequence[Any], columns: dict[str, pa.Array]) -> Iterator[pa.Array]:
         """Fills `columns`; yields a mask, without nulls, of the records that fail each check."""
-        for number, (column, pattern) in enumerate(self._checks.columns):
+        for number, column in enumerate(self.contract.columns):
             name = column.column
             values = list(map(attrgetter(self._names[number]), structs))
             typed = columns[name] = _typed(values, column.type)
@@ -179,8 +178,8 @@ class RecordParser:
                         yield empty
                     else:
                         typed = columns[name] = pc.if_else(empty, column.default, typed)
-                if column.parse and pattern:
-                    parts, unmatched = _split(typed, column.parse, pattern)
+                if column.parse:
+                    parts, unmatched = _split(typed, column.parse, column.longest)
                     columns.update(parts)
                     yield unmatched
                     for part in column.parse.into:
@@ -233,15 +232,18 @@ def _read(kind: ColumnType, value: Any) -> Any:
         return None
 
 
-def _split(texts: pa.Array, parse: Parse, pattern: re.Pattern[str]) -> tuple[dict[str, pa.Array], pa.Array]:
-    """The columns of `parse.into`, and a mask of the texts that do not match. Each distinct text is split once."""
+def _split(texts: pa.Array, parse: Parse, longest: int | None) -> tuple[dict[str, pa.Array], pa.Array]:
+    """The columns of `parse.into`, and a mask of the texts that do not match. Each distinct text is split once.
+
+    An empty text, and one of more than `longest` characters, has no parts and is not in the mask.
+    """
     encoded = texts.dictionary_encode()
-    parts_of: list[dict[str, Any] | None] = []
-    for text in encoded.dictionary.to_pylist():
-        try:
-            parts_of.append(split_text(parse, pattern, text) if text else {})
-        except ValueError:
-            parts_of.append(None)
+    distinct = encoded.dictionary
+    split = pc.not_equal(distinct, "")
+    if longest is not None:
+        split = pc.and_(split, pc.less_equal(pc.utf8_length(distinct), longest))
+    found = split_texts(parse, pc.if_else(split, distinct, None))
+    parts_of = [parts if tried else {} for parts, tried in zip(found, split.to_pylist(), strict=True)]
     columns = {
         part.column: pa.array([(parts or {}).get(part.column) for parts in parts_of], ARROW_TYPES[part.type]).take(
             encoded.indices

@@ -17,6 +17,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from jobs.common.errors import ConfigurationError
 from jobs.schema.rejections import UNPARSABLE
+from jobs.schema.text_groups import check_pattern
 from jobs.settings.config_files import find_configuration, read_yaml
 from jobs.settings.validation import StrictModel, explain
 
@@ -135,7 +136,10 @@ class DerivedColumn(Column, strict=False):
 
 
 class Parse(StrictModel, strict=False):
-    """How a text is split: `pattern` must match all of it, and group n becomes column n of `into`."""
+    """How a text is split: `pattern` (RE2) must match all of it, and group n becomes column n of `into`.
+
+    A text that is longer than the column's `max_length` is not split.
+    """
 
     pattern: str
     reason: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")] = UNPARSABLE
@@ -143,10 +147,7 @@ class Parse(StrictModel, strict=False):
 
     @model_validator(mode="after")
     def _a_group_for_each_column(self) -> Parse:
-        try:
-            groups = re.compile(self.pattern).groups
-        except re.error as error:
-            raise ValueError(f"pattern is not a regular expression: {error}") from error
+        groups = check_pattern(self.pattern)
         if groups != len(self.into):
             raise ValueError(f"the pattern has {groups} groups for {len(self.into)} columns")
         return self

@@ -16,10 +16,12 @@ from functools import lru_cache, partial
 from typing import Any
 
 import msgspec
+import pyarrow as pa
 
 from jobs.common.times import parse_time
 from jobs.schema.rejections import KPL_AGGREGATE, NOT_AN_OBJECT, NOT_JSON, NOT_UTF8, TOO_LARGE, Rejection
 from jobs.schema.table import ColumnType, DerivedColumn, Parse
+from jobs.schema.text_groups import groups_of
 
 _INTEGER = re.compile(r"\s*[+-]?\d+\s*", re.ASCII)
 _DECIMAL = re.compile(r"\s*[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?P<exponent>[eE][+-]?\d+)?\s*", re.ASCII)
@@ -29,6 +31,8 @@ _MAX_INTEGER_CHARACTERS = 64
 # e-999: no 64-bit number has a longer exponent, and Python would compute its power of ten.
 _MAX_EXPONENT_CHARACTERS = 5
 _SURELY_SHALLOW = 100
+# Of a text whose parts are kept for its next record.
+_MAX_KEPT_CHARACTERS = 256
 
 # https://github.com/awslabs/amazon-kinesis-producer/blob/master/aggregation-format.md. These bytes are never UTF-8.
 _KPL_MAGIC = b"\xf3\x89\x9a\xc2"
@@ -81,20 +85,24 @@ def read_value(kind: ColumnType, value: Any) -> Any:
     return _READERS[kind](value)
 
 
-def split_text(parse: Parse, pattern: re.Pattern[str], text: str) -> dict[str, Any]:
-    """The columns of a text's groups. Raises ValueError if the pattern does not match the whole text.
+def split_texts(parse: Parse, texts: pa.Array) -> list[dict[str, Any] | None]:
+    """For each text, the columns of its groups; None if the pattern does not match all of it, or a group is unreadable.
 
     A group that is not part of the match is null.
     """
-    found = pattern.fullmatch(text)
-    if found is None:
-        raise ValueError(f"does not match {parse.pattern}")
-    return {part.column: _derive(part, group) for part, group in zip(parse.into, found.groups(), strict=True)}
+    return [None if groups is None else _derive_all(parse, groups) for groups in groups_of(parse.pattern, texts)]
 
 
-def compiled(parse: Parse) -> re.Pattern[str]:
-    """The compiled pattern. ASCII, because \\d means 0 to 9 in Java and Athena."""
-    return re.compile(parse.pattern, re.ASCII)
+def split_text(parse: Parse, text: str) -> dict[str, Any] | None:
+    """`split_texts` for one text. Texts repeat, so the latest are kept; do not change the result."""
+    return (_split_short if len(text) <= _MAX_KEPT_CHARACTERS else _split)(parse, text)
+
+
+def _split(parse: Parse, text: str) -> dict[str, Any] | None:
+    return split_texts(parse, pa.array([text], pa.string()))[0]
+
+
+_split_short = lru_cache(maxsize=4096)(_split)
 
 
 def read_date(text: str, form: str) -> date:
@@ -111,6 +119,13 @@ def _date_pattern(form: str) -> re.Pattern[str]:
     for letters, group in (("yyyy", r"(?P<year>\d{4})"), ("MM", r"(?P<month>\d{2})"), ("dd", r"(?P<day>\d{2})")):
         pattern = pattern.replace(letters, group)
     return re.compile(pattern, re.ASCII)
+
+
+def _derive_all(parse: Parse, groups: tuple[str | None, ...]) -> dict[str, Any] | None:
+    try:
+        return {part.column: _derive(part, group) for part, group in zip(parse.into, groups, strict=True)}
+    except ValueError:
+        return None
 
 
 def _derive(part: DerivedColumn, text: str | None) -> Any:
