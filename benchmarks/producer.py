@@ -43,7 +43,8 @@ from botocore.credentials import Credentials  # noqa: E402
 from benchmarks.accepting_server import accepting_server  # noqa: E402
 from jobs.schema.table import load_contract  # noqa: E402
 from jobs.settings.settings import Settings, load_settings  # noqa: E402
-from producer.csv_reader import ExportReader, find_exports  # noqa: E402
+from producer.csv_reader import CsvReader  # noqa: E402
+from producer.input_files import find_input_files  # noqa: E402
 from producer.parallel import send_in_processes  # noqa: E402
 from producer.produce import plan, produce, send  # noqa: E402
 from producer.put_records import PutRecordsClient  # noqa: E402
@@ -67,9 +68,9 @@ def encoded(folder: Path, rows: int) -> list[list[PutRecordsEntry]]:
     """The first `rows` rows of the folder as the records of each request."""
     contract = load_contract("travel_times.yaml")
     requests: list[list[PutRecordsEntry]] = []
-    for export in find_exports([folder]):
-        with ExportReader(export) as reader:
-            encoder = RowEncoder(contract, reader.header, export.city, 1024 * 1024)
+    for export in find_input_files([folder], load_contract("travel_times.yaml").file_name):
+        with CsvReader(export) as reader:
+            encoder = RowEncoder(contract, reader.header, export.fields, 1024 * 1024)
             for chunk in reader.chunks():
                 encoded = encoder.encode(chunk)
                 for start in range(0, chunk.file_rows, REQUEST_RECORDS):
@@ -83,7 +84,7 @@ def one_a_row(folder: Path, rows: int) -> float:
     """(a): DictReader, json.dumps and one put_record a row, like the original producer."""
     client = boto3.client("kinesis")
     started, sent = time.perf_counter(), 0
-    for export in find_exports([folder]):
+    for export in find_input_files([folder], load_contract("travel_times.yaml").file_name):
         with open(export.path, encoding="utf-8", newline="") as source:
             for row in csv.DictReader(source):
                 client.put_record(StreamName="stream", Data=json.dumps(row).encode(), PartitionKey="key")
@@ -149,9 +150,9 @@ def stages(folder: Path, rows: int) -> dict[str, float]:
     seconds = {"csv": 0.0, "check_and_json": 0.0, "request": 0.0}
     client = PutRecordsClient("stream")
     done = 0
-    for export in find_exports([folder]):
-        with ExportReader(export) as reader:
-            encoder = RowEncoder(contract, reader.header, export.city, 1024 * 1024)
+    for export in find_input_files([folder], load_contract("travel_times.yaml").file_name):
+        with CsvReader(export) as reader:
+            encoder = RowEncoder(contract, reader.header, export.fields, 1024 * 1024)
             chunks = reader.chunks()
             while done < rows:
                 before = time.process_time()

@@ -1,4 +1,4 @@
-"""The HTTP API `POST /uber_movement`: reads and checks JSON records and passes them to `api_batcher`.
+"""The HTTP API: `POST /<name of the contract>`, or `/records`. Checks JSON records and passes them to `api_batcher`.
 
 The answer is a success only once Kinesis has accepted the records. No content of a body is ever logged: only counts,
 reasons and the names of fields.
@@ -45,7 +45,7 @@ CLIENT_CLOSED = 499
 
 
 class Ingest:
-    """Handles `POST /uber_movement`: body, checks and the answer's content."""
+    """Handles a POST of records: body, checks and the answer's content."""
 
     def __init__(self, contract: TableContract, settings: Settings, record_bytes: int, batcher: ApiBatcher) -> None:
         self._settings = settings.api
@@ -115,6 +115,13 @@ class Ingest:
         return content
 
 
+def record_paths(contract: TableContract) -> list[str]:
+    """The paths that accept records, all alike: the contract's own first."""
+    # Clients of the travel times' API have used this path since before it had the contract's name.
+    earlier = ["/uber_movement"] if contract.name == "travel_times" else []
+    return list(dict.fromkeys([f"/{contract.name}", "/records", *earlier]))
+
+
 def create_app(settings: Settings) -> FastAPI:
     """The application. Its startup raises AwsAccessError if the stream does not exist."""
     contract = load_contract(settings.contract)
@@ -155,7 +162,7 @@ def create_app(settings: Settings) -> FastAPI:
         ingest.metrics.seconds.observe(time.perf_counter() - started)
         return Response(_encode(content), status, headers, media_type="application/json")
 
-    for path in ("/uber_movement", "/records"):
+    for path in record_paths(contract):
         # Starlette's route is found first and answers. FastAPI's, which costs more for each request, documents it.
         app.add_route(path, post, methods=["POST"], include_in_schema=False)
         app.post(path, **documentation)(post)

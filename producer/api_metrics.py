@@ -47,7 +47,7 @@ class ApiMetrics:
         self._registry = CollectorRegistry()
         self._registry.register(_QueueCollector(batcher))
         self.requests = Counter(
-            "movement_http_requests", "Requests to /uber_movement by status", ["status"], registry=self._registry
+            "movement_http_requests", "Requests with records by status", ["status"], registry=self._registry
         )
         self.rejected = Counter(
             "movement_records_rejected", "Records that were rejected, by reason", ["reason"], registry=self._registry

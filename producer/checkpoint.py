@@ -16,20 +16,20 @@ from pathlib import Path
 from typing import Any
 
 from jobs.common.errors import ConfigurationError
-from producer.csv_reader import Export
+from producer.input_files import InputFile
 
 _VERSION = 1
 _SAVE_EVERY_SECONDS = 0.5
 
 
-def checkpoint_folder(state: Path, stream: str, exports: Sequence[Export]) -> Path:
+def checkpoint_folder(state: Path, stream: str, exports: Sequence[InputFile]) -> Path:
     """The folder for runs of these files to this stream. Each process of a run has its own file in it."""
     names = sorted(export.identity for export in exports)
     digest = hashlib.sha256("\n".join([stream, *names]).encode("utf-8", "surrogateescape")).hexdigest()[:12]
     return state / "produce" / f"{stream}-{digest}"
 
 
-def read_checkpoint(folder: Path, exports: Sequence[Export]) -> dict[str, int]:
+def read_checkpoint(folder: Path, exports: Sequence[InputFile]) -> dict[str, int]:
     """The number of rows that are done, by the path of the file: with 5, a resumed run starts at row 5, counted from 0.
 
     Raises ConfigurationError if there is no checkpoint, if its version is unknown, or if a file has changed since.
@@ -71,7 +71,7 @@ def discard_checkpoint(folder: Path) -> None:
         folder.rmdir()
 
 
-def _stamp(export: Export) -> list[int] | None:
+def _stamp(export: InputFile) -> list[int] | None:
     if export.size is None:
         return None
     return [export.size, Path(export.path).stat().st_mtime_ns]
@@ -82,7 +82,7 @@ class RunCheckpoint:
     """The checkpoint file of one process, number `part`. `done`: the number of rows that are done, by path."""
 
     folder: Path
-    exports: Sequence[Export]
+    exports: Sequence[InputFile]
     part: int = 0
     done: dict[str, int] = field(default_factory=dict)
     _saved: float = 0.0

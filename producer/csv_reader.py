@@ -1,34 +1,28 @@
-"""Reads the rows of export files, in constant memory.
+"""Reads the rows of CSV files, in constant memory.
 
 In: files, folders or standard input. Out: `RowChunk`s of consecutive rows, for `record_encoder`. A chunk has columns
 (`csv_fast_path`) if all of its rows are plain, and rows from the standard library's reader if not. Values stay the
-text of the file, numbers included, so no value changes; the contract reads numeric strings as numbers. The
-city is only in the file's name and is added as the field `City`.
+text of the file, numbers included, so no value changes; the contract reads numeric strings as numbers.
 """
 
 from __future__ import annotations
 
 import csv
 import itertools
-import re
-import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any, cast
 
 import pyarrow as pa
 
-from jobs.common.errors import ConfigurationError, TerminalError
+from jobs.common.errors import TerminalError
+from producer.byte_source import BLOCK_BYTES, ByteSource
 from producer.csv_fast_path import read_columns
-from producer.csv_source import BLOCK_BYTES, STDIN, ByteSource
+from producer.input_files import InputFile
 
-CITY_FIELD = "City"
 CHUNK_ROWS = 500
 # Kinesis's largest record. A quote that is never closed is an error after this many bytes.
 MAX_FIELD_BYTES = 10 * 1024 * 1024
 
-_EXPORT_NAME = re.compile(r"Travel_Times - (.+?)\.csv(?:\.gz)?", re.IGNORECASE)
 # A shorter plain part is read row by row, unless the block ends with it.
 MIN_PLAIN_BYTES = 16 * 1024
 # After a row that is not plain: rows that are read row by row before the fast path is tried again. Doubles each time.
@@ -36,20 +30,6 @@ _SLOW_ROWS = 8
 _MAX_SLOW_ROWS = 16 * CHUNK_ROWS
 # The fast path's block after a row that is not plain, because another one may follow.
 _SMALL_BLOCK_BYTES = 64 * 1024
-
-
-@dataclass(frozen=True, slots=True)
-class Export:
-    """One input: the file's path (`-` for standard input), its city and its size in bytes (None: unknown)."""
-
-    path: str
-    city: str | None = None
-    size: int | None = None
-
-    @property
-    def identity(self) -> str:
-        """The absolute path: equal for all spellings of one file's path."""
-        return self.path if self.path == STDIN else str(Path(self.path).resolve())
 
 
 class RowChunk:
@@ -111,54 +91,18 @@ def _line_breaks(text: str) -> int:
     return text.count("\n") + text.count("\r") - text.count("\r\n")
 
 
-def city_of(path: str) -> str | None:
-    """The city of a file named `Travel_Times - <City>.csv` or `.csv.gz`; None for any other name."""
-    found = _EXPORT_NAME.fullmatch(Path(path).name)
-    # macOS decomposes letters in file names. A city is one partition, on whatever system it was exported.
-    return unicodedata.normalize("NFC", found[1]) if found else None
-
-
-def find_exports(paths: Sequence[str | Path], city: str | None = None) -> list[Export]:
-    """The export files at `paths`, each once, in the order of `paths`. Reads no content.
-
-    A folder means its *.csv and *.csv.gz files, sorted by name; `-` means standard input. `city` replaces the city
-    of every file's name. Example: for ["exports", "exports/b.csv"] the result has b.csv once.
-
-    Raises ConfigurationError if a path does not exist or a folder has no such file.
-    """
-    found: dict[str, Export] = {}
-    for given in map(str, paths):
-        if given == STDIN:
-            found[STDIN] = Export(STDIN, city)
-            continue
-        path = Path(given)
-        if path.is_dir():
-            files = sorted(file for file in path.iterdir() if file.name.lower().endswith((".csv", ".csv.gz")))
-            if not files:
-                raise ConfigurationError(f"{given}: the folder has no *.csv or *.csv.gz file")
-        elif path.exists():
-            files = [path]
-        else:
-            raise ConfigurationError(f"{given}: no such file or folder; check the path")
-        for file in files:
-            size = file.stat().st_size if file.is_file() else None
-            export = Export(str(file), city or city_of(file.name), size)
-            found.setdefault(export.identity, export)
-    return list(found.values())
-
-
-class ExportReader:
-    """An open export: the `header`, then `chunks()`. A context manager that closes the file.
+class CsvReader:
+    """An open CSV file: the `header`, then `chunks()`. A context manager that closes the file.
 
     Reads plain or gzip files, with or without a byte-order mark, with LF or CRLF, with line breaks in quotes, and a
     last line without a line end. Raises TerminalError if the file cannot be read, or if the header is missing, is not
     UTF-8 or names a column twice. A value that is not UTF-8 contains surrogates, and `record_encoder` rejects its row.
     """
 
-    def __init__(self, export: Export) -> None:
+    def __init__(self, file: InputFile) -> None:
         csv.field_size_limit(MAX_FIELD_BYTES)
-        self.export = export
-        self._source = ByteSource(export.path)
+        self.file = file
+        self._source = ByteSource(file.path)
         try:
             self._reader = csv.reader(self._source.lines(), strict=True)
             self.header = self._read_header()
@@ -167,7 +111,7 @@ class ExportReader:
             raise
 
     def _read_header(self) -> list[str]:
-        path = self.export.path
+        path = self.file.path
         try:
             header = next(self._reader, [])
         except csv.Error as error:
@@ -181,7 +125,7 @@ class ExportReader:
             raise TerminalError(f"{path}: the header names a column twice: {', '.join(doubled)}")
         return header
 
-    def __enter__(self) -> ExportReader:
+    def __enter__(self) -> CsvReader:
         return self
 
     def __exit__(self, *_exception: object) -> None:
@@ -250,28 +194,4 @@ class ExportReader:
         return RowChunk(first_row, line, self._bytes_read(), rows=found, fault=fault)
 
     def _bytes_read(self) -> int:
-        return self._source.bytes_read if self.export.size is not None else 0
-
-
-def read_records(path: str | Path, city: str | None = None) -> Iterator[dict[str, str]]:
-    """The records of a file, or of all files of a folder, as {column: text of the cell}.
-
-    An empty cell is "". Raises TerminalError for a row that is not CSV or does not match the header;
-    `producer.produce.produce` rejects that row instead and continues.
-    """
-    for export in find_exports([path], city):
-        with ExportReader(export) as reader:
-            for chunk in reader.chunks():
-                if chunk.fault:
-                    raise TerminalError(f"{export.path}: line {chunk.fault[0]}: {chunk.fault[1]}")
-                yield from _as_records(export, reader.header, chunk)
-
-
-def _as_records(export: Export, header: Sequence[str], chunk: RowChunk) -> Iterable[dict[str, str]]:
-    extra = {} if export.city is None or CITY_FIELD in header else {CITY_FIELD: export.city}
-    for index, row in enumerate(chunk.rows):
-        if row and len(row) != len(header):
-            line = chunk.line_of(index)
-            raise TerminalError(f"{export.path}: line {line}: {len(row)} fields; the header has {len(header)}")
-        if row:
-            yield dict(zip(header, row, strict=True), **extra)
+        return self._source.bytes_read if self.file.size is not None else 0

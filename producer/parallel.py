@@ -1,7 +1,8 @@
 """One run in several processes: each process sends its share of the files as `produce.send` does.
 
-Threads do not help, because the interpreter's lock is the bottleneck. Files of one city stay in one process: the
-city is part of the partition key, and only a single sender keeps the order of a key.
+Threads do not help, because the interpreter's lock is the bottleneck. Only a single sender keeps the order of a
+partition key, so files that may share keys stay in one process: those with the same fields in their names, if these
+fields (the city, for example) are part of the key.
 """
 
 from __future__ import annotations
@@ -18,9 +19,9 @@ from typing import Any
 import pyarrow
 
 from jobs.common.errors import ConfigurationError, MovementError, TerminalError
+from producer.byte_source import STDIN
 from producer.checkpoint import discard_checkpoint
-from producer.csv_reader import CITY_FIELD, Export
-from producer.csv_source import STDIN
+from producer.input_files import InputFile
 from producer.produce import ProducePlan, send
 from producer.run import ProduceProgress, ProduceResult
 from producer.send_queue import SendCounts
@@ -28,14 +29,20 @@ from producer.send_queue import SendCounts
 _REPORT_EVERY_SECONDS = 0.2
 
 
-def partition_files(exports: Sequence[Export], processes: int) -> list[tuple[Export, ...]]:
-    """At most `processes` groups of files of about equal size. All files of a city are in one group, in their order."""
-    cities: dict[str | None, list[Export]] = defaultdict(list)
+def partition_files(
+    exports: Sequence[InputFile], processes: int, key_fields: Sequence[str]
+) -> list[tuple[InputFile, ...]]:
+    """At most `processes` groups of files of about equal size.
+
+    All files with the same values of `key_fields` are in one group, in their order; without key fields, any file may be
+    in any group.
+    """
+    sharing: dict[tuple[str | None, ...], list[InputFile]] = defaultdict(list)
     for export in exports:
-        cities[export.city].append(export)
-    groups: list[list[Export]] = [[] for _ in range(min(processes, len(cities)))]
+        sharing[tuple(export.fields.get(name) for name in key_fields) or (export.path,)].append(export)
+    groups: list[list[InputFile]] = [[] for _ in range(min(processes, len(sharing)))]
     loads = [0] * len(groups)
-    for files in sorted(cities.values(), key=lambda files: -sum(export.size or 0 for export in files)):
+    for files in sorted(sharing.values(), key=lambda files: -sum(export.size or 0 for export in files)):
         lightest = loads.index(min(loads))
         groups[lightest] += files
         loads[lightest] += sum(export.size or 0 for export in files)
@@ -53,14 +60,16 @@ def send_in_processes(
 
     Raises ConfigurationError if several processes could not keep the order of a partition key.
     """
-    if plan.settings.producer.keep_order and CITY_FIELD not in plan.contract.stream_partition_key:
+    named = plan.contract.file_name.source_fields if plan.contract.file_name else ()
+    key_fields = [name for name in plan.contract.stream_partition_key if name in named]
+    if plan.settings.producer.keep_order and not key_fields:
         raise ConfigurationError(
-            f"--processes: the files of a run may share partition keys, because '{CITY_FIELD}' is not in the "
-            "contract's stream_partition_key; use one process, or --set producer.keep_order=false"
+            "--processes: the files of a run may share partition keys, because no field of the contract's "
+            "stream_partition_key is in its file_name; use one process, or --set producer.keep_order=false"
         )
     if any(export.path == STDIN for export in plan.exports):
         raise ConfigurationError("--processes: standard input is read by one process")
-    groups = partition_files(plan.exports, processes)
+    groups = partition_files(plan.exports, processes, key_fields if plan.settings.producer.keep_order else ())
     context = multiprocessing.get_context("spawn")
     return _Run(context, plan, groups, on_progress, stop).result()
 
@@ -70,7 +79,7 @@ class _Run:
         self,
         context: SpawnContext,
         plan: ProducePlan,
-        groups: Sequence[tuple[Export, ...]],
+        groups: Sequence[tuple[InputFile, ...]],
         on_progress: Callable[[ProduceProgress], None] | None,
         stop: Callable[[], bool],
     ) -> None:

@@ -20,7 +20,8 @@ from producer.checkpoint import (
     has_checkpoint,
     read_checkpoint,
 )
-from producer.csv_reader import CITY_FIELD, Export, ExportReader, find_exports
+from producer.csv_reader import CsvReader
+from producer.input_files import InputFile, find_input_files
 from producer.put_records import DEFAULT_MAX_RECORD_BYTES, PutRecordsClient, PutResult, kinesis_client
 from producer.record_encoder import PutRecordsEntry
 from producer.rejects_file import RejectsFile, keep_before
@@ -34,7 +35,7 @@ def plan(
     paths: Sequence[str | Path],
     settings: Settings,
     *,
-    city: str | None = None,
+    fields: Mapping[str, str] | None = None,
     rate: float | None = None,
     resume: bool = False,
     keep_checkpoint: bool = True,
@@ -51,7 +52,13 @@ def plan(
     if resume and not keep_checkpoint:
         raise ConfigurationError("--resume needs the checkpoint of the earlier run; keep_checkpoint is False")
     contract = load_contract(settings.contract)
-    exports = find_exports(paths, city)
+    for name in fields or ():
+        if name not in contract.source_fields:
+            raise ConfigurationError(
+                f"--field {name}=…: the contract '{contract.name}' has no source field {name!r}; it has "
+                f"{', '.join(map(repr, contract.source_fields))}"
+            )
+    exports = find_input_files(paths, contract.file_name, fields)
     _check_headers(exports, contract, settings.producer.validate_records)
     folder = None
     skip: Mapping[str, int] = {}
@@ -74,7 +81,7 @@ def produce(
     paths: Sequence[str | Path],
     settings: Settings,
     *,
-    city: str | None = None,
+    fields: Mapping[str, str] | None = None,
     rate: float | None = None,
     resume: bool = False,
     keep_checkpoint: bool = False,
@@ -82,12 +89,12 @@ def produce(
     on_progress: Callable[[ProduceProgress], None] | None = None,
     stop: Callable[[], bool] = lambda: False,
 ) -> ProduceResult:
-    """Sends the rows of CSV files to the stream `settings.stream.name`. Returns once every row is accepted or rejected.
+    """Sends the rows of files to the stream `settings.stream.name`. Returns once every row is accepted or rejected.
 
-    `paths` are files, folders (their *.csv and *.csv.gz) or `-` for standard input. `city` replaces the city of the
-    files' names. `rate` is in records/s. Rejected rows are appended to `rejects`. With `keep_checkpoint` the progress
-    is saved in `local.state_dir`, and the same call with `resume` continues an interrupted run: if 4 of a file's 10
-    rows were done, it sends the other 6, and the result's `produced` is 6.
+    `paths` are files, folders or `-` for standard input. `fields` are added to every record that lacks them and
+    replace those of the files' names. `rate` is in records/s. Rejected rows are appended to `rejects`. With
+    `keep_checkpoint` the progress is saved in `local.state_dir`, and the same call with `resume` continues an
+    interrupted run: if 4 of a file's 10 rows were done, it sends the other 6, and the result's `produced` is 6.
 
     `on_progress` is called in this thread after each step. `stop` is called before each range of rows is read; once
     it returns True, the rows that were read are still sent.
@@ -97,7 +104,7 @@ def produce(
     for `producer.delivery_timeout_seconds`.
     """
     prepared = plan(
-        paths, settings, city=city, rate=rate, resume=resume, keep_checkpoint=keep_checkpoint, rejects=rejects
+        paths, settings, fields=fields, rate=rate, resume=resume, keep_checkpoint=keep_checkpoint, rejects=rejects
     )
     return send(prepared, on_progress=on_progress, stop=stop)
 
@@ -144,7 +151,7 @@ def validate(
     plan: ProducePlan,
     *,
     on_progress: Callable[[ProduceProgress], None] | None = None,
-    on_record: Callable[[Export, PutRecordsEntry], None] | None = None,
+    on_record: Callable[[InputFile, PutRecordsEntry], None] | None = None,
 ) -> ProduceResult:
     """Reads and checks every row as `send` does, without AWS. `produced` is the number of records it would send.
 
@@ -168,13 +175,13 @@ class _DryRunClient:
         return None
 
 
-def _check_headers(exports: Sequence[Export], contract: TableContract, check: bool) -> None:
+def _check_headers(exports: Sequence[InputFile], contract: TableContract, check: bool) -> None:
     """Reads all headers before anything is sent. Raises TerminalError if one is unusable or lacks a required column."""
     for export in exports:
         if export.size is None:
             continue
-        with ExportReader(export) as reader:
-            known = {*reader.header, *([CITY_FIELD] if export.city is not None else [])}
+        with CsvReader(export) as reader:
+            known = {*reader.header, *export.fields}
             missing = [column.source for column in contract.columns if column.required and column.source not in known]
         if check and missing:
             raise TerminalError(

@@ -23,7 +23,7 @@ from jobs.schema.column_checks import TextColumnChecks
 from jobs.schema.rejections import NOT_JSON, NOT_UTF8, TOO_LARGE, Rejection
 from jobs.schema.table import TableContract
 from jobs.schema.values import as_text, is_absent
-from producer.csv_reader import CITY_FIELD, RowChunk, column_values
+from producer.csv_reader import RowChunk, column_values
 
 MALFORMED_ROW = "malformed_row"
 
@@ -126,22 +126,23 @@ def _values(values: pa.Array | list[Any], start: int, stop: int) -> list[Any]:
 class RowEncoder:
     """Checks and encodes the rows of one file.
 
-    `header` and `city` are the file's; a `City` column of the header wins. `max_record_bytes` limits data and partition
-    key together. `check=False` skips the contract; rows with the wrong number of cells, that are not UTF-8 or that are
-    too large are still rejected, because they cannot be sent.
+    `header` and `fields` are the file's; a column of the header wins over a field of that name. `max_record_bytes`
+    limits data and partition key together. `check=False` skips the contract; rows with the wrong number of cells, that
+    are not UTF-8 or that are too large are still rejected, because they cannot be sent.
     """
 
     def __init__(
         self,
         contract: TableContract,
         header: Sequence[str],
-        city: str | None,
+        fields: Mapping[str, str],
         max_record_bytes: int,
         check: bool = True,
     ) -> None:
         self.width = len(header)
-        self._city = city if CITY_FIELD not in header else None
-        self._names = (*header, CITY_FIELD) if self._city is not None else tuple(header)
+        self._fields = {name: value for name, value in fields.items() if name not in header}
+        self._constants = tuple(self._fields.values())
+        self._names = (*header, *self._fields)
         self._checks = RecordChecks(contract) if check else None
         self._limit = min(max_record_bytes, contract.max_record_bytes) if check else max_record_bytes
         self._row_type = _row_type(self._names)
@@ -154,11 +155,11 @@ class RowEncoder:
         try:
             return self._encode_columns(chunk) if chunk.columns is not None else self._encode_rows(chunk.rows)
         except UnicodeEncodeError:
-            # A value or the city is not UTF-8.
+            # A value or a field of the file is not UTF-8.
             return self._encode_one_by_one(chunk.rows)
 
     def _encode_columns(self, chunk: RowChunk) -> EncodedChunk:
-        columns = self._with_city(chunk.columns or [], chunk.count)
+        columns = self._with_fields(chunk.columns or [], chunk.count)
         data = pc.binary_join_element_wise(*self._json(columns[: self.width])).cast(pa.binary())
         # A character of the key is at most 4 bytes of UTF-8.
         large = pc.greater(pc.binary_length(data), self._limit - 4 * MAX_KEY_CHARACTERS)
@@ -169,9 +170,8 @@ class RowEncoder:
         if not rows or any(len(row) != self.width for row in rows):
             return self._encode_one_by_one(rows)
         cells = list(zip(*rows, strict=True))
-        columns = self._with_city([pa.array(column, pa.string()) for column in cells], len(rows))
-        city = [] if self._city is None else [itertools.repeat(self._city)]
-        data = list(map(_encode, map(self._row_type, *cells, *city)))
+        columns = self._with_fields([pa.array(column, pa.string()) for column in cells], len(rows))
+        data = list(map(_encode, map(self._row_type, *cells, *map(itertools.repeat, self._constants))))
         large = pa.array([len(one) + 4 * MAX_KEY_CHARACTERS > self._limit for one in data], pa.bool_())
         overrides = {index: self.encode_row(rows[index]) for index in self._rows_to_check(columns, large)}
         return EncodedChunk(data, self._keys(columns, len(rows)), overrides)
@@ -182,16 +182,16 @@ class RowEncoder:
         overrides = {index: self.encode_row(row) if row else None for index, row in enumerate(rows)}
         return EncodedChunk(nothing, nothing, overrides)
 
-    def _with_city(self, columns: Sequence[pa.Array], count: int) -> list[pa.Array]:
-        return [*columns, *([] if self._city is None else [pa.repeat(pa.scalar(self._city, pa.string()), count)])]
+    def _with_fields(self, columns: Sequence[pa.Array], count: int) -> list[pa.Array]:
+        return [*columns, *(pa.repeat(pa.scalar(value, pa.string()), count) for value in self._constants)]
 
     def _json(self, columns: Sequence[pa.Array]) -> list[Any]:
         """The parts of each row's JSON, to be joined: names, values that need no escape, and the empty separator."""
         parts: list[Any] = []
         for name, column in zip(self._names, columns, strict=False):
             parts += [f'{"{" if not parts else _QUOTE_COMMA}{_encode(name).decode()}:"', column]
-        city = "" if self._city is None else f',"{CITY_FIELD}":{_encode(self._city).decode()}'
-        return [*parts, f'"{city}}}', ""]
+        fields = "".join(f",{_encode(name).decode()}:{_encode(value).decode()}" for name, value in self._fields.items())
+        return [*parts, f'"{fields}}}', ""]
 
     def _keys(self, columns: Sequence[pa.Array], count: int) -> pa.Array | list[str]:
         values = ["" if index is None else columns[index] for index in self._key_at]
@@ -212,7 +212,7 @@ class RowEncoder:
         """Checks and encodes one row by the contract itself."""
         if len(row) != self.width:
             return Rejection(MALFORMED_ROW, value=f"{len(row)} fields; the header has {self.width}")
-        values = row if self._city is None else [*row, self._city]
+        values = [*row, *self._constants]
         try:
             data = _encode(self._row_type(*values))
         except UnicodeEncodeError:

@@ -1,6 +1,6 @@
 """Runs the producer in one process and accounts for every row. `produce` and `parallel` start it.
 
-In: export files. Out: records on the stream, rejected rows, and counts for each file. It connects `csv_reader`,
+In: files. Out: records on the stream, rejected rows, and counts for each file. It connects `csv_reader`,
 `record_encoder`, `send_queue` and `sender`.
 """
 
@@ -18,7 +18,8 @@ from jobs.schema.rejections import Rejection
 from jobs.schema.table import TableContract
 from jobs.settings.settings import Settings
 from producer.checkpoint import RunCheckpoint, has_checkpoint
-from producer.csv_reader import Export, ExportReader, RowChunk
+from producer.csv_reader import CsvReader, RowChunk
+from producer.input_files import InputFile
 from producer.put_records import MAX_RECORDS, PutClient
 from producer.record_encoder import MALFORMED_ROW, PutRecordsEntry, RowEncoder
 from producer.rejects_file import RejectedRow
@@ -41,7 +42,7 @@ class ProducePlan:
     starts at the first row.
     """
 
-    exports: tuple[Export, ...]
+    exports: tuple[InputFile, ...]
     contract: TableContract
     settings: Settings
     rate: float | None = None
@@ -59,14 +60,14 @@ class ProducePlan:
 
 @dataclass(slots=True)
 class FileCount:
-    """The rows of one file, and how many of them were accepted and rejected.
+    """The rows of one file, and how many of them were accepted and rejected. `fields`: from the file's name.
 
     `rows` includes blank lines and the `skipped` rows, which the resumed run had done. Example: a resumed file of 10
     rows, of which 4 were done and 1 is rejected now: rows 10, skipped 4, produced 5, rejected 1.
     """
 
     file: str
-    city: str | None
+    fields: Mapping[str, str]
     rows: int = 0
     produced: int = 0
     rejected: int = 0
@@ -146,7 +147,7 @@ class ProducerRun:
         find_shards: Callable[[], ShardMap] | None = None,
         on_progress: Callable[[ProduceProgress], None] | None = None,
         on_reject: Callable[[RejectedRow], None] | None = None,
-        on_record: Callable[[Export, PutRecordsEntry], None] | None = None,
+        on_record: Callable[[InputFile, PutRecordsEntry], None] | None = None,
         stop: Callable[[], bool] = lambda: False,
         checkpoint: RunCheckpoint | None = None,
     ) -> None:
@@ -161,7 +162,7 @@ class ProducerRun:
         )
         # Ranges with records that are not accepted yet, and those behind them.
         self._ranges: deque[_RowRange] = deque()
-        self._reader: ExportReader | None = None
+        self._reader: CsvReader | None = None
         # Whether rows of the current chunk are not queued yet.
         self._chunk_has_rows = False
         self._result = ProduceResult(plan.settings.stream.name, counts=self._queue.counts)
@@ -238,14 +239,14 @@ class ProducerRun:
         read_before = 0
         for export in self._plan.exports:
             skip = self._plan.skip.get(export.path, 0)
-            file = FileCount(export.path, export.city, rows=skip, skipped=skip)
+            file = FileCount(export.path, export.fields, rows=skip, skipped=skip)
             self._result.files.append(file)
-            with ExportReader(export) as reader:
+            with CsvReader(export) as reader:
                 self._reader = reader
                 encoder = RowEncoder(
                     self._plan.contract,
                     reader.header,
-                    export.city,
+                    export.fields,
                     self._record_bytes,
                     self._settings.validate_records,
                 )
@@ -269,7 +270,7 @@ class ProducerRun:
 
     def _reject(
         self,
-        export: Export,
+        export: InputFile,
         file: FileCount,
         chunk: RowChunk,
         rejected: list[tuple[int, Rejection]],

@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 from pydantic import Field, ValidationError, model_validator
 
 from jobs.common.errors import ConfigurationError
+from jobs.schema.file_name import FileName
 from jobs.schema.rejections import UNPARSABLE
 from jobs.schema.text_groups import check_pattern
 from jobs.settings.config_files import find_configuration, read_yaml
@@ -203,6 +204,7 @@ class TableContract(StrictModel, strict=False):
     partition_by: Annotated[tuple[str, ...], Field(min_length=1)]
     sort_by: tuple[str, ...] = ()
     stream_partition_key: Annotated[tuple[str, ...], Field(min_length=1)]
+    file_name: FileName | None = None
 
     @model_validator(mode="after")
     def _names_are_known_and_used_once(self) -> TableContract:
@@ -223,9 +225,11 @@ class TableContract(StrictModel, strict=False):
                     raise ValueError(f"{key}: no column is named {name!r}")
             if len(set(wanted)) < len(wanted):
                 raise ValueError(f"{key}: a column is used more than once")
-        for name in self.stream_partition_key:
-            if name not in sources:
-                raise ValueError(f"stream_partition_key: no source field is named {name!r}")
+        in_file_name = self.file_name.source_fields if self.file_name else ()
+        for key, wanted in (("stream_partition_key", self.stream_partition_key), ("file_name", in_file_name)):
+            for name in wanted:
+                if name not in sources:
+                    raise ValueError(f"{key}: no source field is named {name!r}")
         return self
 
     @model_validator(mode="after")

@@ -27,12 +27,21 @@ def produce(
         list[str],
         typer.Argument(metavar="PATH…", help="CSV files, plain or gzip; folders of them; - for standard input."),
     ],
-    city: Annotated[
-        str | None, typer.Option("--city", help="The city, if the file's name does not contain it.")
+    field: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--field",
+            metavar="NAME=VALUE",
+            help="A source field for records that lack it, instead of the one in the file's name; may be repeated.",
+        ),
     ] = None,
+    city: Annotated[str | None, typer.Option("--city", help="The same as --field City=….")] = None,
     rate: Annotated[float | None, typer.Option("--rate", metavar="N", help="Send N records a second.")] = None,
     processes: Annotated[
-        int, typer.Option("--processes", min=1, max=64, help="Number of processes; a city's files stay in one.")
+        int,
+        typer.Option(
+            "--processes", min=1, max=64, help="Number of processes; files that may share a partition key stay in one."
+        ),
     ] = 1,
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue an interrupted run of the same files to the same stream.")
@@ -71,7 +80,15 @@ def produce(
     if check is not None:
         chosen.append(f"producer.validate={'true' if check else 'false'}")
     settings = load_settings(config, chosen)
-    prepared = plan(paths, settings, city=city, rate=rate, resume=resume, keep_checkpoint=not dry_run, rejects=rejects)
+    prepared = plan(
+        paths,
+        settings,
+        fields=_fields(field or [], city),
+        rate=rate,
+        resume=resume,
+        keep_checkpoint=not dry_run,
+        rejects=rejects,
+    )
     if dry_run:
         _dry_run(prepared, json_file, allow_rejects)
         return
@@ -96,6 +113,17 @@ def produce(
         raise typer.Exit(1)
 
 
+def _fields(given: list[str], city: str | None) -> dict[str, str]:
+    """The fields of --field and --city."""
+    fields = {} if city is None else {"City": city}
+    for text in given:
+        name, equals, value = text.partition("=")
+        if not name or not equals:
+            raise typer.BadParameter(f"{text!r}; write NAME=VALUE, for example City=Paris", param_hint="--field")
+        fields[name] = value
+    return fields
+
+
 def send_all(paths: list[str], settings: Settings) -> ProduceResult:
     """Sends files with the progress bar and without a summary: a step of another command."""
     from producer.produce import plan, send
@@ -105,13 +133,13 @@ def send_all(paths: list[str], settings: Settings) -> ProduceResult:
 
 
 def _dry_run(prepared: ProducePlan, json_file: Path | None, allow_rejects: bool) -> None:
-    from producer.csv_reader import Export
+    from producer.input_files import InputFile
     from producer.produce import validate
     from producer.record_encoder import PutRecordsEntry
 
     examples: dict[str, PutRecordsEntry] = {}
 
-    def keep_first(export: Export, record: PutRecordsEntry) -> None:
+    def keep_first(export: InputFile, record: PutRecordsEntry) -> None:
         examples.setdefault(export.path, record)
 
     with _progress() as show:

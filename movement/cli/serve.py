@@ -25,13 +25,14 @@ def serve(
     config: Config = None,
     overrides: Overrides = None,
 ) -> None:
-    """Serve the HTTP API, POST /uber_movement, and the page of `movement report`, live, at /.
+    """Serve the HTTP API, POST /<name of the contract> or /records, and the live page of `movement report`, at /.
 
     For programs that send records one by one: the answer comes once Kinesis has accepted them. Set MOVEMENT_API_KEY
     to require a key (header X-API-Key; in a browser, the password). SIGTERM and Ctrl-C finish what is in flight.
     """
     import uvicorn
 
+    from jobs.schema.table import load_contract
     from jobs.settings.settings import load_settings
     from producer import api, api_access
     from producer.put_records import kinesis_client
@@ -45,9 +46,10 @@ def serve(
     check_port(settings.api.host, settings.api.port)
     # Asked here, so that a missing stream is one clear line and not a traceback in a worker.
     max_record_bytes(kinesis_client(settings.producer.request_timeout_seconds), settings.stream.name)
+    path = api.record_paths(load_contract(settings.contract))[0]
     os.environ[api.SETTINGS_VARIABLE] = settings.model_dump_json()
     err.print(
-        f"POST http://{settings.api.host}:{settings.api.port}/uber_movement → stream '{settings.stream.name}' "
+        f"POST http://{settings.api.host}:{settings.api.port}{path} → stream '{settings.stream.name}' "
         f"(documentation at /docs)\n"
         f"page http://{settings.api.host}:{settings.api.port}/ ← {settings.lake}",
         soft_wrap=True,

@@ -1,4 +1,4 @@
-"""`POST /uber_movement`: the answers, and that every record answered with success is on the stream."""
+"""`POST /travel_times`: the answers, and that every record answered with success is on the stream."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 
 import httpx
 import pytest
@@ -27,6 +28,7 @@ from producer.api import create_app
 from producer.api_access import API_KEY_VARIABLE
 from tests.helpers.faulty_kinesis import Fail, FaultyKinesis, Reset, Status
 from tests.helpers.ports import free_port
+from tests.helpers.samples import READING, READINGS_YAML
 
 pytestmark = pytest.mark.aws
 
@@ -78,7 +80,7 @@ def on_stream(kinesis: FaultyKinesis) -> list[dict[str, object]]:
 
 def test_the_answer_has_the_sequence_number_of_the_record(kinesis: FaultyKinesis) -> None:
     with client() as api:
-        answer = api.post("/uber_movement", json=GOOD)
+        answer = api.post("/travel_times", json=GOOD)
     assert answer.status_code == 200
     body = answer.json()
     assert (body["success"], body["accepted"]) == (True, 1)
@@ -90,15 +92,15 @@ def test_the_answer_has_the_sequence_number_of_the_record(kinesis: FaultyKinesis
 def test_a_number_keeps_its_text_and_deep_nesting_is_no_server_error(kinesis: FaultyKinesis) -> None:
     body = json.dumps(GOOD).replace("446", '446, "Factor": 1.50')
     with client() as api:
-        assert api.post("/uber_movement", content=body, headers=JSON).status_code == 200
+        assert api.post("/travel_times", content=body, headers=JSON).status_code == 200
         deep = json.dumps(GOOD).replace("446", '446, "Deep": ' + "[" * 900 + "]" * 900)
-        assert api.post("/uber_movement", content=deep, headers=JSON).status_code in (200, 400, 422)
+        assert api.post("/travel_times", content=deep, headers=JSON).status_code in (200, 400, 422)
     assert b'"Factor":1.50' in kinesis.accepted[0][1]
 
 
 def test_the_answer_to_a_list_keeps_its_order(kinesis: FaultyKinesis) -> None:
     with client() as api:
-        body = api.post("/uber_movement", json=[good(n) for n in range(1200)]).json()
+        body = api.post("/travel_times", json=[good(n) for n in range(1200)]).json()
     assert body["accepted"] == 1200
     for number, entry in enumerate(body["records"]):
         _, data = kinesis.accepted[int(entry["sequence_number"]) - 1]
@@ -108,7 +110,7 @@ def test_the_answer_to_a_list_keeps_its_order(kinesis: FaultyKinesis) -> None:
 def test_concurrent_requests_share_put_records_requests(kinesis: FaultyKinesis) -> None:
     kinesis.delay = 0.02
     with client("api.linger_ms=100") as api, ThreadPoolExecutor(30) as pool:
-        answers = list(pool.map(lambda n: api.post("/uber_movement", json=good(n)), range(300)))
+        answers = list(pool.map(lambda n: api.post("/travel_times", json=good(n)), range(300)))
     assert all(answer.status_code == 200 for answer in answers)
     assert len(kinesis.accepted) == 300
     assert len(kinesis.requests) < 100
@@ -116,7 +118,7 @@ def test_concurrent_requests_share_put_records_requests(kinesis: FaultyKinesis) 
 
 def test_the_answer_names_invalid_fields_and_nothing_is_sent(kinesis: FaultyKinesis) -> None:
     with client() as api:
-        answer = api.post("/uber_movement", json=[GOOD, BAD, {}])
+        answer = api.post("/travel_times", json=[GOOD, BAD, {}])
     assert answer.status_code == 422
     first, second = answer.json()["rejected"]
     assert [(error["reason"], error["field"]) for error in first["errors"]] == [
@@ -130,8 +132,8 @@ def test_the_answer_names_invalid_fields_and_nothing_is_sent(kinesis: FaultyKine
 
 def test_partial_sends_the_valid_records_and_reports_the_others(kinesis: FaultyKinesis) -> None:
     with client() as api:
-        answer = api.post("/uber_movement?partial=true", json=[BAD, GOOD])
-        all_bad = api.post("/uber_movement?partial=true", json=[BAD])
+        answer = api.post("/travel_times?partial=true", json=[BAD, GOOD])
+        all_bad = api.post("/travel_times?partial=true", json=[BAD])
     assert (answer.status_code, all_bad.status_code) == (200, 422)
     body = answer.json()
     assert (body["success"], body["accepted"], body["records"][0]) == (True, 1, None)
@@ -156,7 +158,7 @@ def test_partial_sends_the_valid_records_and_reports_the_others(kinesis: FaultyK
 )
 def test_a_body_without_a_valid_record_is_a_client_error(body: bytes, status: int, kinesis: FaultyKinesis) -> None:
     with client() as api:
-        answer = api.post("/uber_movement", content=body, headers=JSON)
+        answer = api.post("/travel_times", content=body, headers=JSON)
     assert answer.status_code == status
     assert answer.json()["success"] is False
     assert not kinesis.accepted
@@ -169,10 +171,10 @@ def test_a_body_or_a_record_that_is_too_large_is_413(kinesis: FaultyKinesis) -> 
 
     big = json.dumps(GOOD | {"Origin Geometry": "x" * 1_100_000})
     with client("api.max_body_bytes=2000") as api:
-        assert api.post("/uber_movement", content=b" " * 2001, headers=JSON).status_code == 413
-        assert api.post("/uber_movement", content=stream(), headers=JSON).status_code == 413
+        assert api.post("/travel_times", content=b" " * 2001, headers=JSON).status_code == 413
+        assert api.post("/travel_times", content=stream(), headers=JSON).status_code == 413
     with client() as api:
-        answer = api.post("/uber_movement", content=big, headers=JSON)
+        answer = api.post("/travel_times", content=big, headers=JSON)
     assert answer.status_code == 413
     assert answer.json()["rejected"][0]["errors"][0]["reason"] == "too_large"
     assert not kinesis.accepted
@@ -181,12 +183,12 @@ def test_a_body_or_a_record_that_is_too_large_is_413(kinesis: FaultyKinesis) -> 
 def test_a_key_is_required_if_one_is_configured(kinesis: FaultyKinesis, aws_environment: pytest.MonkeyPatch) -> None:
     aws_environment.setenv(API_KEY_VARIABLE, "old-key, new-key")
     with client() as api:
-        assert api.post("/uber_movement", json=GOOD).status_code == 401
+        assert api.post("/travel_times", json=GOOD).status_code == 401
         for wrong in ("", "old", "old-key, new-key", "ключ".encode()):
-            assert api.post("/uber_movement", json=GOOD, headers={"X-API-Key": wrong}).status_code == 401
+            assert api.post("/travel_times", json=GOOD, headers={"X-API-Key": wrong}).status_code == 401
         assert not kinesis.accepted
         for key in ("old-key", "new-key"):
-            assert api.post("/uber_movement", json=GOOD, headers={"X-API-Key": key}).status_code == 200
+            assert api.post("/travel_times", json=GOOD, headers={"X-API-Key": key}).status_code == 200
         assert api.get("/healthz").status_code == 200
 
 
@@ -257,17 +259,17 @@ def test_a_client_that_leaves_in_the_middle_of_its_body_is_no_server_error(
 def test_a_throttled_record_is_retried_before_the_answer(kinesis: FaultyKinesis) -> None:
     kinesis.faults = lambda n: Fail(lambda index: index % 2 == 0) if n < 3 else None
     with client() as api:
-        body = api.post("/uber_movement", json=[good(n) for n in range(10)]).json()
+        body = api.post("/travel_times", json=[good(n) for n in range(10)]).json()
     assert (body["success"], body["accepted"], len(kinesis.accepted)) == (True, 10, 10)
 
 
 def test_a_timeout_is_503_with_the_results_so_far(kinesis: FaultyKinesis) -> None:
     kinesis.faults = lambda n: Fail(lambda index: index == 1 or n > 0)
     with client("api.timeout_seconds=0.3") as api:
-        answer = api.post("/uber_movement", json=[good(n) for n in range(3)])
+        answer = api.post("/travel_times", json=[good(n) for n in range(3)])
         time.sleep(0.5)
         kinesis.faults = lambda _n: None
-        assert api.post("/uber_movement", json=good(9)).status_code == 200
+        assert api.post("/travel_times", json=good(9)).status_code == 200
     assert answer.status_code == 503
     assert int(answer.headers["retry-after"]) >= 1
     body = answer.json()
@@ -280,7 +282,7 @@ def test_a_timeout_is_503_with_the_results_so_far(kinesis: FaultyKinesis) -> Non
 def test_with_too_many_pending_records_the_answer_is_429_with_retry_after(kinesis: FaultyKinesis) -> None:
     kinesis.delay = 0.3
     with client("api.max_pending_records=5") as api, ThreadPoolExecutor(20) as pool:
-        answers = list(pool.map(lambda n: api.post("/uber_movement", json=good(n)), range(20)))
+        answers = list(pool.map(lambda n: api.post("/travel_times", json=good(n)), range(20)))
     statuses = [answer.status_code for answer in answers]
     assert set(statuses) == {200, 429}
     assert all(answer.headers["retry-after"] for answer in answers if answer.status_code == 429)
@@ -298,7 +300,7 @@ def test_an_outage_loses_no_record_that_was_answered_with_success(kinesis: Fault
     ]
     kinesis.faults = lambda n: kinds[n % len(kinds)]
     with client("api.timeout_seconds=1.0") as api, ThreadPoolExecutor(16) as pool:
-        answers = list(pool.map(lambda n: api.post("/uber_movement", json=good(n)), range(300)))
+        answers = list(pool.map(lambda n: api.post("/travel_times", json=good(n)), range(300)))
     origins = {record["Origin Movement ID"] for record in on_stream(kinesis)}
     accepted = {str(n) for n, answer in enumerate(answers) if answer.status_code == 200}
     assert {answer.status_code for answer in answers} <= {200, 503}
@@ -310,10 +312,10 @@ def test_an_aws_refusal_is_503_and_healthz_reports_it_without_details(kinesis: F
     with client() as api:
         assert api.get("/healthz").json()["status"] == "ok"
         kinesis.faults = lambda _n: Status(400, "AccessDeniedException")
-        answer = api.post("/uber_movement", json=GOOD)
+        answer = api.post("/travel_times", json=GOOD)
         health = api.get("/healthz")
         kinesis.faults = lambda _n: None
-        assert api.post("/uber_movement", json=GOOD).status_code == 200
+        assert api.post("/travel_times", json=GOOD).status_code == 200
         assert api.get("/healthz").status_code == 200
     assert answer.status_code == 503
     assert "AccessDenied" not in answer.text
@@ -334,8 +336,8 @@ def test_a_missing_stream_is_an_error_at_startup() -> None:
 
 def test_metrics_count_requests_records_and_reasons(kinesis: FaultyKinesis) -> None:
     with client() as api:
-        api.post("/uber_movement", json=[good(n) for n in range(3)])
-        api.post("/uber_movement", json=BAD)
+        api.post("/travel_times", json=[good(n) for n in range(3)])
+        api.post("/travel_times", json=BAD)
         text = api.get("/metrics").text
     assert "movement_records_accepted_total 3.0" in text
     assert 'movement_http_requests_total{status="200"} 1.0' in text
@@ -343,13 +345,28 @@ def test_metrics_count_requests_records_and_reasons(kinesis: FaultyKinesis) -> N
     assert 'movement_records_rejected_total{reason="wrong_type"} 1.0' in text
 
 
+def test_the_contracts_own_path_accepts_records_and_is_documented(kinesis: FaultyKinesis, tmp_path: Path) -> None:
+    contract = tmp_path / "readings.yaml"
+    contract.write_text(READINGS_YAML, encoding="utf-8")
+    for chosen, record, paths in (
+        ([], GOOD, {"/travel_times", "/records", "/uber_movement"}),
+        ([f"contract={contract}"], READING, {"/readings", "/records"}),
+    ):
+        with client(*chosen) as api:
+            documented = api.get("/openapi.json").json()["paths"]
+            assert {path for path in documented if "post" in documented[path]} == paths
+            assert {api.post(path, json=record).status_code for path in paths} == {200}
+            assert api.post("/travel_time", json=record).status_code == 404
+    assert len(kinesis.accepted) == 5
+
+
 def test_the_openapi_page_has_the_contracts_fields_and_valid_examples(kinesis: FaultyKinesis) -> None:
     with client() as api:
         page = api.get("/openapi.json").json()
-        operation = page["paths"]["/uber_movement"]["post"]
+        operation = page["paths"]["/travel_times"]["post"]
         content = operation["requestBody"]["content"]["application/json"]
         for example in content["examples"].values():
-            assert api.post("/uber_movement", json=example["value"]).status_code == 200
+            assert api.post("/travel_times", json=example["value"]).status_code == 200
         docs = api.get("/docs")
         assert "Date Range" in docs.text
         assert "http" not in docs.text, "the page loads something from another host"
@@ -366,9 +383,9 @@ def test_no_content_of_a_body_is_logged(kinesis: FaultyKinesis, caplog: pytest.L
     secret = "s3cret-payload"
     kinesis.faults = lambda n: Status(500, "InternalFailure") if n == 0 else None
     with client() as api:
-        api.post("/uber_movement", json=GOOD | {"Origin Display Name": secret})
-        api.post("/uber_movement", json=BAD | {"Mean Travel Time (Seconds)": secret})
-        api.post("/uber_movement", content=secret.encode(), headers=JSON)
+        api.post("/travel_times", json=GOOD | {"Origin Display Name": secret})
+        api.post("/travel_times", json=BAD | {"Mean Travel Time (Seconds)": secret})
+        api.post("/travel_times", content=secret.encode(), headers=JSON)
     ours = [record for record in caplog.records if not record.name.startswith(("botocore", "urllib3", "httpx"))]
     assert secret not in "".join(record.getMessage() for record in ours)
 
@@ -393,7 +410,7 @@ def test_sigterm_answers_open_requests_before_the_end(kinesis: FaultyKinesis) ->
         assert '{"live":true}' in httpx.get(f"{url}/").text, "the server has the page as well as the API"
         kinesis.delay = 1.0
         answers: list[httpx.Response] = []
-        posting = threading.Thread(target=lambda: answers.append(httpx.post(f"{url}/uber_movement", json=GOOD)))
+        posting = threading.Thread(target=lambda: answers.append(httpx.post(f"{url}/travel_times", json=GOOD)))
         posting.start()
         time.sleep(0.4)
         server.send_signal(signal.SIGTERM)

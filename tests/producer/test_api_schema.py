@@ -36,7 +36,7 @@ def test_every_answer_is_one_that_the_documentation_promises(aws_environment: py
                 f"{address}/openapi.json", config=Config.from_dict({"checks": CHECKS})
             )
             asked = set()
-            # /uber_movement has the same documentation and the same handler as /records.
+            # /travel_times has the same documentation and the same handler as /records.
             for operation in (schema["/records"]["POST"], schema["/healthz"]["GET"], schema["/metrics"]["GET"]):
                 for mode in GenerationMode if operation.body else [GenerationMode.POSITIVE]:
 

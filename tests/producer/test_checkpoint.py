@@ -18,12 +18,12 @@ import pytest
 
 from jobs.common.errors import ConfigurationError, TransientError
 from jobs.settings.settings import Settings, load_settings
-from producer.csv_reader import read_records
 from producer.parallel import send_in_processes
 from producer.produce import plan, produce, send
 from producer.run import READ_AHEAD_ROWS, ProduceProgress
 from producer.sample import write_sample
 from tests.helpers.faulty_kinesis import FaultyKinesis, Status
+from tests.helpers.input_records import read_records
 
 pytestmark = pytest.mark.aws
 ROWS = 6000

@@ -12,8 +12,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from jobs.common.errors import ConfigurationError, TerminalError
-from producer.csv_reader import Export, ExportReader, RowChunk, city_of, find_exports, read_records
+from jobs.common.errors import TerminalError
+from producer.csv_reader import CsvReader, RowChunk
+from producer.input_files import InputFile
 from tests.helpers.examples import examples
 
 
@@ -21,7 +22,7 @@ def rows_of(data: bytes, tmp_path: Path, skip: int = 0) -> tuple[list[str], list
     """The header and the chunks of a file with this content."""
     file = tmp_path / "in.csv"
     file.write_bytes(data)
-    with ExportReader(Export(str(file))) as reader:
+    with CsvReader(InputFile(str(file))) as reader:
         return reader.header, list(reader.chunks(skip))
 
 
@@ -73,7 +74,7 @@ lines = st.builds(
 def test_columns_and_rows_equal_those_of_the_standard_library(
     body: bytes, block: int, zipped: bool, skip: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("producer.csv_source.BLOCK_BYTES", block)
+    monkeypatch.setattr("producer.byte_source.BLOCK_BYTES", block)
     monkeypatch.setattr("producer.csv_reader.MIN_PLAIN_BYTES", 1)
     data = b"a,b\n" + body
     header, rows, faults = read_by_the_standard_library(data)
@@ -108,7 +109,7 @@ def test_rows_of_a_slow_pipe_are_not_delayed(monkeypatch: pytest.MonkeyPatch) ->
 
         monkeypatch.setattr("sys.stdin", Stdin)
         os.write(writing, b"a,b\n1,x\n2,")
-        with ExportReader(Export("-")) as reader:
+        with CsvReader(InputFile("-")) as reader:
             chunks = reader.chunks()
             assert next(chunks).rows == [["1", "x"]]
             os.write(writing, b'"y\n')
@@ -119,7 +120,7 @@ def test_rows_of_a_slow_pipe_are_not_delayed(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_a_file_without_line_ends_does_not_fill_the_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("producer.csv_source.MAX_LINE_BYTES", 3 << 20)
+    monkeypatch.setattr("producer.byte_source.MAX_LINE_BYTES", 3 << 20)
     with pytest.raises(TerminalError, match=r"line 2 is longer than"):
         rows_of(b"a,b\n" + b"x" * (9 << 20), tmp_path)
 
@@ -198,47 +199,6 @@ def test_a_chunk_of_rows_has_at_most_500_and_one_of_columns_a_whole_block(tmp_pa
 def test_the_error_names_a_file_that_is_not_an_export(data: bytes, message: str, tmp_path: Path) -> None:
     with pytest.raises(TerminalError, match=rf"in\.csv: .*{message}"):
         rows_of(data, tmp_path)
-
-
-def test_the_city_comes_from_the_name_of_the_file() -> None:
-    assert city_of("/x/Travel_Times - Johannesburg and Pretoria.csv") == "Johannesburg and Pretoria"
-    assert city_of("Travel_Times - São Paulo.csv.gz") == "São Paulo"
-    assert city_of("Travel_Times - Bogota\u0301.csv") == "Bogotá", "macOS decomposes letters"
-    assert city_of("anything.csv") is None
-
-
-def test_a_folder_means_its_exports_and_each_file_counts_once(tmp_path: Path) -> None:
-    for name in ("b.csv", "a.csv.gz", "notes.txt"):
-        (tmp_path / name).write_bytes(b"a\n1\n")
-    found = find_exports([tmp_path, tmp_path / "b.csv"])
-    assert [export.path for export in found] == [str(tmp_path / "a.csv.gz"), str(tmp_path / "b.csv")]
-
-
-def test_a_missing_path_and_a_folder_without_exports_are_errors(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match="no such file"):
-        find_exports([tmp_path / "missing.csv"])
-    with pytest.raises(ConfigurationError, match=r"has no \*\.csv"):
-        find_exports([tmp_path])
-
-
-def test_standard_input_is_read_like_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Stdin:
-        buffer = io.BufferedReader(io.BytesIO(b"a,b\n1,x\n"))
-
-    monkeypatch.setattr("sys.stdin", Stdin)
-    assert list(read_records("-", city="Paris")) == [{"a": "1", "b": "x", "City": "Paris"}]
-
-
-def test_a_record_has_the_columns_of_its_file_and_empty_cells(tmp_path: Path) -> None:
-    file = tmp_path / "Travel_Times - Paris.csv"
-    file.write_bytes(b'"a","b"\n"007",""\n')
-    assert list(read_records(file)) == [{"a": "007", "b": "", "City": "Paris"}]
-
-
-def test_a_city_column_takes_precedence_over_the_name_of_the_file(tmp_path: Path) -> None:
-    file = tmp_path / "Travel_Times - Paris.csv"
-    file.write_bytes(b'"City","b"\n"Lyon",""\n')
-    assert list(read_records(file)) == [{"City": "Lyon", "b": ""}]
 
 
 def test_text_that_is_not_utf8_becomes_surrogates(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ CONTRACT = load_contract("travel_times.yaml")
 CHECKS = RecordChecks(CONTRACT)
 HEADER = [field for field in CONTRACT.source_fields if field != "City"]
 GOOD = ["1", "a", "[]", "2", "b", "[]", "07/31/2016 - 08/28/2016, Every day, Daily Average", "20", "10", "30"]
+PARIS = {"City": "Paris"}
 LIMIT = 1024 * 1024
 
 unusual = st.sampled_from(
@@ -89,8 +90,8 @@ def test_the_encoder_rejects_exactly_the_rows_that_the_contract_rejects(
     if in_columns:
         # csv_fast_path returns only text that JSON does not escape.
         rows = [[re.sub(r'["\\\x00-\x1f]', "_", cell) for cell in row] for row in rows]
-    encoder = RowEncoder(CONTRACT, HEADER, city, LIMIT)
     extra = {} if city is None else {"City": city}
+    encoder = RowEncoder(CONTRACT, HEADER, extra, LIMIT)
     expected = [CHECKS.reject(dict(zip(HEADER, row, strict=True)) | extra) for row in rows]
     for _ in range(2):  # the second time with the valid texts of the first
         records, rejected = encode(encoder, as_columns(rows) if in_columns else as_rows(rows))
@@ -107,7 +108,7 @@ def test_the_encoder_rejects_exactly_the_rows_that_the_contract_rejects(
 def test_only_suspect_rows_are_encoded_one_by_one(
     form: Callable[[Rows], RowChunk], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    encoder = RowEncoder(CONTRACT, HEADER, "Paris", LIMIT)
+    encoder = RowEncoder(CONTRACT, HEADER, PARIS, LIMIT)
     one_by_one = []
     encode_row = encoder.encode_row
 
@@ -127,7 +128,7 @@ def test_only_suspect_rows_are_encoded_one_by_one(
 
 
 def test_a_blank_line_is_dropped_and_a_malformed_row_is_rejected_by_its_index() -> None:
-    encoded = RowEncoder(CONTRACT, HEADER, "Paris", LIMIT).encode(as_rows([[], GOOD, ["1"], GOOD, []]))
+    encoded = RowEncoder(CONTRACT, HEADER, PARIS, LIMIT).encode(as_rows([[], GOOD, ["1"], GOOD, []]))
     assert [len(encoded.part(at, at + 2)[0]) for at in (0, 2, 4)] == [1, 1, 0]
     ((index, rejection),) = encoded.part(2, 5)[1]
     assert (index, rejection.reason) == (2, "malformed_row")
@@ -135,14 +136,14 @@ def test_a_blank_line_is_dropped_and_a_malformed_row_is_rejected_by_its_index() 
 
 def test_a_chunk_with_only_a_fault_has_no_records() -> None:
     chunk = RowChunk(0, 2, 0, rows=[], fault=(2, "unexpected end of data"))
-    assert encode(RowEncoder(CONTRACT, HEADER, "Paris", LIMIT), chunk) == ([], [])
+    assert encode(RowEncoder(CONTRACT, HEADER, PARIS, LIMIT), chunk) == ([], [])
 
 
 def test_a_cell_or_a_city_that_is_not_utf8_is_rejected() -> None:
     bad = ["\udcff", *GOOD[1:]]
-    records, ((index, rejection),) = encode(RowEncoder(CONTRACT, HEADER, "Paris", LIMIT), as_rows([GOOD, bad, []]))
+    records, ((index, rejection),) = encode(RowEncoder(CONTRACT, HEADER, PARIS, LIMIT), as_rows([GOOD, bad, []]))
     assert (len(records), index, rejection.reason) == (1, 1, "not_utf8")
-    encoder = RowEncoder(CONTRACT, HEADER, "\udcff", LIMIT)
+    encoder = RowEncoder(CONTRACT, HEADER, {"City": "\udcff"}, LIMIT)
     for chunk in (as_rows([GOOD]), as_columns([GOOD])):
         assert [rejection.reason for _, rejection in encode(encoder, chunk)[1]] == ["not_utf8"]
 
@@ -160,16 +161,16 @@ def test_long_values_that_differ_at_the_end_have_different_keys() -> None:
 
 
 def test_a_row_and_an_equal_posted_object_have_the_same_key() -> None:
-    (row,), _ = RowEncoder(CONTRACT, HEADER, "Paris", LIMIT).encode(as_rows([GOOD])).part(0, 1)
+    (row,), _ = RowEncoder(CONTRACT, HEADER, PARIS, LIMIT).encode(as_rows([GOOD])).part(0, 1)
     posted = RecordEncoder(CONTRACT, LIMIT).encode(dict(zip(HEADER, GOOD, strict=True)) | {"City": "Paris"})
     assert isinstance(posted, PutRecordsEntry)
     assert row.PartitionKey == posted.PartitionKey == "Paris|1|2"
 
 
 def test_a_record_over_the_streams_limit_is_rejected() -> None:
-    (record,), _ = RowEncoder(CONTRACT, HEADER, "Paris", LIMIT).encode(as_rows([GOOD])).part(0, 1)
+    (record,), _ = RowEncoder(CONTRACT, HEADER, PARIS, LIMIT).encode(as_rows([GOOD])).part(0, 1)
     size = len(record.Data) + len(record.PartitionKey)
-    assert RowEncoder(CONTRACT, HEADER, "Paris", size).encode(as_rows([GOOD])).part(0, 1) == ([record], [])
-    _, ((_, rejection),) = RowEncoder(CONTRACT, HEADER, "Paris", size - 1).encode(as_rows([GOOD])).part(0, 1)
+    assert RowEncoder(CONTRACT, HEADER, PARIS, size).encode(as_rows([GOOD])).part(0, 1) == ([record], [])
+    _, ((_, rejection),) = RowEncoder(CONTRACT, HEADER, PARIS, size - 1).encode(as_rows([GOOD])).part(0, 1)
     assert isinstance(rejection, Rejection)
     assert rejection.reason == "too_large"

@@ -34,7 +34,7 @@ def test_every_field_of_the_real_files_is_unchanged(any_stream: EmulatorStream, 
     found = Counter(tuple(sorted(json.loads(record["Data"]).items())) for record in records)
     assert found == rows_as_read(exports)
     assert (result.produced, result.rejected) == (3153, 0)
-    assert {file.city: file.produced for file in result.files} == {
+    assert {file.fields["City"]: file.produced for file in result.files} == {
         "Paris": 2227,
         "Boston": 700,
         "Johannesburg and Pretoria": 226,

@@ -46,6 +46,14 @@ def changed(path: str, value: Any) -> str:
     [
         ("version", 2, "version: input should be 1; got 2"),
         ("name", ..., "name: is missing"),
+        (
+            "file_name",
+            {"pattern": "(.+)[.]csv"},
+            "file_name: pattern: Regular expression contains unnamed groups (RE2;",
+        ),
+        ("file_name", {"pattern": ".+[.]csv"}, "file_name: the pattern has no group; write (?P<field>…)"),
+        ("file_name", {"pattern": "(?P<city>.+)"}, "file_name: no source field is named 'city'"),
+        ("file_name", {"pattern": "(?P<s>.+)", "fields": {"t": "sensor"}}, "fields: the pattern has no group 't'"),
         ("name", "Read Ings", "name: string should match pattern"),
         ("colums", [], "colums: unknown key; did you mean 'columns'?"),
         ("columns", [], "columns: tuple should have at least 1 item"),

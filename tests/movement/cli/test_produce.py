@@ -121,6 +121,17 @@ def test_standard_input_is_sent_under_the_city_that_is_named(kinesis, tmp_path):
     assert {json.loads(data)["City"] for _, data in kinesis.accepted} == {"Lyon"}
 
 
+def test_fields_are_set_by_hand_and_one_that_the_contract_lacks_is_an_error(kinesis, tmp_path):
+    write_sample(20, tmp_path, cities=1)
+    file = str(tmp_path / "Travel_Times - Paris.csv")
+    assert produce(tmp_path, file, "--field", "City=São Paulo").exit_code == 0
+    assert {json.loads(data)["City"] for _, data in kinesis.accepted} == {"São Paulo"}
+    assert result_of(tmp_path)["files"][0]["fields"] == {"City": "São Paulo"}
+    wrong = produce(tmp_path, file, "--field", "Cty=Lyon")
+    assert "has no source field 'Cty'; it has 'City'" in str(wrong.exception)
+    assert produce(tmp_path, file, "--field", "City").exit_code == 2
+
+
 def test_extra_columns_are_sent_along_in_any_order(kinesis, tmp_path):
     header = "Note,Mean Travel Time (Seconds),Date Range,Destination Movement ID,Origin Movement ID"
     row = '"x, y",12,"07/31/2016 - 08/28/2016, Every day, Daily Average",2,1'
