@@ -2,6 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
+CLASSES := .venv/spark-classes.jsa
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test fast nightly crash test-spark bench lint format lock reference package clean
@@ -15,17 +16,20 @@ setup: $(READY) ## Virtual environment in .venv, pinned dependencies, Java, Spar
 $(READY): setup.py requirements.lock bootstrap/setup.sh bootstrap/spark-jars.lock bootstrap/spark_jars.py
 	@PYTHON=$(PYTHON) bootstrap/setup.sh
 
+$(CLASSES): $(READY)
+	@bootstrap/java.sh && bootstrap/spark_classes.sh
+
 demo: setup ## Run the whole main job on this machine (ARGS="--csv PATH" takes exports of your own)
 	@$(BIN)/movement demo $(ARGS)
 
-test: setup lint ## Run everything that CI checks
+test: setup lint $(CLASSES) ## Run everything that CI checks
 	@bootstrap/chromium.sh
 	@$(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder $(ARGS)
 
 fast: setup ## Run the tests that work without Spark and without the embedded AWS
 	@EXAMPLES=0.1 $(BIN)/python -m pytest -q -n 2 --dist loadscope -m "not spark and not aws" $(ARGS)
 
-nightly: setup ## Run what takes too long for every change: thousands of examples, many kills
+nightly: setup $(CLASSES) ## Run what takes too long for every change: thousands of examples, many kills
 	@NIGHTLY=1 EXAMPLES=20 SOURCE_KILLS=10 CRASH_KILLS=200 PACKAGE_FULL=1 GOLD_KILLS=3 \
 		GOLD_INCREMENTS=15 $(BIN)/python -m pytest tests/spark_kinesis tests/system tests/jobs/maintenance \
 		tests/jobs/gold tests/jobs/write tests/infra tests/movement/packaging $(ARGS)

@@ -15,6 +15,7 @@ from hypothesis import HealthCheck
 from jobs.settings.settings import Settings, load_settings
 from local import server
 from tests.helpers.examples import examples
+from tests.helpers.jvm_options import jvm_options
 from tests.helpers.lakes import make_lake
 from tests.helpers.paths import EXPORTS
 from tests.helpers.ports import free_port
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 
 # The servers besides moto. A test that uses one says so: record_property("server", "kinesis-mock").
 REAL_SERVERS = ("kinesis-mock", "versitygw")
+
+# For this process's Spark and for those of the processes that it starts.
+os.environ.setdefault("SPARK_SUBMIT_OPTS", jvm_options())
 
 # Both measure wall time, so a busy machine would fail them.
 hypothesis.settings.register_profile(
