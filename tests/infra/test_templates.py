@@ -505,6 +505,21 @@ def test_the_api_requires_the_contracts_fields_and_keys_records_as_the_producer_
     assert throttle["ThrottlingBurstLimit"] > 0
 
 
+def test_the_api_does_not_ask_for_a_record_again_that_kinesis_will_never_take() -> None:
+    """Kinesis answers 400 to a record that is too large as to throttling, so the answer's type decides."""
+    integration = Stack("root", {**ROOT_PARAMETERS, "Api": "yes"}).nested("PostApi").properties("Post")["Integration"]
+    (refused,) = [each for each in integration["IntegrationResponses"] if each.get("SelectionPattern")]
+    template = refused["ResponseTemplates"]["application/json"]
+    assert refused["StatusCode"] == "503"
+    assert re.fullmatch(refused["SelectionPattern"], "400")
+    large, other = re.search(r"(?s)#if\((.*?)#else(.*)#end", template).groups()  # type: ignore[union-attr]
+    assert re.findall(r'\$type\.contains\("(\w+)"\)', large) == ["ValidationException", "InvalidArgumentException"]
+    assert "#set($context.responseOverride.status = 413)" in large
+    assert "may be sent again" not in large
+    assert "responseOverride" not in other
+    assert json.loads(other)["error"].endswith("may be sent again")
+
+
 def test_every_alarm_names_its_line_in_the_runbook() -> None:
     found = list(resources("AWS::CloudWatch::Alarm"))
     assert len(found) >= 5
