@@ -50,7 +50,7 @@ def stack(
             "--parameter",
             metavar="NAME=VALUE",
             help="A parameter of root.yaml, such as BucketName=my-lake; may be repeated. Other parameters keep their "
-            "value, or have their default.",
+            "value, or have their default. ManifestSha256=release is the hash of the folder's manifest.",
         ),
     ] = None,
     name: StackName = "movement-lake",
@@ -62,6 +62,14 @@ def stack(
         bool,
         typer.Option("--replace-cluster", help="Also make changes that end the EMR cluster, and with it the job."),
     ] = False,
+    unchecked: Annotated[
+        bool,
+        typer.Option(
+            "--unchecked",
+            help="With --replace-cluster: do not check that the nodes' role may read the release. Needed if AWS does "
+            "not allow you iam:SimulatePrincipalPolicy.",
+        ),
+    ] = False,
     json_file: JsonFile = None,
 ) -> None:
     """Create or update the CloudFormation stack of all templates: show the changes, ask, make them.
@@ -70,7 +78,7 @@ def stack(
     --parameter BucketName=my-lake; docs/cloudformation.md lists the others. Resources that hold data are kept when
     their stack is deleted. Next: movement deploy conf.
     """
-    from jobs.common.errors import TerminalError
+    from jobs.common.errors import MovementError, TerminalError
     from movement.deploy.stack import Deployment
 
     deployment = Deployment(name, artifacts, release, parameters or [])
@@ -92,6 +100,13 @@ def stack(
             "Run the command again with --replace-cluster, then `movement deploy conf` and `movement deploy emr`: the "
             "job goes on where it ended"
         )
+    if deployment.replaces_cluster and not unchecked:
+        with spinner("asking IAM whether the nodes' role may read the release"):
+            try:
+                deployment.check_role()
+            except MovementError:
+                deployment.discard()
+                raise
     if not changes:
         out.print(f"The stack {name} is up to date.")
     elif not yes and not typer.confirm("Make these changes?", err=True):

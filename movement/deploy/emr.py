@@ -6,6 +6,7 @@ and when EMR cancels it, and a stop adds a step that does the same; a kill loses
 https://docs.aws.amazon.com/emr/latest/ReleaseGuide/emr-spark-submit-step.html
 https://docs.aws.amazon.com/emr/latest/ManagementGuide/emr-cancel-steps.html
 https://spark.apache.org/docs/4.1.1/running-on-yarn.html
+https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_DescribeInstanceTypes.html
 """
 
 from __future__ import annotations
@@ -13,9 +14,10 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from jobs.common.errors import ConfigurationError
+from jobs.common.aws import client, translate_aws_errors
+from jobs.common.errors import ConfigurationError, MovementError
 from movement.deploy.calls import Call
-from movement.deploy.emr_serverless import check_release
+from movement.deploy.emr_serverless import PROCESSORS, check_release
 from movement.deploy.job import Job
 from movement.deploy.rollout import Run
 from movement.deploy.spark_conf import options, python_conf, with_own
@@ -48,20 +50,33 @@ class Emr:
         stop = [dataclasses.replace(each, when=condition) for each in stop_steps(job, "RUNNING-STEP")]
         return [*(stop if replace else []), add_steps(job)]
 
-    def check(self, job: Job) -> None:
+    def check(self, job: Job) -> list[str]:
         found = _cluster(job, "DescribeCluster", "ClusterId").send()["Cluster"]
         check_release(job, found["ReleaseLabel"], f"cluster {found['Id']}")
         if found["Status"]["State"] not in USABLE:
             raise ConfigurationError(
                 f"cluster {found['Id']} is {found['Status']['State']}; needed is RUNNING or WAITING"
             )
+        try:
+            with translate_aws_errors(f"look at the instances of cluster {found['Id']}"):
+                processors = cluster_processors(client("emr"), client("ec2"), found)
+        except MovementError as error:
+            return [
+                f"not checked whether the release is for the cluster's processor: {error} (the check needs "
+                "ListInstanceGroups, ListInstanceFleets and ec2:DescribeInstanceTypes)"
+            ]
+        built = job.manifest.environments[EMR_ENVIRONMENT].processor
+        for kind, names in processors.items():
+            if built not in names:
+                runs_on = " or ".join(sorted(names))
+                raise ConfigurationError(
+                    f"cluster {found['Id']}: {kind} runs on {runs_on}, the release's environment is for {built}; "
+                    f"build it with `movement package --platform {runs_on}`"
+                )
+        return []
 
     def role(self, job: Job) -> str:
-        found = _cluster(job, "DescribeCluster", "ClusterId").send()["Cluster"]
-        profile = found.get("Ec2InstanceAttributes", {}).get("IamInstanceProfile", "")
-        name = profile.rpartition("/")[2]  # an ARN or a name
-        answer = Call("iam", "GetInstanceProfile", {"InstanceProfileName": name}).send()
-        return str(answer["InstanceProfile"]["Roles"][0]["Arn"])
+        return node_role(_cluster(job, "DescribeCluster", "ClusterId").send()["Cluster"])
 
     def find_run(self, job: Job) -> Run | None:
         call = _cluster(job, "ListSteps", "ClusterId", StepStates=GOING)
@@ -92,6 +107,39 @@ class Emr:
             ("state", f"aws emr describe-step {which}"),
             ("stop", f"movement deploy emr --stop --set deploy.emr.cluster_id={cluster} …"),
         ]
+
+
+def node_role(cluster: dict[str, Any]) -> str:
+    """The ARN of the role of a cluster's nodes, from DescribeCluster's answer. Raises AwsAccessError."""
+    profile = cluster.get("Ec2InstanceAttributes", {}).get("IamInstanceProfile", "")
+    name = profile.rpartition("/")[2]  # an ARN or a name
+    answer = Call("iam", "GetInstanceProfile", {"InstanceProfileName": name}).send()
+    return str(answer["InstanceProfile"]["Roles"][0]["Arn"])
+
+
+def cluster_processors(emr: Any, ec2: Any, cluster: dict[str, Any]) -> dict[str, set[str]]:
+    """By instance type that the cluster has or may get: its processors, as in the names of wheels.
+
+    `cluster` is DescribeCluster's answer. Sends ListInstanceGroups or ListInstanceFleets, and DescribeInstanceTypes;
+    raises botocore's errors.
+    """
+    fleets = cluster.get("InstanceCollectionType") == "INSTANCE_FLEET"
+    operation, members = ("fleets", "InstanceFleets") if fleets else ("groups", "InstanceGroups")
+    kinds: set[str] = set()
+    for page in emr.get_paginator(f"list_instance_{operation}").paginate(ClusterId=cluster["Id"]):
+        for each in page[members]:
+            if each.get("Status", {}).get("State") != "TERMINATED":
+                kinds |= {spec["InstanceType"] for spec in (each["InstanceTypeSpecifications"] if fleets else [each])}
+    found = ec2.get_paginator("describe_instance_types").paginate(InstanceTypes=sorted(kinds)) if kinds else ()
+    return {
+        each["InstanceType"]: {
+            PROCESSORS.get(name.upper(), name)
+            for name in each["ProcessorInfo"]["SupportedArchitectures"]
+            if name != "i386"  # beside x86_64, on instances that run both
+        }
+        for page in found
+        for each in page["InstanceTypes"]
+    }
 
 
 def add_steps(job: Job) -> Call:

@@ -37,7 +37,7 @@ class EmrServerless:
         found = Call(cancel.service, cancel.operation, cancel.parameters, when="a run of this name is going")
         return [*([found] if replace else []), start_job_run(job)]
 
-    def check(self, job: Job) -> None:
+    def check(self, job: Job) -> list[str]:
         found = _call(job, "GetApplication").send()["application"]
         check_release(job, found["releaseLabel"], f"application {found['applicationId']}")
         processor = PROCESSORS.get(found.get("architecture") or "X86_64")
@@ -56,6 +56,7 @@ class EmrServerless:
                 f"{found['applicationId']} may use {most}; lower the number, or raise the application's capacity "
                 "(of a stack: MaximumVcpu and MaximumMemoryGb)"
             )
+        return []
 
     def role(self, job: Job) -> str:
         return job_role(job)

@@ -41,9 +41,10 @@ class Glue:
         found = Call(stop.service, stop.operation, stop.parameters, when="a run of the job is going")
         return [*([found] if replace else []), create_job(job), update_job(job), start_job_run(job)]
 
-    def check(self, job: Job) -> None:
+    def check(self, job: Job) -> list[str]:
         start_job_run(job).check()
         create_job(job).check()
+        return []
 
     def role(self, job: Job) -> str:
         return job_role(job)

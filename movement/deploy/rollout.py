@@ -45,8 +45,9 @@ class Platform(Protocol):
         """The requests that change something, in order, for --dry-run."""
         ...
 
-    def check(self, job: Job) -> None:
-        """Raises ConfigurationError if the application or cluster does not fit the job."""
+    def check(self, job: Job) -> list[str]:
+        """What AWS did not tell, a sentence each. ConfigurationError if application or cluster do not fit the job."""
+        ...
 
     def role(self, job: Job) -> str:
         """The ARN of the role that reads the release."""
@@ -100,7 +101,8 @@ def roll_out(
     run ends before it reads the stream, TransientError if it does neither within `deploy.wait_seconds`.
     """
     step(f"looking at {platform.title}")
-    platform.check(job)
+    for unseen in platform.check(job):
+        step(unseen)
     sent = upload.send(job.uploads, lambda key, new: step(f"{'uploaded' if new else 'exists'}: {key}"))
     deadline = clock() + job.settings.deploy.wait_seconds
     before = platform.find_run(job)

@@ -114,7 +114,8 @@ class RemoteRun:
 
     def start(self, step: Callable[[str], None]) -> str:
         """Checks, uploads what is missing, and starts the run; returns its id."""
-        self._platform.check(self._job)
+        for unseen in self._platform.check(self._job):
+            step(unseen)
         upload.send(self._job.uploads, lambda key, new: step(f"{'uploaded' if new else 'exists'}: {key}"))
         answer: Any = {}
         for call in requests(self._platform, self._job):

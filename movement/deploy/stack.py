@@ -9,6 +9,7 @@ https://github.com/aws-cloudformation/cloudformation-coverage-roadmap/issues/759
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -18,11 +19,14 @@ from typing import TYPE_CHECKING, Any
 from botocore.exceptions import ClientError
 
 from jobs.common.aws import client, error_code, region, translate_aws_errors
-from jobs.common.errors import AwsAccessError, ConfigurationError, TerminalError
+from jobs.common.errors import AwsAccessError, ConfigurationError, MovementError, TerminalError
+from jobs.common.findings import unknown
 from jobs.settings.config_files import find_configuration, read_yaml
 from movement.deploy.calls import Call
+from movement.deploy.emr import node_role
+from movement.deploy.role_access import release_access
 from movement.deploy.upload import CALLER, caller_account, release_uri, send, uploads
-from movement.packaging.release import read_manifest
+from movement.packaging.release import MANIFEST, read_manifest
 
 if TYPE_CHECKING:
     from types_boto3_cloudformation import CloudFormationClient
@@ -39,6 +43,7 @@ DEAD = {"ROLLBACK_COMPLETE", "ROLLBACK_FAILED", "CREATE_FAILED", "DELETE_FAILED"
 CLUSTER = "AWS::EMR::Cluster"
 NESTED = "AWS::CloudFormation::Stack"
 MANIFEST_SHA = "ManifestSha256"  # the root's parameter
+OF_THE_RELEASE = "release"  # its value here: the hash of the folder's manifest
 # CloudFormation's reasons for a change set without changes.
 NO_CHANGES = ("didn't contain changes", "No updates are to be performed")
 # By output of the root stack: the key of the settings.
@@ -70,9 +75,11 @@ class Deployment:
         if not found:
             raise ConfigurationError(f"--artifacts {artifacts}: not of the form s3://bucket/prefix")
         self._release_uploads: list[Call] = []
+        self._manifest_sha: str | None = None
         if "/" in release or Path(release).is_dir():
             manifest = read_manifest(Path(release))
             uri = release_uri(artifacts.rstrip("/"), manifest.release)
+            self._manifest_sha = hashlib.sha256((Path(release) / MANIFEST).read_bytes()).hexdigest()
             self._release_uploads, release = uploads(Path(release), manifest, uri), manifest.release
         elif not re.fullmatch(r"[A-Za-z0-9._-]+", release):
             raise ConfigurationError(f"--release {release}: letters, digits, dots and dashes are allowed")
@@ -95,8 +102,16 @@ class Deployment:
             "Templates": self._templates,
         }
         self._given = {**_parameters(parameters, set(self._own)), **self._own}
-        # After `plan`: whether the changes end an EMR cluster, and so the job on it.
-        self.ends_cluster = False
+        if self._given.get(MANIFEST_SHA) == OF_THE_RELEASE:
+            if self._manifest_sha is None:
+                raise ConfigurationError(
+                    f"--parameter {MANIFEST_SHA}={OF_THE_RELEASE}: needs the release's folder, --release DIR: a hash "
+                    "that is read from S3 proves nothing about the files there"
+                )
+            self._given[MANIFEST_SHA] = self._manifest_sha
+        # After `plan`: whether the changes end an EMR cluster, and so the job on it; and whether they make another one.
+        self.ends_cluster = self.replaces_cluster = False
+        self._cluster_id: str | None = None
         self._change_set = f"movement-{time.strftime('%Y%m%d%H%M%S', time.gmtime())}"
 
     def requests(self) -> list[dict[str, Any]]:
@@ -141,13 +156,16 @@ class Deployment:
         update = there is not None and there["StackStatus"] not in UNMADE
         before = {each["ParameterKey"]: each.get("ParameterValue") for each in (there or {}).get("Parameters", [])}
         known = set(before) if update else set()
+        self._cluster_id = _outputs(there or {}).get("ClusterId")
         if before.get(MANIFEST_SHA) and MANIFEST_SHA not in self._given and before["Release"] != self._own["Release"]:
-            raise ConfigurationError(
-                f"stack {self._name} has {MANIFEST_SHA} of the release {before['Release']}: nodes would not take "
-                f"{self._own['Release']}. Give --parameter {MANIFEST_SHA}=, which `movement package` printed for it. "
-                "The change replaces the cluster and so ends its job: then run `movement deploy conf` and `movement "
-                "deploy emr`"
-            )
+            if self._manifest_sha is None:
+                raise ConfigurationError(
+                    f"stack {self._name} has {MANIFEST_SHA} of the release {before['Release']}: nodes would not take "
+                    f"{self._own['Release']}. Give the release's folder, --release DIR, or --parameter "
+                    f"{MANIFEST_SHA}=, which `movement package` printed for it. The change replaces the cluster and so "
+                    "ends its job: then run `movement deploy conf` and `movement deploy emr`"
+                )
+            self._given[MANIFEST_SHA] = self._manifest_sha
         described = self._make_change_set(cloudformation, self._create_change_set(update, known))
         if update and _refused(described):
             # A nested stack that this update adds has no outputs yet either: then without the nested stacks' resources.
@@ -172,9 +190,34 @@ class Deployment:
                 change["Action"] == "Remove" or change.get("Replacement") in ("True", "Conditional")
             ):
                 self.ends_cluster = True
+                self.replaces_cluster |= change["Action"] != "Remove"
             if change.get("ChangeSetId"):
                 nested = self._wait_for_change_set(cloudformation, ChangeSetName=change["ChangeSetId"])
                 yield from self._all_changes(cloudformation, nested, f"{within}{change['LogicalResourceId']}.")
+
+    def check_role(self) -> None:
+        """Raises AwsAccessError unless IAM says that the role of the present cluster's nodes may read the release."""
+        try:
+            cluster = Call("emr", "DescribeCluster", {"ClusterId": self._cluster_id or ""}).send()["Cluster"]
+            access = release_access(node_role(cluster), self._release_files())
+        except MovementError as error:
+            access = unknown(str(error))
+        if access.status == "pass":
+            return
+        doubt = "" if access.status == "fail" else "it is unknown whether the nodes' role may read it: "
+        raise AwsAccessError(
+            f"release {self._own['Release']}: {doubt}{access.found}. Nothing was changed. If you know that the role of "
+            "the new cluster's nodes may read it, run the command with --unchecked"
+        )
+
+    def _release_files(self) -> list[str]:
+        """The addresses of the release's files."""
+        if self._release_uploads:
+            return [f"s3://{call.parameters['Bucket']}/{call.parameters['Key']}" for call in self._release_uploads]
+        folder, request = self._own["Release"], {"Bucket": self._bucket, "ExpectedBucketOwner": caller_account()}
+        answer = Call("s3", "GetObject", {**request, "Key": f"{folder}/{MANIFEST}"}).send()
+        names = [*json.loads(answer["Body"].read())["artifacts"], MANIFEST]
+        return [f"s3://{self._bucket}/{folder}/{name}" for name in names]
 
     def discard(self) -> None:
         """Deletes the change set; the stack stays as it is."""
@@ -312,6 +355,10 @@ def stack_outputs(name: str) -> dict[str, str]:
     there = find_stack(client("cloudformation"), name)
     if there is None:
         raise AwsAccessError(f"stack {name}: does not exist; check the name, the region and the account")
+    return _outputs(there)
+
+
+def _outputs(there: Mapping[str, Any]) -> dict[str, str]:
     return {each["OutputKey"]: each["OutputValue"] for each in there.get("Outputs", [])}
 
 

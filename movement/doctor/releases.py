@@ -9,10 +9,11 @@ from typing import Any
 
 from jobs.common.aws import read_object
 from jobs.common.findings import Answer, failed, passed, unknown
+from movement.deploy.emr import cluster_processors
 from movement.deploy.emr_serverless import PROCESSORS
 from movement.deploy.role_access import release_access
 from movement.doctor.checks import Account
-from movement.doctor.platforms import application, glue_job, pythons
+from movement.doctor.platforms import application, cluster, glue_job, pythons
 from movement.doctor.roles import job_role
 from movement.packaging.release import EMR_ENVIRONMENT, GLUE_ENVIRONMENT, MANIFEST
 
@@ -94,8 +95,17 @@ def check_python(account: Account) -> Answer:
     processor = "x86_64" if not on_emr else PROCESSORS.get((found or {}).get("architecture") or "X86_64")
     if (found is not None or not on_emr) and environment["processor"] != processor:
         return failed(text, f"movement package --platform {processor}: the platform runs on {processor}")
-    if found is None and on_emr:
-        return unknown(f"{text}; doctor does not look at the processor of the cluster's machines")
+    nodes = cluster(account)
+    if found is None and nodes is not None:
+        processors = cluster_processors(account.client("emr"), account.client("ec2"), nodes)
+        for kind, names in processors.items():
+            if environment["processor"] not in names:
+                processor = " or ".join(sorted(names))
+                return failed(
+                    f"{text}; {kind} of the cluster runs on {processor}", f"movement package --platform {processor}"
+                )
+        if not processors:
+            return unknown(f"{text}; the cluster has no instances to compare it with")
     return passed(text)
 
 

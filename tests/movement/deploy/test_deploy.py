@@ -11,11 +11,13 @@ import subprocess
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import botocore.session
 import pytest
 import yaml
+from botocore.exceptions import ClientError
 from botocore.validate import validate_parameters
 from typer.testing import CliRunner
 
@@ -25,6 +27,7 @@ from jobs.common.findings import Answer
 from jobs.settings.settings import load_settings
 from local.glue_states import set_state
 from movement.cli.main import app
+from movement.deploy import emr as emr_module
 from movement.deploy import rollout
 from movement.deploy.calls import Call
 from movement.deploy.emr import Emr, add_steps, stop_steps
@@ -295,8 +298,9 @@ class Scripted:
     def requests(self, job: Job, replace: bool) -> list[Call]:
         return []
 
-    def check(self, job: Job) -> None:
+    def check(self, job: Job) -> list[str]:
         self.log.append("check")
+        return []
 
     def role(self, job: Job) -> str:
         return ROLE
@@ -513,6 +517,56 @@ def test_more_executors_than_the_application_may_have_are_refused_before_anythin
     EmrServerless().check(with_executors(3))
     with pytest.raises(ConfigurationError, match=r"executors: 4: driver and executors need 20 .* may use 16 vCPU"):
         EmrServerless().check(with_executors(4))
+
+
+@pytest.mark.aws
+def test_a_release_for_another_processor_than_the_clusters_is_refused_before_anything_is_stopped(
+    release: Path, account: list[str]
+) -> None:
+    graviton = plan(release, "emr.yaml", [*account, f"deploy.emr.cluster_id={start_cluster('m6g.xlarge')}"])
+
+    assert Emr().check(plan(release, "emr.yaml", account)) == []
+    with pytest.raises(ConfigurationError, match=r"m6g.xlarge runs on aarch64, .* for x86_64; .* --platform aarch64"):
+        roll_out(Emr(), graviton, replace=True, wait=False)
+
+
+@pytest.mark.aws
+def test_a_processor_that_aws_does_not_tell_is_said(
+    release: Path, account: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: Any) -> Any:
+        raise ClientError({"Error": {"Code": "UnauthorizedOperation", "Message": "no"}}, "DescribeInstanceTypes")
+
+    monkeypatch.setattr(emr_module, "cluster_processors", refused)
+    said: list[str] = []
+    roll_out(Emr(), plan(release, "emr.yaml", account), replace=False, wait=False, unchecked=True, step=said.append)
+    (sentence,) = [text for text in said if "processor" in text]
+    assert sentence.startswith("not checked whether the release is for the cluster's processor: ")
+    assert "DescribeInstanceTypes" in sentence
+
+
+def test_every_type_that_a_fleet_may_use_counts() -> None:
+    specs = [{"InstanceType": "m6i.xlarge"}, {"InstanceType": "m6g.xlarge"}]
+    ended = {"Status": {"State": "TERMINATED"}, "InstanceTypeSpecifications": [{"InstanceType": "p5.48xlarge"}]}
+    fleets = {"InstanceFleets": [{"Status": {"State": "RUNNING"}, "InstanceTypeSpecifications": specs}, ended]}
+    architectures = {"m6g.xlarge": ["arm64"], "m6i.xlarge": ["i386", "x86_64"]}
+
+    def pages(operation: str) -> Any:
+        def paginate(**asked: Any) -> Any:
+            if operation == "list_instance_fleets":
+                return [fleets]
+            assert asked == {"InstanceTypes": sorted(architectures)}
+            types = [
+                {"InstanceType": name, "ProcessorInfo": {"SupportedArchitectures": names}}
+                for name, names in architectures.items()
+            ]
+            return [{"InstanceTypes": types}]
+
+        return SimpleNamespace(paginate=paginate)
+
+    aws = SimpleNamespace(get_paginator=pages)
+    found = emr_module.cluster_processors(aws, aws, {"Id": "j-1", "InstanceCollectionType": "INSTANCE_FLEET"})
+    assert found == {"m6g.xlarge": {"aarch64"}, "m6i.xlarge": {"x86_64"}}
 
 
 @pytest.mark.aws

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import io
 import json
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import boto3
 import pytest
@@ -21,8 +22,10 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from jobs.common.errors import AwsAccessError, ConfigurationError, TerminalError
+from jobs.common.findings import Answer
 from movement.cli.deploy import app
 from movement.deploy import stack, upload
+from movement.deploy.calls import Call
 from movement.packaging.release import Manifest
 from tests.helpers.paths import ROOT
 from tests.helpers.templates import NAMES
@@ -203,7 +206,9 @@ def test_a_new_release_with_the_old_ones_hash_is_refused_before_a_change_set_is_
 
 
 @pytest.mark.parametrize("option", [[], ["--replace-cluster"]])
-def test_a_change_that_ends_the_cluster_is_made_only_if_asked_for(aws: Aws, option: list[str]) -> None:
+def test_a_change_that_ends_the_cluster_is_made_only_if_asked_for(
+    aws: Aws, option: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The cluster is in a nested stack, whose change set names it."""
     nested = {"Action": "Modify", "LogicalResourceId": "Emr", "ResourceType": stack.NESTED, "ChangeSetId": "arn:nested"}
     cluster = {
@@ -216,6 +221,7 @@ def test_a_change_that_ends_the_cluster_is_made_only_if_asked_for(aws: Aws, opti
     def described(change: dict[str, str]) -> dict[str, Any]:
         return {"Status": "CREATE_COMPLETE", "Changes": [{"Type": "Resource", "ResourceChange": change}]}
 
+    monkeypatch.setattr(stack.Deployment, "check_role", lambda _: None)
     aws.uploads()
     aws.stack("UPDATE_COMPLETE", Parameters=[])
     aws.change_set("UPDATE", ANY, described(nested))
@@ -236,6 +242,87 @@ def test_a_change_that_ends_the_cluster_is_made_only_if_asked_for(aws: Aws, opti
     else:
         assert isinstance(done.exception, TerminalError)
         assert "Nothing was changed" in str(done.exception)
+
+
+@pytest.mark.parametrize("status", ["pass", "fail", "unknown"])
+@pytest.mark.parametrize("option", [[], ["--unchecked"]])
+def test_a_cluster_is_replaced_only_if_its_role_may_read_the_release(
+    aws: Aws, status: Literal["pass", "fail", "unknown"], option: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Any] = []
+
+    def access(role: str, files: list[str]) -> Answer:
+        asked.append((role, files))
+        return Answer(status, f"{role} may not read it")
+
+    def sent(call: Call) -> Any:
+        if call.operation == "GetObject":
+            assert call.parameters["Key"] == "movement/0.1.0-5f0c2a91/manifest.json"
+            return {"Body": io.BytesIO(b'{"artifacts": {"environment.tar.gz": {}}}')}
+        assert (call.operation, call.parameters) == ("DescribeCluster", {"ClusterId": "j-1"})
+        return {"Cluster": {"Id": "j-1"}}
+
+    monkeypatch.setattr(stack, "release_access", access)
+    monkeypatch.setattr(stack, "node_role", lambda cluster: f"arn:aws:iam::1:role/of-{cluster['Id']}")
+    monkeypatch.setattr(stack, "caller_account", lambda: "111122223333")
+    monkeypatch.setattr(Call, "send", sent)
+    change = {"Action": "Modify", "LogicalResourceId": "C", "ResourceType": stack.CLUSTER, "Replacement": "True"}
+    described = {"Status": "CREATE_COMPLETE", "Changes": [{"Type": "Resource", "ResourceChange": change}]}
+    aws.uploads()
+    monkeypatch.setattr(stack, "caller_account", lambda: "111122223333")
+    aws.stack("UPDATE_COMPLETE", Parameters=[], Outputs=[{"OutputKey": "ClusterId", "OutputValue": "j-1"}])
+    aws.change_set("UPDATE", ANY, described)
+    made = status == "pass" or bool(option)
+    if made:
+        aws.answers("execute_change_set", {})
+        for _ in range(2):
+            aws.stack("UPDATE_COMPLETE", Outputs=OUTPUTS)
+    else:
+        aws.answers("delete_change_set", {})
+
+    done = run(*ASKED, *BUCKET, "--yes", "--replace-cluster", *option)
+
+    folder = "s3://some-artifacts/movement/0.1.0-5f0c2a91"
+    files = [f"{folder}/environment.tar.gz", f"{folder}/manifest.json"]
+    assert asked == ([] if option else [("arn:aws:iam::1:role/of-j-1", files)])
+    if not made:
+        assert isinstance(done.exception, AwsAccessError)
+        assert "Nothing was changed" in str(done.exception)
+        assert ("it is unknown whether" in str(done.exception)) == (status == "unknown")
+
+
+@pytest.mark.parametrize("given", [[], ["--parameter", "ManifestSha256=release"]])
+def test_the_hash_of_a_releases_folder_is_filled_in(
+    aws: Aws, given: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On an update of a stack that has one, and wherever it is asked for."""
+    manifest = Manifest("0.1.0-5f0c2a91", "0.1.0", "4.1.1", 0, {}, {})
+    (tmp_path / "manifest.json").write_text(json.dumps(dataclasses.asdict(manifest)))
+    wanted = hashlib.sha256((tmp_path / "manifest.json").read_bytes()).hexdigest()
+    monkeypatch.setattr(stack, "send", lambda *_: [])
+    parameters = {"ManifestSha256": "" if given else "0" * 64, "Release": "movement/an-older-one"}
+    aws.uploads()
+    aws.stack("UPDATE_COMPLETE", Parameters=[{"ParameterKey": k, "ParameterValue": v} for k, v in parameters.items()])
+    sent: list[Any] = []
+
+    def create(_: Any, __: Any, request: dict[str, Any]) -> Any:
+        sent.extend(request["Parameters"])
+        return {"Status": "FAILED", "StatusReason": stack.NO_CHANGES[0]}
+
+    monkeypatch.setattr(stack.Deployment, "_make_change_set", create)
+    aws.answers("delete_change_set", {})
+    aws.stack("UPDATE_COMPLETE", Outputs=OUTPUTS)
+
+    done = run("stack", "--artifacts", "s3://some-artifacts/movement", "--release", str(tmp_path), *BUCKET, *given)
+
+    assert done.exit_code == 0, (done.output, done.exception)
+    assert {"ParameterKey": "ManifestSha256", "ParameterValue": wanted} in sent
+
+
+def test_the_hash_is_not_taken_from_s3(aws: Aws) -> None:
+    done = run(*ASKED, *BUCKET, "--parameter", "ManifestSha256=release")
+    assert isinstance(done.exception, ConfigurationError)
+    assert "needs the release's folder, --release DIR" in str(done.exception)
 
 
 def test_without_a_yes_nothing_is_changed(aws: Aws) -> None:
