@@ -13,15 +13,19 @@ from typing import Any
 from botocore.exceptions import ClientError
 
 from jobs.catalog.check import catalog_check
+from jobs.catalog.tables import lake_tables
 from jobs.common.aws import error_code
 from jobs.common.findings import Answer, failed, passed, unknown
 from jobs.lake.ledger import queries
 from jobs.lake.store import lake_at
+from jobs.schema.table import load_contract
 from movement.doctor.checks import Account
 from movement.doctor.roles import job_role
 
 BY_IAM = "IAM_ALLOWED_PRINCIPALS"
+# Of the streaming job, as infra/cloudformation/lake-formation.yaml grants them.
 NEEDED = {"CREATE_TABLE", "DESCRIBE"}
+NEEDED_ON_TABLES = {"ALTER", "DELETE", "DESCRIBE", "INSERT", "SELECT"}
 _LATER = "the streaming job creates it at its start"
 
 
@@ -56,29 +60,79 @@ def check_tables(account: Account) -> Answer:
 
 
 def check_lake_formation(account: Account) -> Answer:
-    """Whether IAM alone decides about the database, or the job's role has grants."""
-    name = account.settings.database
-    granted: dict[str, set[str]] = {}
-    for each in _permissions(account, {"Database": {"Name": name}}):
-        granted.setdefault(each["Principal"]["DataLakePrincipalIdentifier"], set()).update(each["Permissions"])
-    if "ALL" in granted.get(BY_IAM, ()):
-        return passed(f"IAM alone decides about {name}")
-    role = job_role(account)
-    if role is not None and ("ALL" in granted.get(role, ()) or granted.get(role, set()) >= NEEDED):
-        return unknown(
-            f"{role} has {', '.join(sorted(granted[role]))} on {name}; its permissions on tables were not looked at",
-            "tables that others have created need a grant each: infra/cloudformation/lake-formation.yaml has them",
-        )
-    if not granted:
+    """Whether IAM alone decides about the database and its tables, or the job's role has grants on both.
+
+    A grant on the database says nothing about the tables: each has its own, or one on all tables.
+    """
+    name, role = account.settings.database, job_role(account)
+    whole = _granted(account, {"Database": {"Name": name}})
+    if not whole:
         return unknown(
             f"no permission on {name} is visible to the caller",
             "run doctor as a data lake administrator, or look at the database's permissions in Lake Formation",
         )
+    if not _suffices(whole, role, NEEDED):
+        return failed(
+            f"Lake Formation decides about {name}, and the job's role has no {', '.join(sorted(NEEDED))}",
+            _grants(name, role),
+        )
+    by_iam = "ALL" in whole.get(BY_IAM, ())
+    everywhere = _granted(account, {"Table": {"DatabaseName": name, "TableWildcard": {}}})
+    if not _suffices(everywhere, role, NEEDED_ON_TABLES):
+        tables = sorted(_tables(account))
+        own = {each: _granted(account, {"Table": {"DatabaseName": name, "Name": each}}) for each in tables}
+        refused = [each for each, granted in own.items() if not _suffices(granted, role, NEEDED_ON_TABLES)]
+        unseen = [each for each in refused if not own[each]]
+        if refused != unseen:
+            return failed(
+                f"Lake Formation decides about the tables {', '.join(refused)} of {name}, and the job's role has no "
+                f"{', '.join(sorted(NEEDED_ON_TABLES))}",
+                _grants(name, role),
+            )
+        if unseen or not tables:
+            who = "IAM alone decides" if by_iam else f"{role} has its permissions"
+            seen = (
+                f"no permission on {', '.join(unseen)} is visible to the caller" if unseen else "there is no table yet"
+            )
+            return unknown(
+                f"{who} on the database {name}; {seen}",
+                "tables that others have created need a grant each: infra/cloudformation/lake-formation.yaml has them",
+            )
+    if by_iam and "ALL" in everywhere.get(BY_IAM, ()):
+        return passed(f"IAM alone decides about {name} and its tables")
+    return passed(f"{name} and its tables: IAM alone decides, or {role} has the permissions")
+
+
+def _suffices(granted: dict[str, set[str]], role: str | None, needed: set[str]) -> bool:
+    """Whether IAM alone decides, or the role has what is needed."""
+    mine = granted.get(role, set()) if role else set()
+    return "ALL" in granted.get(BY_IAM, ()) or "ALL" in mine or mine >= needed
+
+
+def _grants(name: str, role: str | None) -> str:
+    """The commands that give the job's role its permissions on the database and on all tables."""
     grant = f"aws lakeformation grant-permissions --principal DataLakePrincipalIdentifier={role or 'ROLE-ARN'}"
-    return failed(
-        f"Lake Formation decides about {name}, and the job's role has no {', '.join(sorted(NEEDED))}",
-        f'{grant} --permissions ALL --resource \'{{"Database": {{"Name": "{name}"}}}}\'',
+    return (
+        f'{grant} --permissions {" ".join(sorted(NEEDED))} --resource \'{{"Database": {{"Name": "{name}"}}}}\'; '
+        f"{grant} --permissions {' '.join(sorted(NEEDED_ON_TABLES))} --resource "
+        f'\'{{"Table": {{"DatabaseName": "{name}", "TableWildcard": {{}}}}}}\''
     )
+
+
+def _tables(account: Account) -> set[str]:
+    """The tables of the streaming job that exist."""
+    contract = load_contract(account.settings.contract)
+    pages = account.client("glue").get_paginator("get_tables").paginate(DatabaseName=account.settings.database)
+    there = {each["Name"] for page in pages for each in page["TableList"]}
+    return there & {table.name for table in lake_tables(contract)}
+
+
+def _granted(account: Account, resource: Any) -> dict[str, set[str]]:
+    """The permissions on a resource by principal, as far as the caller may see them."""
+    granted: dict[str, set[str]] = {}
+    for each in _permissions(account, resource):
+        granted.setdefault(each["Principal"]["DataLakePrincipalIdentifier"], set()).update(each["Permissions"])
+    return granted
 
 
 def _permissions(account: Account, resource: Any) -> Iterator[dict[str, Any]]:

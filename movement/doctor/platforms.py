@@ -90,8 +90,14 @@ def _cluster(account: Account) -> Answer:
     text = f"cluster {found['Id']}: {found['ReleaseLabel']}, {state}"
     if found["ReleaseLabel"] != wanted:
         return failed(text, f"a cluster with {wanted}: the job is tested on that release only")
+    if state.startswith("TERMINAT"):
+        return failed(
+            text,
+            "it does not come back: create another one, set deploy.emr.cluster_id, and start the job with movement "
+            "deploy emr; it goes on where it ended",
+        )
     if state not in USABLE:
-        return failed(text, f"needed is {' or '.join(sorted(USABLE))}")
+        return failed(text, f"needed is {' or '.join(sorted(USABLE))}: wait for it")
     return passed(text)
 
 

@@ -11,11 +11,12 @@ from jobs.common.errors import AwsAccessError, ConfigurationError
 from jobs.common.findings import Answer, passed
 from jobs.settings.settings import Settings
 from movement.deploy.iam_simulator import decisions
+from movement.doctor import releases
 from movement.doctor.account import check_caller, check_clock, check_region
 from movement.doctor.catalog import check_lake_formation
 from movement.doctor.checks import Account, Check, run
 from movement.doctor.network import leads_out, serves
-from movement.doctor.platforms import check_security_configuration
+from movement.doctor.platforms import check_platform, check_security_configuration
 from movement.doctor.roles import Permission, check_permissions, check_trust, parse_roles, permissions
 from movement.doctor.stream import check_consumers
 from tests.helpers.fake_iam import FakeIamSimulator
@@ -308,20 +309,104 @@ def test_a_few_throttled_reads_are_no_failure_and_every_page_of_delivery_streams
     assert "Firehose of-ours" in found.found
 
 
-def test_a_grant_on_the_database_alone_is_no_pass() -> None:
-    pages = {
-        None: {"PrincipalResourcePermissions": [], "NextToken": "2"},
-        "2": {
+IAM = "IAM_ALLOWED_PRINCIPALS"
+DATABASE = {"CREATE_TABLE", "DESCRIBE"}
+TABLES = {"ALTER", "DELETE", "DESCRIBE", "INSERT", "SELECT"}
+
+
+def lake_formation(granted: dict[str, dict[str, set[str]]], tables: list[str]) -> Answer:
+    """The check's answer. `granted`: permissions by principal, of the database, of `*` (all tables) or of a table."""
+
+    def list_permissions(Resource: dict[str, Any], NextToken: str = "") -> dict[str, Any]:
+        table = Resource.get("Table", {})
+        place = "database" if "Database" in Resource else "*" if "TableWildcard" in table else table["Name"]
+        if not NextToken:
+            return {"PrincipalResourcePermissions": [], "NextToken": "2"}
+        return {
             "PrincipalResourcePermissions": [
-                {
-                    "Principal": {"DataLakePrincipalIdentifier": ROLE},
-                    "Permissions": ["CREATE_TABLE", "DESCRIBE"],
-                }
+                {"Principal": {"DataLakePrincipalIdentifier": principal}, "Permissions": sorted(permissions)}
+                for principal, permissions in granted.get(place, {}).items()
             ]
-        },
-    }
-    account = FakeAccount(lakeformation=FakeService(list_permissions=lambda **asked: pages[asked.get("NextToken")]))
+        }
+
+    pages = FakeService(paginate=lambda **_: [{"TableList": [{"Name": name} for name in tables]}])
+    account = FakeAccount(
+        lakeformation=FakeService(list_permissions=list_permissions),
+        glue=FakeService(get_paginator=lambda _: pages),
+    )
     account.settings = Settings.model_validate({"deploy": {"role_arn": ROLE}})
-    found = check_lake_formation(account)
-    assert found.status == "unknown"
-    assert "permissions on tables" in found.found
+    return check_lake_formation(account)
+
+
+@pytest.mark.parametrize(
+    ("granted", "tables", "status", "told"),
+    [
+        ({"database": {IAM: {"ALL"}}, "*": {IAM: {"ALL"}}}, ["raw"], "pass", "IAM alone decides"),
+        ({"database": {IAM: {"ALL"}}, "raw": {IAM: {"ALL"}}}, ["raw", "another's"], "pass", "IAM alone decides"),
+        ({"database": {IAM: {"ALL"}}, "raw": {"another": {"ALL"}}}, ["raw"], "fail", "about the tables raw"),
+        ({"database": {IAM: {"ALL"}}}, ["raw"], "unknown", "no permission on raw is visible"),
+        ({"database": {IAM: {"ALL"}}}, [], "unknown", "no table yet"),
+        ({"database": {ROLE: DATABASE}}, [], "unknown", "no table yet"),
+        ({"database": {ROLE: DATABASE}, "*": {ROLE: TABLES}}, ["raw"], "pass", "has the permissions"),
+        (
+            {"database": {ROLE: DATABASE}, "*": {ROLE: {"SELECT"}}, "raw": {ROLE: {"SELECT"}}},
+            ["raw"],
+            "fail",
+            "tables raw",
+        ),
+        ({"database": {"another": {"ALL"}}}, ["raw"], "fail", "the job's role has no CREATE_TABLE, DESCRIBE"),
+        ({}, ["raw"], "unknown", "is visible to the caller"),
+    ],
+)
+def test_a_grant_on_the_database_alone_is_no_pass(
+    granted: dict[str, dict[str, set[str]]], tables: list[str], status: str, told: str
+) -> None:
+    found = lake_formation(granted, tables)
+    assert found.status == status, found
+    assert told in found.found
+    if status == "fail":
+        assert found.remedy.count(f"DataLakePrincipalIdentifier={ROLE}") == 2
+        assert '"TableWildcard": {}' in found.remedy
+
+
+def a_cluster(state: str) -> FakeAccount:
+    cluster = {"Id": "j-ABCDEFGHIJKLM", "ReleaseLabel": "emr-spark-8.1.0", "Status": {"State": state}}
+    account = FakeAccount(emr=FakeService(describe_cluster=lambda ClusterId: {"Cluster": cluster}))
+    account.settings = Settings.model_validate({"deploy": {"emr": {"cluster_id": "j-ABCDEFGHIJKLM"}}})
+    return account
+
+
+@pytest.mark.parametrize("state", ["TERMINATING", "TERMINATED", "TERMINATED_WITH_ERRORS"])
+def test_a_cluster_that_does_not_come_back_has_another_remedy_than_one_that_starts(state: str) -> None:
+    ended, starting = check_platform(a_cluster(state)), check_platform(a_cluster("BOOTSTRAPPING"))
+    assert (ended.status, starting.status) == ("fail", "fail")
+    assert "does not come back: create another one, set deploy.emr.cluster_id" in ended.remedy
+    assert "wait for it" in starting.remedy
+    assert check_platform(a_cluster("WAITING")).status == "pass"
+
+
+@pytest.mark.parametrize(
+    ("processors", "status", "told"),
+    [
+        ({"m6i.xlarge": {"x86_64"}}, "pass", "on x86_64"),
+        ({"m6g.xlarge": {"aarch64"}}, "fail", "m6g.xlarge of the cluster runs on aarch64"),
+        ({}, "unknown", "no instances"),
+        (refusal("UnauthorizedOperation", "DescribeInstanceTypes"), "unknown", "AWS refused DescribeInstanceTypes"),
+    ],
+)
+def test_a_releases_processor_is_compared_with_that_of_the_clusters_instances(
+    monkeypatch: pytest.MonkeyPatch, processors: Any, status: str, told: str
+) -> None:
+    def answer(*_: Any) -> Any:
+        if isinstance(processors, Exception):
+            raise processors
+        return processors
+
+    environment = {"python": "3.11", "processor": "x86_64", "interpreter": "/usr/bin/python3.11"}
+    monkeypatch.setattr(releases, "release_folder", lambda _: ("a-bucket", "movement/0.1.0"))
+    monkeypatch.setattr(releases, "_manifest", lambda *_: {"environments": {"environment.tar.gz": environment}})
+    monkeypatch.setattr(releases, "cluster_processors", answer)
+    account = a_cluster("WAITING")
+    account._services["ec2"] = None
+    (found,) = run([Check("it", releases.check_python)], account)
+    assert (found.status, told in found.found) == (status, True), found
