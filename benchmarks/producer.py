@@ -1,10 +1,11 @@
-"""Records/s from a CSV file to acknowledged, against a server that accepts at once.
+"""Records/s from a file to acknowledged, against a server that accepts at once.
 
     python -m benchmarks.producer [--rows 300000] [--json out.json] [--kinesalite BIN]
 
 Compares in one run and one process: `movement produce`; (a) the original producer, one `put_record` a row; (b) a loop
-that signs and sends encoded records with urllib3 and orjson. Then measures 1, 2 and 4 processes, the CPU seconds of
-each stage, and, if kinesalite is installed, the share of the emulator's own limit.
+that signs and sends encoded records with urllib3 and orjson; (c) `movement produce` of the same rows as JSON lines
+and as Parquet. Then measures 1, 2 and 4 processes, the CPU seconds of each stage, and, if kinesalite is installed, the
+share of the emulator's own limit.
 """
 
 from __future__ import annotations
@@ -35,6 +36,8 @@ sys.path[0] = str(Path(__file__).parents[1])
 
 import boto3  # noqa: E402
 import orjson  # noqa: E402
+import pyarrow as pa  # noqa: E402
+import pyarrow.parquet as pq  # noqa: E402
 import urllib3  # noqa: E402
 from botocore.auth import SigV4Auth  # noqa: E402
 from botocore.awsrequest import AWSRequest  # noqa: E402
@@ -43,12 +46,12 @@ from botocore.credentials import Credentials  # noqa: E402
 from benchmarks.accepting_server import accepting_server  # noqa: E402
 from jobs.schema.table import load_contract  # noqa: E402
 from jobs.settings.settings import Settings, load_settings  # noqa: E402
-from producer.csv_reader import CsvReader  # noqa: E402
 from producer.input_files import find_input_files  # noqa: E402
 from producer.parallel import send_in_processes  # noqa: E402
 from producer.produce import plan, produce, send  # noqa: E402
 from producer.put_records import PutRecordsClient  # noqa: E402
-from producer.record_encoder import PutRecordsEntry, RowEncoder  # noqa: E402
+from producer.readers import encoder_for, open_reader  # noqa: E402
+from producer.record_encoder import PutRecordsEntry  # noqa: E402
 from producer.sample import write_sample  # noqa: E402
 
 AWS = {
@@ -69,10 +72,10 @@ def encoded(folder: Path, rows: int) -> list[list[PutRecordsEntry]]:
     contract = load_contract("travel_times.yaml")
     requests: list[list[PutRecordsEntry]] = []
     for export in find_input_files([folder], load_contract("travel_times.yaml").file_name):
-        with CsvReader(export) as reader:
-            encoder = RowEncoder(contract, reader.header, export.fields, 1024 * 1024)
+        with open_reader(export) as reader:
+            encode = encoder_for(reader, export, contract, 1024 * 1024, True)
             for chunk in reader.chunks():
-                encoded = encoder.encode(chunk)
+                encoded = encode(chunk)
                 for start in range(0, chunk.file_rows, REQUEST_RECORDS):
                     requests.append(encoded.part(start, start + REQUEST_RECORDS)[0])
                     if sum(map(len, requests)) >= rows:
@@ -125,6 +128,18 @@ def in_processes(folder: Path, state: Path, processes: int) -> float:
     return result.produced / result.seconds
 
 
+def write_other_formats(source: Path, json_lines: Path, parquet: Path) -> None:
+    """Writes the rows of a folder's CSV files as JSON lines and as Parquet, every value as text."""
+    json_lines.mkdir()
+    parquet.mkdir()
+    for file in source.glob("*.csv"):
+        with file.open(encoding="utf-8", newline="") as source_rows:
+            rows = list(csv.DictReader(source_rows))
+        with (json_lines / f"{file.stem}.jsonl").open("wb") as lines:
+            lines.writelines(orjson.dumps(row) + b"\n" for row in rows)
+        pq.write_table(pa.Table.from_pylist(rows), parquet / f"{file.stem}.parquet")
+
+
 def best_of(runs: int, *contenders: Callable[[], float]) -> list[list[float]]:
     """Runs the contenders in turns, so that other load of the machine affects them equally."""
     found: list[list[float]] = [[] for _ in contenders]
@@ -151,8 +166,8 @@ def stages(folder: Path, rows: int) -> dict[str, float]:
     client = PutRecordsClient("stream")
     done = 0
     for export in find_input_files([folder], load_contract("travel_times.yaml").file_name):
-        with CsvReader(export) as reader:
-            encoder = RowEncoder(contract, reader.header, export.fields, 1024 * 1024)
+        with open_reader(export) as reader:
+            encode = encoder_for(reader, export, contract, 1024 * 1024, True)
             chunks = reader.chunks()
             while done < rows:
                 before = time.process_time()
@@ -160,7 +175,7 @@ def stages(folder: Path, rows: int) -> dict[str, float]:
                 read = time.process_time()
                 if chunk is None:
                     break
-                records, _ = encoder.encode(chunk).part(0, chunk.file_rows)
+                records, _ = encode(chunk).part(0, chunk.file_rows)
                 made = time.process_time()
                 for start in range(0, len(records), REQUEST_RECORDS):
                     client.put(records[start : start + REQUEST_RECORDS])
@@ -256,26 +271,34 @@ def main() -> int:
         write_sample(arguments.rows, many, cities=1)
         for number in range(2, 9):
             shutil.copy(many / "Travel_Times - Paris.csv", many / f"Travel_Times - Paris {number}.csv")
+        json_lines, parquet = Path(folder_name) / "json_lines", Path(folder_name) / "parquet"
+        write_other_formats(folder, json_lines, parquet)
         requests = encoded(folder, arguments.rows)
         records = [record for request in requests for record in request]
         result["record_bytes"] = round(sum(len(record.Data) for record in records) / len(records), 1)
 
         with accepting_server() as endpoint:
             os.environ["AWS_ENDPOINT_URL_KINESIS"] = endpoint
-            single, loop, movement = best_of(
+            single, loop, movement, of_lines, of_parquet = best_of(
                 arguments.runs,
                 lambda: one_a_row(folder, 2000),
                 lambda: signed_loop(endpoint, requests),
                 lambda: movement_produce(folder, state),
+                lambda: movement_produce(json_lines, state),
+                lambda: movement_produce(parquet, state),
             )
             result["records_per_second"] = {
                 "one_a_row": statistics.median(single),
                 "signed_loop": statistics.median(loop),
                 "movement": statistics.median(movement),
+                "json_lines": statistics.median(of_lines),
+                "parquet": statistics.median(of_parquet),
             }
             # The median of each turn's ratio, because the contenders of one turn see the same load.
             result["ratios"] = {
                 "to_one_a_row": statistics.median(m / s for m, s in zip(movement, single, strict=True)),
+                "json_lines_to_csv": statistics.median(j / m for j, m in zip(of_lines, movement, strict=True)),
+                "parquet_to_csv": statistics.median(p / m for p, m in zip(of_parquet, movement, strict=True)),
                 "to_signed_loop": statistics.median(m / s for m, s in zip(movement, loop, strict=True)),
             }
             # Steadier than elapsed time on a shared machine.
@@ -283,6 +306,8 @@ def main() -> int:
                 "signed_loop": cpu_seconds(lambda: signed_loop(endpoint, requests), arguments),
                 "movement": cpu_seconds(lambda: movement_produce(folder, state), arguments),
                 **stages(folder, arguments.rows),
+                "json_lines": stages(json_lines, arguments.rows),
+                "parquet": stages(parquet, arguments.rows),
             }
             result["processes"] = {str(n): in_processes(many, state, n) for n in (1, 2, 4)}
             result["ratios"]["4_processes_to_1"] = result["processes"]["4"] / result["processes"]["1"]

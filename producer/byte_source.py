@@ -1,6 +1,7 @@
-"""Opens an export and returns its bytes as blocks or as lines, in constant memory. `csv_reader` uses it.
+"""Opens a text file and returns its bytes as blocks or as lines, in constant memory. `readers` uses it.
 
-Reads plain files, gzip files (detected by their first bytes) and standard input, with or without a byte-order mark.
+Reads plain files, gzip and Zstandard files (detected by their first bytes) and standard input, with or without a
+byte-order mark.
 Blocks and lines share one position: each continues where the other stopped.
 """
 
@@ -15,6 +16,8 @@ from collections import deque
 from collections.abc import Iterator
 from typing import Any, cast
 
+import pyarrow as pa
+
 from jobs.common.errors import TerminalError
 
 STDIN = "-"
@@ -23,6 +26,7 @@ BLOCK_BYTES = 1 << 20
 MAX_LINE_BYTES = 64 << 20
 
 _GZIP_MAGIC = b"\x1f\x8b"
+_ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -43,16 +47,25 @@ class ByteSource:
         try:
             self._raw = _standard_input() if path == STDIN else io.BufferedReader(io.FileIO(path), 1 << 18)
             self._content = self._raw
-            if self._raw.peek(2)[:2] == _GZIP_MAGIC:
+            magic = self._raw.peek(4)[:4]
+            if magic[:2] == _GZIP_MAGIC:
                 self._content = io.BufferedReader(cast(Any, gzip.GzipFile(fileobj=self._raw, mode="rb")), 1 << 18)
+            elif magic == _ZSTD_MAGIC:
+                frames = pa.CompressedInputStream(pa.PythonFile(self._raw, "r"), "zstd")
+                self._content = io.BufferedReader(cast(Any, frames), 1 << 18)
         except OSError as error:
             raise self._unreadable(error) from error
-        # `select` does not see data that gzip has already decompressed, so only a plain pipe is polled.
+        # `select` does not see data that has already been decompressed, so only a plain pipe is polled.
         self._pipe = _descriptor(self._raw) if path == STDIN and self._content is self._raw else None
         while len(self._buffer) < len(_BOM) and not self._ended:
             self._fill()
         if self._buffer.startswith(_BOM):
             self._at = len(_BOM)
+
+    @property
+    def head(self) -> bytes:
+        """The first bytes, decompressed and without a byte-order mark, before anything is consumed."""
+        return self._buffer[self._at : self._at + 4096]
 
     @property
     def bytes_read(self) -> int:
@@ -73,6 +86,22 @@ class ByteSource:
         while not self._ended and self._buffer.find(b"\n", self._at) < 0 and self._unconsumed < BLOCK_BYTES:
             self._fill()
         return self._buffer[self._at : self._buffer.rfind(b"\n", self._at, self._at + size) + 1]
+
+    def read_lines(self, size: int) -> list[bytes]:
+        """Consumes the whole lines within the next `size` bytes, at least one, without their LF; [] at the end.
+
+        Waits only until one line is available. The last line of a file may have no LF.
+        """
+        while not self._ended and self._buffer.find(b"\n", self._at) < 0:
+            self._check_line_length()
+            self._fill()
+        end = self._buffer.rfind(b"\n", self._at, self._at + size) + 1 or self._buffer.find(b"\n", self._at) + 1
+        block = self._buffer[self._at : end or len(self._buffer)]
+        lines = block.split(b"\n")
+        if not lines[-1]:
+            lines.pop()
+        self.consume(len(block), len(lines))
+        return lines
 
     @property
     def is_pipe(self) -> bool:
@@ -121,11 +150,15 @@ class ByteSource:
                 self._split.pop()
             if self._split or self._ended:
                 return bool(self._split)
-            if self._unconsumed > MAX_LINE_BYTES:
-                raise TerminalError(
-                    f"{self.path}: line {self.line + 1} is longer than {MAX_LINE_BYTES} bytes; is this a CSV file?"
-                )
+            self._check_line_length()
             self._fill()
+
+    def _check_line_length(self) -> None:
+        if self._unconsumed > MAX_LINE_BYTES:
+            raise TerminalError(
+                f"{self.path}: line {self.line + 1} is longer than {MAX_LINE_BYTES} bytes; is this a CSV or JSON lines "
+                "file?"
+            )
 
     def _fill(self) -> None:
         # Doubles for a long line, so that its start is not scanned too often.

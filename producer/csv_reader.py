@@ -70,6 +70,10 @@ class RowChunk:
         """The cells of row `index` of the chunk, from 0."""
         return [column[index].as_py() for column in self.columns] if self.columns is not None else self.rows[index]
 
+    def original(self, index: int) -> dict[str, Any]:
+        """What the rejects file keeps of row `index` of the chunk, as arguments of `RejectedRow`."""
+        return {"cells": tuple(self.cells(index))}
+
     def line_of(self, index: int) -> int:
         """The line on which row `index` of the chunk starts. A quoted line break counts as a line."""
         if self.columns is not None:
@@ -99,10 +103,10 @@ class CsvReader:
     UTF-8 or names a column twice. A value that is not UTF-8 contains surrogates, and `record_encoder` rejects its row.
     """
 
-    def __init__(self, file: InputFile) -> None:
+    def __init__(self, file: InputFile, source: ByteSource | None = None) -> None:
         csv.field_size_limit(MAX_FIELD_BYTES)
         self.file = file
-        self._source = ByteSource(file.path)
+        self._source = source or ByteSource(file.path)
         try:
             self._reader = csv.reader(self._source.lines(), strict=True)
             self.header = self._read_header()
@@ -130,6 +134,11 @@ class CsvReader:
 
     def __exit__(self, *_exception: object) -> None:
         self._source.close()
+
+    @property
+    def names(self) -> list[str]:
+        """The fields of every row: the header."""
+        return self.header
 
     def chunks(self, skip: int = 0) -> Iterator[RowChunk]:
         """The file's rows from row `skip` on, in chunks. Blank lines and rows with a fault count as rows.

@@ -23,6 +23,7 @@ from producer.byte_source import STDIN
 from producer.checkpoint import discard_checkpoint
 from producer.input_files import InputFile
 from producer.produce import ProducePlan, send
+from producer.readers import open_reader
 from producer.run import ProduceProgress, ProduceResult
 from producer.send_queue import SendCounts
 
@@ -69,9 +70,23 @@ def send_in_processes(
         )
     if any(export.path == STDIN for export in plan.exports):
         raise ConfigurationError("--processes: standard input is read by one process")
+    if plan.settings.producer.keep_order:
+        _refuse_own_fields(plan.exports, key_fields)
     groups = partition_files(plan.exports, processes, key_fields if plan.settings.producer.keep_order else ())
     context = multiprocessing.get_context("spawn")
     return _Run(context, plan, groups, on_progress, stop).result()
+
+
+def _refuse_own_fields(exports: Sequence[InputFile], key_fields: Sequence[str]) -> None:
+    """Raises ConfigurationError for a file whose column, not its name, has a field of the partition key."""
+    for export in exports:
+        with open_reader(export) as reader:
+            own = [name for name in key_fields if name in (reader.names or ())]
+        if own:
+            raise ConfigurationError(
+                f"--processes: {export.path} has a column {own[0]!r} of its own, so files may share partition keys; "
+                "use one process, or --set producer.keep_order=false"
+            )
 
 
 class _Run:

@@ -1,6 +1,6 @@
 """`movement produce` without its screen: plans a run, sends it, or only checks the files.
 
-In: the paths of CSV files, and the settings. Out: records on the stream, and a `ProduceResult` that accounts for every
+In: the paths of files, and the settings. Out: records on the stream, and a `ProduceResult` that accounts for every
 row.
 """
 
@@ -20,9 +20,9 @@ from producer.checkpoint import (
     has_checkpoint,
     read_checkpoint,
 )
-from producer.csv_reader import CsvReader
 from producer.input_files import InputFile, find_input_files
 from producer.put_records import DEFAULT_MAX_RECORD_BYTES, PutRecordsClient, PutResult, kinesis_client
+from producer.readers import open_reader
 from producer.record_encoder import PutRecordsEntry
 from producer.rejects_file import RejectsFile, keep_before
 from producer.run import ProducePlan, ProduceProgress, ProduceResult, ProducerRun
@@ -36,6 +36,7 @@ def plan(
     settings: Settings,
     *,
     fields: Mapping[str, str] | None = None,
+    format: str | None = None,
     rate: float | None = None,
     resume: bool = False,
     keep_checkpoint: bool = True,
@@ -58,7 +59,7 @@ def plan(
                 f"--field {name}=…: the contract '{contract.name}' has no source field {name!r}; it has "
                 f"{', '.join(map(repr, contract.source_fields))}"
             )
-    exports = find_input_files(paths, contract.file_name, fields)
+    exports = find_input_files(paths, contract.file_name, fields, format)
     _check_headers(exports, contract, settings.producer.validate_records)
     folder = None
     skip: Mapping[str, int] = {}
@@ -82,6 +83,7 @@ def produce(
     settings: Settings,
     *,
     fields: Mapping[str, str] | None = None,
+    format: str | None = None,
     rate: float | None = None,
     resume: bool = False,
     keep_checkpoint: bool = False,
@@ -92,9 +94,10 @@ def produce(
     """Sends the rows of files to the stream `settings.stream.name`. Returns once every row is accepted or rejected.
 
     `paths` are files, folders or `-` for standard input. `fields` are added to every record that lacks them and
-    replace those of the files' names. `rate` is in records/s. Rejected rows are appended to `rejects`. With
-    `keep_checkpoint` the progress is saved in `local.state_dir`, and the same call with `resume` continues an
-    interrupted run: if 4 of a file's 10 rows were done, it sends the other 6, and the result's `produced` is 6.
+    replace those of the files' names. `format` is csv, jsonl or parquet (None: see `readers`). `rate` is in records/s.
+    Rejected rows are appended to `rejects`. With `keep_checkpoint` the progress is saved in `local.state_dir`, and the
+    same call with `resume` continues an interrupted run: if 4 of a file's 10 rows were done, it sends the other 6, and
+    the result's `produced` is 6.
 
     `on_progress` is called in this thread after each step. `stop` is called before each range of rows is read; once
     it returns True, the rows that were read are still sent.
@@ -104,7 +107,14 @@ def produce(
     for `producer.delivery_timeout_seconds`.
     """
     prepared = plan(
-        paths, settings, fields=fields, rate=rate, resume=resume, keep_checkpoint=keep_checkpoint, rejects=rejects
+        paths,
+        settings,
+        fields=fields,
+        format=format,
+        rate=rate,
+        resume=resume,
+        keep_checkpoint=keep_checkpoint,
+        rejects=rejects,
     )
     return send(prepared, on_progress=on_progress, stop=stop)
 
@@ -180,11 +190,14 @@ def _check_headers(exports: Sequence[InputFile], contract: TableContract, check:
     for export in exports:
         if export.size is None:
             continue
-        with CsvReader(export) as reader:
-            known = {*reader.header, *export.fields}
+        with open_reader(export) as reader:
+            names = reader.names
+            if names is None:
+                continue
+            known = {*names, *export.fields}
             missing = [column.source for column in contract.columns if column.required and column.source not in known]
         if check and missing:
             raise TerminalError(
                 f"{export.path}: lacks {', '.join(map(repr, missing))}, which the contract '{contract.name}' requires; "
-                f"its header has: {', '.join(reader.header)}"
+                f"its columns are: {', '.join(names)}"
             )

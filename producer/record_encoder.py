@@ -76,10 +76,11 @@ class RecordEncoder:
         except RecursionError:
             return Rejection(NOT_JSON)
         values = ("" if is_absent(value := record.get(name)) else as_text(value) for name in self._key_fields)
-        return _check_size(self._limit, PutRecordsEntry(data, partition_key(list(values))))
+        return check_size(self._limit, PutRecordsEntry(data, partition_key(list(values))))
 
 
-def _check_size(limit: int, record: PutRecordsEntry) -> PutRecordsEntry | Rejection:
+def check_size(limit: int, record: PutRecordsEntry) -> PutRecordsEntry | Rejection:
+    """The record, or a Rejection if its data and key have more than `limit` bytes."""
     size = len(record.Data) + len(record.PartitionKey.encode())
     if size > limit:
         return Rejection(TOO_LARGE, value=f"{size} bytes with the partition key; at most {limit} are allowed")
@@ -145,7 +146,7 @@ class RowEncoder:
         self._names = (*header, *self._fields)
         self._checks = RecordChecks(contract) if check else None
         self._limit = min(max_record_bytes, contract.max_record_bytes) if check else max_record_bytes
-        self._row_type = _row_type(self._names)
+        self._row_type = row_type(self._names)
         at = {name: index for index, name in enumerate(self._names)}
         self._key_at = [at.get(name) for name in contract.stream_partition_key]
         self._column_checks = TextColumnChecks(self._checks, at) if self._checks else None
@@ -218,7 +219,7 @@ class RowEncoder:
         except UnicodeEncodeError:
             return Rejection(NOT_UTF8)
         key = partition_key(["" if index is None else values[index] for index in self._key_at])
-        record = _check_size(self._limit, PutRecordsEntry(data, key))
+        record = check_size(self._limit, PutRecordsEntry(data, key))
         if isinstance(record, Rejection):
             return record
         if self._checks is not None:
@@ -228,7 +229,7 @@ class RowEncoder:
         return record
 
 
-def _row_type(names: Sequence[str]) -> Callable[..., msgspec.Struct]:
+def row_type(names: Sequence[str]) -> Callable[..., msgspec.Struct]:
     """A struct that encodes as an object with the file's column names, five times as fast as a dict."""
     fields = [(f"f{index}", str) for index in range(len(names))]
     rename = {field: name for (field, _), name in zip(fields, names, strict=True)}

@@ -1,6 +1,6 @@
-"""Rows that were not sent, one JSON object a line: the place, the reason and the cells.
+"""Rows that were not sent, one JSON object a line: the place, the reason and the content.
 
-`run` writes it, a person reads it and corrects the rows. It holds the cells, because standard input cannot be read
+`run` writes it, a person reads it and corrects the rows. It holds the content, because standard input cannot be read
 twice.
 """
 
@@ -19,13 +19,18 @@ from jobs.schema.rejections import Rejection
 
 @dataclass(frozen=True, slots=True)
 class RejectedRow:
-    """A row that was not sent: file, line (from 1), row (from 0), reason, and its cells if they could be parsed."""
+    """A row that was not sent: file, line (from 1; None: the file has no lines), row (from 0), reason and content.
+
+    The content is the `cells` of a CSV row, if they could be parsed, or the `record` of a JSON lines or Parquet row as
+    JSON text.
+    """
 
     file: str
-    line: int
+    line: int | None
     row: int
     rejection: Rejection
     cells: tuple[str, ...] | None = None
+    record: str | None = None
 
 
 class RejectsFile:
@@ -59,7 +64,7 @@ class RejectsFile:
             "reason": row.rejection.reason,
             "field": row.rejection.field,
             "value": row.rejection.value,
-            "cells": row.cells,
+            **({"cells": row.cells} if row.record is None else {"record": row.record}),
         }
         # ASCII, because text that is not UTF-8 is held as surrogates.
         os.write(self._descriptor, (json.dumps(line) + "\n").encode("ascii"))

@@ -1,7 +1,7 @@
 """Runs the producer in one process and accounts for every row. `produce` and `parallel` start it.
 
-In: files. Out: records on the stream, rejected rows, and counts for each file. It connects `csv_reader`,
-`record_encoder`, `send_queue` and `sender`.
+In: files. Out: records on the stream, rejected rows, and counts for each file. It connects `readers` (which
+also gives the encoder), `send_queue` and `sender`.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from jobs.schema.rejections import Rejection
 from jobs.schema.table import TableContract
 from jobs.settings.settings import Settings
 from producer.checkpoint import RunCheckpoint, has_checkpoint
-from producer.csv_reader import CsvReader, RowChunk
 from producer.input_files import InputFile
 from producer.put_records import MAX_RECORDS, PutClient
-from producer.record_encoder import MALFORMED_ROW, PutRecordsEntry, RowEncoder
+from producer.readers import Chunk, FileReader, encoder_for, open_reader
+from producer.record_encoder import MALFORMED_ROW, PutRecordsEntry
 from producer.rejects_file import RejectedRow
 from producer.send_queue import SendCounts, SendQueue
 from producer.sender import Sender
@@ -162,7 +162,7 @@ class ProducerRun:
         )
         # Ranges with records that are not accepted yet, and those behind them.
         self._ranges: deque[_RowRange] = deque()
-        self._reader: CsvReader | None = None
+        self._reader: FileReader | None = None
         # Whether rows of the current chunk are not queued yet.
         self._chunk_has_rows = False
         self._result = ProduceResult(plan.settings.stream.name, counts=self._queue.counts)
@@ -241,17 +241,13 @@ class ProducerRun:
             skip = self._plan.skip.get(export.path, 0)
             file = FileCount(export.path, export.fields, rows=skip, skipped=skip)
             self._result.files.append(file)
-            with CsvReader(export) as reader:
+            with open_reader(export) as reader:
                 self._reader = reader
-                encoder = RowEncoder(
-                    self._plan.contract,
-                    reader.header,
-                    export.fields,
-                    self._record_bytes,
-                    self._settings.validate_records,
+                encode = encoder_for(
+                    reader, export, self._plan.contract, self._record_bytes, self._settings.validate_records
                 )
                 for chunk in reader.chunks(skip):
-                    encoded = encoder.encode(chunk)
+                    encoded = encode(chunk)
                     for start in range(0, chunk.file_rows, rows):
                         stop = min(start + rows, chunk.file_rows)
                         records, rejected = encoded.part(start, stop)
@@ -272,13 +268,17 @@ class ProducerRun:
         self,
         export: InputFile,
         file: FileCount,
-        chunk: RowChunk,
+        chunk: Chunk,
         rejected: list[tuple[int, Rejection]],
         fault: tuple[int, str] | None,
     ) -> None:
         rows = [
             RejectedRow(
-                export.identity, chunk.line_of(index), chunk.first_row + index, rejection, tuple(chunk.cells(index))
+                export.identity,
+                chunk.line_of(index),
+                chunk.first_row + index,
+                rejection,
+                **chunk.original(index),
             )
             for index, rejection in rejected
         ]

@@ -40,7 +40,11 @@ class LakeCounts:
 def demo(
     csv: Annotated[
         list[str] | None,
-        typer.Option("--csv", metavar="PATH", help="Your own CSV files or folders of them; may be repeated."),
+        typer.Option(
+            "--csv",
+            metavar="PATH",
+            help="Your own CSV, JSON lines or Parquet files, or folders of them; may be repeated.",
+        ),
     ] = None,
     rows: Annotated[int, typer.Option("--rows", min=1, help="Without --csv: number of made-up rows.")] = 3000,
     port: Port = None,

@@ -1,4 +1,4 @@
-"""`movement produce`: sends CSV files to the stream by `producer.produce`, with a progress bar and a summary."""
+"""`movement produce`: sends files to the stream by `producer.produce`, with a progress bar and a summary."""
 
 from __future__ import annotations
 
@@ -25,8 +25,20 @@ REFRESH_SECONDS = 0.1
 def produce(
     paths: Annotated[
         list[str],
-        typer.Argument(metavar="PATH…", help="CSV files, plain or gzip; folders of them; - for standard input."),
+        typer.Argument(
+            metavar="PATH…",
+            help="CSV, JSON lines or Parquet files (the first two also .gz or .zst); folders of them; - for standard "
+            "input.",
+        ),
     ],
+    format_: Annotated[
+        str | None,
+        typer.Option(
+            "--format",
+            metavar="csv|jsonl|parquet",
+            help="The files' format, if neither their content nor their names tell it.",
+        ),
+    ] = None,
     field: Annotated[
         list[str] | None,
         typer.Option(
@@ -65,7 +77,7 @@ def produce(
     overrides: Overrides = None,
     json_file: JsonFile = None,
 ) -> None:
-    """Send CSV exports to the Kinesis stream; each row is accepted by Kinesis or reported as rejected.
+    """Send CSV, JSON lines and Parquet files to the stream; each row is accepted by Kinesis or reported as rejected.
 
     For files. Programs that send single records POST them to `movement serve`. The exit code is 1 if rows were
     rejected (see --allow-rejects) and 130 after Ctrl-C, which first finishes what is in flight; --resume continues
@@ -84,6 +96,7 @@ def produce(
         paths,
         settings,
         fields=_fields(field or [], city),
+        format=format_,
         rate=rate,
         resume=resume,
         keep_checkpoint=not dry_run,

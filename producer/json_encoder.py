@@ -1,0 +1,103 @@
+"""Checks JSON documents and makes records of them: the document's own bytes, with the fields of the file's name.
+
+In: a `JsonChunk` of `json_reader` or `parquet_reader`. Out: an `EncodedChunk`, as `record_encoder` makes of CSV rows.
+The documents are judged by `RecordParser`, which judges them again when they come from the stream.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+import pyarrow as pa
+
+from jobs.schema.record_parser import RecordParser
+from jobs.schema.rejections import Rejection
+from jobs.schema.table import TableContract
+from jobs.schema.values import as_text, is_absent, read_object
+from producer.json_reader import JsonChunk
+from producer.record_encoder import MAX_KEY_CHARACTERS, EncodedChunk, PutRecordsEntry, check_size, partition_key
+
+_encode = msgspec.json.Encoder().encode
+_UNREADABLE = (msgspec.MsgspecError, RecursionError, UnicodeDecodeError)
+
+
+class JsonEncoder:
+    """Checks and encodes the documents of one file.
+
+    `fields` are added to a document that lacks them. `max_record_bytes` limits data and partition key together.
+    `check=False` skips the contract; a document that is not a JSON object in UTF-8 or too large is still rejected.
+    """
+
+    def __init__(
+        self, contract: TableContract, fields: Mapping[str, str], max_record_bytes: int, check: bool = True
+    ) -> None:
+        self._parser = RecordParser(contract) if check else None
+        self._limit = min(max_record_bytes, contract.max_record_bytes) if check else max_record_bytes
+        self._key_fields = contract.stream_partition_key
+        # A lone surrogate of a name that is not UTF-8 ends up in the record, which is then rejected.
+        self._fields = {name: (value, _encode(name) + b":" + _encode(value)) for name, value in fields.items()}
+        names = tuple(dict.fromkeys([*self._key_fields, *fields]))
+        attributes = {name: f"f{at}" for at, name in enumerate(names)}
+        # Only the fields that the key needs are decoded.
+        struct = msgspec.defstruct(
+            "KeyFields",
+            [(attribute, Any, msgspec.UNSET) for attribute in attributes.values()],
+            rename={attribute: name for name, attribute in attributes.items()},
+            gc=False,
+        )
+        self._decode = msgspec.json.Decoder(struct, float_hook=_as_it_is).decode
+        self._key_attributes = [(name, attributes[name]) for name in self._key_fields]
+        self._field_attributes = [(name, attributes[name]) for name in fields]
+
+    def encode(self, chunk: JsonChunk) -> EncodedChunk:
+        """Checks and encodes the chunk's documents."""
+        data: list[Any] = list(chunk.documents)
+        keys: list[Any] = [None] * len(data)
+        overrides: dict[int, PutRecordsEntry | Rejection | None] = {}
+        for index, document in enumerate(chunk.documents):
+            rejection = self._read(document, index, data, keys) if document else None
+            if rejection is not None or not document:
+                overrides[index] = rejection
+        if self._parser is not None:
+            good = [index for index in range(len(data)) if index not in overrides] if overrides else range(len(data))
+            parsed = self._parser.parse(pa.array([data[index] for index in good], pa.binary()))
+            overrides |= {good[at]: rejection for at, rejection in parsed.rejections.items()}
+        return EncodedChunk(data, keys, overrides)
+
+    def _read(self, document: bytes, index: int, data: list[Any], keys: list[Any]) -> Rejection | None:
+        """Adds the file's fields to the document, and sets its key. A Rejection if it cannot be sent."""
+        if self._parser is None:
+            # The parser would find what the decoder below skips.
+            found = read_object(document, self._limit)
+            if isinstance(found, Rejection):
+                return found
+        try:
+            values = self._decode(document)
+        except _UNREADABLE:
+            found = read_object(document, self._limit)
+            if isinstance(found, Rejection):
+                return found
+            raise
+        missing = [name for name, attribute in self._field_attributes if getattr(values, attribute) is msgspec.UNSET]
+        if missing:
+            start = document[:-1].rstrip()
+            comma = b"" if start == b"{" else b","
+            data[index] = start + comma + b",".join(self._fields[name][1] for name in missing) + b"}"
+        texts = []
+        for name, attribute in self._key_attributes:
+            value = getattr(values, attribute)
+            if value is msgspec.UNSET:
+                value = self._fields[name][0] if name in self._fields else None
+            texts.append(value if type(value) is str else "" if is_absent(value) else as_text(value))
+        keys[index] = key = partition_key(texts)
+        if len(data[index]) + 4 * MAX_KEY_CHARACTERS > self._limit:
+            record = check_size(self._limit, PutRecordsEntry(data[index], key))
+            return record if isinstance(record, Rejection) else None
+        return None
+
+
+def _as_it_is(number: str) -> msgspec.Raw:
+    """A number with a fraction keeps its text, also in the partition key."""
+    return msgspec.Raw(number.encode("ascii"))
