@@ -30,6 +30,8 @@ POINTS = (
     "ledger.committing",
     "ledger.committed",
 )
+# Of a micro-batch that holds records of new partitions back, around its second pass; held.read is in a task.
+HELD_POINTS = ("held.put", "held.read", "held.written", "held.deleted")
 # Of a partition's move, and of a micro-batch whose partitions have moved meanwhile.
 MOVE_POINTS = (
     "move.announced",
@@ -49,7 +51,7 @@ REPLAY_POINTS = ("replay.opening", "replay.opened", "replay.sent", "replay.close
 GOLD_POINTS = ("gold.writing", "gold.written")
 # Around each commit to the processed table's Delta log (`sink.format: delta`).
 DELTA_POINTS = ("delta.committing", "delta.committed")
-_ALL = POINTS + MOVE_POINTS + REBUILD_POINTS + REPLAY_POINTS + GOLD_POINTS + DELTA_POINTS
+_ALL = POINTS + HELD_POINTS + MOVE_POINTS + REBUILD_POINTS + REPLAY_POINTS + GOLD_POINTS + DELTA_POINTS
 
 _ARMED, _, _NUMBER = os.environ.get("MOVEMENT_FAULT", "").partition(":")
 _passed: Counter[str] = Counter()

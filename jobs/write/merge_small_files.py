@@ -74,6 +74,7 @@ def write_batch(rows: DataFrame, task: WriteTask) -> TaskReport:
     new = report.new_partitions
     if new is None or not new.files:
         return report
+    fault_point("held.put")
     files = tuple(new.files)
     second = replace(
         task,
@@ -84,7 +85,9 @@ def write_batch(rows: DataFrame, task: WriteTask) -> TaskReport:
     )
     held = rows.sparkSession.range(0, len(files), 1, min(len(files), rows.sparkSession.sparkContext.defaultParallelism))
     report = add_second_pass(report, _write(held, second, held.rdd.getNumPartitions()))
+    fault_point("held.written")
     lake_at(task.lake).delete(files)
+    fault_point("held.deleted")
     return report
 
 

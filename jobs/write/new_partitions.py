@@ -19,6 +19,7 @@ import numpy as np
 import pyarrow as pa
 
 from jobs.common.errors import TerminalError
+from jobs.common.fault_points import fault_point
 from jobs.lake.store import Lake, lake_at
 from jobs.lake.task_report import NewPartitions, TaskReport, sum_reports
 from jobs.schema.rejections import TOO_MANY_PARTITIONS, Rejection
@@ -156,6 +157,7 @@ class HeldRecords:
                         f"{self.lake}/{self.files[number]}, which holds records of this batch, was deleted meanwhile. "
                         "Nothing was committed: start the job again, and keep other tools off this folder"
                     )
+                fault_point("held.read")
                 with pa.ipc.open_stream(content) as stream:
                     yield from stream
 

@@ -16,7 +16,8 @@ from pathlib import Path
 import pytest
 
 from jobs.common.aws import client
-from jobs.common.fault_points import DELTA_POINTS, POINTS
+from jobs.common.fault_points import DELTA_POINTS, HELD_POINTS, POINTS
+from jobs.lake.store import lake_at
 from jobs.settings.settings import Settings
 from tests.helpers.job_process import FAST, Job, Producer, drain, wait_until
 from tests.helpers.kinesis_mock import running_kinesis_mock
@@ -56,6 +57,15 @@ def test_no_kill_loses_or_duplicates_a_record_of_a_delta_table(embedded_aws: obj
     points = [*DELTA_POINTS, *(name for name in POINTS if not name.startswith("catalog"))]
     settings = make_lake(tmp_path, *FAST, "sink.format=delta")
     kill_and_audit(settings, plan(KILLS // 2, random.Random(SEED), points), tmp_path)
+
+
+@pytest.mark.nightly
+def test_no_kill_around_the_second_pass_of_new_partitions_loses_or_duplicates_a_record(
+    embedded_aws: object, tmp_path: Path
+) -> None:
+    settings = make_lake(tmp_path, *FAST, "sink.max_new_partitions_per_batch=1")
+    kill_and_audit(settings, [*HELD_POINTS, "file.put:2", "held.read:2"], tmp_path)
+    assert list(lake_at(settings.lake).list("_held/")) == [], "the held files of the killed batches are deleted"
 
 
 @pytest.mark.nightly

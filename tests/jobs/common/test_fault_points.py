@@ -10,7 +10,15 @@ import sys
 
 import pytest
 
-from jobs.common.fault_points import DELTA_POINTS, GOLD_POINTS, MOVE_POINTS, POINTS, REBUILD_POINTS, REPLAY_POINTS
+from jobs.common.fault_points import (
+    DELTA_POINTS,
+    GOLD_POINTS,
+    HELD_POINTS,
+    MOVE_POINTS,
+    POINTS,
+    REBUILD_POINTS,
+    REPLAY_POINTS,
+)
 from tests.helpers.paths import ROOT
 
 PASS = """
@@ -41,7 +49,7 @@ def points_in_the_code() -> list[str]:
 
 
 def test_each_point_is_used_once_and_listed() -> None:
-    listed = POINTS + MOVE_POINTS + REBUILD_POINTS + REPLAY_POINTS + GOLD_POINTS + DELTA_POINTS
+    listed = POINTS + HELD_POINTS + MOVE_POINTS + REBUILD_POINTS + REPLAY_POINTS + GOLD_POINTS + DELTA_POINTS
     assert sorted(points_in_the_code()) == sorted(listed)
 
 
