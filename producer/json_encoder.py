@@ -1,7 +1,8 @@
 """Checks JSON documents and makes records of them: the document's own bytes, with the fields of the file's name.
 
 In: a `JsonChunk` of `json_reader` or `parquet_reader`. Out: an `EncodedChunk`, as `record_encoder` makes of CSV rows.
-The documents are judged by `RecordParser`, which judges them again when they come from the stream.
+Documents that `json_fast_path` can read are checked as columns, like those of a CSV file. The others are judged by
+`RecordParser`, which judges them again when they come from the stream.
 """
 
 from __future__ import annotations
@@ -10,12 +11,17 @@ from collections.abc import Mapping
 from typing import Any
 
 import msgspec
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
+from jobs.schema.checks import RecordChecks
+from jobs.schema.column_checks import TextColumnChecks
 from jobs.schema.record_parser import RecordParser
 from jobs.schema.rejections import Rejection
 from jobs.schema.table import TableContract
 from jobs.schema.values import as_text, is_absent, read_object
+from producer.json_fast_path import read_columns
 from producer.json_reader import JsonChunk
 from producer.record_encoder import MAX_KEY_CHARACTERS, EncodedChunk, PutRecordsEntry, check_size, partition_key
 
@@ -34,6 +40,8 @@ class JsonEncoder:
         self, contract: TableContract, fields: Mapping[str, str], max_record_bytes: int, check: bool = True
     ) -> None:
         self._parser = RecordParser(contract) if check else None
+        self._contract = contract
+        self._column_checks: dict[tuple[str, ...], TextColumnChecks] = {}
         self._limit = min(max_record_bytes, contract.max_record_bytes) if check else max_record_bytes
         self._key_fields = contract.stream_partition_key
         # A lone surrogate of a name that is not UTF-8 ends up in the record, which is then rejected.
@@ -53,6 +61,50 @@ class JsonEncoder:
 
     def encode(self, chunk: JsonChunk) -> EncodedChunk:
         """Checks and encodes the chunk's documents."""
+        fast = self._encode_columns(chunk.documents) if self._parser is not None else None
+        return fast or self._encode_one_by_one(chunk)
+
+    def _encode_columns(self, documents: list[bytes]) -> EncodedChunk | None:
+        """Checks and encodes documents as columns; None if one is unusual, or if too many need a second look."""
+        found = read_columns(documents, self._contract.source_fields)
+        if not found:
+            return None
+        columns = {name: pc.fill_null(column, "") if column.null_count else column for name, column in found.items()}
+        constants = {name: value for name, (value, _) in self._fields.items() if name not in columns}
+        data = documents
+        if constants:
+            # A field of the name that is null in a document, and a document without any field, look like absent ones.
+            if any(quoted in document for document in documents for quoted in map(_encode, constants)):
+                return None
+            if all(column.null_count for column in found.values()):
+                return None
+            added = b"," + b",".join(self._fields[name][1] for name in constants) + b"}"
+            data = [document[:-1] + added for document in documents]
+        if any(found[name].null_count for name in self._fields if name in found):
+            return None
+        columns |= {name: pa.repeat(pa.scalar(value), len(documents)) for name, value in constants.items()}
+        keys = pc.binary_join_element_wise(*(columns.get(name, "") for name in self._key_fields), "|")
+        length = pc.utf8_length(keys)
+        if pc.min(length).as_py() < 1 or pc.max(length).as_py() > MAX_KEY_CHARACTERS:
+            return None
+        names = tuple(columns)
+        checks = self._column_checks.get(names)
+        if checks is None:
+            positions = {name: at for at, name in enumerate(names)}
+            checks = self._column_checks[names] = TextColumnChecks(RecordChecks(self._contract), positions)
+        suspects = checks.suspects(list(columns.values()))
+        rows = [] if suspects is None else np.flatnonzero(suspects).tolist()
+        largest = self._limit - 4 * MAX_KEY_CHARACTERS
+        if max(map(len, data)) > largest:
+            rows = sorted({*rows, *(row for row, one in enumerate(data) if len(one) > largest)})
+        if len(rows) > len(documents) // 4:
+            return None
+        again = self._encode_one_by_one(JsonChunk(0, None, 0, [documents[row] for row in rows])) if rows else None
+        overrides = {} if again is None else {row: again.record(at) for at, row in enumerate(rows)}
+        return EncodedChunk(data, keys, overrides)
+
+    def _encode_one_by_one(self, chunk: JsonChunk) -> EncodedChunk:
+        """For documents that cannot form columns, or that the columns' checks cannot judge."""
         data: list[Any] = list(chunk.documents)
         keys: list[Any] = [None] * len(data)
         overrides: dict[int, PutRecordsEntry | Rejection | None] = {}

@@ -119,6 +119,13 @@ class EncodedChunk:
             records = [record for record in records if isinstance(record, PutRecordsEntry)]
         return records, rejected
 
+    def record(self, index: int) -> PutRecordsEntry | Rejection | None:
+        """What row `index` of the chunk became; None for a blank line."""
+        if index in self.overrides:
+            return self.overrides[index]
+        records, _ = self.part(index, index + 1)
+        return records[0]
+
 
 def _values(values: pa.Array | list[Any], start: int, stop: int) -> list[Any]:
     return values[start:stop] if isinstance(values, list) else column_values(values[start:stop])

@@ -24,6 +24,8 @@ from jobs.schema.rejections import Rejection
 from jobs.schema.table import load_contract
 from jobs.settings.settings import load_settings
 from producer.input_files import find_input_files
+from producer.json_encoder import JsonEncoder
+from producer.json_reader import JsonChunk
 from producer.parallel import send_in_processes
 from producer.produce import plan, produce
 from producer.readers import encoder_for, open_reader
@@ -43,6 +45,20 @@ COMPRESS = {
 }
 
 Row = list[str]
+
+
+def map_json(record: dict[str, str]) -> dict[str, str]:
+    return {name: json.dumps(value) for name, value in record.items()}
+
+
+def joined_pairs(pairs: list[tuple[str, str]]) -> str:
+    return "{" + ", ".join(f'"{name}":{text}' for name, text in pairs) + "}"
+
+
+def joined(changes: dict[str, str]) -> str:
+    return joined_pairs(list({**map_json(RECORD), **changes}.items()))
+
+
 Encoded = tuple[list[tuple[int, PutRecordsEntry]], list[tuple[int, Rejection]]]
 
 
@@ -143,6 +159,79 @@ def test_lines_that_cannot_be_sent_are_rejected_and_the_others_are_not(check: bo
         (7, "too_large"),
         (8, "not_json"),
     ]
+
+
+values = st.sampled_from(
+    [
+        *(
+            '"1"',
+            '"a"',
+            "20",
+            "-1",
+            "1.0",
+            "1e2",
+            "99999999999999999999",
+            "null",
+            "true",
+            '""',
+            '"é"',
+            json.dumps(GOOD[6]),
+        ),
+        *(
+            '"\\u00e9"',
+            '"\\udc00"',
+            '"\\ud83d\\ude00"',
+            '"{}"',
+            '"\\""',
+            "[1]",
+            '{"a":{}}',
+            '"\x00"',
+            "01",
+            '"x',
+            "1}\n{",
+        ),
+    ]
+)
+fields = st.sampled_from([*HEADER, "City", "\\u0043ity", "note"])
+documents = st.one_of(
+    st.just(json.dumps(RECORD)),
+    st.dictionaries(st.sampled_from(HEADER), values, max_size=2)
+    .map(lambda some: dict(map_json(RECORD)) | some)
+    .map(joined),
+    st.lists(st.tuples(fields, values), max_size=3).map(lambda some: joined_pairs([*map_json(RECORD).items(), *some])),
+    st.lists(st.tuples(fields, values), max_size=2).map(joined_pairs),
+    st.sampled_from(["", "{ }", "{} {}", "[]", '{"a":"\xff"}', "{}\x00{}", '{"City":null}', '{"a":{}', "}{"]),
+)
+
+
+@settings(max_examples=examples(400), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(documents, min_size=1, max_size=9), st.lists(documents, max_size=1), st.integers(0, 40))
+def test_documents_that_are_read_as_columns_are_judged_and_sent_as_those_that_are_read_one_by_one(
+    some: list[str], more: list[str], copies: int
+) -> None:
+    chunk = JsonChunk(
+        0, 1, 0, [one.encode("latin-1" if "\xff" in one else "utf-8") for one in some * (copies + 1) + more]
+    )
+    for given_fields in ({"City": "Paris"}, {}):
+        encoder = JsonEncoder(CONTRACT, given_fields, LIMIT)
+        one_by_one = encoder._encode_one_by_one(chunk)
+        found = encoder.encode(chunk)
+        for at in range(chunk.count):
+            assert found.record(at) == one_by_one.record(at), chunk.documents[at]
+
+
+def test_plain_json_lines_are_read_as_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder = JsonEncoder(CONTRACT, {"City": "Paris"}, LIMIT)
+    alone: list[int] = []
+    slow = encoder._encode_one_by_one
+    monkeypatch.setattr(encoder, "_encode_one_by_one", lambda chunk: alone.append(chunk.count) or slow(chunk))
+    numbers = RECORD | {"Mean Travel Time (Seconds)": 20}
+    bad = RECORD | {"Mean Travel Time (Seconds)": "soon"}
+    for rows, expected in (([RECORD] * 50, []), ([numbers] * 50, []), ([RECORD] * 50 + [bad], [1])):
+        alone.clear()
+        encoded = encoder.encode(JsonChunk(0, 1, 0, [json.dumps(row).encode() for row in rows]))
+        assert alone == expected
+        assert len(encoded.part(0, len(rows))[0]) == 50
 
 
 def test_the_limit_of_a_record_counts_the_fields_of_the_name_and_the_key(tmp_path: Path) -> None:
