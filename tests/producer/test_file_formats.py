@@ -220,6 +220,29 @@ def test_documents_that_are_read_as_columns_are_judged_and_sent_as_those_that_ar
             assert found.record(at) == one_by_one.record(at), chunk.documents[at]
 
 
+@pytest.mark.parametrize(
+    "unusual",
+    [
+        [("City", "null")],
+        [("City", '"Lyon"')],
+        [("\\u0043ity", "null")],
+        [("\\u0043ity", '"Lyon"')],
+        [(HEADER[0], '"7"')],
+        [("note", "[" * 1200 + "]" * 1200)],
+        [(HEADER[1], "1.50")],
+        [(HEADER[1], '"\\udc00"')],
+    ],
+)
+def test_one_unusual_document_among_plain_ones_is_sent_as_if_it_were_alone(unusual: list[tuple[str, str]]) -> None:
+    plain = list(map_json(RECORD).items())
+    odd = [joined_pairs([*plain, *unusual]), "{}", "", joined_pairs(plain) + " " + joined_pairs(plain)]
+    for texts in ([odd[0]], odd[:2], odd[2:]):
+        chunk = JsonChunk(0, 1, 0, [text.encode() for text in [joined_pairs(plain)] * 30 + texts])
+        encoder = JsonEncoder(CONTRACT, {"City": "Paris"}, LIMIT)
+        found, expected = encoder.encode(chunk), encoder._encode_one_by_one(chunk)
+        assert [found.record(at) for at in range(chunk.count)] == [expected.record(at) for at in range(chunk.count)]
+
+
 def test_plain_json_lines_are_read_as_columns(monkeypatch: pytest.MonkeyPatch) -> None:
     encoder = JsonEncoder(CONTRACT, {"City": "Paris"}, LIMIT)
     alone: list[int] = []
