@@ -65,7 +65,7 @@ class Emr:
                 f"not checked whether the release is for the cluster's processor: {error} (the check needs "
                 "ListInstanceGroups, ListInstanceFleets and ec2:DescribeInstanceTypes)"
             ]
-        built = job.manifest.environments[EMR_ENVIRONMENT].processor
+        built = job.processor(EMR_ENVIRONMENT)
         for kind, names in processors.items():
             if built not in names:
                 runs_on = " or ".join(sorted(names))

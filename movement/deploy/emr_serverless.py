@@ -41,7 +41,7 @@ class EmrServerless:
         found = _call(job, "GetApplication").send()["application"]
         check_release(job, found["releaseLabel"], f"application {found['applicationId']}")
         processor = PROCESSORS.get(found.get("architecture") or "X86_64")
-        built = job.manifest.environments[EMR_ENVIRONMENT].processor
+        built = job.processor(EMR_ENVIRONMENT)
         if processor != built:
             raise ConfigurationError(
                 f"application {found['applicationId']} runs on {processor}, the release's environment is for {built}; "

@@ -60,6 +60,11 @@ class Job:
             raise ConfigurationError(f"release {self.manifest.release} has no {name}; build it with `movement package`")
         return f"{self.uri}/{name}"
 
+    def processor(self, environment: str) -> str:
+        """The processor that an environment is for. Raises ConfigurationError if the release was built without it."""
+        self.artifact(environment)
+        return self.manifest.environments[environment].processor
+
 
 def plan(folder: Path, config: str, overrides: list[str], start_from: str | None = None) -> Job:
     """The job of a packaged release with these settings. Sends no request.

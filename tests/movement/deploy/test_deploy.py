@@ -531,6 +531,15 @@ def test_a_release_for_another_processor_than_the_clusters_is_refused_before_any
 
 
 @pytest.mark.aws
+def test_a_release_without_an_environment_for_emr_is_named(release: Path, account: list[str]) -> None:
+    job = plan(release, "emr.yaml", account)
+    for_glue = replace(job, manifest=replace(job.manifest, artifacts={}, environments={}))
+    for platform in (Emr(), EmrServerless()):
+        with pytest.raises(ConfigurationError, match=r"has no environment.tar.gz; build it with `movement package`"):
+            platform.check(for_glue)
+
+
+@pytest.mark.aws
 def test_a_processor_that_aws_does_not_tell_is_said(
     release: Path, account: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
