@@ -14,6 +14,9 @@ from pydantic import Field, model_validator
 
 from jobs.settings.validation import StrictModel
 
+# For contracts of version 1 without the section: before there was one, the code of the producer read the city.
+CITY = {"pattern": r"(?i)Travel_Times - (?P<City>.+?)\.(?:csv|jsonl|ndjson|json|parquet)(?:\.gz|\.zst)?"}
+
 
 class FileName(StrictModel, strict=False):
     """How fields are read from a file's name. For example:

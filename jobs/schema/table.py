@@ -9,14 +9,14 @@ from __future__ import annotations
 import re
 from datetime import date
 from functools import cached_property
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import Field, ValidationError, model_validator
 
 from jobs.common.errors import ConfigurationError
-from jobs.schema.file_name import FileName
+from jobs.schema.file_name import CITY, FileName
 from jobs.schema.rejections import UNPARSABLE
 from jobs.schema.text_groups import check_pattern
 from jobs.settings.config_files import find_configuration, read_yaml
@@ -205,6 +205,16 @@ class TableContract(StrictModel, strict=False):
     sort_by: tuple[str, ...] = ()
     stream_partition_key: Annotated[tuple[str, ...], Field(min_length=1)]
     file_name: FileName | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _city_is_in_the_file_name(cls, given: Any) -> Any:
+        if not isinstance(given, dict) or given.get("version") != 1 or "file_name" in given:
+            return given
+        columns = given.get("columns")
+        fields = columns if isinstance(columns, list) else []
+        has_city = any(isinstance(column, dict) and column.get("source") == "City" for column in fields)
+        return {**given, "file_name": CITY} if has_city else given
 
     @model_validator(mode="after")
     def _names_are_known_and_used_once(self) -> TableContract:

@@ -15,6 +15,7 @@ from jobs.catalog.tables import lake_tables
 from jobs.common.errors import ConfigurationError
 from jobs.schema.record_parser import RecordParser
 from jobs.schema.table import TableContract, load_contract
+from jobs.settings.config_files import find_configuration
 from jobs.settings.sections import SinkSettings
 from jobs.write.task import WriteTask
 from tests.helpers.samples import READING, READINGS_YAML, TRAVEL_TIMES, arrived, bytes_of
@@ -199,3 +200,16 @@ def test_a_date_is_read_by_its_format() -> None:
     parsed = RecordParser(contract).parse(arrived([b'{"d": "24.12.2026"}', b'{"d": "12/24/2026"}'])["data"])
     assert parsed.columns["day"].to_pylist() == [date(2026, 12, 24), None]
     assert [(at, found.reason) for at, found in parsed.rejections.items()] == [(1, "unparsable")]
+
+
+def test_a_contract_of_before_the_section_file_name_still_takes_the_city_from_it() -> None:
+    content = yaml.safe_load(find_configuration("travel_times.yaml").read_text())
+    shipped = TableContract.model_validate(content)
+    del content["file_name"]
+    older = TableContract.model_validate(content)
+    assert older.file_name is not None
+    for name in ("Travel_Times - Paris.csv", "travel_times - São Paulo.csv.gz", "other.csv"):
+        assert shipped.file_name is not None
+        assert older.file_name.read(name) == shipped.file_name.read(name)
+    assert TableContract.model_validate(content | {"file_name": None}).file_name is None
+    assert TableContract.model_validate(yaml.safe_load(READINGS_YAML)).file_name is None, "it has no field City"
