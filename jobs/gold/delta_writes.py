@@ -8,7 +8,7 @@ Source: https://docs.delta.io/latest/delta-batch.html (idempotent writes); delta
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from jobs.common.fault_points import fault_point
@@ -23,6 +23,9 @@ _SESSION = {
     "spark.databricks.delta.retentionDurationCheck.enabled": "false",  # gold.retention_hours has its own minimum
     "spark.databricks.delta.schema.autoMerge.enabled": "false",
     "spark.databricks.delta.writeChecksumFile.enabled": "false",  # reads the whole log after each commit
+    # Statistics are of a table's first 32 columns; a later one may be in `sort_by`.
+    "spark.databricks.delta.optimize.zorder.checkStatsCollection.enabled": "false",
+    "spark.sql.decimalOperations.allowPrecisionLoss": "false",  # a sum keeps its digits, or is an error
     "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",
     "spark.sql.sources.parallelPartitionDiscovery.parallelism": "8",  # VACUUM's tasks: 10,000 otherwise
 }
@@ -73,29 +76,42 @@ def write_rows(
     *,
     exists: bool,
     retention_hours: int,
-    order: Column | None = None,
-    source_order: Column | None = None,
-    add: tuple[str, ...] = (),
-    cities: tuple[str | None, ...] = (None,),
+    newer: Column | None = None,
+    values: Mapping[str, Column] | None = None,
+    only: Mapping[str, Sequence[str]] | None = None,
+    replace: bool = False,
 ) -> None:
     """Writes rows after `set_transaction`: a MERGE by the table's key, or an append if it has none or is new.
 
-    order, source_order  the order of the table's row (`t.`) and of the new row (`s.`): only a greater row replaces one
-    add                  columns whose new values are added to the table's values
-    cities               the cities in `rows`, so that MERGE can skip files of other cities; None: any city
+    newer    whether the new row (`s.`) replaces the table's row (`t.`) of the same key; None: always
+    values   the columns of a replaced row, from `t.` and `s.`; the new row's by default
+    only     for some columns of the key, the values in `rows`, so that MERGE can skip files without them
+    replace  the rows are the table's new content
     """
     uri = f"{lake}/{table.folder}"
     fault_point("gold.writing")
-    if not exists or not table.key:
-        _append(rows, uri, retention_hours)
+    if not exists or not table.key or replace:
+        _write_files(rows, uri, retention_hours, "overwrite" if replace else "append")
     else:
-        _merge(rows, uri, table, order, source_order, add, cities)
+        _merge(rows, uri, table, newer, values or {}, only or {})
     fault_point("gold.written")
 
 
-def _append(rows: DataFrame, uri: str, retention_hours: int) -> None:
+def among(table: GoldTable, only: Mapping[str, Sequence[str]], prefix: str = "") -> Column:
+    """The condition that each column of `only` has one of its values, which are texts as folders have them."""
+    from pyspark.sql import functions as F
+
+    condition = F.lit(True)
+    for name, texts in only.items():
+        kind = table.types[name]
+        literals = [F.lit(text) if kind == "string" else F.lit(text).cast(kind) for text in texts]
+        condition &= F.col(f"{prefix}{name}").isin(*literals)
+    return condition
+
+
+def _write_files(rows: DataFrame, uri: str, retention_hours: int, mode: str) -> None:
     # Not every reader (Athena, Redshift, delta-rs) supports deletion vectors.
-    rows.write.format("delta").mode("append").option("delta.enableDeletionVectors", "false").option(
+    rows.write.format("delta").mode(mode).option("delta.enableDeletionVectors", "false").option(
         "delta.deletedFileRetentionDuration", f"interval {retention_hours} hours"
     ).save(uri)
 
@@ -104,29 +120,21 @@ def _merge(
     rows: DataFrame,
     uri: str,
     table: GoldTable,
-    order: Column | None,
-    source_order: Column | None,
-    add: tuple[str, ...],
-    cities: tuple[str | None, ...],
+    newer: Column | None,
+    values: Mapping[str, Column],
+    only: Mapping[str, Sequence[str]],
 ) -> None:
     from delta.tables import DeltaTable as SparkDeltaTable
     from pyspark.sql import functions as F
 
-    condition = F.lit(True)
+    condition = among(table, only, "t.")
     for name in table.key:
         condition &= F.col(f"t.{name}").eqNullSafe(F.col(f"s.{name}"))
-    if None not in cities:
-        condition &= F.col("t.city").isin(*cities)
-    values = {
-        name: F.col(f"t.{name}") + F.col(f"s.{name}") if name in add else F.col(f"s.{name}")
-        for name, _, _ in table.columns
-    }
-    newer = None if order is None or source_order is None else source_order > order
     (
         SparkDeltaTable.forPath(rows.sparkSession, uri)
         .alias("t")
         .merge(rows.alias("s"), condition)
-        .whenMatchedUpdate(condition=newer, set=values)
+        .whenMatchedUpdate(condition=newer, set={name: values.get(name, F.col(f"s.{name}")) for name in table.types})
         .whenNotMatchedInsertAll()
         .execute()
     )

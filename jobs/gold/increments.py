@@ -77,3 +77,19 @@ def next_increment(
         return None
     behind = tuple(sorted(table for table, number in progress.items() if number < taken[0].number))
     return Increment(query, tuple(taken), behind)
+
+
+def lagging_sources(progress: Mapping[str, int], sources: Mapping[str, str]) -> dict[str, int]:
+    """The progress of tables that lack batches which a table computed from them has, and of the latter; else empty.
+
+    sources  the table that a table is computed from, by name
+
+    These must catch up first, in every query. Otherwise a group that has rows of two queries would be computed from one
+    query's rows alone.
+    Example: {"corridors": -1, "city_summary": 9}, if `corridors` was deleted and `city_summary` is computed from it.
+    """
+    found: dict[str, int] = {}
+    for table, source in sources.items():
+        if progress[source] < progress[table]:
+            found |= {source: progress[source], table: progress[table]}
+    return found

@@ -24,21 +24,22 @@ from pyspark.errors import PySparkException
 from jobs.catalog.glue import GlueCatalog
 from jobs.catalog.tables import LakeTable, delta_table, manifest_table
 from jobs.common.aws import client
-from jobs.common.errors import AlreadyRunningError, TransientError
+from jobs.common.errors import AlreadyRunningError, ConfigurationError, TransientError
 from jobs.common.spark_errors import find_cause
 from jobs.common.spark_session import spark_session
+from jobs.gold.definitions import check_definitions, delete_table
 from jobs.gold.delta_writes import gold_session
-from jobs.gold.increments import CommittedBatch, Increment, next_increment
+from jobs.gold.increments import CommittedBatch, Increment, lagging_sources, next_increment
 from jobs.gold.maintenance import MaintenanceResult, maintain_tables
 from jobs.gold.manifests import SYMLINKS, outdated_manifests, row_count, write_manifests
-from jobs.gold.tables import TABLES, check_contract
+from jobs.gold.tables import GoldTable, gold_tables
 from jobs.gold.writer import IncrementWriter
 from jobs.lake.delta import PROCESSED, last_committed_batch, open_delta
 from jobs.lake.lease import Lease
 from jobs.lake.ledger import Ledger, LedgerEntry, queries
 from jobs.lake.store import Lake, lake_at
 from jobs.lake.table_files import LiveFile, files_holding
-from jobs.schema.table import load_contract
+from jobs.schema.table import TableContract, load_contract
 from jobs.settings.job_main import job_parser, run_job, stop_on_signals
 from jobs.settings.settings import Settings
 
@@ -83,24 +84,29 @@ def run(
 ) -> GoldResult:
     """Writes every new batch of the ledger to the gold tables; `stop` ends it early, between two increments.
 
-    `start_spark` is only called if there is a new batch. Raises ConfigurationError for a contract that is not about
-    travel times, AlreadyRunningError if another gold job is running.
+    `start_spark` is only called if there is a new batch. Raises ConfigurationError for a contract without gold tables,
+    and for one that defines an existing table differently; AlreadyRunningError if another gold job is running.
     """
     started, result = time.perf_counter(), GoldResult()
-    check_contract(load_contract(settings.contract))
+    contract = load_contract(settings.contract)
+    tables = gold_tables(contract)
+    sources = {table.name: table.source for table in tables if table.source}
     lake = lake_at(settings.lake)
-    opened = open_tables(settings.lake)
+    opened = open_tables(settings.lake, tables)
+    check_definitions(lake, tables, opened)
     before = table_rows(opened)
-    if find_increment(lake, settings, opened) is not None or _manifests_outdated(lake, settings, opened):
+    new = find_increment(lake, settings, opened, sources) is not None
+    if new or _manifests_outdated(lake, settings, tables, opened):
         with _exclusive(lake) as lease:
-            GlueCatalog(client("glue"), settings.database, settings.lake).ensure_tables(catalog_tables(settings))
+            catalog = GlueCatalog(client("glue"), settings.database, settings.lake)
+            catalog.ensure_tables(catalog_tables(settings, tables))
             writer: IncrementWriter | None = None
             while not (stop and stop.is_set()):
                 # The tables are opened again for each increment, because the last one changed them.
-                increment = find_increment(lake, settings, open_tables(settings.lake))
+                increment = find_increment(lake, settings, open_tables(settings.lake, tables), sources)
                 if increment is None:
                     break
-                writer = writer or _writer(start_spark(), settings, lease)
+                writer = writer or _writer(start_spark(), settings, contract, tables, lease)
                 with _spark_errors(f"{increment.query}-{increment.last}"):
                     writer.write(increment, find_files(lake, increment.batches))
                 result.increments += 1
@@ -108,8 +114,8 @@ def run(
                 taken = result.batches.get(increment.query, 0) + len(increment.batches)
                 result.batches[increment.query] = taken
                 on_increment(increment)
-            publish_manifests(lake, settings)
-        opened = open_tables(settings.lake)
+            publish_manifests(lake, settings, tables)
+        opened = open_tables(settings.lake, tables)
     after = table_rows(opened)
     result.tables = {name: {"rows": rows, "new": rows - before.get(name, 0)} for name, rows in after.items()}
     result.seconds = round(time.perf_counter() - started, 3)
@@ -156,17 +162,34 @@ def follow(
 
 def maintain(spark: SparkSession, settings: Settings) -> list[MaintenanceResult]:
     """Runs OPTIMIZE and VACUUM on the gold tables, then writes their manifests. No gold job may run meanwhile."""
-    lake = lake_at(settings.lake)
+    lake, tables = lake_at(settings.lake), gold_tables(load_contract(settings.contract))
     with _exclusive(lake), _spark_errors("upkeep"):
         session = gold_session(spark, settings.spark.conf)
-        results = maintain_tables(session, settings.lake, settings.gold.retention_hours)
-        publish_manifests(lake, settings)
+        results = maintain_tables(session, settings.lake, tables, settings.gold.retention_hours)
+        publish_manifests(lake, settings, tables)
     return results
 
 
-def catalog_tables(settings: Settings) -> Iterator[LakeTable]:
+def delete_tables(settings: Settings, names: Sequence[str]) -> None:
+    """Deletes gold tables, so that the next run computes them again from the ledger's batches.
+
+    Raises ConfigurationError if the contract has no such table, AlreadyRunningError if another gold job is running.
+    """
+    known = {table.name: table for table in gold_tables(load_contract(settings.contract))}
+    for name in names:
+        if name not in known:
+            raise ConfigurationError(
+                f"--rebuild {name}: the contract has no such gold table; it has {', '.join(known)}"
+            )
+    lake = lake_at(settings.lake)
+    with _exclusive(lake):
+        for name in dict.fromkeys(names):
+            delete_table(lake, known[name])
+
+
+def catalog_tables(settings: Settings, tables: Sequence[GoldTable]) -> Iterator[LakeTable]:
     """The Glue tables: `gold_corridors`, …, and `gold_corridors_manifest`, … for Redshift Spectrum."""
-    for table in TABLES:
+    for table in tables:
         name = settings.gold.table_prefix + table.name
         yield delta_table(name, table.folder, table.comment, table.columns)
         if settings.gold.manifests:
@@ -174,9 +197,9 @@ def catalog_tables(settings: Settings) -> Iterator[LakeTable]:
             yield manifest_table(f"{name}_manifest", folder, f"{table.comment} (for Redshift Spectrum)", table.columns)
 
 
-def open_tables(lake: str) -> dict[str, DeltaTable | None]:
+def open_tables(lake: str, tables: Sequence[GoldTable]) -> dict[str, DeltaTable | None]:
     """Each gold table's latest version, by name; None if the table does not exist."""
-    return {table.name: open_delta(f"{lake}/{table.folder}") for table in TABLES}
+    return {table.name: open_delta(f"{lake}/{table.folder}") for table in tables}
 
 
 def table_rows(opened: Mapping[str, DeltaTable | None]) -> dict[str, int]:
@@ -184,38 +207,58 @@ def table_rows(opened: Mapping[str, DeltaTable | None]) -> dict[str, int]:
     return {name: row_count(found) for name, found in opened.items() if found is not None}
 
 
-def publish_manifests(lake: Lake, settings: Settings) -> None:
+def publish_manifests(lake: Lake, settings: Settings, tables: Sequence[GoldTable]) -> None:
     """Updates every table's manifests from its Delta log. The caller holds the lease."""
     if settings.gold.manifests:
-        for table in TABLES:
+        for table in tables:
             opened = open_delta(f"{lake.uri}/{table.folder}")
             if opened is not None:
                 write_manifests(lake, table, opened)
 
 
-def _manifests_outdated(lake: Lake, settings: Settings, opened: Mapping[str, DeltaTable | None]) -> bool:
+def _manifests_outdated(
+    lake: Lake, settings: Settings, tables: Sequence[GoldTable], opened: Mapping[str, DeltaTable | None]
+) -> bool:
     """Whether a manifest does not match its table: a run died before it wrote them, or they were just turned on."""
-    tables = [(table, opened[table.name]) for table in TABLES] if settings.gold.manifests else []
-    return any(outdated_manifests(lake, table, found) for table, found in tables if found is not None)
+    listed = [(table, opened[table.name]) for table in tables] if settings.gold.manifests else []
+    return any(outdated_manifests(lake, table, found) for table, found in listed if found is not None)
 
 
-def _writer(spark: SparkSession, settings: Settings, lease: Lease) -> IncrementWriter:
+def _writer(
+    spark: SparkSession, settings: Settings, contract: TableContract, tables: tuple[GoldTable, ...], lease: Lease
+) -> IncrementWriter:
     return IncrementWriter(
         gold_session(spark, settings.spark.conf),
         settings.lake,
+        contract,
+        tables,
         settings.gold.retention_hours,
         lease.check,
         settings.spark.conf,
     )
 
 
-def find_increment(lake: Lake, settings: Settings, opened: Mapping[str, DeltaTable | None]) -> Increment | None:
-    """The next increment of the first query that has one; None if the tables are up to date."""
+def find_increment(
+    lake: Lake,
+    settings: Settings,
+    opened: Mapping[str, DeltaTable | None],
+    sources: Mapping[str, str] | None = None,
+) -> Increment | None:
+    """The next increment of the first query that has one; None if the tables are up to date.
+
+    `sources`: for a table that is computed from another gold table, that table's name.
+    """
     limits = settings.gold.increment_batches, settings.gold.increment_rows
     processed = open_delta(f"{lake.uri}/{PROCESSED}")
-    for query in queries(lake):
-        progress = {name: last_committed_batch(found, query) for name, found in opened.items()}
+    found = {
+        query: {name: last_committed_batch(table, query) for name, table in opened.items()} for query in queries(lake)
+    }
+    lagging = {query: lagging_sources(progress, sources or {}) for query, progress in found.items()}
+    for query, progress in (*((query, few) for query, few in lagging.items() if few), *found.items()):
         entries = Ledger(lake, query).entries_after(min(progress.values()))
+        if progress is lagging[query]:
+            most = max(progress.values())
+            entries = takewhile(lambda entry, last=most: entry.batch <= last, entries)  # type: ignore[misc]
         if processed is not None:
             # The ledger entry is stored before the commit to the Delta table: until then the rows are not visible.
             committed = last_committed_batch(processed, query)
@@ -261,12 +304,17 @@ def main(arguments: list[str] | None = None) -> int:
         "--follow", action="store_true", help="look for new batches every gold.poll_seconds, until stopped"
     )
     parser.add_argument("--upkeep", action="store_true", help="OPTIMIZE and VACUUM instead")
+    parser.add_argument(
+        "--rebuild", action="append", metavar="TABLE", help="first delete this gold table, to compute it again; repeat"
+    )
     return run_job(parser, _work, arguments)
 
 
 def _work(settings: Settings, options: argparse.Namespace) -> GoldResult | list[dict[str, Any]]:
     stop = threading.Event()
     stop_on_signals(stop)
+    if options.rebuild:
+        delete_tables(settings, options.rebuild)
     spark = spark_session("movement-gold", settings.spark.master, settings.spark.conf, delta=True, stop=stop)
     if options.upkeep:
         return [asdict(table) for table in maintain(spark, settings)]

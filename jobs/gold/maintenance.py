@@ -7,12 +7,13 @@ Source: https://docs.delta.io/latest/optimizations-oss.html, https://docs.delta.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from jobs.gold.delta_writes import clear_transaction
 from jobs.gold.manifests import data_files
-from jobs.gold.tables import TABLES, GoldTable
+from jobs.gold.tables import GoldTable
 from jobs.lake.delta import open_delta
 
 if TYPE_CHECKING:
@@ -28,13 +29,15 @@ class MaintenanceResult:
     files_after: int
 
 
-def maintain_tables(spark: SparkSession, lake: str, retention_hours: int) -> list[MaintenanceResult]:
-    """Runs OPTIMIZE and VACUUM on every gold table that exists. `spark` is a `delta_writes.gold_session`.
+def maintain_tables(
+    spark: SparkSession, lake: str, tables: Iterable[GoldTable], retention_hours: int
+) -> list[MaintenanceResult]:
+    """Runs OPTIMIZE and VACUUM on each of the tables that exists. `spark` is a `delta_writes.gold_session`.
 
     `retention_hours`: how long files stay after they leave a table, for readers that still use them.
     """
     results = []
-    for table in TABLES:
+    for table in tables:
         before = open_delta(f"{lake}/{table.folder}")
         if before is None:
             continue

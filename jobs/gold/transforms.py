@@ -1,17 +1,31 @@
-"""Computes the gold tables' rows from processed rows: DataFrames in, DataFrames out, no I/O.
+"""Computes the gold tables' rows: DataFrames in, DataFrames out, no I/O.
 
-"Latest" is one total order: by arrival, sequence number (up to 56 digits, stored as text), shard, batch and then the
-row's other columns. So the tables do not depend on the order of the increments.
+"Latest" is one total order: by the table's `order_by`, then by arrival, sequence number (up to 56 digits, stored as
+text), shard, batch and the row's other columns. So the tables do not depend on the order of the increments.
+
+An aggregate's value is either merged (count, sum, avg, min and max of processed rows: `increment`, `merged_values`) or
+computed again from another gold table for the groups of the new rows (`recomputed`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import operator
+from collections.abc import Callable, Mapping, Sequence
 
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from jobs.gold.tables import CITY_SUMMARY, CORRIDORS, LOWER, MEAN, UPPER, ZONES, GoldTable
+from jobs.gold.tables import GoldTable
+from jobs.schema.expressions import evaluate, is_column
+from jobs.schema.gold_section import ANY, AggregateTable, LatestTable, Measure, measure_columns
+from jobs.schema.table import PROVENANCE
+
+_OPERATORS: Mapping[str, Callable[[Column, Column], Column]] = {
+    "+": operator.add,
+    "-": operator.sub,
+    "*": operator.mul,
+    "/": F.try_divide,  # null for a division by 0
+}
 
 
 def arrival_order(prefix: str = "") -> list[Column]:
@@ -29,66 +43,122 @@ def arrival_order(prefix: str = "") -> list[Column]:
     ]
 
 
-def corridor_order(prefix: str = "") -> Column:
-    """The order of a corridor's rows; the greatest row is the corridor's row."""
-    rest = [name for name in _payload(CORRIDORS) if name not in _ORIGIN]
-    return _order([*arrival_order(prefix), *(F.col(f"{prefix}{name}") for name in rest)])
-
-
-def zone_order(prefix: str = "") -> Column:
-    """The order of a zone's rows: rows with a geometry are greatest, then rows with a name, then the latest."""
-    name, geometry = F.col(f"{prefix}display_name"), F.col(f"{prefix}geometry")
-    return _order([geometry.isNotNull(), name.isNotNull(), *arrival_order(prefix), name, geometry])
-
-
-def latest_corridors(rows: DataFrame) -> DataFrame:
-    """The latest row of each corridor."""
-    return _latest(rows, CORRIDORS, corridor_order())
-
-
-def latest_zones(rows: DataFrame) -> DataFrame:
-    """The greatest row of each zone, by `zone_order`."""
-    return _latest(rows, ZONES, zone_order())
-
-
-def row_counts(rows: DataFrame) -> DataFrame:
-    """The number of rows for each city and date range: columns city, date_range, rows."""
-    return rows.groupBy("city", "date_range").agg(F.count("*").alias("rows"))
-
-
-def city_summaries(corridors: DataFrame, counts: DataFrame) -> DataFrame:
-    """The rows of `city_summary` for the cities and periods in `counts` (see `row_counts`)."""
-    touched = F.broadcast(counts.withColumnsRenamed({"city": "_city", "date_range": "_range"}))
-    share = (F.col(UPPER) - F.col(LOWER)) / F.when(F.col(MEAN) > 0, F.col(MEAN))
-    return (
-        corridors.join(touched, F.col("city").eqNullSafe(F.col("_city")) & (F.col("date_range") == F.col("_range")))
-        .groupBy("city", "date_range")
-        .agg(
-            F.max("start_date").alias("start_date"),
-            F.max("end_date").alias("end_date"),
-            F.max("rows").alias("rows"),
-            F.count("*").alias("corridors"),
-            F.avg(MEAN).alias(MEAN),
-            F.percentile(MEAN, 0.5).alias("median_travel_time_seconds"),
-            F.percentile(MEAN, 0.9).alias("p90_travel_time_seconds"),
-            F.avg(share).alias("reliability"),
-        )
-        .select(*(name for name, _, _ in CITY_SUMMARY.columns))
+def latest_order(table: GoldTable, prefix: str = "") -> Column:
+    """The order of a key's rows; the greatest row is the one that the table keeps."""
+    first = [table.spec.order_by] if isinstance(table.spec, LatestTable) and table.spec.order_by else []
+    rest = [name for name in _payload(table) if name not in PROVENANCE and "map<" not in table.types[name]]
+    return ordering(
+        [
+            *(F.col(f"{prefix}{name}") for name in first),
+            *arrival_order(prefix),
+            *(F.col(f"{prefix}{name}") for name in rest),
+        ]
     )
 
 
-def _latest(rows: DataFrame, table: GoldTable, order: Column) -> DataFrame:
+def latest_rows(rows: DataFrame, table: GoldTable, order: Column | None = None) -> DataFrame:
+    """The greatest row of each key by `order`, or by `latest_order`."""
     payload = F.struct(*_payload(table))
-    chosen = rows.groupBy(*table.key).agg(F.max_by(payload, order).alias("_row"))
-    return chosen.select(*(F.col(name) if name in table.key else F.col(f"_row.{name}") for name, _, _ in table.columns))
+    chosen = rows.groupBy(*table.key).agg(F.max_by(payload, latest_order(table) if order is None else order).alias("_"))
+    return chosen.select(*(F.col(name) if name in table.key else F.col(f"_.{name}") for name, _, _ in table.columns))
+
+
+def increment(rows: DataFrame, table: GoldTable) -> DataFrame:
+    """The groups of new rows, each with the values of the measures that are merged: over these rows alone."""
+    spec = _aggregate(table)
+    values = [
+        value for name, measure in spec.measures.items() if spec.is_merged(measure)
+        for value in _aggregated(table, name, measure)
+    ]  # fmt: skip
+    groups = [F.col(name) for name in spec.group_by]
+    return rows.groupBy(*groups).agg(*values) if values else rows.select(*groups).distinct()
+
+
+def recomputed(source: DataFrame, table: GoldTable, groups: DataFrame | None) -> DataFrame:
+    """The rows of `groups` (see `increment`), or of every group if None, computed from the table's source.
+
+    The measures that are merged have the values that `groups` has.
+    """
+    spec = _aggregate(table)
+    merged = [part for name, each in spec.measures.items() if spec.is_merged(each) for part in _parts(spec, name)]
+    values = [
+        value for name, measure in spec.measures.items() if not spec.is_merged(measure)
+        for value in _aggregated(table, name, measure)
+    ]  # fmt: skip
+    if groups is not None:
+        renamed = {name: f"_g_{name}" for name in (*spec.group_by, *merged)}
+        matches = F.lit(True)
+        for name in spec.group_by:
+            matches &= F.col(name).eqNullSafe(F.col(f"_g_{name}"))
+        source = source.join(F.broadcast(groups.withColumnsRenamed(renamed)), matches)
+        values += [F.max(f"_g_{name}").alias(name) for name in merged]  # one value a group
+    return source.groupBy(*spec.group_by).agg(*values).select(*(F.col(name) for name, _, _ in table.columns))
+
+
+def merged_values(table: GoldTable) -> dict[str, Column]:
+    """The values of a group that is in the table (`t.`) and among the new rows (`s.`), by column."""
+    spec = _aggregate(table)
+    found = {name: F.col(f"s.{name}") for name in table.types}
+    for name, measure in spec.measures.items():
+        if not spec.is_merged(measure):
+            continue
+        if measure.function == "avg":
+            _, total, count = measure_columns(spec, name)
+            found[total], found[count] = _sum(total), _sum(count)
+            found[name] = _mean(found[total], found[count])
+        elif measure.function in ("min", "max"):
+            smaller_or_greater = F.least if measure.function == "min" else F.greatest  # both skip nulls
+            found[name] = smaller_or_greater(F.col(f"t.{name}"), F.col(f"s.{name}"))
+        else:
+            found[name] = _sum(name)
+    return {name: value.cast(table.types[name]) for name, value in found.items()}
+
+
+def ordering(columns: Sequence[Column]) -> Column:
+    """Columns as one value that compares by the first, then by the second, …; null is least."""
+    return F.struct(*(column.alias(f"o{number}") for number, column in enumerate(columns)))
+
+
+def _aggregated(table: GoldTable, name: str, measure: Measure) -> list[Column]:
+    of = _value_of(measure)
+    parts = _parts(_aggregate(table), name)
+    if len(parts) == 3:
+        total, count = F.sum(of.cast(table.types[parts[1]])), F.count(of)
+        found = [_mean(total, count), total, count]
+    elif measure.function == "percentile":
+        found = [F.percentile(of, measure.at or 0.0)]
+    else:
+        found = [getattr(F, measure.function)(of)]
+    return [value.cast(table.types[part]).alias(part) for part, value in zip(parts, found, strict=True)]
+
+
+def _value_of(measure: Measure) -> Column:
+    if measure.of == ANY:
+        return F.lit(1)
+    if is_column(measure.of):
+        return F.col(measure.of)
+    found: Column = evaluate(measure.of, lambda name: F.col(name).cast("double"), F.lit, _OPERATORS)
+    return found
+
+
+def _parts(spec: AggregateTable, name: str) -> tuple[str, ...]:
+    return measure_columns(spec, name)
+
+
+def _sum(name: str) -> Column:
+    old, new = F.col(f"t.{name}"), F.col(f"s.{name}")
+    return F.coalesce(old + new, old, new)
+
+
+def _mean(total: Column, count: Column) -> Column:
+    return F.try_divide(total.cast("double"), count.cast("double"))
+
+
+def _aggregate(table: GoldTable) -> AggregateTable:
+    if not isinstance(table.spec, AggregateTable):
+        raise TypeError(f"{table.name} is no aggregate")
+    return table.spec
 
 
 def _payload(table: GoldTable) -> list[str]:
     return [name for name, _, _ in table.columns if name not in table.key]
-
-
-def _order(columns: Sequence[Column]) -> Column:
-    return F.struct(*(column.alias(f"o{number}") for number, column in enumerate(columns)))
-
-
-_ORIGIN = ("shard_id", "sequence_number", "arrival_time", "batch")

@@ -17,6 +17,8 @@ from pydantic import Field, ValidationError, model_validator
 
 from jobs.common.errors import ConfigurationError
 from jobs.schema.file_name import CITY, FileName
+from jobs.schema.file_name import FileName
+from jobs.schema.gold_section import GoldSection, check_section
 from jobs.schema.rejections import UNPARSABLE
 from jobs.schema.text_groups import check_pattern
 from jobs.settings.config_files import find_configuration, read_yaml
@@ -205,6 +207,7 @@ class TableContract(StrictModel, strict=False):
     sort_by: tuple[str, ...] = ()
     stream_partition_key: Annotated[tuple[str, ...], Field(min_length=1)]
     file_name: FileName | None = None
+    gold: GoldSection | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -259,6 +262,18 @@ class TableContract(StrictModel, strict=False):
                     "type, or numbers"
                 )
         return self
+
+    @model_validator(mode="after")
+    def _gold_can_be_computed(self) -> TableContract:
+        if self.gold is not None:
+            check_section(self.gold, self.row_types)
+        return self
+
+    @cached_property
+    def row_types(self) -> dict[str, str]:
+        """The types of a processed row's columns, by name; PROVENANCE comes last."""
+        types: dict[str, str] = {name: kind for name, kind, _ in self.data_columns}
+        return types | {name: kind for name, (kind, _) in PROVENANCE.items()}
 
     @cached_property
     def data_columns(self) -> tuple[tuple[str, ColumnType, str], ...]:

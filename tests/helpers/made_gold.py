@@ -11,7 +11,6 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from jobs.gold.tables import TABLES
 from jobs.lake.delta import open_delta
 from jobs.lake.ledger import TABLES as LAKE_TABLES
 from jobs.lake.ledger import Ledger, LedgerEntry
@@ -20,6 +19,7 @@ from jobs.schema.table import load_contract
 from jobs.settings.settings import Settings
 from jobs.write.task import WriteTask
 from tests.helpers import plain_gold as plain
+from tests.helpers.plain_gold import TABLES
 from tests.helpers.samples import GOOD, LOWER, MEAN, UPPER, arrived, bytes_of
 
 NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)

@@ -10,11 +10,14 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from jobs.gold.centroid import centroid_of
-from jobs.gold.tables import CITY_SUMMARY, CORRIDORS, HISTORY, ZONES
+from jobs.gold.tables import gold_tables
 from jobs.lake.store import Lake
 from jobs.schema.partitions import parse_partition_path
+from tests.helpers.samples import TRAVEL_TIMES
 
 Row = dict[str, Any]
+TABLES = gold_tables(TRAVEL_TIMES)
+CORRIDORS, HISTORY, CITY_SUMMARY, ZONES = TABLES
 
 
 def processed(lake: Lake) -> list[Row]:

@@ -20,7 +20,6 @@ from jobs.common.aws import client
 from jobs.common.errors import AlreadyRunningError, BatchMismatchError, ConfigurationError
 from jobs.gold import job as gold_job
 from jobs.gold.job import GoldResult
-from jobs.gold.tables import TABLES
 from jobs.lake.delta import open_delta
 from jobs.lake.lease import Lease
 from jobs.lake.store import lake_at
@@ -28,6 +27,7 @@ from jobs.settings.settings import Settings
 from tests.helpers.lakes import make_lake
 from tests.helpers.made_gold import NOON, assert_gold_is_plain, finish, gold_rows, some_records
 from tests.helpers.paths import ROOT
+from tests.helpers.plain_gold import TABLES
 from tests.helpers.samples import MEAN, READINGS_YAML, good
 
 if TYPE_CHECKING:
@@ -184,11 +184,11 @@ def test_a_second_gold_job_ends_with_one_clear_error(folder: Settings) -> None:
         gold_job.run(no_spark, folder)
 
 
-def test_a_contract_that_is_not_about_travel_times_is_refused(folder: Settings, tmp_path: Path) -> None:
+def test_a_contract_without_gold_is_refused_with_what_to_add(folder: Settings, tmp_path: Path) -> None:
     (tmp_path / "readings.yaml").write_text(READINGS_YAML, encoding="utf-8")
     settings = folder.model_copy(update={"contract": str(tmp_path / "readings.yaml")})
 
-    with pytest.raises(ConfigurationError, match=r"contract readings: gold needs the columns city \(string\)"):
+    with pytest.raises(ConfigurationError, match="contract readings has no section `gold:`: add one"):
         gold_job.run(no_spark, settings)
 
 

@@ -12,14 +12,16 @@ import pyarrow.parquet as pq
 import pytest
 
 from jobs.common.errors import TransientError
-from jobs.gold.reader import RowReader, ZoneReader, split_into_tasks
-from jobs.gold.tables import CORRIDORS, ZONES
+from jobs.gold.reader import RowReader, split_into_tasks
+from jobs.gold.tables import GoldTable
+from jobs.gold.zones import ZoneReader
 from jobs.lake.store import lake_at
 from jobs.lake.table_files import LiveFile
 from jobs.settings.settings import Settings, load_settings
 from tests.helpers import plain_gold as plain
 from tests.helpers.made_gold import finish, some_records
-from tests.helpers.samples import good
+from tests.helpers.plain_gold import CORRIDORS, ZONES
+from tests.helpers.samples import TRAVEL_TIMES, good
 
 
 @pytest.fixture
@@ -35,7 +37,11 @@ def files(settings: Settings) -> list[LiveFile]:
 
 
 def reader(settings: Settings, *batches: str) -> RowReader:
-    return RowReader([[file] for file in files(settings)], frozenset(batches), settings.lake)
+    return RowReader([[file] for file in files(settings)], frozenset(batches), settings.lake, needs(CORRIDORS))
+
+
+def needs(table: GoldTable) -> tuple[tuple[str, str], ...]:
+    return tuple((name, TRAVEL_TIMES.row_types[name]) for name in table.needs)
 
 
 def rows_of(read: RowReader | ZoneReader, tasks: int) -> list[dict[str, object]]:
@@ -83,9 +89,9 @@ def test_zones_equal_a_plain_computation_for_any_tasks(settings: Settings) -> No
     rows = plain.processed(lake_at(settings.lake))
     names = {str(row["batch"]) for row in rows}
     found = files(settings)
-    one_task = RowReader([found], frozenset(names), settings.lake)
+    one_task = RowReader([found], frozenset(names), settings.lake, needs(ZONES))
 
-    zones = rows_of(ZoneReader(one_task), 1)
+    zones = rows_of(ZoneReader(one_task, ZONES), 1)
 
     assert {(zone["city"], zone["movement_id"]): zone for zone in zones} == {
         (zone["city"], zone["movement_id"]): zone for zone in plain.zones(rows)

@@ -7,9 +7,9 @@ import sqlglot
 from sqlglot import exp
 
 from jobs.gold.redshift import SCHEMA, scripts
-from jobs.gold.tables import TABLES
 from jobs.settings.settings import load_settings
 from tests.helpers.paths import ROOT
+from tests.helpers.plain_gold import TABLES
 
 FOLDER = ROOT / "infra" / "redshift"
 SCRIPTS = scripts(load_settings(None, ["lake=s3://your-bucket/lake"]))
@@ -51,7 +51,7 @@ def test_each_table_is_copied_whole_in_a_transaction_of_its_own() -> None:
     assert [type(each) for each in statements] == [exp.Transaction, exp.Delete, exp.Copy, exp.Commit] * len(TABLES)
     copies = [each for each in statements if isinstance(each, exp.Copy)]
     for table, copy in zip(TABLES, copies, strict=True):
-        assert copy.this.sql("redshift") == f"{SCHEMA}.{table.name}"
+        assert copy.this.sql("redshift") == f'{SCHEMA}."{table.name}"'
         (source,) = copy.args["files"]
         assert source.name == f"s3://your-bucket/lake/gold/{table.name}/_copy_manifest/manifest.json"
         assert {"FORMAT", "MANIFEST"} <= {parameter.this.name.upper() for parameter in copy.args["params"]}

@@ -9,7 +9,9 @@ import pytest
 from chispa import assert_df_equality
 
 from jobs.gold import transforms
-from jobs.gold.tables import CITY_SUMMARY, CORRIDORS, ZONES, GoldTable
+from jobs.gold.tables import GoldTable
+from jobs.gold.zones import zone_order
+from tests.helpers.plain_gold import CITY_SUMMARY, CORRIDORS, ZONES
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -37,7 +39,7 @@ def frame(spark: SparkSession, table: GoldTable, *rows: dict[str, Any]) -> DataF
 
 def the_latest_is(spark: SparkSession, expected: dict[str, Any], *rows: dict[str, Any]) -> None:
     for order in (rows, rows[::-1]):
-        found = transforms.latest_corridors(frame(spark, CORRIDORS, *order))
+        found = transforms.latest_rows(frame(spark, CORRIDORS, *order), CORRIDORS)
         assert_df_equality(found, frame(spark, CORRIDORS, expected), ignore_nullable=True)
 
 
@@ -57,7 +59,7 @@ def test_latest_is_by_arrival_then_sequence_number_then_position_in_a_kpl_record
 def test_rows_of_other_periods_and_directions_are_other_corridors(spark: SparkSession) -> None:
     back = ROW | {"origin_movement_id": "2", "destination_movement_id": "1"}
     rows = frame(spark, CORRIDORS, ROW, back, ROW | {"date_range": "r2"}, ROW | {"city": "Lima"}, ROW)
-    assert transforms.latest_corridors(rows).count() == 4
+    assert transforms.latest_rows(rows, CORRIDORS).count() == 4
 
 
 def test_a_zones_row_has_a_geometry_or_else_a_name_or_else_is_the_latest(spark: SparkSession) -> None:
@@ -66,7 +68,7 @@ def test_a_zones_row_has_a_geometry_or_else_a_name_or_else_is_the_latest(spark: 
     drawn = ZONE | {"display_name": None, "geometry": "[]"}
     newer = drawn | {"arrival_time": NOON + MINUTE}
     for rows, expected in (((nameless, named), named), ((nameless, named, drawn), drawn), ((newer, drawn), newer)):
-        found = transforms.latest_zones(frame(spark, ZONES, *rows))
+        found = transforms.latest_rows(frame(spark, ZONES, *rows), ZONES, zone_order())
         assert_df_equality(found, frame(spark, ZONES, expected), ignore_nullable=True)
 
 
@@ -84,7 +86,7 @@ def test_a_citys_summary_is_over_its_corridors_and_skips_undefined_ratios(spark:
     )
     counts = spark.createDataFrame([("Paris", "r", 9), ("Lima", "r", 1)], "city string, date_range string, rows bigint")
 
-    found = transforms.city_summaries(corridors, counts).orderBy("city")
+    found = transforms.recomputed(corridors, CITY_SUMMARY, counts).orderBy("city")
 
     paris = ("Paris", "r", ROW["start_date"], ROW["end_date"], 9, 4, 175.0, 150.0, 340.0, 0.75)
     lima = ("Lima", "r", ROW["start_date"], ROW["end_date"], 1, 1, 0.0, 0.0, 0.0, None)
