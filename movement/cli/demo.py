@@ -101,15 +101,17 @@ def _run(settings: Settings, paths: list[str], log: Path) -> dict[str, Any]:
         err.print("Stopped before the stream was drained.")
         raise typer.Exit(1)
     _step(4, f"{streamed.read:,} records read by Spark Structured Streaming in {streamed.batches} batches")
-    catalogued = _catalogued(settings, load_contract(settings.contract))
+    contract = load_contract(settings.contract)
+    catalogued = _catalogued(settings, contract)
     _step(5, f"{len(catalogued)} partitions found in the Glue Data Catalog")
     _step(6, "the batch path, on the same stream")
     batch = run_batch_path(settings, lambda step: err.print(f"  [dim]{escape(step)}[/]", soft_wrap=True))
     parity = run_parity(settings, log)
     _step(7, f"both paths compared, row for row: {'equal' if parity.equal else 'NOT equal'}")
-    gold = run_gold(settings, log)
-    made = {name: figures["rows"] for name, figures in gold.tables.items()}
-    _step(8, f"{len(made)} gold tables built, {made.get('corridors', 0):,} corridors")
+    section = contract.gold or {}
+    made = {name: figures["rows"] for name, figures in run_gold(settings, log).tables.items()} if section else {}
+    rows = ", ".join(f"{name} {count:,}" for name, count in made.items())
+    _step(8, f"{len(made)} gold tables built: {rows}" if section else "no gold tables: the contract has no `gold:`")
     counts = count_lake(lake_at(settings.lake))
     complete = (
         produced.produced == counts.raw == counts.processed + counts.quarantined
@@ -118,7 +120,7 @@ def _run(settings: Settings, paths: list[str], log: Path) -> dict[str, Any]:
         and batch["error"] is None
         and parity.equal
         and counts.processed_batch == counts.processed + streamed.reasons.get(TOO_MANY_PARTITIONS, 0)
-        and made.get("corridor_history", 0) == counts.processed
+        and all(made.get(name, 0) == counts.processed for name, table in section.items() if table.kind == "history")
     )
     return {
         "complete": complete,

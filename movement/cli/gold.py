@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -41,11 +41,22 @@ def gold(
             help="Instead: write Redshift's SQL for this lake to DIR (external schema, CREATE TABLE, COPY).",
         ),
     ] = None,
+    rebuild: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--rebuild",
+            metavar="TABLE",
+            help="First delete this gold table; it is then computed again from every batch. Repeat for several.",
+        ),
+    ] = None,
     config: Config = None,
     overrides: Overrides = None,
     json_file: JsonFile = None,
 ) -> None:
-    """Update the gold tables: corridors, corridor_history, city_summary and zones, as Delta tables in Glue.
+    """Update the gold tables, Delta tables in Glue: those that the section `gold:` of the contract names.
+
+    Kinds: latest (a row a key: upserts), history (every row), aggregate (count, sum, avg, min, max, percentile of
+    groups), zones. The travel times have corridors, corridor_history, city_summary and zones.
 
     Run it on a schedule, or with --follow. It adds the batches that the stream has committed since the last run,
     each exactly once, and can be killed at any time. It starts Spark only if there are new batches. See docs/gold.md.
@@ -54,6 +65,8 @@ def gold(
 
     if sum((follow, upkeep, redshift_ddl is not None)) > 1:
         raise ConfigurationError("--follow, --upkeep and --redshift-ddl: give one at a time")
+    if rebuild and (upkeep or redshift_ddl is not None):
+        raise ConfigurationError("--rebuild: give it alone or with --follow")
     settings = load_settings(config, overrides or ())
     if redshift_ddl is not None:
         _write_ddl(settings, redshift_ddl, json_file)
@@ -65,13 +78,13 @@ def gold(
         _print_upkeep(maintained)
         write_result(json_file, resources(settings) | {"tables": [asdict(table) for table in maintained]})
         return
-    result = run_gold(settings, log, follow=follow)
+    result = run_gold(settings, log, follow=follow, rebuild=rebuild or ())
     print_gold(result)
     write_result(json_file, asdict(result) | resources(settings))
 
 
-def run_gold(settings: Settings, log: Path, *, follow: bool = False) -> GoldResult:
-    """Runs the job with a progress line; with `follow` until Ctrl-C."""
+def run_gold(settings: Settings, log: Path, *, follow: bool = False, rebuild: Sequence[str] = ()) -> GoldResult:
+    """Runs the job with a progress line; with `follow` until Ctrl-C. `rebuild`: tables to delete first."""
     stop = threading.Event()
     with log_to_file(log), spinner("looking for new batches") as line:
         from jobs.gold import job as gold_job
@@ -83,6 +96,8 @@ def run_gold(settings: Settings, log: Path, *, follow: bool = False) -> GoldResu
 
         start = _spark_starter(settings, log, line)
         stop_on_signals(stop)
+        if rebuild:
+            gold_job.delete_tables(settings, rebuild)
         if not follow:
             return gold_job.run(start, settings, stop=stop, on_increment=show)
         waiting = f"waiting for new batches, every {settings.gold.poll_seconds:g} s; Ctrl-C ends"
@@ -131,12 +146,7 @@ def print_gold(result: GoldResult) -> None:
         said = "Up to date: no new batches" if result.tables else "Nothing to do: the stream has written no batch yet"
         out.print(f"{said} ({result.seconds:.1f} s)")
         return
-    corridors = result.tables.get("corridors", {"new": 0})["new"]
-    out.print(
-        f"{result.rows:,} rows of {batches} batches taken: {corridors:,} new corridors, the other "
-        f"{result.rows - corridors:,} rows merged ({result.seconds:.1f} s)",
-        soft_wrap=True,
-    )
+    out.print(f"{result.rows:,} rows of {batches} batches taken ({result.seconds:.1f} s)", soft_wrap=True)
 
 
 def _print_upkeep(maintained: list[MaintenanceResult]) -> None:

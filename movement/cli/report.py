@@ -87,7 +87,7 @@ def _notices(result: dict[str, Any]) -> list[str]:
     """What is missing on the page, and what to do about it."""
     found = []
     if not result["gold"]:
-        found.append(f"no gold tables yet: run `{command_name()} gold`, then this again")
+        found.append(f"no gold tables of travel times yet: run `{command_name()} gold`, then this again")
     if not result["batches"]:
         found.append(f"the ledger of {result['lake']} is empty: run `{command_name()} stream`")
     if result["rows"] < result["rows_in_lake"]:

@@ -49,9 +49,9 @@ class GoldTables:
         self._root = f"{lake}/gold"
 
     def version(self) -> str | None:
-        """A text that changes with each change of a table; None if `corridors` does not exist yet."""
+        """A text that changes with each change of a table; None if there is no `corridors` with travel times."""
         tables = {name: self._open(name) for name in ("corridors", "zones", "city_summary")}
-        if tables["corridors"] is None:
+        if tables["corridors"] is None or not _has_travel_times(tables["corridors"]):
             return None
         # The table's id is part of it, because a table that is dropped and created again starts at version 0.
         return ".".join(
@@ -59,7 +59,7 @@ class GoldTables:
         )
 
     def read(self, max_rows: int) -> Gold | None:
-        """Reads the tables, at most `max_rows` corridors; None if `corridors` does not exist yet."""
+        """Reads the tables, at most `max_rows` corridors; None if there is no `corridors` with travel times."""
         version, corridors = self.version(), self._open("corridors")
         if version is None or corridors is None:
             return None
@@ -92,6 +92,12 @@ class GoldTables:
         figures = ", ".join(f"CAST({name} AS DOUBLE) AS {name}" for name in names)
         found = _query(table, f"SELECT COALESCE(city, '') AS city, date_range, {figures} FROM t").to_pylist()  # noqa: S608
         return {(row["city"], row["date_range"]): Summary(*(_finite(row[name]) for name in names)) for row in found}
+
+
+def _has_travel_times(table: DeltaTable) -> bool:
+    """Whether the table has the columns that the page needs; another contract may name a table `corridors` too."""
+    needed = {"city", "origin_movement_id", "destination_movement_id", "date_range", *_TIMES, *_PERIOD}
+    return needed <= {field.name for field in table.schema().fields}
 
 
 def _query(table: DeltaTable, sql: str) -> pa.Table:

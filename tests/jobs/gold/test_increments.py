@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs.gold.increments import CommittedBatch, next_increment
+from jobs.gold.increments import CommittedBatch, lagging_sources, next_increment
+from jobs.gold.job import find_increment
 from jobs.lake.delta import NO_BATCH
+from jobs.lake.store import lake_at
+from jobs.settings.settings import load_settings
+from tests.helpers.made_gold import finish
+from tests.helpers.samples import good
 
 EVEN = {"corridors": NO_BATCH, "zones": NO_BATCH}
 
@@ -78,3 +85,48 @@ def test_after_any_crashes_each_table_has_each_batch_with_rows_once_and_in_order
             taken[name] += [batch.number for batch in increment.batches if batch.rows]
             progress[name] = increment.last
     assert list(taken.values()) == [[number for number, count in enumerate(rows) if count]] * 3
+
+
+def test_a_source_that_lacks_batches_of_its_summary_is_named() -> None:
+    sources = {"city_summary": "corridors"}
+    assert lagging_sources({"corridors": 4, "city_summary": 4, "zones": 1}, sources) == {}
+    assert lagging_sources({"corridors": 5, "city_summary": 4}, sources) == {}, "the summary is next"
+    assert lagging_sources({"corridors": -1, "city_summary": 4, "zones": 1}, sources) == {
+        "corridors": -1, "city_summary": 4
+    }  # fmt: skip
+
+
+class FakeTable:
+    """A Delta table's progress by query."""
+
+    def __init__(self, **progress: int) -> None:
+        self.transaction_version = progress.get
+
+
+def test_a_deleted_source_catches_up_in_every_query_before_anything_else(tmp_path: Path) -> None:
+    settings = load_settings(None, [f"lake={tmp_path / 'lake'}"])
+    for number in range(3):
+        finish(settings, "a", number, [good()])
+        finish(settings, "b", number, [good()])
+    lake, sources = lake_at(settings.lake), {"city_summary": "corridors"}
+
+    def planned(**tables: FakeTable | None) -> tuple[str, list[int], tuple[str, ...]]:
+        increment = find_increment(lake, settings, tables, sources)  # type: ignore[arg-type]
+        assert increment is not None
+        return increment.query, numbers(increment), increment.tables
+
+    # The summary has a-0 and all of b. Until corridors has these, no group may be computed from it.
+    summary = FakeTable(a=0, b=2)
+    assert planned(corridors=None, city_summary=summary) == ("a", [0], ("corridors",))
+    assert planned(corridors=FakeTable(a=0), city_summary=summary) == ("b", [0, 1, 2], ("corridors",))
+    assert planned(corridors=FakeTable(a=0, b=2), city_summary=summary) == ("a", [1, 2], ("city_summary", "corridors"))
+
+
+def test_a_source_that_only_lacks_batches_without_rows_holds_nothing_up(tmp_path: Path) -> None:
+    settings = load_settings(None, [f"lake={tmp_path / 'lake'}"])
+    finish(settings, "a", 0, [])
+    finish(settings, "a", 1, [good()])
+    tables = {"corridors": FakeTable(a=-1), "city_summary": FakeTable(a=0)}
+    found = find_increment(lake_at(settings.lake), settings, tables, {"city_summary": "corridors"})  # type: ignore[arg-type]
+    assert found is not None
+    assert numbers(found) == [1]

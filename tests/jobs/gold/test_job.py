@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 from unittest.mock import MagicMock
@@ -20,10 +21,13 @@ from jobs.common.aws import client
 from jobs.common.errors import AlreadyRunningError, BatchMismatchError, ConfigurationError
 from jobs.gold import job as gold_job
 from jobs.gold.job import GoldResult
+from jobs.gold.tables import gold_tables
 from jobs.lake.delta import open_delta
 from jobs.lake.lease import Lease
 from jobs.lake.store import lake_at
+from jobs.schema.table import load_contract
 from jobs.settings.settings import Settings
+from tests.helpers import clicks
 from tests.helpers.lakes import make_lake
 from tests.helpers.made_gold import NOON, assert_gold_is_plain, finish, gold_rows, some_records
 from tests.helpers.paths import ROOT
@@ -38,6 +42,7 @@ pytestmark = [pytest.mark.spark, pytest.mark.aws]
 KILLS = int(os.environ.get("GOLD_KILLS", "1"))
 # An increment is four commits of Delta: `make nightly` has the ten and more kills.
 INCREMENTS = int(os.environ.get("GOLD_INCREMENTS", "4"))
+CLICK_BATCHES = max(3, INCREMENTS - 1)
 
 
 @pytest.fixture
@@ -157,6 +162,39 @@ def test_a_deleted_table_is_computed_again_and_the_others_stay(
     assert history is not None
     assert after is not None
     assert history.version() == after.version()
+
+
+def test_another_contracts_tables_equal_a_computation_of_all_rows_after_increments_and_a_rebuild(
+    spark: SparkSession, folder: Settings, tmp_path: Path
+) -> None:
+    chance = random.Random(os.environ.get("GOLD_SEED", "1"))
+    contract = tmp_path / "clicks.yaml"
+    contract.write_text(clicks.CLICKS_YAML, encoding="utf-8")
+    once = folder.gold.model_copy(update={"increment_batches": 1})
+    settings = folder.model_copy(update={"contract": str(contract), "gold": once})
+    tables = gold_tables(load_contract(str(contract)))
+    for number in range(CLICK_BATCHES):
+        query = "first" if number % 3 else "second"
+        finish(settings, query, number // 3 if query == "second" else number - number // 3 - 1,
+               clicks.some_clicks(chance, 40), at=NOON + timedelta(minutes=chance.randint(-3, 3)))  # fmt: skip
+
+    done = run(spark, settings)
+
+    assert done.increments == CLICK_BATCHES
+    wanted = clicks.gold(clicks.processed(lake_at(settings.lake)))
+    rows = assert_gold_is_plain(settings, wanted, tables)
+    assert {name: figures["rows"] for name, figures in done.tables.items()} == rows
+    assert rows["clicks"] == done.rows
+
+    gold_job.delete_tables(settings, ["users", "per_day"])
+    again = run(spark, settings)
+
+    assert (again.rows, again.tables["users"]["new"]) == (done.rows, rows["users"])
+    assert_gold_is_plain(settings, wanted, tables)
+    assert {entry.table for entry in gold_job.maintain(spark, settings)} == set(rows)
+    assert_gold_is_plain(settings, wanted, tables)
+    with pytest.raises(ConfigurationError, match=r"--rebuild user: the contract has no such gold table; it has users"):
+        gold_job.delete_tables(settings, ["user"])
 
 
 def test_missing_rows_stop_the_job_before_anything_is_written(spark: SparkSession, folder: Settings) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import sqlglot
 from sqlglot import exp
 
 from jobs.gold.redshift import SCHEMA, scripts
 from jobs.settings.settings import load_settings
+from tests.helpers.clicks import CLICKS_YAML
 from tests.helpers.paths import ROOT
 from tests.helpers.plain_gold import TABLES
 
@@ -64,3 +67,13 @@ def test_the_external_schema_names_database_and_role_and_a_view_for_each_table()
     assert [each.find(exp.From).this.sql("redshift") for each in found] == [  # type: ignore[union-attr]
         f"movement_lake.gold_{table.name}_manifest" for table in TABLES
     ]
+
+
+def test_another_contracts_tables_are_quoted_and_typed(tmp_path: Path) -> None:
+    contract = tmp_path / "clicks.yaml"
+    contract.write_text(CLICKS_YAML, encoding="utf-8")
+    made = scripts(load_settings(None, [f"contract={contract}"]))
+    assert '"mean_sum" DECIMAL(38,0)' in " ".join(made["create_tables.sql"].split())
+    assert 'PRIMARY KEY ("user", "day")' in made["create_tables.sql"]
+    for sql in made.values():
+        assert sqlglot.parse(sql.replace(":'role'", "'role'"), dialect="redshift")

@@ -6,6 +6,7 @@ import statistics
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from deltalake import write_deltalake
 
@@ -169,3 +170,9 @@ def test_tables_on_s3_are_read_with_boto3s_credentials(lake_settings: Settings, 
 
     assert gold is not None
     assert [row[1:4] for row in rows(gold.cities[0])] == [("1", "2", 60)]
+
+
+def test_another_contracts_corridors_are_not_travel_times(tmp_path: Path) -> None:
+    write_deltalake(str(tmp_path / "gold" / "corridors"), pa.table({"city": ["A"], "ships": [3]}))
+    assert GoldTables(str(tmp_path)).version() is None
+    assert GoldTables(str(tmp_path)).read(10) is None
