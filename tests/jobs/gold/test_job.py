@@ -189,7 +189,8 @@ def test_another_contracts_tables_equal_a_computation_of_all_rows_after_incremen
     gold_job.delete_tables(settings, ["users", "per_day"])
     again = run(spark, settings)
 
-    assert (again.rows, again.tables["users"]["new"]) == (done.rows, rows["users"])
+    # The source of `countries` catches up first, in increments of its own: these rows are read twice.
+    assert (again.rows, again.tables["users"]["new"]) == (2 * done.rows, rows["users"])
     assert_gold_is_plain(settings, wanted, tables)
     assert {entry.table for entry in gold_job.maintain(spark, settings)} == set(rows)
     assert_gold_is_plain(settings, wanted, tables)
