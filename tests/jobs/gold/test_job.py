@@ -42,7 +42,7 @@ pytestmark = [pytest.mark.spark, pytest.mark.aws]
 KILLS = int(os.environ.get("GOLD_KILLS", "1"))
 # An increment is four commits of Delta: `make nightly` has the ten and more kills.
 INCREMENTS = int(os.environ.get("GOLD_INCREMENTS", "4"))
-CLICK_BATCHES = max(3, INCREMENTS - 1)
+CLICK_BATCHES = INCREMENTS // 2
 
 
 @pytest.fixture
