@@ -17,7 +17,6 @@ from pydantic import Field, ValidationError, model_validator
 
 from jobs.common.errors import ConfigurationError
 from jobs.schema.file_name import CITY, FileName
-from jobs.schema.file_name import FileName
 from jobs.schema.gold_section import GoldSection, check_section
 from jobs.schema.rejections import UNPARSABLE
 from jobs.schema.text_groups import check_pattern
