@@ -56,8 +56,10 @@ def _sentence(mistake: Any, key: str, model: type[StrictModel], renamed: Mapping
         return f"unknown key; {hint}known here: {', '.join(known)}"
     if mistake["type"] == "missing":
         return "is missing"
-    message = mistake["msg"].removeprefix("Value error, ")
+    message = str(mistake["msg"]).removeprefix("Value error, ")
     message = message[:1].lower() + message[1:]
+    if isinstance(mistake["input"], dict):  # a whole section, or the whole file
+        return message
     shown = repr(mistake["input"])
     return f"{message}; got {shown if len(shown) <= 80 else shown[:77] + '...'}"
 
