@@ -79,7 +79,7 @@ def test_failed_records_are_retried_while_the_pipe_is_silent(
         started = time.monotonic()
         # The pipe stays open, so only `stop` ends the run.
         enough = lambda: len(kinesis.accepted) == 1201 or time.monotonic() > started + 20  # noqa: E731
-        result = produce(["-"], load_settings(None, ["stream.name=stream"]), city="Paris", stop=enough)
+        result = produce(["-"], load_settings(None, ["stream.name=stream"]), fields={"City": "Paris"}, stop=enough)
         writer.join()
         os.close(writing)
     assert (result.produced, result.stopped) == (1201, True)

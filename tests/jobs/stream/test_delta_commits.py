@@ -240,7 +240,7 @@ def test_a_new_column_is_added_and_null_in_older_rows(settings: Settings) -> Non
     [
         (with_columns(mean_travel_time_seconds={"type": "long"}), "mean_travel_time_seconds is integer and cannot"),
         (
-            TRAVEL_TIMES.model_copy(update={"columns": TRAVEL_TIMES.columns[:-1], "checks": ()}),
+            TRAVEL_TIMES.model_copy(update={"columns": TRAVEL_TIMES.columns[:-1], "checks": (), "gold": None}),
             "column upper_bound_travel_time_seconds is no longer in the contract",
         ),
         (TRAVEL_TIMES.model_copy(update={"partition_by": ("start_date", "city")}), "partitioned by city, start_date"),
