@@ -12,8 +12,8 @@ CLASSES = ROOT / ".venv" / "spark-classes.jsa"
 
 
 def jvm_options() -> str:
-    """For SPARK_SUBMIT_OPTS. Java goes on without an archive that does not fit, with a warning unless it is off."""
-    if not CLASSES.is_file():
+    """For SPARK_SUBMIT_OPTS. Java goes on without an archive that does not fit; its warning is turned off."""
+    if not CLASSES.is_file() or not CLASSES.stat().st_size:
         return OPTIONS
     return f"{OPTIONS} -XX:SharedArchiveFile={CLASSES} -Xlog:cds=off -Xlog:cds+dynamic=off"
 
