@@ -1,8 +1,7 @@
 """`_definition.json` in a gold table's folder: what decided the rows that are in it.
 
-If the contract says something else now, its rows would be a mixture; so the job stops until the table is computed
-again.
-Tables of releases before this file have the shipped definition, and are told by their columns.
+If the contract says something else now, the table's rows would be a mixture. So the job stops until the table is
+computed again. A table of an older release has no such file: only its columns are compared.
 """
 
 from __future__ import annotations
@@ -30,11 +29,10 @@ def check_definitions(lake: Lake, tables: Iterable[GoldTable], opened: Mapping[s
             names = [field.name for field in found.schema().fields]
             if names != list(table.types):
                 changed[table.name] = "columns"
-        elif json.loads(stored) != json.loads(_content(table)):
-            before, now = json.loads(stored), json.loads(_content(table))
-            changed[table.name] = ", ".join(
-                key for key in sorted({*before, *now}) if before.get(key) != now.get(key)
-            )  # fmt: skip
+            continue
+        before, now = json.loads(stored), json.loads(_content(table))
+        if before != now:
+            changed[table.name] = ", ".join(key for key in sorted({*before, *now}) if before.get(key) != now.get(key))
     if changed:
         what = "; ".join(f"gold.{name}: {keys}" for name, keys in changed.items())
         again = " ".join(f"--rebuild {name}" for name in changed)
@@ -46,7 +44,10 @@ def check_definitions(lake: Lake, tables: Iterable[GoldTable], opened: Mapping[s
 
 
 def store_definition(lake: Lake, table: GoldTable) -> None:
-    """Stores the table's definition if it is not there yet. Called before the table's first commit."""
+    """Stores the table's definition if another one, or none, is there. Called before each commit.
+
+    So a table of an older release gets its definition. `check_definitions` has refused a table with another one.
+    """
     content = _content(table)
     if lake.get(_path(table)) != content:
         lake.put(_path(table), io.BytesIO(content))

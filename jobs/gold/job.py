@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -254,16 +255,19 @@ def find_increment(
         query: {name: last_committed_batch(table, query) for name, table in opened.items()} for query in queries(lake)
     }
     lagging = {query: lagging_sources(progress, sources or {}) for query, progress in found.items()}
-    for query, progress in (*((query, few) for query, few in lagging.items() if few), *found.items()):
-        entries = Ledger(lake, query).entries_after(min(progress.values()))
-        if progress is lagging[query]:
-            most = max(progress.values())
-            entries = takewhile(lambda entry, last=most: entry.batch <= last, entries)  # type: ignore[misc]
+    # (query, progress of the tables to write, last batch to take): the lagging sources of every query come first.
+    steps: list[tuple[str, dict[str, int], float]] = [
+        *((query, few, max(few.values())) for query, few in lagging.items() if few),
+        *((query, progress, math.inf) for query, progress in found.items()),
+    ]
+    for query, progress, last in steps:
         if processed is not None:
             # The ledger entry is stored before the commit to the Delta table: until then the rows are not visible.
-            committed = last_committed_batch(processed, query)
-            entries = takewhile(lambda entry, last=committed: entry.batch <= last, entries)  # type: ignore[misc]
-        following = map(_batch_of, entries)
+            last = min(last, last_committed_batch(processed, query))
+        following = takewhile(
+            lambda batch, last=last: batch.number <= last,  # type: ignore[misc]
+            map(_batch_of, Ledger(lake, query).entries_after(min(progress.values()))),
+        )
         increment = next_increment(query, progress, following, *limits)
         if increment is not None:
             return increment

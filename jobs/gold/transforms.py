@@ -66,10 +66,7 @@ def latest_rows(rows: DataFrame, table: GoldTable, order: Column | None = None) 
 def increment(rows: DataFrame, table: GoldTable) -> DataFrame:
     """The groups of new rows, each with the values of the measures that are merged: over these rows alone."""
     spec = _aggregate(table)
-    values = [
-        value for name, measure in spec.measures.items() if spec.is_merged(measure)
-        for value in _aggregated(table, name, measure)
-    ]  # fmt: skip
+    values = _values(table, merged=True)
     groups = [F.col(name) for name in spec.group_by]
     return rows.groupBy(*groups).agg(*values) if values else rows.select(*groups).distinct()
 
@@ -80,11 +77,10 @@ def recomputed(source: DataFrame, table: GoldTable, groups: DataFrame | None) ->
     The measures that are merged have the values that `groups` has.
     """
     spec = _aggregate(table)
-    merged = [part for name, each in spec.measures.items() if spec.is_merged(each) for part in _parts(spec, name)]
-    values = [
-        value for name, measure in spec.measures.items() if not spec.is_merged(measure)
-        for value in _aggregated(table, name, measure)
-    ]  # fmt: skip
+    merged = [
+        part for name, each in spec.measures.items() if spec.is_merged(each) for part in measure_columns(spec, name)
+    ]
+    values = _values(table, merged=False)
     if groups is not None:
         renamed = {name: f"_g_{name}" for name in (*spec.group_by, *merged)}
         matches = F.lit(True)
@@ -119,9 +115,19 @@ def ordering(columns: Sequence[Column]) -> Column:
     return F.struct(*(column.alias(f"o{number}") for number, column in enumerate(columns)))
 
 
+def _values(table: GoldTable, *, merged: bool) -> list[Column]:
+    """The columns of the measures that are merged, or of those that are computed again."""
+    spec = _aggregate(table)
+    found: list[Column] = []
+    for name, measure in spec.measures.items():
+        if spec.is_merged(measure) == merged:
+            found += _aggregated(table, name, measure)
+    return found
+
+
 def _aggregated(table: GoldTable, name: str, measure: Measure) -> list[Column]:
     of = _value_of(measure)
-    parts = _parts(_aggregate(table), name)
+    parts = measure_columns(_aggregate(table), name)
     if len(parts) == 3:
         total, count = F.sum(of.cast(table.types[parts[1]])), F.count(of)
         found = [_mean(total, count), total, count]
@@ -139,10 +145,6 @@ def _value_of(measure: Measure) -> Column:
         return F.col(measure.of)
     found: Column = evaluate(measure.of, lambda name: F.col(name).cast("double"), F.lit, _OPERATORS)
     return found
-
-
-def _parts(spec: AggregateTable, name: str) -> tuple[str, ...]:
-    return measure_columns(spec, name)
 
 
 def _sum(name: str) -> Column:

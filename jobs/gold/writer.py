@@ -65,7 +65,8 @@ class IncrementWriter:
         tune_session(self.spark, self.conf, increment.rows + largest)
         tasks = split_into_tasks(files, self.spark.sparkContext.defaultParallelism)
         names = frozenset(batch.name for batch in increment.batches)
-        rows = self._read(self._reader(tasks, names, self._columns())).persist()
+        reader = self._reader(tasks, names, self._columns())
+        rows = self._read(reader, len(tasks), spark_ddl(reader.columns)).persist()
         try:
             started = time.perf_counter()
             _check_rows(increment, rows.count())
@@ -94,9 +95,7 @@ class IncrementWriter:
         kinds = self.contract.row_types
         return RowReader(tasks, names, self.lake, tuple((name, kinds[name]) for name in columns))
 
-    def _read(self, reader: RowReader | ZoneReader) -> DataFrame:
-        tasks = len(reader.tasks if isinstance(reader, RowReader) else reader.rows.tasks)
-        ddl = spark_ddl(reader.columns) if isinstance(reader, RowReader) else reader.table.ddl
+    def _read(self, reader: RowReader | ZoneReader, tasks: int, ddl: str) -> DataFrame:
         return self.spark.range(0, tasks, 1, max(tasks, 1)).mapInArrow(reader, ddl)
 
     def _write_table(
@@ -115,7 +114,7 @@ class IncrementWriter:
             order = transforms.latest_order(table, "t."), transforms.latest_order(table, "s.")
             self._write(transforms.latest_rows(rows, table), table, newer=order[1] > order[0], only=only)
         elif isinstance(spec, ZonesTable):
-            zones = self._read(ZoneReader(self._reader(tasks, names, table.needs), table))
+            zones = self._read(ZoneReader(self._reader(tasks, names, table.needs), table), len(tasks), table.ddl)
             found = transforms.latest_rows(zones, table, zone_order())
             self._write(found, table, newer=zone_order("s.") > zone_order("t."), only=only)
         else:
