@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import Field, model_validator
 
+from jobs.schema.text_groups import whole
 from jobs.settings.validation import StrictModel
 
 # For contracts of version 1 without the section: before there was one, the code of the producer read the city.
@@ -65,4 +66,4 @@ class FileName(StrictModel, strict=False):
         return {self.fields.get(group, group): text for group, text in groups.items() if text}
 
     def _match(self, name: str) -> pa.StructArray:
-        return pc.extract_regex(pa.array([name], pa.string()), rf"\A(?:{self.pattern})\z")
+        return pc.extract_regex(pa.array([name], pa.string()), whole(self.pattern))

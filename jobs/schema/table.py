@@ -19,7 +19,7 @@ from jobs.common.errors import ConfigurationError
 from jobs.schema.file_name import CITY, FileName
 from jobs.schema.gold_section import GoldSection, check_section
 from jobs.schema.rejections import UNPARSABLE
-from jobs.schema.text_groups import check_pattern
+from jobs.schema.text_groups import check_pattern, whole
 from jobs.settings.config_files import find_configuration, read_yaml
 from jobs.settings.validation import StrictModel, explain
 
@@ -114,7 +114,7 @@ class Column(StrictModel, strict=False):
 
 def match_whole(pattern: str, texts: pa.Array) -> pa.Array:
     """Whether the pattern, a regular expression of RE2, matches the whole of each text; null for null."""
-    return pc.match_substring_regex(texts, rf"\A(?:{pattern})\z")
+    return pc.match_substring_regex(texts, whole(pattern))
 
 
 def matches(pattern: str, text: str) -> bool:

@@ -42,6 +42,11 @@ def check_pattern(pattern: str) -> int:
     return groups
 
 
+def whole(pattern: str) -> str:
+    """The pattern for the whole of a text, for Arrow's functions, which search for a pattern anywhere in it."""
+    return rf"\A(?:{pattern})\z"
+
+
 def groups_of(pattern: str, texts: pa.Array) -> list[tuple[str | None, ...] | None]:
     """For each of the texts: its groups, if the pattern matches the whole of it, or None. A null text gives None.
 
@@ -50,7 +55,7 @@ def groups_of(pattern: str, texts: pa.Array) -> list[tuple[str | None, ...] | No
     """
     named = _named(pattern)
     found = pc.extract_regex(texts, pattern=named)
-    whole, *columns = [column.to_pylist() for column in found.flatten()]
+    matched, *columns = [column.to_pylist() for column in found.flatten()]
     if any("" in column for column in columns):
         # Only the spans tell an empty group from one that is not part of the match.
         _, *spans = pc.extract_regex_span(texts, pattern=named).flatten()
@@ -59,7 +64,7 @@ def groups_of(pattern: str, texts: pa.Array) -> list[tuple[str | None, ...] | No
             for span, column in zip(spans, columns, strict=True)
         ]
     rows = zip(*columns, strict=True) if columns else itertools.repeat(())
-    return [None if text is None else row for text, row in zip(whole, rows, strict=False)]
+    return [None if text is None else row for text, row in zip(matched, rows, strict=False)]
 
 
 @lru_cache(maxsize=256)
