@@ -12,6 +12,7 @@ https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_DescribeInstanceTypes
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 from jobs.common.aws import client, translate_aws_errors
@@ -66,17 +67,17 @@ class Emr:
                 "ListInstanceGroups, ListInstanceFleets and ec2:DescribeInstanceTypes)"
             ]
         built = job.processor(EMR_ENVIRONMENT)
-        for kind, names in processors.items():
-            if built not in names:
-                runs_on = " or ".join(sorted(names))
-                raise ConfigurationError(
-                    f"cluster {found['Id']}: {kind} runs on {runs_on}, the release's environment is for {built}; "
-                    f"build it with `movement package --platform {runs_on}`"
-                )
+        other = other_processor(processors, built)
+        if other is not None:
+            kind, runs_on = other
+            raise ConfigurationError(
+                f"cluster {found['Id']}: {kind} runs on {runs_on}, the release's environment is for {built}; "
+                f"build it with `movement package --platform {runs_on}`"
+            )
         return []
 
     def role(self, job: Job) -> str:
-        return node_role(_cluster(job, "DescribeCluster", "ClusterId").send()["Cluster"])
+        return cluster_role(_cluster(job, "DescribeCluster", "ClusterId").send()["Cluster"])
 
     def find_run(self, job: Job) -> Run | None:
         call = _cluster(job, "ListSteps", "ClusterId", StepStates=GOING)
@@ -109,12 +110,36 @@ class Emr:
         ]
 
 
-def node_role(cluster: dict[str, Any]) -> str:
+def cluster_role(cluster: dict[str, Any]) -> str:
     """The ARN of the role of a cluster's nodes, from DescribeCluster's answer. Raises AwsAccessError."""
-    profile = cluster.get("Ec2InstanceAttributes", {}).get("IamInstanceProfile", "")
-    name = profile.rpartition("/")[2]  # an ARN or a name
-    answer = Call("iam", "GetInstanceProfile", {"InstanceProfileName": name}).send()
+    with translate_aws_errors(f"look at the role of cluster {cluster['Id']}"):
+        found = node_role(client("iam"), cluster)
+    if found is None:
+        raise ConfigurationError(f"cluster {cluster['Id']}: it has no instance profile, and so no role to ask about")
+    return found
+
+
+def node_role(iam: Any, cluster: dict[str, Any]) -> str | None:
+    """The ARN of the role of a cluster's nodes, from DescribeCluster's answer; None if it has no instance profile.
+
+    Raises botocore's errors.
+    """
+    profile = cluster.get("Ec2InstanceAttributes", {}).get("IamInstanceProfile")
+    if not profile:
+        return None
+    answer = iam.get_instance_profile(InstanceProfileName=profile.rpartition("/")[2])  # an ARN or a name
     return str(answer["InstanceProfile"]["Roles"][0]["Arn"])
+
+
+def other_processor(processors: Mapping[str, set[str]], built: str) -> tuple[str, str] | None:
+    """The first instance type, and its processor, that cannot run a release that is built for `built`; None: all can.
+
+    `processors`: see `cluster_processors`.
+    """
+    for kind, names in processors.items():
+        if built not in names:
+            return kind, " or ".join(sorted(names))
+    return None
 
 
 def cluster_processors(emr: Any, ec2: Any, cluster: dict[str, Any]) -> dict[str, set[str]]:

@@ -18,7 +18,7 @@ from jobs.schema.table import load_contract
 from jobs.settings.config_files import find_configuration
 from jobs.settings.settings import Settings, each_override, load_settings
 from movement.deploy.calls import Call
-from movement.deploy.upload import put, release_uri, uploads
+from movement.deploy.upload import address, put, release_uri, uploads
 from movement.packaging.release import Manifest, read_manifest
 
 SCRIPT = "jobs/stream_job.py"
@@ -50,7 +50,7 @@ class Job:
     @property
     def files(self) -> list[str]:
         """The addresses of the files that the job's role must be able to read."""
-        sent = [f"s3://{call.parameters['Bucket']}/{call.parameters['Key']}" for call in self.uploads]
+        sent = [address(call) for call in self.uploads]
         named = [name for name in (self.arguments[1], self.settings.contract) if name.startswith("s3://")]
         return list(dict.fromkeys([*sent, *named]))
 

@@ -18,14 +18,14 @@ from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import ClientError
 
-from jobs.common.aws import client, error_code, region, translate_aws_errors
+from jobs.common.aws import client, error_code, read_object, region, translate_aws_errors
 from jobs.common.errors import AwsAccessError, ConfigurationError, MovementError, TerminalError
 from jobs.common.findings import unknown
 from jobs.settings.config_files import find_configuration, read_yaml
 from movement.deploy.calls import Call
-from movement.deploy.emr import node_role
+from movement.deploy.emr import cluster_role
 from movement.deploy.role_access import release_access
-from movement.deploy.upload import CALLER, caller_account, release_uri, send, uploads
+from movement.deploy.upload import CALLER, address, caller_account, release_uri, send, uploads
 from movement.packaging.release import MANIFEST, read_manifest
 
 if TYPE_CHECKING:
@@ -199,7 +199,7 @@ class Deployment:
         """Raises AwsAccessError unless IAM says that the role of the present cluster's nodes may read the release."""
         try:
             cluster = Call("emr", "DescribeCluster", {"ClusterId": self._cluster_id or ""}).send()["Cluster"]
-            access = release_access(node_role(cluster), self._release_files())
+            access = release_access(cluster_role(cluster), self._release_files())
         except MovementError as error:
             access = unknown(str(error))
         if access.status == "pass":
@@ -213,10 +213,12 @@ class Deployment:
     def _release_files(self) -> list[str]:
         """The addresses of the release's files."""
         if self._release_uploads:
-            return [f"s3://{call.parameters['Bucket']}/{call.parameters['Key']}" for call in self._release_uploads]
-        folder, request = self._own["Release"], {"Bucket": self._bucket, "ExpectedBucketOwner": caller_account()}
-        answer = Call("s3", "GetObject", {**request, "Key": f"{folder}/{MANIFEST}"}).send()
-        names = [*json.loads(answer["Body"].read())["artifacts"], MANIFEST]
+            return [address(call) for call in self._release_uploads]
+        folder, owner = self._own["Release"], caller_account()
+        key = f"{folder}/{MANIFEST}"
+        with translate_aws_errors(f"read s3://{self._bucket}/{key}"):
+            content, _ = read_object(client("s3"), Bucket=self._bucket, Key=key, ExpectedBucketOwner=owner)
+        names = [*json.loads(content)["artifacts"], MANIFEST]
         return [f"s3://{self._bucket}/{folder}/{name}" for name in names]
 
     def discard(self) -> None:

@@ -43,6 +43,11 @@ def uploads(folder: Path, manifest: Manifest, uri: str) -> list[Call]:
     return [put(folder / name, f"{uri}/{name}") for name in names]
 
 
+def address(call: Call) -> str:
+    """The address of the object that an upload writes."""
+    return f"s3://{call.parameters['Bucket']}/{call.parameters['Key']}"
+
+
 def put(file: Path, uri: str) -> Call:
     """The request that uploads one file unless it exists. Raises ConfigurationError if the file is too large."""
     if file.stat().st_size > LARGEST:

@@ -9,7 +9,7 @@ from typing import Any
 
 from jobs.common.aws import read_object
 from jobs.common.findings import Answer, failed, passed, unknown
-from movement.deploy.emr import cluster_processors
+from movement.deploy.emr import cluster_processors, other_processor
 from movement.deploy.emr_serverless import PROCESSORS
 from movement.deploy.role_access import release_access
 from movement.doctor.checks import Account
@@ -98,12 +98,12 @@ def check_python(account: Account) -> Answer:
     nodes = cluster(account)
     if found is None and nodes is not None:
         processors = cluster_processors(account.client("emr"), account.client("ec2"), nodes)
-        for kind, names in processors.items():
-            if environment["processor"] not in names:
-                processor = " or ".join(sorted(names))
-                return failed(
-                    f"{text}; {kind} of the cluster runs on {processor}", f"movement package --platform {processor}"
-                )
+        other = other_processor(processors, environment["processor"])
+        if other is not None:
+            kind, processor = other
+            return failed(
+                f"{text}; {kind} of the cluster runs on {processor}", f"movement package --platform {processor}"
+            )
         if not processors:
             return unknown(f"{text}; the cluster has no instances to compare it with")
     return passed(text)

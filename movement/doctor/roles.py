@@ -17,6 +17,7 @@ import yaml
 from jobs.common.errors import ConfigurationError
 from jobs.common.findings import Answer, failed, passed, unknown
 from local.resources import lake_location
+from movement.deploy.emr import node_role
 from movement.deploy.iam_simulator import simulate
 from movement.doctor.checks import Account
 from movement.doctor.platforms import cluster, glue_job
@@ -64,13 +65,7 @@ def job_role(account: Account) -> str | None:
     if JOB in account.roles:
         return account.roles[JOB]
     if account.settings.deploy.emr.cluster_id and not account.settings.deploy.emr_serverless.application_id:
-        profile = (cluster(account) or {}).get("Ec2InstanceAttributes", {}).get("IamInstanceProfile")
-        if not profile:
-            return None
-        name = str(profile).rpartition("/")[2]
-        return str(
-            account.client("iam").get_instance_profile(InstanceProfileName=name)["InstanceProfile"]["Roles"][0]["Arn"]
-        )
+        return node_role(account.client("iam"), cluster(account) or {})
     if account.settings.deploy.role_arn:
         return account.settings.deploy.role_arn
     role = (glue_job(account) or {}).get("Role")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import io
 import json
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -255,15 +254,17 @@ def test_a_cluster_is_replaced_only_if_its_role_may_read_the_release(
         asked.append((role, files))
         return Answer(status, f"{role} may not read it")
 
+    def read_object(_s3: object, *, Key: str, **_place: str) -> tuple[bytes, str]:
+        assert Key == "movement/0.1.0-5f0c2a91/manifest.json"
+        return b'{"artifacts": {"environment.tar.gz": {}}}', "etag"
+
     def sent(call: Call) -> Any:
-        if call.operation == "GetObject":
-            assert call.parameters["Key"] == "movement/0.1.0-5f0c2a91/manifest.json"
-            return {"Body": io.BytesIO(b'{"artifacts": {"environment.tar.gz": {}}}')}
         assert (call.operation, call.parameters) == ("DescribeCluster", {"ClusterId": "j-1"})
         return {"Cluster": {"Id": "j-1"}}
 
     monkeypatch.setattr(stack, "release_access", access)
-    monkeypatch.setattr(stack, "node_role", lambda cluster: f"arn:aws:iam::1:role/of-{cluster['Id']}")
+    monkeypatch.setattr(stack, "read_object", read_object)
+    monkeypatch.setattr(stack, "cluster_role", lambda cluster: f"arn:aws:iam::1:role/of-{cluster['Id']}")
     monkeypatch.setattr(stack, "caller_account", lambda: "111122223333")
     monkeypatch.setattr(Call, "send", sent)
     change = {"Action": "Modify", "LogicalResourceId": "C", "ResourceType": stack.CLUSTER, "Replacement": "True"}
