@@ -1,8 +1,7 @@
 """Opens a text file and returns its bytes as blocks or as lines, in constant memory. `readers` uses it.
 
 Reads plain files, gzip and Zstandard files (detected by their first bytes) and standard input, with or without a
-byte-order mark.
-Blocks and lines share one position: each continues where the other stopped.
+byte-order mark. Blocks and lines share one position: each continues where the other stopped.
 """
 
 from __future__ import annotations

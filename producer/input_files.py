@@ -27,7 +27,7 @@ COMPRESSED = ("", ".gz", ".zst")
 
 @dataclass(frozen=True, slots=True)
 class InputFile:
-    """One input: the file's path (`-` for standard input), its size in bytes (None: unknown), and what is not in it.
+    """One input: the file's path (`-` for standard input), its size in bytes (None: unknown), fields and format.
 
     `fields` are source fields and their values, for records that lack them. `format`: None if the content and the name
     tell it (`readers`).

@@ -1,8 +1,8 @@
 """Checks JSON documents and makes records of them: the document's own bytes, with the fields of the file's name.
 
 In: a `JsonChunk` of `json_reader` or `parquet_reader`. Out: an `EncodedChunk`, as `record_encoder` makes of CSV rows.
-Documents that `json_fast_path` can read are checked as columns, like those of a CSV file. The others are judged by
-`RecordParser`, which judges them again when they come from the stream.
+Documents that `json_fast_path` can read are checked as columns, like those of a CSV file. The others are checked by
+`RecordParser`, which checks them again when they come from the stream.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ class JsonEncoder:
         return EncodedChunk(data, keys, overrides)
 
     def _encode_one_by_one(self, chunk: JsonChunk) -> EncodedChunk:
-        """For documents that cannot form columns, or that the columns' checks cannot judge."""
+        """For documents that cannot form columns, or that the columns' checks cannot decide about."""
         data: list[Any] = list(chunk.documents)
         keys: list[Any] = [None] * len(data)
         overrides: dict[int, PutRecordsEntry | Rejection | None] = {}
