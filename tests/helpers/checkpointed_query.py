@@ -132,9 +132,13 @@ class CheckpointedJob:
         return list(stream_tables(_TRAVEL_TIMES, self.settings.sink.format))
 
     def knows_nothing(self) -> bool:
-        """Whether neither the checkpoint nor the lake tells of an earlier run."""
+        """Whether neither the checkpoint nor the lake tells of records that an earlier run has read or planned.
+
+        Version 0 of the Delta table does not: it has no rows, and is there before the first batch is planned.
+        """
         places = (self.checkpoint / "offsets", self.checkpoint / "commits", self.folder / "lake")
-        return not any(each.is_file() for place in places for each in place.rglob("*"))
+        empty_table = self.folder / "lake" / "processed" / "_delta_log" / "00000000000000000000.json"
+        return not any(each.is_file() and each != empty_table for place in places for each in place.rglob("*"))
 
     def unregistered(self) -> set[str]:
         """`table/partition` of the partitions with files that the catalog does not name where their files are."""

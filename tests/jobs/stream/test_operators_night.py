@@ -178,6 +178,24 @@ def test_after_an_operators_night_every_record_is_in_the_lake_once_or_the_job_ha
     tell_stories(150, table_format=table_format)
 
 
+@pytest.mark.parametrize("table_format", ["parquet", "delta"])
+def test_a_first_batch_that_was_planned_and_trimmed_leaves_nothing_to_compare_a_new_stream_with(
+    table_format: str,
+) -> None:
+    night = type("Night", (Night,), {"table_format": table_format})()
+    try:
+        night.begin(shards=1, seed=0, first=1)
+        night.empty("checkpoint")
+        night.empty("lake")
+        night.run_and_kill("planned")
+        night.trim_checkpoint(1)
+        night.create_the_stream_again(shards=1, seconds=0.002, chance=0)
+        night.end()
+        assert night.job.rows() == [1], "a new job reads the new stream; record 0 left with the old one"
+    finally:
+        shutil.rmtree(night.folder)
+
+
 def test_after_an_operators_night_the_catalog_names_every_file(aws_environment: object) -> None:
     with mock_aws():
         tell_stories(15, glue=client("glue"))
