@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import timedelta
 from typing import Literal, get_args
 
@@ -165,16 +165,14 @@ def _start_without_entries(
     elif start_from == "ledger":
         problem = f"the ledger in {lake.uri} has no batch of stream {stream}: there is nothing to go on from"
     elif nothing_final:
-        stranger = _file_without_ledger(lake, state.query)
+        stranger = _file_without_ledger(lake, lambda batch: batch == f"{state.query}-0")  # of its first batch
         if stranger is None:
             if state.planned == 0 and checkpoint.offset(0) is None:
                 checkpoint.forget_after(-1)  # a plan that was cut off was never run
             return
-        problem = (
-            f"{lake.uri} has files such as {stranger}, but no ledger of their query: it was deleted, or a first batch "
-            "was killed or is being written. Restore _ledger/ from the bucket's older object versions, or give the job "
-            "an empty lake (`lake`). With --start-from stream it reads the stream from source.starting_position, and "
-            "may write records again that are in the lake"
+        problem = _lost_ledger(lake, stranger) + (
+            ". With --start-from stream it reads the stream from source.starting_position, and may write records again "
+            "that are in the lake"
         )
     elif not _tells_what_was_read(checkpoint, lake, state):
         problem = (
@@ -183,6 +181,8 @@ def _start_without_entries(
             "query. Bring the lake back, or restore the checkpoint from a backup. To read the stream again, give the "
             "job an empty lake (`lake`) and an empty checkpoint (stream_job.checkpoint)"
         )
+    elif (stranger := _file_without_ledger(lake, lambda batch: batch.rpartition("-")[0] == state.query)) is not None:
+        problem = _lost_ledger(lake, stranger)
     elif start_from == "checkpoint":
         _go_on_without_ledger(checkpoint, lake, state)
         return
@@ -254,17 +254,25 @@ def _go_on_without_ledger(checkpoint: Checkpoint, lake: Lake, state: CheckpointS
     log.warning("the ledger in %s begins after batch %s of the checkpoint %s", lake.uri, now.committed, checkpoint.uri)
 
 
-def _file_without_ledger(lake: Lake, query: str | None) -> str | None:
+def _lost_ledger(lake: Lake, file: str) -> str:
+    return (
+        f"{lake.uri} has files such as {file}, but no ledger of their query: it was deleted, or a first batch was "
+        "killed or is being written. Restore _ledger/ from the bucket's older object versions, or give the job an "
+        "empty lake (`lake`)"
+    )
+
+
+def _file_without_ledger(lake: Lake, is_leftover: Callable[[str], bool]) -> str | None:
     """A file with records of a query that has no ledger in this lake, if there is one.
 
-    Files of batch 0 of `query` are none: they are the leftovers of its first batch.
+    `is_leftover`: whether the checkpoint accounts for the files of a batch, such as `6b9a4e276401-0`.
     """
     known = set(queries(lake))
     for path, _ in lake.list("raw/"):
         batch = batch_of(path)
         if batch is None and known:
             continue  # of unknown origin
-        if batch != f"{query}-0" and (batch or "").rpartition("-")[0] not in known:
+        if not is_leftover(batch or "") and (batch or "").rpartition("-")[0] not in known:
             return path
     return None
 

@@ -134,11 +134,13 @@ class CheckpointedJob:
     def knows_nothing(self) -> bool:
         """Whether neither the checkpoint nor the lake tells of records that an earlier run has read or planned.
 
-        Version 0 of the Delta table does not: it has no rows, and is there before the first batch is planned.
+        An empty file does not, and neither does version 0 of the Delta table: it has no rows, and is there before the
+        first batch is planned.
         """
         places = (self.checkpoint / "offsets", self.checkpoint / "commits", self.folder / "lake")
         empty_table = self.folder / "lake" / "processed" / "_delta_log" / "00000000000000000000.json"
-        return not any(each.is_file() and each != empty_table for place in places for each in place.rglob("*"))
+        files = (each for place in places for each in place.rglob("*") if each.is_file() and each != empty_table)
+        return not any(each.stat().st_size or each.parent.name == "_claims" for each in files)
 
     def unregistered(self) -> set[str]:
         """`table/partition` of the partitions with files that the catalog does not name where their files are."""

@@ -196,6 +196,26 @@ def test_a_first_batch_that_was_planned_and_trimmed_leaves_nothing_to_compare_a_
         shutil.rmtree(night.folder)
 
 
+def test_files_of_a_query_whose_ledger_was_put_back_to_nothing_stop_a_start_from_the_checkpoint() -> None:
+    """The query had a new id, because `metadata` was deleted: its files are not leftovers of the checkpoint's query."""
+    night = Night()
+    try:
+        night.begin(shards=1, seed=0, first=1)
+        night.empty("lake")
+        night.back_up_both()
+        night.delete_metadata()
+        night.put(1)
+        night.run(3)
+        assert night.job.rows() == [1]
+        night.put_back_what_the_job_remembers(0)
+        night.end()
+        assert night.refused is not None
+        assert "no ledger of their query" in night.refused
+        assert night.job.rows() == [1]
+    finally:
+        shutil.rmtree(night.folder)
+
+
 def test_after_an_operators_night_the_catalog_names_every_file(aws_environment: object) -> None:
     with mock_aws():
         tell_stories(15, glue=client("glue"))
