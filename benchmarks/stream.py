@@ -68,11 +68,11 @@ def plain_batch(spark: Any, source: Path, out: Path) -> float:
     contract = load_contract("travel_times.yaml")
     shutil.rmtree(out, ignore_errors=True)
     started = time.perf_counter()
-    schema = StructType([StructField(column.source, StringType()) for column in contract.columns])
+    schema = StructType([StructField(column.field, StringType()) for column in contract.columns])
     rows = (
         spark.read.schema(schema)
         .json(str(source))
-        .select(*[F.col(f"`{column.source}`").cast(column.type).alias(column.column) for column in contract.columns])
+        .select(*[F.col(f"`{column.field}`").cast(column.type).alias(column.column) for column in contract.columns])
     )
     day = F.to_date(F.substring("date_range", 1, 10), "MM/dd/yyyy")
     rows = rows.withColumn("start_date", day)

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any
 
-from jobs.schema.table import INTEGER_BITS, NUMBERS, SourceColumn, TableContract
+from jobs.schema.table import INTEGER_BITS, Path, SourceColumn, TableContract, is_number
+from jobs.schema.types import data_type
 
 DESCRIPTION = (
     "Sends records to the stream, from which they reach the lake. The answer is a success once Kinesis has accepted "
@@ -22,10 +23,18 @@ _JSON_TYPES: dict[str, list[str]] = {
     "string": ["string", "number", "boolean", "object", "array"],
     "int": ["integer", "string"],
     "long": ["integer", "string"],
+    "float": ["number", "string"],
     "double": ["number", "string"],
+    "decimal": ["number", "string"],
     "boolean": ["boolean", "string"],
     "date": ["string"],
     "timestamp": ["string"],
+    "binary": ["string"],
+    "json": ["string", "number", "boolean", "object", "array"],
+    # A text may hold the JSON of an array or an object.
+    "array": ["array", "string"],
+    "map": ["object", "string"],
+    "struct": ["object", "string"],
 }
 
 _EXAMPLE = {
@@ -54,11 +63,11 @@ _REJECTED = {
 
 def _field(column: SourceColumn) -> dict[str, Any]:
     """The JSON schema of a source field: what every accepted value fulfils. The contract may be stricter."""
-    kinds, patterns = list(_JSON_TYPES[column.type]), []
+    kinds, patterns = list(_JSON_TYPES[data_type(column.type).kind]), []
     schema: dict[str, Any] = {"description": column.comment} if column.comment else {}
     if column.parse:
         kinds, patterns = ["string"], [f"^({column.parse.pattern})$"]
-    elif column.type in NUMBERS:
+    elif is_number(column.type):
         patterns = [_NUMERIC_TEXT]
         bits = INTEGER_BITS.get(column.type)
         lowest = [bound for bound in (column.min, -(1 << bits) if bits else None) if bound is not None]
@@ -74,15 +83,30 @@ def _field(column: SourceColumn) -> dict[str, Any]:
     return schema | {"type": kinds} | ({"pattern": patterns[0]} if patterns else {})
 
 
+def _object(places: Sequence[tuple[Path, SourceColumn]]) -> dict[str, Any]:
+    """The JSON schema of an object with values at the places. What is at none of them is allowed too."""
+    below: dict[str, list[tuple[Path, SourceColumn]]] = {}
+    for (name, *rest), column in places:
+        if isinstance(name, str):
+            below.setdefault(name, []).append((tuple(rest), column))
+    properties = {name: _place(within) for name, within in below.items()}
+    required = [name for name, within in below.items() if any(column.required for _, column in within)]
+    schema: dict[str, Any] = {"required": required, "properties": properties, "additionalProperties": True}
+    return schema | ({"type": "object"} if required else {})
+
+
+def _place(within: Sequence[tuple[Path, SourceColumn]]) -> dict[str, Any]:
+    own = [_field(column) for path, column in within if not path]
+    inner = [(path, column) for path, column in within if path]
+    if inner and all(isinstance(path[0], str) for path, _ in inner):
+        own.append(_object(inner))
+    return own[0] if len(own) == 1 else {"allOf": own} if own else {}
+
+
 def post_documentation(contract: TableContract, needs_key: bool, max_records: int) -> dict[str, Any]:
     """The arguments of FastAPI's `post` that describe the request and its responses."""
-    record = {
-        "type": "object",
-        "required": [column.source for column in contract.columns if column.required],
-        "properties": {column.source: _field(column) for column in contract.columns},
-        "additionalProperties": True,
-    }
-    known = all(column.source in _EXAMPLE for column in contract.columns if column.required)
+    record = {"type": "object"} | _object([(column.location, column) for column in contract.record_columns])
+    known = all(column.field in _EXAMPLE for column in contract.record_columns if column.required)
     examples = {"one": {"value": _EXAMPLE}, "list": {"value": [_EXAMPLE, _EXAMPLE]}} if known else {}
     parameters: list[dict[str, Any]] = [
         {

@@ -8,7 +8,7 @@ Documents that `json_fast_path` can read are checked as columns, like those of a
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import numpy as np
@@ -20,7 +20,7 @@ from jobs.schema.column_checks import TextColumnChecks
 from jobs.schema.record_parser import RecordParser
 from jobs.schema.rejections import Rejection
 from jobs.schema.table import TableContract
-from jobs.schema.values import as_text, is_absent, read_object
+from jobs.schema.values import as_text, is_absent, read_object, value_at
 from producer.json_fast_path import read_columns
 from producer.json_reader import JsonChunk
 from producer.record_encoder import MAX_KEY_CHARACTERS, EncodedChunk, PutRecordsEntry, check_size, partition_key
@@ -43,9 +43,9 @@ class JsonEncoder:
         self._contract = contract
         self._column_checks: dict[tuple[str, ...], TextColumnChecks] = {}
         self._limit = min(max_record_bytes, contract.max_record_bytes) if check else max_record_bytes
-        self._key_fields = contract.stream_partition_key
         # A lone surrogate of a name that is not UTF-8 ends up in the record, which is then rejected.
         self._fields = {name: (value, _encode(name) + b":" + _encode(value)) for name, value in fields.items()}
+        self._key_fields = [str(place[0]) for place in contract.key_locations]
         names = tuple(dict.fromkeys([*self._key_fields, *fields]))
         attributes = {name: f"f{at}" for at, name in enumerate(names)}
         # Only the fields that the key needs are decoded.
@@ -56,7 +56,8 @@ class JsonEncoder:
             gc=False,
         )
         self._decode = msgspec.json.Decoder(struct, float_hook=_as_it_is).decode
-        self._key_attributes = [(name, attributes[name]) for name in self._key_fields]
+        # For each part of the key: a top-level field, its attribute, and the way from there to the value.
+        self._key_places = [(name, attributes[name], rest) for name, *rest in cast(Any, contract.key_locations)]
         self._field_attributes = [(name, attributes[name]) for name in fields]
 
     def encode(self, chunk: JsonChunk) -> EncodedChunk:
@@ -66,6 +67,8 @@ class JsonEncoder:
 
     def _encode_columns(self, documents: list[bytes]) -> EncodedChunk | None:
         """Checks and encodes documents as columns; None if one is unusual, or if too many need a second look."""
+        if any(rest for _, _, rest in self._key_places):
+            return None
         found = read_columns(documents, self._contract.source_fields)
         if not found:
             return None
@@ -138,10 +141,11 @@ class JsonEncoder:
             comma = b"" if start == b"{" else b","
             data[index] = start + comma + b",".join(self._fields[name][1] for name in missing) + b"}"
         texts = []
-        for name, attribute in self._key_attributes:
+        for name, attribute, rest in self._key_places:
             value = getattr(values, attribute)
             if value is msgspec.UNSET:
                 value = self._fields[name][0] if name in self._fields else None
+            value = value_at(value, rest)
             texts.append(value if type(value) is str else "" if is_absent(value) else as_text(value))
         keys[index] = key = partition_key(texts)
         if len(data[index]) + 4 * MAX_KEY_CHARACTERS > self._limit:

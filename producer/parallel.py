@@ -62,7 +62,7 @@ def send_in_processes(
     Raises ConfigurationError if several processes could not keep the order of a partition key.
     """
     named = plan.contract.file_name.source_fields if plan.contract.file_name else ()
-    key_fields = [name for name in plan.contract.stream_partition_key if name in named]
+    key_fields = [place[0] for place in plan.contract.key_locations if place[0] in named]
     if plan.settings.producer.keep_order and not key_fields:
         raise ConfigurationError(
             "--processes: the files of a run may share partition keys, because no field of the contract's "

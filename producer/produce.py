@@ -195,7 +195,9 @@ def _check_headers(exports: Sequence[InputFile], contract: TableContract, check:
             if names is None:
                 continue
             known = {*names, *export.fields}
-            missing = [column.source for column in contract.columns if column.required and column.source not in known]
+            missing = [
+                column.field for column in contract.columns if column.required and column.location[0] not in known
+            ]
         if check and missing:
             raise TerminalError(
                 f"{export.path}: lacks {', '.join(map(repr, missing))}, which the contract '{contract.name}' requires; "

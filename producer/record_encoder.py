@@ -22,7 +22,7 @@ from jobs.schema.checks import RecordChecks
 from jobs.schema.column_checks import TextColumnChecks
 from jobs.schema.rejections import NOT_JSON, NOT_UTF8, TOO_LARGE, Rejection
 from jobs.schema.table import TableContract
-from jobs.schema.values import as_text, is_absent
+from jobs.schema.values import as_text, is_absent, value_at
 from producer.csv_reader import RowChunk, column_values
 
 MALFORMED_ROW = "malformed_row"
@@ -62,7 +62,7 @@ class RecordEncoder:
 
     def __init__(self, contract: TableContract, max_record_bytes: int) -> None:
         self.checks = RecordChecks(contract)
-        self._key_fields = contract.stream_partition_key
+        self._key_locations = contract.key_locations
         self._limit = min(max_record_bytes, contract.max_record_bytes)
 
     def rejections(self, record: Mapping[str, Any]) -> list[Rejection]:
@@ -75,7 +75,7 @@ class RecordEncoder:
             data = _encode(record)
         except RecursionError:
             return Rejection(NOT_JSON)
-        values = ("" if is_absent(value := record.get(name)) else as_text(value) for name in self._key_fields)
+        values = ("" if is_absent(value := value_at(record, at)) else as_text(value) for at in self._key_locations)
         return check_size(self._limit, PutRecordsEntry(data, partition_key(list(values))))
 
 
@@ -155,7 +155,7 @@ class RowEncoder:
         self._limit = min(max_record_bytes, contract.max_record_bytes) if check else max_record_bytes
         self._row_type = row_type(self._names)
         at = {name: index for index, name in enumerate(self._names)}
-        self._key_at = [at.get(name) for name in contract.stream_partition_key]
+        self._key_at = [at.get(str(place[0])) if len(place) == 1 else None for place in contract.key_locations]
         self._column_checks = TextColumnChecks(self._checks, at) if self._checks else None
 
     def encode(self, chunk: RowChunk) -> EncodedChunk:

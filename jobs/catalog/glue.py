@@ -31,6 +31,7 @@ from jobs.common.retry import RetryPolicy
 from jobs.lake.partition_locations import Layout, point_to_files, read_layout
 from jobs.lake.store import lake_at
 from jobs.schema.partitions import NULL_PARTITION, parse_partition_path, partition_path
+from jobs.schema.types import data_type
 
 if TYPE_CHECKING:
     from types_boto3_glue import GlueClient
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _DELETED_AT_ONCE = 25  # AWS's limit of partitions in one BatchDeletePartition
-_HIVE_TYPES = {"long": "bigint"}
 # The keys of GetPartition's answer, besides the storage, that UpdatePartition accepts.
 _PARTITION_KEYS = ("Values", "Parameters", "LastAccessTime", "LastAnalyzedTime")
 
@@ -307,6 +307,6 @@ def _moved(found: Mapping[str, Any], uri: str) -> Any:
 
 def _columns(columns: Columns) -> list[dict[str, str]]:
     return [
-        {"Name": name, "Type": _HIVE_TYPES.get(kind, kind), "Comment": " ".join(comment.split())[:255]}
+        {"Name": name, "Type": data_type(kind).hive(), "Comment": " ".join(comment.split())[:255]}
         for name, kind, comment in columns
     ]

@@ -11,11 +11,13 @@ https://docs.aws.amazon.com/redshift/latest/dg/c-spectrum-external-tables.html.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from jobs.schema.table import ColumnType, TableContract
+from jobs.schema.table import RAW_PARTITIONS, ColumnType, TableContract
+from jobs.schema.types import data_type
 
 Columns = Sequence[tuple[str, ColumnType, str]]  # name, type, comment
 
@@ -62,7 +64,6 @@ _DELTA = {
         "Parameters": {"serialization.format": "1"},
     },
 }
-_SPARK_TYPES = {"int": "integer"}
 
 
 def _json(mapping: Mapping[str, str]) -> dict[str, Any]:
@@ -87,13 +88,14 @@ _HOUR: Columns = (*_DAY, ("hour", "string", "Hour of that day, 00 to 23"))
 
 def lake_tables(contract: TableContract) -> tuple[LakeTable, ...]:
     """The tables that the streaming job writes as plain files: raw, processed, quarantine."""
+    fields = _raw_fields(contract)
     return (
         LakeTable(
             "raw",
             "Records as they came, a line of JSON each",
-            tuple((column.column, "string", column.comment) for column in contract.columns),
+            tuple((name, "string", comment) for name, _, comment in fields),
             _HOUR,
-            _json({column.column: column.source for column in contract.columns}),
+            _json({name: field for name, field, _ in fields}),
             "json",
         ),
         LakeTable(
@@ -122,6 +124,26 @@ def lake_tables(contract: TableContract) -> tuple[LakeTable, ...]:
     )
 
 
+def _raw_fields(contract: TableContract) -> list[tuple[str, str, str]]:
+    """(column, field, comment) of each top-level field of a raw record: an object or array is its JSON text.
+
+    A field that is a column of processed has the column's name. Any other is named after itself, in the letters that
+    a column's name may have.
+    """
+    named = {column.source: (column.column, column.comment) for column in reversed(contract.record_columns)}
+    found: list[tuple[str, str, str]] = []
+    taken = {name for name, _ in named.values()}
+    for source in contract.source_fields:
+        name, comment = named.get(source, ("", "A field of the record, as JSON text"))
+        if not name:
+            name = re.sub("[^a-z0-9_]", "_", source.lower())
+            while name in taken or not name[:1].isalpha() or name in RAW_PARTITIONS:
+                name = f"field_{name}"
+            taken.add(name)
+        found.append((name, source, comment))
+    return found
+
+
 def batch_tables(contract: TableContract) -> tuple[LakeTable, ...]:
     """The tables that the batch job writes: processed_batch, with the columns of processed, and quarantine."""
     tables = {table.name: table for table in lake_tables(contract)}
@@ -133,7 +155,7 @@ def delta_table(name: str, folder: str, comment: str, columns: Columns) -> LakeT
     schema = {
         "type": "struct",
         "fields": [
-            {"name": column, "type": _SPARK_TYPES.get(kind, kind), "nullable": True, "metadata": {}}
+            {"name": column, "type": data_type(kind).spark_json(), "nullable": True, "metadata": {}}
             for column, kind, _ in columns
         ],
     }

@@ -18,7 +18,7 @@ from jobs.common.errors import TransientError
 from jobs.lake.store import Lake, lake_at
 from jobs.lake.table_files import LiveFile
 from jobs.schema.partitions import parse_partition_path
-from jobs.schema.record_parser import ARROW_TYPES
+from jobs.schema.types import data_type
 
 # Rows of one Arrow batch. A contract may have long texts: 10 KB a row make 160 MB.
 _ROWS = 16_384
@@ -60,7 +60,7 @@ class RowReader:
     def read(self, numbers: Iterable[pa.RecordBatch], size: int) -> Iterator[pa.Table]:
         """The rows of the numbered tasks, in batches of at most `size`."""
         lake = lake_at(self.lake)
-        schema = pa.schema([pa.field(name, ARROW_TYPES[kind]) for name, kind in self.columns])
+        schema = pa.schema([pa.field(name, data_type(kind).arrow()) for name, kind in self.columns])
         within = schema if "batch" in schema.names else schema.append(pa.field("batch", pa.string()))
         wanted = pa.array(sorted(self.batches), pa.string())
         for batch in numbers:

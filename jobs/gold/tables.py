@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 from jobs.common.errors import ConfigurationError
 from jobs.schema.gold_section import (
@@ -120,7 +120,7 @@ def _gold_table(name: str, contract: TableContract) -> GoldTable:
     elif isinstance(spec, AggregateTable):
         key, local = spec.group_by, is_local(spec, section)
         source = None if spec.source == PROCESSED else spec.source
-    columns = tuple((column, cast(ColumnType, kind), comments.get(column, "")) for column, kind in kinds.items())
+    columns = tuple((column, kind, comments.get(column, "")) for column, kind in kinds.items())
     definition = _definition(spec) | {"columns": kinds}
     if source is not None:
         definition["source"] = _gold_table(source, contract).definition

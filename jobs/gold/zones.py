@@ -19,8 +19,8 @@ from jobs.gold.reader import RowReader
 from jobs.gold.tables import GoldTable
 from jobs.gold.transforms import arrival_order, ordering
 from jobs.schema.gold_section import ZoneEnd, ZonesTable
-from jobs.schema.record_parser import ARROW_TYPES
 from jobs.schema.table import PROVENANCE
+from jobs.schema.types import data_type
 
 # Rows of one Arrow batch: with geometry a row may have 100 KB.
 _ROWS = 4_096
@@ -55,7 +55,7 @@ class ZoneReader:
             for position, name in enumerate(("centroid_longitude", "centroid_latitude")):
                 values = pa.array([point[position] for point in points], pa.float64())
                 found = found.append_column(name, values)
-            schema = pa.schema([pa.field(name, ARROW_TYPES[kind]) for name, kind, _ in self.table.columns])
+            schema = pa.schema([pa.field(name, data_type(kind).arrow()) for name, kind, _ in self.table.columns])
             yield from found.select(schema.names).cast(schema).to_batches()
 
 

@@ -34,6 +34,7 @@ from jobs.parity.comparison import ARRIVAL, Comparison, Window, compare
 from jobs.parity.kept_out import kept_out_files, kept_out_rows
 from jobs.schema.partitions import partition_path
 from jobs.schema.table import ColumnType, TableContract, load_contract
+from jobs.schema.types import data_type
 from jobs.settings.job_main import job_parser, run_job
 from jobs.settings.settings import Settings
 
@@ -44,16 +45,6 @@ STREAM_TABLE, BATCH_TABLE = "processed", "processed_batch"
 RESULT_PATH = "_parity/latest.json"
 # Firehose buffers a record for at most 15 minutes; an hour is a safe maximum.
 DELIVERY_SECONDS = 3600
-
-_TYPES: dict[ColumnType, T.DataType] = {
-    "string": T.StringType(),
-    "int": T.IntegerType(),
-    "long": T.LongType(),
-    "double": T.DoubleType(),
-    "boolean": T.BooleanType(),
-    "date": T.DateType(),
-    "timestamp": T.TimestampType(),
-}
 
 
 @dataclass
@@ -101,6 +92,10 @@ def run(
     files = kept_out_files(settings.lake, first_day)
     if files:
         stream = stream.unionByName(kept_out_rows(spark, settings.lake, contract, files, stream))
+    maps = [name for name, kind, _ in contract.data_columns if "map<" in kind]
+    if maps:
+        # Spark neither hashes nor compares maps. A record's entries are in the same order on both sides.
+        stream, batch = (rows.withColumns({name: F.to_json(name) for name in maps}) for rows in (stream, batch))
     try:
         found = compare(stream, batch, columns, contract.partition_by, window, samples)
     except Exception as error:
@@ -118,7 +113,7 @@ def store_result(settings: Settings, result: ParityResult) -> None:
 def read_table(spark: SparkSession, lake: str, table: str, contract: TableContract) -> DataFrame:
     """The contract's columns and ARRIVAL of a table of the lake, with the contract's types."""
     wanted = [name for name, _, _ in contract.data_columns]
-    schema = T.StructType([T.StructField(name, _TYPES[kind]) for name, kind, _ in contract.data_columns])
+    schema = T.StructType([T.StructField(name, spark_type(kind)) for name, kind, _ in contract.data_columns])
     schema.add(ARRIVAL, T.TimestampType())
     if is_delta(lake_at(lake), table):
         return _delta_rows(spark, f"{lake}/{table}", schema)
@@ -136,6 +131,12 @@ def read_table(spark: SparkSession, lake: str, table: str, contract: TableContra
     except AnalysisException as error:
         raise TerminalError(f"{lake}/{table} is not readable as the contract's table: {error}") from error
     return rows.select(*wanted, ARRIVAL)
+
+
+def spark_type(kind: ColumnType) -> T.DataType:
+    """A column's type in Spark."""
+    field = {"name": "column", "type": data_type(kind).spark_json(), "nullable": True, "metadata": {}}
+    return T.StructType.fromJson({"type": "struct", "fields": [field]}).fields[0].dataType
 
 
 def _delta_rows(spark: SparkSession, uri: str, schema: T.StructType) -> DataFrame:

@@ -15,7 +15,7 @@ from jobs.schema.partitions import is_usable
 from jobs.schema.rejections import BAD_PARTITION, FAILED_CHECK, MISSING_FIELD, VALUE_CHARACTERS, WRONG_TYPE, Rejection
 from jobs.schema.table import TableContract
 from jobs.schema.value_rules import broken_rule
-from jobs.schema.values import as_text, is_absent, read_object, read_value, split_text
+from jobs.schema.values import as_text, is_absent, read_object, read_value, split_text, value_at
 
 
 class RecordChecks:
@@ -30,22 +30,22 @@ class RecordChecks:
         self.contract = contract
         # (column, its source field) of each column with rules on its values.
         self._ruled = tuple(
-            (each, column.source)
-            for column in contract.columns
+            (each, column.field)
+            for column in contract.record_columns
             for each in (column, *(column.parse.into if column.parse else ()))
             if each.has_rules
         )
         # (column, its source field) of each text column that is a partition column.
         self._folders = tuple(
-            (name, column.source)
-            for column in contract.columns
+            (name, column.field)
+            for column in contract.record_columns
             for name, kind in [(column.column, column.type)]
             + [(part.column, part.type) for part in (column.parse.into if column.parse else ())]
             if kind == "string" and name in contract.partition_by
         )
 
     def reject(self, record: Mapping[str, Any]) -> Rejection | None:
-        """Why the record (the values by source field) cannot become a row. None if it can."""
+        """Why the record (a decoded JSON object) cannot become a row. None if it can."""
         return next(self.rejections(record), None)
 
     def rejections(self, record: Mapping[str, Any]) -> Iterator[Rejection]:
@@ -53,45 +53,47 @@ class RecordChecks:
 
         A field has one reason at most. Bounds, order and folders are checked only if every field is readable.
         """
-        faulty = False
-        for column in self.contract.columns:
-            if column.required and is_absent(record.get(column.source)):
-                faulty = True
-                yield Rejection(MISSING_FIELD, column.source)
+        given = {column.column: value_at(record, column.location) for column in self.contract.record_columns}
+        faulty: set[str] = set()
+        for column in self.contract.record_columns:
+            if column.required and is_absent(given[column.column]) and column.field not in faulty:
+                faulty.add(column.field)
+                yield Rejection(MISSING_FIELD, column.field)
 
         values: dict[str, Any] = {}
-        for column in self.contract.columns:
-            given = record.get(column.source)
+        for column in self.contract.record_columns:
+            value = given[column.column]
             try:
-                values[column.column] = column.default if is_absent(given) else read_value(column.type, given)
-            except ValueError:
-                faulty = True
-                yield _rejection(WRONG_TYPE, column.source, given)
+                values[column.column] = column.default if is_absent(value) else read_value(column.type, value)
+            except (ValueError, RecursionError):
+                if column.field not in faulty:
+                    faulty.add(column.field)
+                    yield _rejection(WRONG_TYPE, column.field, value)
 
-        for column in self.contract.columns:
+        for column in self.contract.record_columns:
             text = values.get(column.column)
             # A longer text breaks the rule `max_length`, whatever it holds.
             if column.parse is None or not text or len(text) > (column.longest or len(text)):
                 continue
             parts = split_text(column.parse, text)
-            if parts is None:
-                faulty = True
-                yield _rejection(column.parse.reason, column.source, text)
-            else:
+            if parts is not None:
                 values.update(parts)
+            elif column.field not in faulty:
+                faulty.add(column.field)
+                yield _rejection(column.parse.reason, column.field, text)
 
         if not faulty:
-            yield from self._failed(record, values)
+            yield from self._failed(given, values)
 
-    def _failed(self, record: Mapping[str, Any], values: Mapping[str, Any]) -> Iterator[Rejection]:
+    def _failed(self, given: Mapping[str, Any], values: Mapping[str, Any]) -> Iterator[Rejection]:
         broken: set[str] = set()
-        for column in self.contract.columns:
+        for column in self.contract.record_columns:
             value = values[column.column]
-            if value is None or (column.min is None and column.max is None):
+            if value is None or (column.min is None and column.max is None) or column.field in broken:
                 continue
             if (column.min is not None and value < column.min) or (column.max is not None and value > column.max):
-                broken.add(column.source)
-                yield _rejection(FAILED_CHECK, column.source, record[column.source])
+                broken.add(column.field)
+                yield _rejection(FAILED_CHECK, column.field, given[column.column])
         for ruled, source in self._ruled:
             value = values.get(ruled.column)
             reason = broken_rule(ruled, value)

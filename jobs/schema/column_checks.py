@@ -33,9 +33,20 @@ def out_of_bounds(values: pa.Array, column: SourceColumn) -> Iterator[pa.Array]:
         return
     found = pc.min_max(values).as_py()
     if column.min is not None and found["min"] is not None and found["min"] < column.min:
-        yield pc.fill_null(pc.less(values, _limit(column.min, values.type, math.ceil)), False)
+        yield _beyond(values, column.min, -1)
     if column.max is not None and found["max"] is not None and found["max"] > column.max:
-        yield pc.fill_null(pc.greater(values, _limit(column.max, values.type, math.floor)), False)
+        yield _beyond(values, column.max, 1)
+
+
+def _beyond(values: pa.Array, bound: float, sign: int) -> pa.Array:
+    """A mask of the numbers above (`sign` 1) or below (-1) the bound."""
+    if pa.types.is_decimal(values.type):  # compared exactly, which Arrow does not do with a float
+        return pa.array(
+            [value is not None and (value > bound if sign > 0 else value < bound) for value in values.to_pylist()]
+        )
+    if sign < 0:
+        return pc.fill_null(pc.less(values, _limit(bound, values.type, math.ceil)), False)
+    return pc.fill_null(pc.greater(values, _limit(bound, values.type, math.floor)), False)
 
 
 def _limit(bound: float, kind: pa.DataType, whole: Callable[[float], int]) -> pa.Scalar:
@@ -98,8 +109,9 @@ class TextColumnChecks:
         self._supported = True
         # What each column's values are: "integer", "text", or the source field that they are parts of.
         kinds: dict[str, str] = {}
-        for column in contract.columns:
-            index = positions.get(column.source)
+        for column in contract.record_columns:
+            # A column of text has no values within it.
+            index = positions.get(column.source) if column.source else None
             if index is None:
                 self._supported = self._supported and not column.required
             else:
@@ -121,7 +133,7 @@ class TextColumnChecks:
         else:
             self._supported = False
         if column.parse:
-            kinds.update({part.column: f"part of {column.source}" for part in column.parse.into})
+            kinds.update({part.column: f"part of {column.field}" for part in column.parse.into})
 
     def _compares_integers(self, check: Check, kinds: Mapping[str, str]) -> bool:
         """Whether the check is for `suspects`. One on parts of a single text is covered by that text's own check."""

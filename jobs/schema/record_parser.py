@@ -7,49 +7,24 @@ A record with anything unusual (an unknown field, a number for a text, invalid J
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from operator import attrgetter
 from typing import Any
 
 import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from jobs.schema.arrow_values import to_arrow
 from jobs.schema.checks import RecordChecks
-from jobs.schema.column_checks import (
-    mask_of,
-    out_of_bounds,
-    out_of_order,
-    unusable_folders,
-    without_zero_fractions,
-)
+from jobs.schema.column_checks import mask_of, out_of_bounds, out_of_order, unusable_folders
+from jobs.schema.record_layout import RecordLayout
 from jobs.schema.rejections import FAILED_CHECK, Rejection
-from jobs.schema.table import ColumnType, Parse, TableContract
+from jobs.schema.table import Parse, TableContract
+from jobs.schema.types import ARROW_TYPES as ARROW_TYPES
+from jobs.schema.types import arrow_type
 from jobs.schema.value_rules import broken_rules
-from jobs.schema.values import as_text, integer_or_text, is_absent, read_object, read_value, split_texts
-
-ARROW_TYPES: dict[str, pa.DataType] = {
-    "string": pa.string(),
-    "int": pa.int32(),
-    "long": pa.int64(),
-    "double": pa.float64(),
-    "boolean": pa.bool_(),
-    "date": pa.date32(),
-    "timestamp": pa.timestamp("us", tz="UTC"),
-}
-_INTEGERS = ("int", "long")
-# The types that the struct accepts for a field. A record with any other type is read one by one. An integer column
-# accepts any type, because msgspec calls `float_hook`, which makes 446.0 an integer, only for fields of any type.
-_FAST_TYPES: dict[str, Any] = {
-    "int": Any,
-    "long": Any,
-    "double": float | str | None,
-    "boolean": bool | str | None,
-}
-# The type that is kept as it is; any other becomes text.
-_KEPT_TYPES = {"int": int, "long": int, "double": int, "boolean": bool}
-_NO_ARROW_VALUE = (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError)
+from jobs.schema.values import as_text, read_object, split_texts
 
 
 @dataclass(slots=True)
@@ -74,46 +49,39 @@ class RecordParser:
         parsed.columns.num_rows  # 2, with the columns and types of `parser.schema`
         parsed.rejections        # {1: Rejection("not_json")}
 
-    `schema` has the contract's data columns with their Arrow types (ARROW_TYPES), and then the rescued column: a JSON
+    `schema` has the contract's data columns with their Arrow types, and then the rescued column: a JSON
     object of the fields that the contract does not name, null if there are none.
     """
 
     def __init__(self, contract: TableContract) -> None:
         self.contract = contract
-        self.schema = pa.schema([pa.field(name, ARROW_TYPES[kind]) for name, kind, _ in contract.data_columns])
+        self.schema = pa.schema([pa.field(name, arrow_type(kind)) for name, kind, _ in contract.data_columns])
         self._checks = RecordChecks(contract)
-        # The struct's fields are named by position, because a column may have a Python keyword as its name.
-        self._names = names = [f"c{number}" for number in range(len(contract.columns))]
-        self._struct = msgspec.defstruct(
-            "Record",
-            [
-                (name, _FAST_TYPES.get(column.type, str | None), None)
-                for name, column in zip(names, contract.columns, strict=True)
-            ],
-            rename={name: column.source for name, column in zip(names, contract.columns, strict=True)},
-            forbid_unknown_fields=True,
-            gc=False,
-        )
-        self._decode = msgspec.json.Decoder(self._struct, float_hook=integer_or_text).decode
-        self._nothing = self._struct()
-        self._field_of = {
-            column.source: (name, column.type) for name, column in zip(names, contract.columns, strict=True)
-        }
+        self._layout = RecordLayout(contract.record_columns)
 
     def parse(self, data: pa.BinaryArray) -> ParsedRecords:
         """Parses the bytes of n records, without nulls. A bad record becomes a rejection; it raises no error."""
         rejections: dict[int, Rejection] = {}
         rescued: dict[int, str] = {}
+        unusual: dict[int, list[Any]] = {}
         structs = []
-        decode, limit = self._decode, self.contract.max_record_bytes
+        decode, limit = self._layout.decode, self.contract.max_record_bytes
         for index, record in enumerate(data.to_pylist()):
-            try:
-                structs.append(
-                    decode(record) if len(record) <= limit else self._read_unusual(index, record, rejections, rescued)
-                )
-            except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
-                structs.append(self._read_unusual(index, record, rejections, rescued))
-        columns, suspects = self._columns(structs)
+            if decode is not None and len(record) <= limit:
+                try:
+                    structs.append(decode(record))
+                    continue
+                except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
+                    pass
+            structs.append(self._layout.nothing)
+            found = read_object(record, limit)
+            if isinstance(found, Rejection):
+                rejections[index] = found
+                continue
+            unusual[index], unknown = self._layout.take_apart(found)
+            if unknown:
+                rescued[index] = as_text(unknown)
+        columns, suspects = self._columns(structs, unusual)
         for index in pc.indices_nonzero(suspects).to_pylist():
             if index not in rejections:
                 rejections[index] = self._why(data[index].as_py())
@@ -132,45 +100,30 @@ class RecordParser:
         # A suspect record never becomes a row, even if the checks pass it, because its columns may be wrong.
         return self._checks.reject_bytes(record) or Rejection(FAILED_CHECK)
 
-    def _read_unusual(
-        self, index: int, record: bytes, rejections: dict[int, Rejection], rescued: dict[int, str]
-    ) -> Any:
-        """Reads a record that could not be decoded into the struct. Unknown fields go into `rescued`."""
-        found = read_object(record, self.contract.max_record_bytes)
-        if isinstance(found, Rejection):
-            rejections[index] = found
-            return self._nothing
-        values: dict[str, Any] = {}
-        unknown = {}
-        for source, value in found.items():
-            name, kind = self._field_of.get(source, ("", "string"))
-            if not name:
-                unknown[source] = value
-            elif value is None or type(value) is _KEPT_TYPES.get(kind):
-                values[name] = value
-            elif kind in _INTEGERS and isinstance(value, msgspec.Raw):
-                values[name] = integer_or_text(as_text(value))
-            else:
-                # A number, a boolean or an array is kept as its JSON text, as a CSV file has it.
-                values[name] = as_text(value)
-        if unknown:
-            rescued[index] = as_text(unknown)
-        return self._struct(**values)
+    def _columns(
+        self, structs: Sequence[Any], unusual: Mapping[int, list[Any]]
+    ) -> tuple[dict[str, pa.Array], pa.Array]:
+        """All columns except the rescued one, and a mask of the records that cannot become rows.
 
-    def _columns(self, structs: Sequence[Any]) -> tuple[dict[str, pa.Array], pa.Array]:
-        """All columns except the rescued one, and a mask of the records that cannot become rows."""
+        `unusual` has the columns' values of the records whose structs have none.
+        """
         columns: dict[str, pa.Array] = {}
         suspects = pa.repeat(pa.scalar(False), len(structs))
-        for mask in self._masks(structs, columns):
+        for mask in self._masks(structs, unusual, columns):
             suspects = pc.or_(suspects, mask)
         return columns, suspects
 
-    def _masks(self, structs: Sequence[Any], columns: dict[str, pa.Array]) -> Iterator[pa.Array]:
+    def _masks(
+        self, structs: Sequence[Any], unusual: Mapping[int, list[Any]], columns: dict[str, pa.Array]
+    ) -> Iterator[pa.Array]:
         """Fills `columns`; yields a mask, without nulls, of the records that fail each check."""
-        for number, column in enumerate(self.contract.columns):
+        for number, column in enumerate(self.contract.record_columns):
             name = column.column
-            values = list(map(attrgetter(self._names[number]), structs))
-            typed = columns[name] = _typed(values, column.type)
+            values = list(map(self._layout.getters[number], structs))
+            for index, row in unusual.items():
+                values[index] = row[number]
+            typed, wrong = to_arrow(values, self._layout.types[number])
+            columns[name] = typed
             if column.type == "string":
                 if column.required or column.default is not None:
                     empty = pc.fill_null(pc.equal(typed, ""), True)
@@ -184,12 +137,10 @@ class RecordParser:
                     yield unmatched
                     for part in column.parse.into:
                         yield from broken_rules(parts[part.column], part)
-            elif typed.null_count:
-                yield (
-                    pc.is_null(typed)
-                    if column.required
-                    else pc.and_(pc.is_null(typed), pa.array([not is_absent(value) for value in values], pa.bool_()))
-                )
+            elif column.required and typed.null_count:
+                yield pc.is_null(typed)
+            if wrong is not None:
+                yield wrong
             yield from out_of_bounds(typed, column)
             yield from broken_rules(typed, column)
         for check in self.contract.checks:
@@ -197,39 +148,6 @@ class RecordParser:
         for name, kind, _ in self.contract.partition_columns:
             if kind == "string":
                 yield unusable_folders(name, columns[name], len(self.contract.partition_by))
-
-
-def _typed(values: list[Any], kind: ColumnType) -> pa.Array:
-    """The values as the column's type. A value that is absent or of another type becomes null."""
-    # Arrow would convert true to 1.
-    if kind in _FAST_TYPES and (kind not in _INTEGERS or bool not in set(map(type, values))):
-        try:
-            return pa.array(values, ARROW_TYPES[kind])
-        except _NO_ARROW_VALUE:
-            pass
-    try:
-        texts = pa.array(values, pa.string())
-        if kind == "string":
-            return texts
-        if kind in _INTEGERS:
-            # Numbers in quotes, as the producer sends them. Only plain digits, because a cast also accepts 0x10.
-            if not pc.all(pc.ascii_is_decimal(texts)).as_py():
-                # pandas writes 446.0, and an empty text for a blank.
-                texts = without_zero_fractions(pc.if_else(pc.equal(texts, ""), None, texts))
-            if pc.all(pc.ascii_is_decimal(texts)).as_py():
-                return texts.cast(ARROW_TYPES[kind])
-    except _NO_ARROW_VALUE:
-        pass
-    return pa.array([_read(kind, value) for value in values], ARROW_TYPES[kind])
-
-
-def _read(kind: ColumnType, value: Any) -> Any:
-    if is_absent(value):
-        return None
-    try:
-        return read_value(kind, value)
-    except ValueError:
-        return None
 
 
 def _split(texts: pa.Array, parse: Parse, longest: int | None) -> tuple[dict[str, pa.Array], pa.Array]:
@@ -245,7 +163,7 @@ def _split(texts: pa.Array, parse: Parse, longest: int | None) -> tuple[dict[str
     found = split_texts(parse, pc.if_else(split, distinct, None))
     parts_of = [parts if tried else {} for parts, tried in zip(found, split.to_pylist(), strict=True)]
     columns = {
-        part.column: pa.array([(parts or {}).get(part.column) for parts in parts_of], ARROW_TYPES[part.type]).take(
+        part.column: pa.array([(parts or {}).get(part.column) for parts in parts_of], arrow_type(part.type)).take(
             encoded.indices
         )
         for part in parse.into

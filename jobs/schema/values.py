@@ -2,13 +2,17 @@
 
 Null and absent are the same. A number is a JSON number or a numeric text. An integer may be written with a fraction or
 an exponent: 446.0 and 4.46e2 are 446, and 446.5 is not an integer. Any JSON value can be a string: an array, a number
-or a boolean becomes its JSON text. "" is null for every type except string.
+or a boolean becomes its JSON text. "" is null for every type except string. A decimal is exact: a number with more
+digits after the point than its scale is refused, not rounded. The fields, items and values of a nested type follow the
+same rules; a text that holds JSON may be an array, an object or json, as in a CSV file.
 """
 
 from __future__ import annotations
 
+import base64
 import math
 import re
+import struct
 from collections.abc import Callable
 from datetime import UTC, date, datetime
 from decimal import Decimal
@@ -20,8 +24,9 @@ import pyarrow as pa
 
 from jobs.common.times import parse_time
 from jobs.schema.rejections import KPL_AGGREGATE, NOT_AN_OBJECT, NOT_JSON, NOT_UTF8, TOO_LARGE, Rejection
-from jobs.schema.table import ColumnType, DerivedColumn, Parse
+from jobs.schema.table import ColumnType, DerivedColumn, Parse, Path
 from jobs.schema.text_groups import groups_of
+from jobs.schema.types import DataType, data_type
 
 _INTEGER = re.compile(r"\s*[+-]?\d+\s*", re.ASCII)
 _DECIMAL = re.compile(r"\s*[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?P<exponent>[eE][+-]?\d+)?\s*", re.ASCII)
@@ -81,8 +86,51 @@ def is_absent(value: Any) -> bool:
 
 
 def read_value(kind: ColumnType, value: Any) -> Any:
-    """A value that is not absent, as its column's type. Raises ValueError if it cannot be one."""
-    return _READERS[kind](value)
+    """A value that is not absent, as its column's type. Raises ValueError if it cannot be one.
+
+    An array is a list; a struct a dict of all its fields, null if absent; a map a dict; a decimal a Decimal of its
+    scale. A struct's fields that the type does not name are left out.
+    """
+    reader = _READERS.get(kind)
+    return reader(value) if reader else _read_typed(data_type(kind), value)
+
+
+def _read_typed(kind: DataType, value: Any) -> Any:
+    if is_absent(value):
+        return None
+    if kind.kind == "decimal":
+        return read_decimal(value, kind.precision, kind.scale)
+    if kind.item is None and not kind.fields:
+        return _READERS[kind.kind](value)
+    if isinstance(value, str):
+        value = json_in(value)
+    if kind.kind == "array" and kind.item and isinstance(value, list):
+        return [_read_typed(kind.item, each) for each in value]
+    if kind.kind == "map" and kind.item and isinstance(value, dict):
+        return {name: _read_typed(kind.item, each) for name, each in value.items()}
+    if kind.kind == "struct" and isinstance(value, dict):
+        return {name: _read_typed(of, value.get(name)) for name, of in kind.fields}
+    raise ValueError
+
+
+def json_in(text: str) -> Any:
+    """The value of a text that holds JSON; numbers with a fraction as `read_object` gives them. Raises ValueError."""
+    try:
+        return _decode(text)
+    except (msgspec.MsgspecError, RecursionError) as error:
+        raise ValueError from error
+
+
+def value_at(record: Any, location: Path) -> Any:
+    """The value at a place in a record: null if any part of the way is missing or is not an object or an array."""
+    for part in location:
+        if isinstance(record, dict):
+            record = record.get(part)
+        elif isinstance(record, list) and isinstance(part, int) and part < len(record):
+            record = record[part]
+        else:
+            return None
+    return record
 
 
 def split_texts(parse: Parse, texts: pa.Array) -> list[dict[str, Any] | None]:
@@ -188,6 +236,60 @@ def _double(value: Any) -> float:
     return number
 
 
+def _float(value: Any) -> float:
+    """The nearest 32-bit number of the nearest 64-bit one."""
+    try:
+        return float(struct.unpack("<f", struct.pack("<f", _double(value)))[0])
+    except OverflowError as error:
+        raise ValueError from error
+
+
+def read_decimal(value: Any, precision: int, scale: int) -> Decimal:
+    """The number with exactly `scale` digits after the point. Raises ValueError if it has more, or is too large."""
+    if isinstance(value, msgspec.Raw):
+        value = bytes(value).decode("ascii")
+    if isinstance(value, float):
+        value = repr(value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        # str() refuses more than 4,300 digits.
+        value = str(value) if abs(value) < 10**_MAX_INTEGER_CHARACTERS else ""
+    if not isinstance(value, str) or len(value) > _MAX_INTEGER_CHARACTERS:
+        raise ValueError
+    found = _DECIMAL.fullmatch(value)
+    if found is None or len(found["exponent"] or "") > _MAX_EXPONENT_CHARACTERS:
+        raise ValueError
+    sign, digits, exponent = Decimal(value.strip()).as_tuple()
+    # Not by way of the decimal module's arithmetic, which rounds to 28 digits.
+    number = int("".join(map(str, digits)))
+    shift = int(exponent) + scale
+    if number and shift > precision:
+        raise ValueError
+    if number and shift < 0:
+        number, rest = divmod(number, 10 ** min(-shift, 2 * _MAX_INTEGER_CHARACTERS))
+        if rest:
+            raise ValueError
+    elif number:
+        number *= 10**shift
+    if number >= 10**precision:
+        raise ValueError
+    return Decimal((sign if number else 0, tuple(map(int, str(number))), -scale))
+
+
+def _binary(value: Any) -> bytes:
+    """Base64 of RFC 4648 with its padding; no line breaks."""
+    if not isinstance(value, str):
+        raise ValueError
+    return base64.b64decode(value, validate=True)
+
+
+def read_json(value: Any) -> str:
+    """JSON text. A text must hold JSON, and stays as it is; any other value becomes its JSON text."""
+    if isinstance(value, str):
+        json_in(value)
+        return value
+    return as_text(value)
+
+
 def _boolean(value: Any) -> bool:
     if isinstance(value, bool):
         return value
@@ -218,4 +320,7 @@ _READERS: dict[str, Callable[[Any], Any]] = {
     "boolean": _boolean,
     "date": _date,
     "timestamp": _timestamp,
+    "float": _float,
+    "binary": _binary,
+    "json": read_json,
 }

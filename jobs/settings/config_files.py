@@ -36,9 +36,48 @@ class _Loader(yaml.SafeLoader):
 def read_yaml(path: Path) -> Any:
     """The content of a YAML file. Raises ConfigurationError with the file and the line."""
     try:
-        return yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)  # noqa: S506 - made from SafeLoader
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+        text = path.read_text(encoding="utf-8")
+    except (UnicodeDecodeError, OSError) as error:
         raise ConfigurationError(f"{path}: not readable as YAML: {error}") from error
+    return parse_yaml(text, path)
+
+
+def parse_yaml(text: str, path: Path) -> Any:
+    """The content of a YAML text. Raises ConfigurationError that names `path` and the line."""
+    try:
+        return yaml.load(text, Loader=_Loader)  # noqa: S506 - made from SafeLoader
+    except yaml.YAMLError as error:
+        raise ConfigurationError(f"{path}: not readable as YAML: {error}") from error
+
+
+def line_in_yaml(path: Path, key: str) -> str:
+    """`<path>, line <n>` of a key such as `columns.city.type`, or of the nearest key that contains it; else the path.
+
+    A part of the key is a name in a mapping, or in a list an index or the value of an entry's key `column`.
+    """
+    node, line = yaml.compose(path.read_text(encoding="utf-8"), Loader=_Loader), 0
+    for part in key.split("."):
+        found = _child(node, part)
+        if found is None:
+            break
+        node, line = found
+    return f"{path}, line {line}" if line else str(path)
+
+
+def _child(node: yaml.Node | None, part: str) -> tuple[yaml.Node, int] | None:
+    if isinstance(node, yaml.MappingNode):
+        return next((_at(key, value) for key, value in node.value if key.value == part), None)
+    if not isinstance(node, yaml.SequenceNode):
+        return None
+    for index, entry in enumerate(node.value):
+        named = _child(entry, "column")
+        if part == str(index) or (named and named[0].value == part):
+            return _at(entry, entry)
+    return None
+
+
+def _at(place: yaml.Node, node: yaml.Node) -> tuple[yaml.Node, int]:
+    return node, place.start_mark.line + 1
 
 
 @lru_cache(maxsize=16)

@@ -32,15 +32,16 @@ def explain(
     model: type[StrictModel],
     origin: Callable[[str], str],
     renamed: Mapping[str, str] | None = None,
+    shown: Callable[[tuple[int | str, ...]], tuple[int | str, ...]] = lambda location: location,
 ) -> str:
     """One line for each mistake: `<where it was set>: <key>: <what is wrong>; got <value>`.
 
     `origin` returns where a key was set: a file's name or `--set`. `renamed` maps keys of earlier releases to
-    today's.
+    today's. `shown` returns how a mistake's location is written, such as ("columns", "city") for ("columns", 0).
     """
     lines = []
     for mistake in error.errors(include_url=False):
-        key = ".".join(str(part) for part in mistake["loc"])
+        key = ".".join(str(part) for part in shown(mistake["loc"]))
         lines.append(f"{origin(key)}: {key + ': ' if key else ''}{_sentence(mistake, key, model, renamed or {})}")
     return "\n".join(lines)
 

@@ -24,8 +24,8 @@ from jobs.lake.ledger import Ledger, LedgerEntry, queries
 from jobs.lake.store import Lake
 from jobs.lake.task_report import WrittenFile
 from jobs.schema.partitions import parse_partition_path
-from jobs.schema.record_parser import ARROW_TYPES
 from jobs.schema.table import TableContract
+from jobs.schema.types import arrow_type
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ _CONFIGURATION = {"delta.enableDeletionVectors": "false"}
 def table_schema(contract: TableContract) -> Schema:
     """The Delta table's columns: the partition columns, then the columns of the files."""
     columns = (*contract.partition_columns, *contract.table_columns)
-    return Schema.from_arrow(pa.schema([pa.field(name, ARROW_TYPES[kind]) for name, kind, _ in columns]))
+    return Schema.from_arrow(pa.schema([pa.field(name, arrow_type(kind)) for name, kind, _ in columns]))
 
 
 class _DeltaLogError(TransientError):

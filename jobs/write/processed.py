@@ -13,8 +13,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from jobs.schema.partitions import partition_path
-from jobs.schema.record_parser import ARROW_TYPES
 from jobs.schema.table import TableContract
+from jobs.schema.types import arrow_type
 
 # A row group is sorted in memory. It has at most this many bytes of Arrow, and at most this many times the file's
 # target size, because the file's size is checked between row groups only.
@@ -26,7 +26,7 @@ _ARROW_STREAM = pa.ipc.IpcWriteOptions(compression="lz4")
 
 def file_schema(contract: TableContract) -> pa.Schema:
     """The columns of a processed file: the table's, without the partition columns, which are in the folder names."""
-    return pa.schema([pa.field(name, ARROW_TYPES[kind]) for name, kind, _ in contract.table_columns])
+    return pa.schema([pa.field(name, arrow_type(kind)) for name, kind, _ in contract.table_columns])
 
 
 class SortedParquet:

@@ -195,6 +195,7 @@ class _TaskOutput:
         contract = self._task.contract
         arrays = {name: columns[name] for name in columns.schema.names}
         arrays |= {name: records[name] for name in ("shard_id", "sequence_number", "arrival_time")}
+        arrays |= {column.column: records[str(column.metadata)] for column in contract.metadata_columns}
         arrays["batch"] = pa.repeat(pa.scalar(self._task.batch, pa.string()), records.num_rows)
         names = [name for name, _, _ in (*contract.partition_columns, *contract.table_columns)]
         rows = pa.table({name: arrays[name] for name in names})

@@ -12,7 +12,7 @@ import typer
 from rich.markup import escape
 
 from jobs.common.errors import ConfigurationError, MovementError
-from movement.cli import catalog, deploy, local
+from movement.cli import catalog, contract, deploy, local
 from movement.cli.batch import batch
 from movement.cli.compact import compact
 from movement.cli.console import err
@@ -42,6 +42,7 @@ for function in (demo, sample, produce, stream, batch, parity, gold, compact, re
     app.command()(function)
 app.add_typer(catalog.app, name="catalog")
 app.add_typer(local.app, name="local")
+app.add_typer(contract.app, name="contract")
 app.command()(package)
 app.command()(doctor)
 app.command()(cost)

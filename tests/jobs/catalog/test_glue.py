@@ -16,7 +16,7 @@ from jobs.lake.partition_locations import LayoutFile, NextLocation, PartitionLoc
 from jobs.lake.store import FolderLake
 from jobs.schema.partitions import NULL_PARTITION, partition_path
 from tests.helpers.glue_calls import LAKE, TABLES, Calls, patient, table, values
-from tests.helpers.samples import ODD_NAMES, TRAVEL_TIMES
+from tests.helpers.samples import ODD_NAMES, TRAVEL_TIMES, contract_with
 
 
 def test_the_three_tables_of_the_lake_are_created(glue: Calls, catalog: GlueCatalog) -> None:
@@ -61,10 +61,10 @@ def test_raw_and_quarantine_are_json_whose_fields_find_their_columns(glue: Calls
 
 def test_a_comment_is_cut_to_the_one_line_that_glue_takes(glue: Calls) -> None:
     columns = tuple(
-        column.model_copy(update={"comment": "two\nlines " + "c" * 300}) if column.column == "city" else column
+        column.model_dump() | ({"comment": "two\nlines " + "c" * 300} if column.column == "city" else {})
         for column in TRAVEL_TIMES.columns
     )
-    GlueCatalog(glue, "travel", LAKE).ensure_tables(lake_tables(TRAVEL_TIMES.model_copy(update={"columns": columns})))
+    GlueCatalog(glue, "travel", LAKE).ensure_tables(lake_tables(contract_with(columns=columns)))
     comment = table(glue, "raw")["StorageDescriptor"]["Columns"][0]["Comment"]
     assert comment.startswith("two lines ccc")
     assert len(comment) == 255

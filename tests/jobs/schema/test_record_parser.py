@@ -236,7 +236,8 @@ def test_records_with_integers_in_every_notation_are_parsed_as_columns(
         raise AssertionError("a record was read one by one")
 
     for name in ("read_object", "read_value"):
-        monkeypatch.setattr(f"jobs.schema.record_parser.{name}", one_by_one)
+        module = "record_parser" if name == "read_object" else "arrow_values"
+        monkeypatch.setattr(f"jobs.schema.{module}.{name}", one_by_one)
     times = [{LOWER: as_written(229), MEAN: as_written(446 + at), UPPER: as_written(866)} for at in range(100)]
     blank = times[0] | {LOWER: None if as_written is float else ""}
     parsed = PARSER.parse(as_data([good(**fields) for fields in [*times, blank]]))

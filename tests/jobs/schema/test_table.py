@@ -15,7 +15,6 @@ from jobs.catalog.tables import lake_tables
 from jobs.common.errors import ConfigurationError
 from jobs.schema.record_parser import RecordParser
 from jobs.schema.table import TableContract, load_contract
-from jobs.settings.config_files import find_configuration
 from jobs.settings.sections import SinkSettings
 from jobs.write.task import WriteTask
 from tests.helpers.samples import READING, READINGS_YAML, TRAVEL_TIMES, arrived, bytes_of
@@ -45,7 +44,7 @@ def changed(path: str, value: Any) -> str:
 @pytest.mark.parametrize(
     ("path", "value", "told"),
     [
-        ("version", 2, "version: input should be 1; got 2"),
+        ("version", 3, "version: input should be 1 or 2; got 3"),
         ("name", ..., "name: is missing"),
         (
             "file_name",
@@ -58,35 +57,42 @@ def changed(path: str, value: Any) -> str:
         ("name", "Read Ings", "name: string should match pattern"),
         ("colums", [], "colums: unknown key; did you mean 'columns'?"),
         ("columns", [], "columns: tuple should have at least 1 item"),
-        ("columns.0.typ", "int", "columns.0.typ: unknown key; did you mean 'type'?"),
-        ("columns.0.type", "text", "columns.0.type: input should be 'string', 'int'"),
-        ("columns.0.source", "", "columns.0.source: string should have at least 1 character"),
-        ("columns.0.column", "2nd", "columns.0.column: string should match pattern"),
-        ("columns.0.min", 5, "columns.0: min and max are for numbers, not for string"),
-        ("columns.1.default", "now", "columns.1: parse and default are for strings, not for timestamp"),
-        ("columns.0.default", "s0", "columns.0: a required column has no default"),
-        ("columns.6.pattern", "[0-9]+", "columns.6: pattern is for strings, not for int"),
-        ("columns.6.max_length", 3, "columns.6: max_length is for strings, not for int"),
-        ("columns.6.allowed", ["1"], "columns.6: allowed: '1' is no int"),
-        ("columns.6.allowed", [True], "columns.6: allowed: True is no int"),
-        ("columns.6.allowed", [2**31], "columns.6: allowed: 2147483648 is no int"),
-        ("columns.6.allowed", [], "columns.6.allowed: tuple should have at least 1 item"),
-        ("columns.1.allowed", ["2026-11-23"], "columns.1: allowed is for string, int, long, boolean, date, not for"),
-        ("columns.0.allowed", [""], "columns.0: allowed: an empty text counts as absent"),
-        ("columns.0.allowed", [7], "columns.0: allowed: 7 is no string"),
-        ("columns.0.pattern", "(a", "columns.0: pattern: Invalid regular expression: missing )"),
-        ("columns.0.pattern", r"\Q1+1", "columns.0: pattern: Invalid regular expression: missing )"),
-        ("columns.0.pattern", r"a|\Q", "columns.0: pattern: Invalid regular expression: missing )"),
+        ("columns.0.typ", "int", "columns.sensor.typ: unknown key; did you mean 'type'?"),
+        (
+            "columns.0.type",
+            "text",
+            "columns.sensor.type: unknown type 'text'; did you mean string? types are string, boolean, int",
+        ),
+        ("columns.0.source", "", "columns.sensor.source: string should have at least 1 character"),
+        ("columns.0.column", "2nd", "columns.2nd.column: string should match pattern"),
+        ("columns.0.min", 5, "columns.sensor: min and max are for numbers, not for string"),
+        ("columns.1.default", "now", "columns.read_at: parse and default are for strings, not for timestamp"),
+        ("columns.0.default", "s0", "columns.sensor: a required column has no default"),
+        ("columns.6.pattern", "[0-9]+", "columns.high: pattern is for strings, not for int"),
+        ("columns.6.max_length", 3, "columns.high: max_length is for strings, not for int"),
+        ("columns.6.allowed", ["1"], "columns.high: allowed: '1' is no int"),
+        ("columns.6.allowed", [True], "columns.high: allowed: True is no int"),
+        ("columns.6.allowed", [2**31], "columns.high: allowed: 2147483648 is no int"),
+        ("columns.6.allowed", [], "columns.high.allowed: tuple should have at least 1 item"),
+        (
+            "columns.1.allowed",
+            ["2026-11-23"],
+            "columns.read_at: allowed is for string, int, long, boolean, date, not for",
+        ),
+        ("columns.0.allowed", [""], "columns.sensor: allowed: an empty text counts as absent"),
+        ("columns.0.allowed", [7], "columns.sensor: allowed: 7 is no string"),
+        ("columns.0.pattern", "(a", "columns.sensor: pattern: Invalid regular expression: missing )"),
+        ("columns.0.pattern", r"\Q1+1", "columns.sensor: pattern: Invalid regular expression: missing )"),
+        ("columns.0.pattern", r"a|\Q", "columns.sensor: pattern: Invalid regular expression: missing )"),
         ("columns.0.pattern", "(?=a)", "RE2 has no look-around and no back-references"),
-        ("columns.0.pattern", r"(a)\1", "columns.0: pattern: Invalid regular expression"),
-        ("columns.0.max_length", 0, "columns.0.max_length: input should be greater than or equal to 1"),
-        ("columns.8.parse.into.1.pattern", "a", "columns.8.parse.into.1: pattern is for strings, not for"),
-        ("columns.8.parse.pattern", "(", "columns.8.parse: pattern is not a regular expression"),
-        ("columns.8.parse.pattern", "(.*)", "columns.8.parse: the pattern has 1 groups for 2 columns"),
-        ("columns.8.parse.into.0.type", "date", "columns.8.parse.into.0: a date needs a format"),
-        ("columns.8.parse.into.1.format", "yyyy", "columns.8.parse.into.1: a date needs a format, and only a date"),
-        ("columns.8.parse.reason", "Bad Place", "columns.8.parse.reason: string should match pattern"),
-        ("columns.1.source", "sensor", "source 'sensor' is used more than once"),
+        ("columns.0.pattern", r"(a)\1", "columns.sensor: pattern: Invalid regular expression"),
+        ("columns.0.max_length", 0, "columns.sensor.max_length: input should be greater than or equal to 1"),
+        ("columns.8.parse.into.1.pattern", "a", "columns.place.parse.into.1: pattern is for strings, not for"),
+        ("columns.8.parse.pattern", "(", "columns.place.parse: pattern is not a regular expression"),
+        ("columns.8.parse.pattern", "(.*)", "columns.place.parse: the pattern has 1 groups for 2 columns"),
+        ("columns.8.parse.into.0.type", "date", "columns.place.parse.into.0: a date needs a format"),
+        ("columns.8.parse.into.1.format", "yyyy", "columns.place.parse.into.1: a date needs a format, and only a date"),
+        ("columns.8.parse.reason", "Bad Place", "columns.place.parse.reason: string should match pattern"),
         ("columns.1.column", "sensor", "column 'sensor' is used more than once"),
         ("columns.1.column", "shard_id", "column 'shard_id' is used more than once"),
         ("columns.1.column", "hour", "column 'hour' is used more than once"),
@@ -98,7 +104,7 @@ def changed(path: str, value: Any) -> str:
         ("partition_by", ["read_at"], "partition_by: 'read_at' (timestamp) cannot name folders"),
         ("partition_by", ["extra"], "partition_by: 'extra' (string) cannot name folders"),
         ("sort_by", ["x"], "sort_by: no column is named 'x'"),
-        ("stream_partition_key", ["x"], "stream_partition_key: no source field is named 'x'"),
+        ("stream_partition_key", ["x"], "stream_partition_key: no source field or column is named 'x'"),
         ("stream_partition_key", [], "stream_partition_key: tuple should have at least 1 item"),
         ("checks.0.ascending", ["low"], "checks.0.ascending: tuple should have at least 2 items"),
         ("checks.0.ascending", ["low", "x"], "checks.band: no column is named 'x'"),
@@ -111,7 +117,7 @@ def test_a_mistake_is_named_with_file_key_and_value(file: Path, path: str, value
     file.write_text(changed(path, value))
     with pytest.raises(ConfigurationError) as error:
         load_contract(str(file))
-    assert str(error.value).startswith(f"{file}: ")
+    assert str(error.value).startswith(f"{file}")
     assert told in str(error.value)
 
 
@@ -202,14 +208,14 @@ def test_a_date_is_read_by_its_format() -> None:
     assert [(at, found.reason) for at, found in parsed.rejections.items()] == [(1, "unparsable")]
 
 
-def test_a_contract_of_before_the_section_file_name_still_takes_the_city_from_it() -> None:
-    content = yaml.safe_load(find_configuration("travel_times.yaml").read_text())
-    shipped = TableContract.model_validate(content)
-    del content["file_name"]
-    older = TableContract.model_validate(content)
-    assert older.file_name == shipped.file_name
-    assert older.file_name is not None
-    for name, fields in (("travel_times - São Paulo.csv.gz", {"City": "São Paulo"}), ("other.csv", {})):
-        assert older.file_name.read(name) == fields
-    assert TableContract.model_validate(content | {"file_name": None}).file_name is None
-    assert TableContract.model_validate(yaml.safe_load(READINGS_YAML)).file_name is None, "it has no field City"
+def test_a_contract_of_version_1_without_file_name_takes_the_city_from_it() -> None:
+    city = load_contract("travel_times.yaml").file_name
+    readings = yaml.safe_load(READINGS_YAML)
+    assert TableContract.model_validate(readings).file_name is None, "it has no field City"
+    readings["columns"].append({"source": "City", "column": "city", "type": "string"})
+    older = TableContract.model_validate(readings).file_name
+    assert city is not None
+    assert older is not None
+    for name in ("Travel_Times - Paris.csv", "travel_times - São Paulo.csv.gz", "other.csv"):
+        assert older.read(name) == city.read(name)
+    assert TableContract.model_validate(readings | {"file_name": None}).file_name is None

@@ -26,7 +26,7 @@ from jobs.settings.settings import Settings, load_settings
 from jobs.stream import delta_commits
 from jobs.stream.delta_commits import DeltaCommitter
 from jobs.write.task import WriteTask
-from tests.helpers.samples import GOOD, READING, READINGS_YAML, TRAVEL_TIMES, arrived, bytes_of, good
+from tests.helpers.samples import GOOD, READING, READINGS_YAML, TRAVEL_TIMES, arrived, bytes_of, contract_with, good
 
 NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
 CITIES = ("Paris", "São Paulo", "a/b", 'it\'s "x"', "null", "a b%20c", "007")
@@ -240,10 +240,10 @@ def test_a_new_column_is_added_and_null_in_older_rows(settings: Settings) -> Non
     [
         (with_columns(mean_travel_time_seconds={"type": "long"}), "mean_travel_time_seconds is integer and cannot"),
         (
-            TRAVEL_TIMES.model_copy(update={"columns": TRAVEL_TIMES.columns[:-1], "checks": (), "gold": None}),
+            contract_with(columns=TRAVEL_TIMES.columns[:-1], checks=()),
             "column upper_bound_travel_time_seconds is no longer in the contract",
         ),
-        (TRAVEL_TIMES.model_copy(update={"partition_by": ("start_date", "city")}), "partitioned by city, start_date"),
+        (contract_with(partition_by=("start_date", "city")), "partitioned by city, start_date"),
     ],
     ids=["wider", "gone", "partitions"],
 )

@@ -19,6 +19,7 @@ WITHOUT = {
     "sample": {"--config", "--set"},
     "deploy stack": {"--config", "--set"},
     "deploy conf": {"--config", "--set"},
+    "contract upgrade": {"--config", "--set"},
     "cost": {"--config", "--set"},
     "serve": {"--json"},
 }
