@@ -23,7 +23,7 @@ from jobs.catalog.glue_calls import (
 )
 from jobs.catalog.schema_evolution import normalized_location
 from jobs.catalog.table_migrator import TableMigrator
-from jobs.catalog.tables import Columns, LakeTable
+from jobs.catalog.tables import LakeTable, glue_table, storage_descriptor
 from jobs.common.aws import error_code
 from jobs.common.errors import AwsAccessError
 from jobs.common.fault_points import fault_point
@@ -31,7 +31,6 @@ from jobs.common.retry import RetryPolicy
 from jobs.lake.partition_locations import Layout, point_to_files, read_layout
 from jobs.lake.store import lake_at
 from jobs.schema.partitions import NULL_PARTITION, parse_partition_path, partition_path
-from jobs.schema.types import data_type
 
 if TYPE_CHECKING:
     from types_boto3_glue import GlueClient
@@ -74,7 +73,7 @@ class GlueCatalog:
         cannot follow the contract.
         """
         by_name = {table.name: table for table in tables}
-        self._schemas |= self._migrator.ensure(self._table_input(table) for table in by_name.values())
+        self._schemas |= self._migrator.ensure(glue_table(table, self.root) for table in by_name.values())
         self._tables |= by_name
 
     def missing_tables(self, tables: Iterable[LakeTable]) -> list[str]:
@@ -260,34 +259,16 @@ class GlueCatalog:
 
         return self._calls.call(f"list partitions of {self._database}.{table}", read)
 
-    def _table_input(self, table: LakeTable) -> dict[str, Any]:
-        return {
-            "Name": table.name,
-            "Description": table.comment,
-            "TableType": "EXTERNAL_TABLE",
-            "Parameters": {"classification": table.classification, "EXTERNAL": "TRUE", **table.parameters},
-            "PartitionKeys": _columns(table.partitions),
-            "StorageDescriptor": self._storage(table, f"{table.folder or table.name}/"),
-        }
-
     def _partition_input(self, table: LakeTable, folder: str, location: str | None = None) -> dict[str, Any]:
         # In the order of the table in the catalog, for readers that go by position.
         columns = self._schemas[table.name]["StorageDescriptor"]["Columns"]
         return {
             "Values": list(self._values(table.name, folder)),
             "StorageDescriptor": {
-                **self._storage(table, location or f"{table.folder or table.name}/{folder}/"),
+                **storage_descriptor(table, f"{self.root}/{location or f'{table.folder or table.name}/{folder}/'}"),
                 "Columns": columns,
             },
         }
-
-    def _storage(self, table: LakeTable, location: str) -> dict[str, Any]:
-        uri = f"{self.root}/{location}"
-        storage = {**table.storage, "Location": uri, "Columns": _columns(table.columns)}
-        if table.path_in_serde:
-            serde = storage["SerdeInfo"]
-            storage["SerdeInfo"] = {**serde, "Parameters": {**serde["Parameters"], "path": uri}}
-        return storage
 
 
 def _location(partition: Mapping[str, Any]) -> str:
@@ -303,10 +284,3 @@ def _moved(found: Mapping[str, Any], uri: str) -> Any:
     """The PartitionInput that changes only the location of a partition, given as GetPartition returns it."""
     update = {key: found[key] for key in _PARTITION_KEYS if key in found}
     return {**update, "StorageDescriptor": {**found["StorageDescriptor"], "Location": uri}}
-
-
-def _columns(columns: Columns) -> list[dict[str, str]]:
-    return [
-        {"Name": name, "Type": data_type(kind).hive(), "Comment": " ".join(comment.split())[:255]}
-        for name, kind, comment in columns
-    ]

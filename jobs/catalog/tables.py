@@ -192,3 +192,31 @@ def stream_tables(contract: TableContract, sink_format: str) -> tuple[LakeTable,
     columns = (*contract.partition_columns, *contract.table_columns)
     processed = delta_table("processed", "processed", contract.comment, columns)
     return tuple(processed if table.name == "processed" else table for table in lake_tables(contract))
+
+
+def glue_table(table: LakeTable, root: str) -> dict[str, Any]:
+    """The TableInput that registers the table. `root`: the lake's address, such as `s3://bucket/lake`."""
+    return {
+        "Name": table.name,
+        "Description": table.comment,
+        "TableType": "EXTERNAL_TABLE",
+        "Parameters": {"classification": table.classification, "EXTERNAL": "TRUE", **table.parameters},
+        "PartitionKeys": _glue_columns(table.partitions),
+        "StorageDescriptor": storage_descriptor(table, f"{root}/{table.folder or table.name}/"),
+    }
+
+
+def storage_descriptor(table: LakeTable, uri: str) -> dict[str, Any]:
+    """The StorageDescriptor of the table, or of one of its partitions, whose files are in the folder `uri`."""
+    storage = {**table.storage, "Location": uri, "Columns": _glue_columns(table.columns)}
+    if table.path_in_serde:
+        serde = storage["SerdeInfo"]
+        storage["SerdeInfo"] = {**serde, "Parameters": {**serde["Parameters"], "path": uri}}
+    return storage
+
+
+def _glue_columns(columns: Columns) -> list[dict[str, str]]:
+    return [
+        {"Name": name, "Type": data_type(kind).hive(), "Comment": " ".join(comment.split())[:255]}
+        for name, kind, comment in columns
+    ]

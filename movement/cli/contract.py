@@ -1,16 +1,30 @@
-"""`movement contract upgrade`: rewrites a contract of version 1 as version 2."""
+"""`movement contract`: a first draft from a sample, a trial on a sample, what a change means, and version 2."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.markup import escape
 
-from movement.cli.console import command_name, out, write_result
-from movement.cli.options import JsonFile
+from movement.cli.console import command_name, err, out, write_result
+from movement.cli.options import Config, JsonFile, Overrides
+
+if TYPE_CHECKING:
+    from movement.contract.check import SampleCheck
 
 app = typer.Typer(no_args_is_help=True, help="The table's contract: the YAML file that describes the columns.")
+
+FormatOption = Annotated[
+    str | None,
+    typer.Option(
+        "--format",
+        metavar="csv|jsonl|parquet",
+        help="The files' format, if neither their content nor their names tell it.",
+    ),
+]
+_SHOWN_FIELDS = 20
 
 
 @app.command()
@@ -39,3 +53,73 @@ def upgrade(
     else:
         out.print(f"{file}: is version 2 already; see `{command_name()} contract --help`", soft_wrap=True)
     write_result(json_file, {"file": str(file), "changed": new != text})
+
+
+@app.command()
+def check(
+    file: Annotated[
+        str, typer.Argument(metavar="FILE", help="The contract's YAML file, or the name of one that ships in conf/.")
+    ],
+    sample: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--sample",
+            metavar="PATH",
+            help="Records to try it on: a CSV, JSON lines or Parquet file (the first two also .gz or .zst), a folder "
+            "of them, or - for standard input; may be repeated.",
+        ),
+    ] = None,
+    format_: FormatOption = None,
+    config: Config = None,
+    overrides: Overrides = None,
+    json_file: JsonFile = None,
+) -> None:
+    """Try a contract on a sample: rows, rejections by reason with an example, empty columns, and the table's DDL.
+
+    Before you send a record. The files are read and judged as `movement produce` and the stream do it; nothing is sent,
+    and no Spark and no AWS is needed. Without a sample it only reads the contract. The exit code is 1 if a record is
+    rejected. Warnings name columns that no record fills, and what their source is probably called.
+    """
+    from dataclasses import asdict
+
+    from jobs.schema.table import load_contract
+    from jobs.settings.settings import load_settings
+    from movement.contract.check import SampleCheck, check_sample, glue_ddl
+    from movement.contract.sample import read_files
+
+    contract = load_contract(file)
+    settings = load_settings(config, overrides or [])
+    ddl = glue_ddl(contract, settings.database, settings.lake, settings.sink.format)
+    found = SampleCheck()
+    if sample:
+        found = check_sample(contract, read_files(sample, contract, format=format_))
+        _print_check(found, contract.rescued_column)
+    out.print(escape(ddl), soft_wrap=True)
+    write_result(
+        json_file,
+        {
+            "contract": contract.name,
+            **asdict(found),
+            "rejected": sum(one.count for one in found.rejected.values()),
+            "reasons": {reason: asdict(one) for reason, one in found.rejected.items()},
+            "always_null": found.always_null,
+            "ddl": ddl,
+        },
+    )
+    if found.rejected:
+        raise typer.Exit(1)
+
+
+def _print_check(found: SampleCheck, rescued_column: str) -> None:
+    rejected = sum(one.count for one in found.rejected.values())
+    parts = f" in {found.partitions:,} partition{'s' if found.partitions != 1 else ''}" if found.partitions else ""
+    err.print(f"{found.rows:,} rows: {found.accepted:,} accepted{parts}, {rejected:,} rejected", soft_wrap=True)
+    for reason, one in sorted(found.rejected.items(), key=lambda item: -item[1].count):
+        what = " = ".join(repr(part) for part in (one.field, one.value) if part is not None)
+        err.print(f"  [red]{reason}[/] {one.count:,}: {escape(one.where)}: {escape(what)}", soft_wrap=True)
+    for warning in found.warnings:
+        err.print(f"[yellow]warning:[/] {escape(warning)}", soft_wrap=True)
+    for name, count in list(found.unnamed.items())[:_SHOWN_FIELDS]:
+        err.print(f"  field {escape(repr(name))} of {count:,} records has no column: kept in {rescued_column}")
+    if len(found.unnamed) > _SHOWN_FIELDS:
+        err.print(f"  … and {len(found.unnamed) - _SHOWN_FIELDS:,} more fields without a column (--json lists them)")
