@@ -11,6 +11,7 @@ import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from jobs.common import aws
@@ -80,6 +81,21 @@ def check_stream(settings: Settings, *, until_drained: bool = False) -> None:
             RetryingClient(BotoStreamClient(options), seconds=10).list_shards()
         except TransientSourceError as error:
             log.warning("%s. The query will try again", error)
+
+
+def kept_since(settings: Settings) -> datetime | None:
+    """The arrival time from which on the stream still has all records; None if the settings accept lost ones.
+
+    Calls DescribeStreamSummary. Raises AwsAccessError or TransientError.
+    """
+    if not settings.source.fail_on_data_loss:
+        return None
+    if settings.source.connector == "aws-kinesis":  # its options are not ours
+        settings = settings.model_copy(update={"source": settings.source.model_copy(update={"options": {}})})
+    with _as_our_errors():
+        stream = RetryingClient(BotoStreamClient(parse_options(native_options(settings))), seconds=60).summary()
+    expired = datetime.now(UTC) - timedelta(hours=stream.retention_hours)
+    return expired if stream.created_at is None else max(expired, stream.created_at)
 
 
 def read_stream(spark: SparkSession, settings: Settings, *, until_drained: bool = False) -> SourceStream:

@@ -32,7 +32,7 @@ from jobs.settings.job_main import job_parser, run_job, stop_on_signals
 from jobs.settings.settings import Settings
 from jobs.stream.catalog_watch import CatalogWatch
 from jobs.stream.checkpoint import checkpoint_at
-from jobs.stream.connector import check_stream, read_stream
+from jobs.stream.connector import check_stream, kept_since, read_stream
 from jobs.stream.delta_commits import DeltaCommitter
 from jobs.stream.micro_batch import MicroBatchWriter
 from jobs.stream.query import QUERY_NAME, run_query, run_with_restarts
@@ -101,7 +101,14 @@ def run(
                 settings, contract, lake, catalog, lease, batch_committed, source.records, checkpoint, delta
             )
 
-        align_checkpoint(checkpoint, lake, settings.stream.name, start_from, after_crash=lease.after_crash)
+        align_checkpoint(
+            checkpoint,
+            lake,
+            settings.stream.name,
+            start_from,
+            after_crash=lease.after_crash,
+            kept_since=lambda: kept_since(settings),
+        )
         lake.clear_drafts()
         # Only with the lease: a second job must be refused before it changes the tables of the running one.
         catalog.ensure_tables(stream_tables(contract, settings.sink.format))

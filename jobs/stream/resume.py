@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Iterable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Literal, get_args
 
 from jobs.common.errors import ConfigurationError, TerminalError
@@ -35,27 +35,35 @@ START_FROM_HELP = (
 )
 _RESTORE_ENTRIES = (
     "Restore the missing entries from the bucket's older object versions; without these, run with --start-from ledger: "
-    "it deletes the files of the batches that are not in the ledger and reads their records again, which must still be "
-    "on the stream (its retention)"
+    "it deletes the files of the batches that are not in the ledger and reads their records again, if all of them are "
+    "still on the stream"
 )
 _SHOWN = 5  # shards in an error message
 _ARRIVAL_MARGIN = timedelta(hours=1)  # arrival times are approximate, and those of the servers' clocks
 
 
 def align_checkpoint(
-    checkpoint: Checkpoint, lake: Lake, stream: str, start_from: StartFrom | None = None, *, after_crash: bool
+    checkpoint: Checkpoint,
+    lake: Lake,
+    stream: str,
+    start_from: StartFrom | None = None,
+    *,
+    after_crash: bool,
+    kept_since: Callable[[], datetime | None] = lambda: None,
 ) -> None:
     """Puts the checkpoint to the end of the ledger, or leaves it alone if it is there already.
 
     Call it with the checkpoint's lease and before the query starts. `after_crash`: whether the job before may have died
-    within a batch, so that files of the batch after the last entry are its leftovers. Raises TerminalError if it is
-    unknown which records are in the lake, and ConfigurationError if `start_from` does not apply.
+    within a batch, so that files of the batch after the last entry are its leftovers. `kept_since`: the arrival time
+    from which on the stream still has all records; None: their loss is accepted. Raises TerminalError if it is unknown
+    which records are in the lake, or files would be deleted whose records cannot be read again, and ConfigurationError
+    if `start_from` does not apply.
     """
     state = checkpoint.state()
     query = state.query or _query_without_id(checkpoint, lake, state)
     last = None if query is None else _last_entry(Ledger(lake, query), state)
     if last is None:
-        _start_without_entries(checkpoint, lake, stream, state, start_from)
+        _start_without_entries(checkpoint, lake, stream, state, start_from, kept_since)
         return
     if start_from == "stream" and checkpoint.reads_again:
         log.warning("--start-from stream: query %s has started with it already, and goes on", query)
@@ -65,7 +73,7 @@ def align_checkpoint(
             "an empty checkpoint (stream_job.checkpoint) to read the stream again, or leave the option out"
         )
     if start_from == "ledger":
-        _restore(checkpoint, lake, last)
+        _go_on_after(last, checkpoint, lake, kept_since)
         return
     _align_query(checkpoint, lake, last, state, after_crash)
 
@@ -134,7 +142,12 @@ def _align_query(
 
 
 def _start_without_entries(
-    checkpoint: Checkpoint, lake: Lake, stream: str, state: CheckpointState, start_from: StartFrom | None
+    checkpoint: Checkpoint,
+    lake: Lake,
+    stream: str,
+    state: CheckpointState,
+    start_from: StartFrom | None,
+    kept_since: Callable[[], datetime | None],
 ) -> None:
     """For a checkpoint whose query has no entry in this lake: a new one, or one that was used with another lake."""
     known = [found.entries[0] for found in newest_entries(lake, 1) if found.entries[0].stream == stream]
@@ -145,7 +158,7 @@ def _start_without_entries(
         else f"the checkpoint {checkpoint.uri} is at batch {state.planned} of query {state.query or '(no metadata)'}"
     )
     if start_from == "ledger" and known:
-        _restore(checkpoint, lake, known[0])
+        _go_on_after(known[0], checkpoint, lake, kept_since)
         return
     if start_from == "stream" and nothing_final:
         if known:
@@ -304,6 +317,26 @@ def _last_entry(ledger: Ledger, state: CheckpointState) -> LedgerEntry | None:
             return found[-1]
     numbers = ledger.numbers()
     return ledger.entry(numbers[-1]) if numbers else None
+
+
+def _go_on_after(
+    last: LedgerEntry, checkpoint: Checkpoint, lake: Lake, kept_since: Callable[[], datetime | None]
+) -> None:
+    """For --start-from ledger: `_restore`, unless the stream may have lost records that it would take from the lake."""
+    leftovers = [path for path in Ledger(lake, last.query).leftovers(last.batch + 1) if path.startswith("raw/")]
+    since = kept_since() if leftovers else None
+    if since is not None:
+        # The partition of a raw file is the hour in which its records arrived.
+        oldest_complete = f"raw/ingest_date={since:%Y-%m-%d}/hour={since:%H}/~"
+        gone = sorted(path for path in leftovers if path < oldest_complete)
+        if gone:
+            raise TerminalError(
+                f"--start-from ledger would delete {lake.uri}/{gone[0]} (and {len(leftovers) - 1} more raw files of "
+                f"batches after {last.name}), but the stream has all records only since {since:%Y-%m-%d %H:%M} UTC: "
+                "they could not be read again. Restore the missing entries of _ledger/ from the bucket's older object "
+                "versions. To go on without these records, set source.fail_on_data_loss=false"
+            )
+    _restore(checkpoint, lake, last)
 
 
 def _restore(checkpoint: Checkpoint, lake: Lake, last: LedgerEntry) -> None:

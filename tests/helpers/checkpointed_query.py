@@ -12,6 +12,7 @@ import json
 import re
 import uuid
 from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -103,6 +104,8 @@ class CheckpointedJob:
         self._glue = glue
         self.folder = folder
         self.delta = table_format == "delta"
+        # The arrival time from which on the stream still has all records; None: their loss is accepted.
+        self.kept_since: datetime | None = None
         self.options = KinesisOptions(stream=STREAM, initial="TRIM_HORIZON", discovery_seconds=0, max_records=7)
         self.settings = load_settings(
             None,
@@ -203,7 +206,9 @@ class CheckpointedJob:
         if self._glue is not None:
             catalog = StoppableCatalog(self._glue, self.settings.database, self.settings.lake)
             catalog.on_register = lambda: killed_at(REGISTERED)
-        align_checkpoint(store, lake, STREAM, start_from, after_crash=lease.after_crash)
+        align_checkpoint(
+            store, lake, STREAM, start_from, after_crash=lease.after_crash, kept_since=lambda: self.kept_since
+        )
         if self._glue is not None:
             catalog.ensure_tables(self._tables)
         delta = DeltaCommitter(lake, _TRAVEL_TIMES) if self.delta else None

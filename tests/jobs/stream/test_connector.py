@@ -7,6 +7,7 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import pytest
 
 from jobs.common.errors import ConfigurationError
 from jobs.settings.settings import Settings
-from jobs.stream.connector import check_stream, jvm_options, native_options, read_stream
+from jobs.stream.connector import check_stream, jvm_options, kept_since, native_options, read_stream
 from tests.helpers.emulators import Stream
 from tests.helpers.paths import ROOT
 
@@ -212,3 +213,16 @@ def test_the_jvm_connectors_rows_have_our_columns(new_stream: Callable[..., Stre
         check=False,
     )
     assert "['one', 'two']" in found.stdout, found.stderr[-3000:]
+
+
+@pytest.mark.aws
+def test_a_stream_keeps_all_records_since_its_creation_or_for_its_retention(new_stream: Callable[..., Stream]) -> None:
+    stream = new_stream(shards=1)
+    told = Settings.model_validate({"stream": {"name": stream.name}})
+    since = kept_since(told)
+    assert since is not None
+    assert timedelta(0) <= datetime.now(UTC) - since < timedelta(minutes=5), "it was made just now"
+    jvm = {"connector": "aws-kinesis", "options": {"kinesis.client.numRetries": "3"}}
+    assert kept_since(told.model_copy(update={"source": settings(**jvm).source})) is not None
+    lost = told.model_copy(update={"source": settings(fail_on_data_loss=False).source})
+    assert kept_since(lost) is None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import msgspec
@@ -154,6 +155,25 @@ def test_a_ledger_that_lost_its_last_entries_is_refused_then_read_again(tmp_path
     with pytest.raises(TerminalError, match=r"is at batch 6, but the ledger .* ends with batch 4"):
         job.run()
     # The files of the two batches are deleted, and their records read again.
+    reads_on(job, start_from="ledger")
+
+
+def test_files_are_not_deleted_if_the_stream_may_have_lost_their_records(tmp_path: Path) -> None:
+    job = CheckpointedJob(ScriptedStream(2), tmp_path)
+    job.put(*range(40))
+    job.run()
+    ledger = Ledger(job.lake, query_of(job))
+    for number in ledger.numbers()[-2:]:
+        (tmp_path / "lake" / "_ledger" / ledger.query / f"{number}.json").unlink()
+    hours = [path.split("/")[1:3] for path, _ in job.lake.list("raw/")]
+    day, hour = (part.partition("=")[2] for part in max(hours))
+    arrived = datetime.fromisoformat(f"{day}T{hour}:00:00+00:00")
+    for minutes in (0, 59, 600):  # within the hour of the files' partition, and after it
+        job.kept_since = arrived + timedelta(minutes=minutes)
+        with pytest.raises(TerminalError, match=r"could not be read again.*source.fail_on_data_loss=false"):
+            job.run("ledger")
+        assert job.rows() == list(range(40))
+    job.kept_since = arrived - timedelta(days=1)
     reads_on(job, start_from="ledger")
 
 
