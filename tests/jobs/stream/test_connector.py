@@ -6,17 +6,16 @@ import os
 import subprocess
 import sys
 import textwrap
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from jobs.common.aws import client
 from jobs.common.errors import ConfigurationError
 from jobs.settings.settings import Settings
 from jobs.stream.connector import check_stream, jvm_options, kept_since, native_options, read_stream
-from tests.helpers.emulators import Stream
 from tests.helpers.paths import ROOT
 
 
@@ -184,9 +183,10 @@ def test_a_missing_jar_is_named(spark: Any) -> None:
 @pytest.mark.spark
 @pytest.mark.aws
 @pytest.mark.skipif("KINESIS_CONNECTOR_JAR" not in os.environ, reason="KINESIS_CONNECTOR_JAR names no jar")
-def test_the_jvm_connectors_rows_have_our_columns(new_stream: Callable[..., Stream], tmp_path: Path) -> None:
-    stream = new_stream(shards=1)
-    stream.put(["one", "two"])
+def test_the_jvm_connectors_rows_have_our_columns(lake_settings: Settings, tmp_path: Path) -> None:
+    name = lake_settings.stream.name
+    for data in (b"one", b"two"):
+        client("kinesis").put_record(StreamName=name, Data=data, PartitionKey="one")
     script = f"""
         from pyspark.sql import SparkSession
         from jobs.settings.settings import Settings
@@ -196,7 +196,7 @@ def test_the_jvm_connectors_rows_have_our_columns(new_stream: Callable[..., Stre
         builder = SparkSession.builder.master("local[2]").config("spark.ui.enabled", "false")
         spark = builder.config("spark.jars", {os.environ.get("KINESIS_CONNECTOR_JAR")!r}).getOrCreate()
         source = {{"connector": "aws-kinesis"}}
-        settings = Settings.model_validate({{"stream": {{"name": {stream.name!r}}}, "source": source}})
+        settings = Settings.model_validate({{"stream": {{"name": {name!r}}}, "source": source}})
         rows = read_stream(spark, settings).rows
         assert rows.schema.simpleString() == spark.createDataFrame([], COLUMNS).schema.simpleString(), rows.schema
         query = rows.writeStream.format("parquet").option("checkpointLocation", {str(tmp_path / "c")!r})
@@ -207,7 +207,7 @@ def test_the_jvm_connectors_rows_have_our_columns(new_stream: Callable[..., Stre
     found = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(script)],
         cwd=ROOT,
-        env={**os.environ, "AWS_ENDPOINT_URL_KINESIS": stream.emulator.endpoint, "PYTHONPATH": str(ROOT)},
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
         check=False,
@@ -216,9 +216,8 @@ def test_the_jvm_connectors_rows_have_our_columns(new_stream: Callable[..., Stre
 
 
 @pytest.mark.aws
-def test_a_stream_keeps_all_records_since_its_creation_or_for_its_retention(new_stream: Callable[..., Stream]) -> None:
-    stream = new_stream(shards=1)
-    told = Settings.model_validate({"stream": {"name": stream.name}})
+def test_a_stream_keeps_all_records_since_its_creation_or_for_its_retention(lake_settings: Settings) -> None:
+    told = lake_settings
     since = kept_since(told)
     assert since is not None
     assert timedelta(0) <= datetime.now(UTC) - since < timedelta(minutes=5), "it was made just now"
