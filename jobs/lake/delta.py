@@ -57,7 +57,8 @@ def storage_options(uri: str) -> dict[str, str] | None:
     endpoint = urlsplit(client("s3").meta.endpoint_url)
     bundle = ca_bundle()
     if bundle is not None:
-        os.environ.setdefault("SSL_CERT_FILE", bundle)  # it has no storage option for CAs
+        # It has no storage option for CAs. AWS_CA_BUNDLE takes precedence, as it does for boto3 and S3A.
+        os.environ["SSL_CERT_FILE"] = bundle
     options = {"AWS_REGION": str(region()), "connect_timeout": "5s", "timeout": "60s", "max_retries": "4"}
     if ".amazonaws.com" not in endpoint.netloc:
         options["AWS_ENDPOINT_URL"] = endpoint.geturl()

@@ -34,8 +34,7 @@ def test_the_region_is_the_buckets_not_the_jobs(aws_environment: pytest.MonkeyPa
 def test_an_endpoint_with_a_private_ca_is_reached_with_its_certificate(
     embedded_aws: RunningServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setenv("SSL_CERT_FILE", "")  # so that it is put back after the test
-    monkeypatch.delenv("SSL_CERT_FILE")
+    monkeypatch.setenv("SSL_CERT_FILE", "/etc/another.pem")
     ca = make_certificate(tmp_path)
     with TlsProxy(embedded_aws.endpoint, ca) as proxy:
         monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
