@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -22,7 +24,7 @@ from jobs.settings.settings import Settings
 from jobs.stream import job as stream_job
 from local.delivery_stream import DeliveryOptions, DeliveryStream
 from tests.helpers.delivered import CONTRACT, crawl, reasons, record
-from tests.helpers.lakes import put
+from tests.helpers.lakes import make_lake, put
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -181,3 +183,68 @@ def test_both_paths_agree_if_the_stream_kept_out_records_because_of_too_many_par
     assert reasons(settings, "transform")["too_many_partitions"] > 20
     result = parity_job.run(spark, settings)
     assert (result.equal, result.stream, result.batch) == (True, 40, 40)
+
+
+NESTED = """
+version: 2
+name: clicks
+columns:
+  event_id: {type: string, required: true}
+  user_id: {path: user.id, type: long}
+  first_tag: {path: [tags, 0], type: string}
+  items: {path: cart.items, type: "array<struct<sku:string,qty:int,price:decimal(10,2)>>"}
+  labels: {type: "map<string,string>"}
+  total: {path: cart.total, type: "decimal(12,2)"}
+  ratio: {type: float}
+  picture: {type: binary}
+  payload: {type: json}
+  day: {type: date}
+  arrived: {metadata: arrival_time}
+partition_by: [day]
+stream_partition_key: [event_id]
+max_record_bytes: 100000
+"""
+
+
+def click(number: int, **changes: object) -> bytes:
+    cart = {"items": [{"sku": "a", "qty": number, "price": 10.20}, {"sku": "b"}, None], "total": "12.30"}
+    event = {
+        "event_id": f"e{number}",
+        "user": {"id": number, "age": 5},
+        "tags": ["x", "y"],
+        "cart": cart,
+        "labels": {"b": "1", "a": None},
+        "ratio": 0.1,
+        "picture": "aGVsbG8=",
+        "payload": {"b": [1, 2.50], "a": None},
+        "day": "2026-11-23",
+    }
+    return json.dumps(event | changes).encode()
+
+
+@pytest.mark.parametrize("table_format", ["parquet", "delta"])
+def test_both_paths_agree_on_nested_values(spark: SparkSession, tmp_path: Path, table_format: str) -> None:
+    contract = tmp_path / "clicks.yaml"
+    contract.write_text(NESTED)
+    settings = make_lake(tmp_path, f"contract={contract}", f"sink.format={table_format}")
+    good = [
+        *(click(number) for number in range(5)),
+        click(5, user=None, cart={}, labels={}, payload="[1]", tags=[]),
+        click(6, user={"id": "7"}, cart={"items": '[{"sku": 1, "qty": 2.0, "price": "3.1"}]', "more": 1}),
+        click(7, day=None, ratio="1e3", picture="", unnamed={"a": [1]}),
+    ]
+    bad = [
+        click(8, cart={"items": [{"price": 1.234}]}),
+        click(9, cart={"total": "99999999999.99"}),
+        click(10, user={"id": 1.5}),
+        click(11, picture="?"),
+        click(12, payload="no JSON"),
+    ]
+    for data in good + bad:
+        client("kinesis").put_record(StreamName=settings.stream.name, Data=data, PartitionKey="one")
+
+    both_paths(spark, settings, DeliveryOptions(delimiter=True, buffer_bytes=1000))
+    result = parity_job.run(spark, settings)
+
+    assert (result.equal, result.stream, result.batch) == (True, len(good), len(good))
+    assert reasons(settings, "transform") == reasons(settings, "batch") == {"wrong_type": len(bad)}
