@@ -92,10 +92,15 @@ def open_reader(file: InputFile) -> FileReader:
 def encoder_for(
     reader: FileReader, file: InputFile, contract: TableContract, max_record_bytes: int, check: bool
 ) -> Callable[[Any], EncodedChunk]:
-    """The function that checks and encodes the reader's chunks."""
-    if isinstance(reader, CsvReader):
-        return RowEncoder(contract, reader.header, file.fields, max_record_bytes, check).encode
-    return JsonEncoder(contract, file.fields, max_record_bytes, check).encode
+    """The function that checks and encodes the reader's chunks. `max_record_bytes` is the stream's limit."""
+    is_gzip = contract.encoding == "gzip"
+    limit = contract.max_record_bytes if is_gzip else max_record_bytes
+    encode = (
+        RowEncoder(contract, reader.header, file.fields, limit, check).encode
+        if isinstance(reader, CsvReader)
+        else JsonEncoder(contract, file.fields, limit, check).encode
+    )
+    return (lambda chunk: encode(chunk).compressed(max_record_bytes)) if is_gzip else encode
 
 
 def _is_parquet(file: InputFile) -> bool:

@@ -17,6 +17,7 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from isal import isal_zlib
 
 from jobs.schema.checks import RecordChecks
 from jobs.schema.column_checks import TextColumnChecks
@@ -30,6 +31,8 @@ MALFORMED_ROW = "malformed_row"
 # https://docs.aws.amazon.com/kinesis/latest/APIReference/API_PutRecordsRequestEntry.html: 1 to 256 characters.
 MAX_KEY_CHARACTERS = 256
 
+_GZIP = 31  # zlib's window bits for a gzip header and trailer
+_GZIP_LEVEL = 1
 _QUOTE_COMMA = '",'
 _encode = msgspec.json.Encoder().encode
 
@@ -57,13 +60,23 @@ def _valid_key(joined: str) -> str:
     return hashlib.sha256(joined.encode("utf-8", "surrogateescape")).hexdigest() if joined else "|"
 
 
+def compressed(record: PutRecordsEntry, limit: int) -> PutRecordsEntry | Rejection:
+    """The record with gzip data, for `encoding: gzip`; a Rejection if it then has more than `limit` bytes.
+
+    The data is one gzip member without a time, so that the same record has the same bytes.
+    """
+    data = bytes(isal_zlib.compress(record.Data, _GZIP_LEVEL, _GZIP))
+    return check_size(limit, PutRecordsEntry(data, record.PartitionKey))
+
+
 class RecordEncoder:
     """Checks and encodes posted objects, one at a time."""
 
     def __init__(self, contract: TableContract, max_record_bytes: int) -> None:
         self.checks = RecordChecks(contract)
         self._key_locations = contract.key_locations
-        self._limit = min(max_record_bytes, contract.max_record_bytes)
+        self._stream_limit, self._is_gzip = max_record_bytes, contract.encoding == "gzip"
+        self._limit = contract.max_record_bytes if self._is_gzip else min(max_record_bytes, contract.max_record_bytes)
 
     def rejections(self, record: Mapping[str, Any]) -> list[Rejection]:
         """Every reason why the contract rejects the object. The first one is the one that counts."""
@@ -76,7 +89,10 @@ class RecordEncoder:
         except RecursionError:
             return Rejection(NOT_JSON)
         values = ("" if is_absent(value := value_at(record, at)) else as_text(value) for at in self._key_locations)
-        return check_size(self._limit, PutRecordsEntry(data, partition_key(list(values))))
+        encoded = check_size(self._limit, PutRecordsEntry(data, partition_key(list(values))))
+        if self._is_gzip and isinstance(encoded, PutRecordsEntry):
+            return compressed(encoded, self._stream_limit)
+        return encoded
 
 
 def check_size(limit: int, record: PutRecordsEntry) -> PutRecordsEntry | Rejection:
@@ -118,6 +134,20 @@ class EncodedChunk:
         if overridden:
             records = [record for record in records if isinstance(record, PutRecordsEntry)]
         return records, rejected
+
+    def compressed(self, limit: int) -> EncodedChunk:
+        """The chunk with gzip data in every record. One that then has more than `limit` bytes is rejected."""
+        data, keys = (_values(values, 0, len(values)) for values in (self.data, self.keys))
+        overrides = dict(self.overrides)
+        for index, (text, key) in enumerate(zip(data, keys, strict=True)):
+            record = overrides.get(index) if index in overrides else PutRecordsEntry(text, key)
+            if isinstance(record, PutRecordsEntry):
+                record = compressed(record, limit)
+            if index in overrides or isinstance(record, Rejection):
+                overrides[index] = record
+            elif record is not None:
+                data[index] = record.Data
+        return EncodedChunk(data, keys, overrides)
 
     def record(self, index: int) -> PutRecordsEntry | Rejection | None:
         """What row `index` of the chunk became; None for a blank line."""

@@ -11,13 +11,16 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import groupby
+from operator import itemgetter
 
 import pyarrow as pa
 
 from jobs.common.errors import TransientError
 from jobs.delivery.delivery_files import arrival_of, split_uri
-from jobs.delivery.json_splitter import split_records
+from jobs.delivery.json_splitter import MAX_RECORD_BYTES, split_records
 from jobs.lake.store import lake_at
+from jobs.schema.encoding import stretches, without_file_compression
 
 log = logging.getLogger(__name__)
 
@@ -38,10 +41,12 @@ class DeliveryReader:
 
     name        shortens a file's URI for the rows
     planned_at  the arrival time of a file whose name and folder contain no time
+    max_gzip_bytes  the most bytes of text in a record, if records are gzip (`encoding: gzip`); None: they are not
     """
 
     name: Callable[[str], str]
     planned_at: datetime
+    max_gzip_bytes: int | None = None
 
     def __call__(self, uris: Iterable[str]) -> Iterator[pa.RecordBatch]:
         """Batches of data, shard_id, sequence_number, partition_key and arrival_time, each from a single file.
@@ -56,8 +61,12 @@ class DeliveryReader:
                     f"{uri} is gone since the run was planned: put it back, or an empty file in its place if its "
                     "records are lost for good; then run the job again"
                 )
-            chunks = gunzip(content, uri) if uri.endswith(".gz") else _chunks(content)
-            yield from self._batches(uri, split_records(chunks))
+            is_zipped = uri.endswith(".gz")
+            if self.max_gzip_bytes is not None:
+                content = without_file_compression(content) if is_zipped else content
+                yield from self._batches(uri, gzip_records(content, self.max_gzip_bytes))
+            else:
+                yield from self._batches(uri, split_records(gunzip(content, uri) if is_zipped else _chunks(content)))
 
     def _batches(self, uri: str, records: Iterator[bytes]) -> Iterator[pa.RecordBatch]:
         waiting: list[bytes] = []
@@ -83,6 +92,16 @@ class DeliveryReader:
                 "arrival_time": pa.repeat(pa.scalar(arrival_of(uri, self.planned_at), _TIME), count),
             }
         )
+
+
+def gzip_records(content: bytes, max_bytes: int) -> Iterator[bytes]:
+    """The records of a file of gzip records: the JSON text of each, or the bytes of a bad one, in pieces of 10 MiB."""
+    for is_text, parts in groupby(stretches(content, max_bytes), key=itemgetter(0)):
+        if is_text:
+            yield from split_records(text for _, text in parts)
+        else:
+            for _, bad in parts:
+                yield from (bad[start : start + MAX_RECORD_BYTES] for start in range(0, len(bad), MAX_RECORD_BYTES))
 
 
 def gunzip(content: bytes, name: str) -> Iterator[bytes]:

@@ -150,7 +150,12 @@ class DeliveryJob:
             write_raw=False,
             stage="batch",
         )
-        task = DeliveryTask(plan, DeliveryReader(partial(short_name, lake=settings.lake), plan.planned_at), write)
+        read = DeliveryReader(
+            partial(short_name, lake=settings.lake),
+            plan.planned_at,
+            self._contract.max_record_bytes if self._contract.encoding == "gzip" else None,
+        )
+        task = DeliveryTask(plan, read, write)
         numbers = self._spark.range(0, len(plan.tasks), 1, len(plan.tasks))
         try:
             return collect_reports(numbers.mapInArrow(task, REPORT_SCHEMA))

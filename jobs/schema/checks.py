@@ -11,6 +11,7 @@ import itertools
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from jobs.schema.encoding import gunzip
 from jobs.schema.partitions import is_usable
 from jobs.schema.rejections import BAD_PARTITION, FAILED_CHECK, MISSING_FIELD, VALUE_CHARACTERS, WRONG_TYPE, Rejection
 from jobs.schema.table import TableContract
@@ -113,8 +114,10 @@ class RecordChecks:
                 yield _rejection(FAILED_CHECK, check.name, ", ".join(map(str, found)))
 
     def reject_bytes(self, data: bytes) -> Rejection | None:
-        """Why a record's bytes cannot become a row: size, UTF-8 and JSON first. None if they can."""
-        record = read_object(data, self.contract.max_record_bytes)
+        """Why a record's bytes cannot become a row: encoding, size, UTF-8 and JSON first. None if they can."""
+        limit = self.contract.max_record_bytes
+        text = gunzip(data, limit) if self.contract.encoding == "gzip" else data
+        record = text if isinstance(text, Rejection) else read_object(text, limit)
         return record if isinstance(record, Rejection) else self.reject(record)
 
 

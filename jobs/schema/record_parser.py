@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 from jobs.schema.arrow_values import to_arrow
 from jobs.schema.checks import RecordChecks
 from jobs.schema.column_checks import mask_of, out_of_bounds, out_of_order, unusable_folders
+from jobs.schema.encoding import gunzip
 from jobs.schema.record_layout import RecordLayout
 from jobs.schema.rejections import FAILED_CHECK, Rejection
 from jobs.schema.table import Parse, TableContract
@@ -66,7 +67,8 @@ class RecordParser:
         unusual: dict[int, list[Any]] = {}
         structs = []
         decode, limit = self._layout.decode, self.contract.max_record_bytes
-        for index, record in enumerate(data.to_pylist()):
+        records, undecoded = self._texts(data)
+        for index, record in enumerate(records):
             if decode is not None and len(record) <= limit:
                 try:
                     structs.append(decode(record))
@@ -81,6 +83,7 @@ class RecordParser:
             unusual[index], unknown = self._layout.take_apart(found)
             if unknown:
                 rescued[index] = as_text(unknown)
+        rejections |= undecoded
         columns, suspects = self._columns(structs, unusual)
         for index in pc.indices_nonzero(suspects).to_pylist():
             if index not in rejections:
@@ -95,6 +98,15 @@ class RecordParser:
     def reject(self, data: bytes) -> Rejection | None:
         """Why one record is rejected. None if it becomes a row."""
         return self.parse(pa.array([data], pa.binary())).rejections.get(0)
+
+    def _texts(self, data: pa.BinaryArray) -> tuple[list[bytes], dict[int, Rejection]]:
+        """The JSON text of each record, and why some have none: their text is empty."""
+        records: list[bytes] = data.to_pylist()
+        if self.contract.encoding == "none":
+            return records, {}
+        found = [gunzip(record, self.contract.max_record_bytes) for record in records]
+        undecoded = {index: text for index, text in enumerate(found) if isinstance(text, Rejection)}
+        return [text if isinstance(text, bytes) else b"" for text in found], undecoded
 
     def _why(self, record: bytes) -> Rejection:
         # A suspect record never becomes a row, even if the checks pass it, because its columns may be wrong.

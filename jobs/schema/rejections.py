@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 TOO_LARGE = "too_large"
 KPL_AGGREGATE = "kpl_aggregate"
+NOT_GZIP = "not_gzip"
 NOT_UTF8 = "not_utf8"
 NOT_JSON = "not_json"
 NOT_AN_OBJECT = "not_an_object"
@@ -29,6 +30,7 @@ TOO_MANY_PARTITIONS = "too_many_partitions"
 REASONS = (
     TOO_LARGE,
     KPL_AGGREGATE,
+    NOT_GZIP,
     NOT_UTF8,
     NOT_JSON,
     NOT_AN_OBJECT,

@@ -277,6 +277,7 @@ class TableContract(StrictModel, strict=False):
     columns: Annotated[tuple[SourceColumn, ...], Field(min_length=1)]
     checks: tuple[Check, ...] = ()
     rescued_column: ColumnName = "rescued_data"
+    encoding: Literal["none", "gzip"] = "none"
     max_record_bytes: Annotated[int, Field(ge=1, le=10 * 1024 * 1024)] = 10 * 1024 * 1024
     partition_by: Annotated[tuple[str, ...], Field(min_length=1)]
     sort_by: tuple[str, ...] = ()

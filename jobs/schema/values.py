@@ -41,10 +41,13 @@ _MAX_KEPT_CHARACTERS = 256
 
 # https://github.com/awslabs/amazon-kinesis-producer/blob/master/aggregation-format.md. These bytes are never UTF-8.
 _KPL_MAGIC = b"\xf3\x89\x9a\xc2"
+# The first bytes of gzip (RFC 1952); never the start of UTF-8.
+GZIP_MAGIC = b"\x1f\x8b"
 _KPL_REMEDY = (
     "several records in one, written by the Kinesis Producer Library: set source.deaggregate: true to split it. "
     "If that is set, the aggregate is damaged"
 )
+_GZIP_REMEDY = "begins like gzip: records of gzip need `encoding: gzip` in the contract"
 
 # A number with a fraction or an exponent keeps its text (1.50, 1E400), which a float would change.
 _decode = msgspec.json.Decoder(float_hook=lambda text: msgspec.Raw(text.encode("ascii"))).decode
@@ -64,7 +67,7 @@ def read_object(data: bytes, max_bytes: int) -> dict[str, Any] | Rejection:
     try:
         data.decode("utf-8")
     except UnicodeDecodeError:
-        return Rejection(NOT_UTF8)
+        return Rejection(NOT_UTF8, value=_GZIP_REMEDY if data.startswith(GZIP_MAGIC) else None)
     try:
         found = _decode(data)
         if data.count(b"[") + data.count(b"{") > _SURELY_SHALLOW:

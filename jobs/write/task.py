@@ -27,6 +27,7 @@ from jobs.schema.record_parser import RecordParser
 from jobs.schema.rejections import Rejection
 from jobs.schema.table import TableContract
 from jobs.settings.sections import SinkSettings
+from jobs.write.decode import decoded
 from jobs.write.new_partitions import PartitionGate, PartitionLimit
 from jobs.write.processed import (
     ROW_GROUP_BYTES,
@@ -106,7 +107,8 @@ class WriteTask:
     ) -> tuple[TaskReport, list[SmallFile]]:
         fault_point("task.started")
         output = _TaskOutput(self, name, small_file_bytes)
-        for records in rebatch(batches, min(MAX_BYTES, self.sink.target_file_bytes)):
+        blocks = decoded(batches, self.contract)
+        for records in rebatch(blocks, min(MAX_BYTES, self.sink.target_file_bytes)):
             output.write(records)
             fault_point("task.batch_written")
         return output.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -159,11 +160,16 @@ def _dry_run(prepared: ProducePlan, json_file: Path | None, allow_rejects: bool)
         result = validate(prepared, on_progress=show, on_record=keep_first)
     for path, record in examples.items():
         out.print(f"[bold]{escape(path)}[/], first record, partition key {escape(record.PartitionKey)}")
-        out.print(escape(record.Data.decode()), soft_wrap=True)
+        out.print(escape(_text_of(record.Data)), soft_wrap=True)
     _print_summary(result, "would go to")
     write_result(json_file, {**asdict(result), "dry_run": True})
     if result.rejected and not allow_rejects:
         raise typer.Exit(1)
+
+
+def _text_of(data: bytes) -> str:
+    """A record's JSON; its data may be gzip (`encoding: gzip`)."""
+    return (gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data).decode()
 
 
 def _print_summary(result: ProduceResult, verb: str) -> None:

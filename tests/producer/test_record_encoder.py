@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import re
 from collections.abc import Callable, Sequence
@@ -14,7 +15,11 @@ from hypothesis import strategies as st
 from jobs.schema.checks import RecordChecks
 from jobs.schema.rejections import Rejection
 from jobs.schema.table import load_contract
-from producer.csv_reader import RowChunk
+from producer.csv_reader import CsvReader, RowChunk
+from producer.input_files import InputFile
+from producer.json_encoder import JsonEncoder
+from producer.json_reader import JsonChunk
+from producer.readers import encoder_for
 from producer.record_encoder import PutRecordsEntry, RecordEncoder, RowEncoder, partition_key
 from tests.helpers.examples import examples
 
@@ -174,3 +179,44 @@ def test_a_record_over_the_streams_limit_is_rejected() -> None:
     _, ((_, rejection),) = RowEncoder(CONTRACT, HEADER, PARIS, size - 1).encode(as_rows([GOOD])).part(0, 1)
     assert isinstance(rejection, Rejection)
     assert rejection.reason == "too_large"
+
+
+def test_gzip_records_have_the_same_json_and_key() -> None:
+    zipped = CONTRACT.model_copy(update={"encoding": "gzip"})
+    file = InputFile("-", PARIS)
+    rows = [GOOD, GOOD[:-1], [*GOOD[:-1], "x"], [*GOOD[:1], 'a "name"', *GOOD[2:]], []]
+    columns = [pa.array([GOOD[at]] * 3) for at in range(len(GOOD))]
+    for chunk in (RowChunk(0, None, 0, rows=rows), RowChunk(0, None, 0, columns=columns)):
+        plain = RowEncoder(CONTRACT, HEADER, PARIS, LIMIT).encode(chunk)
+        reader = CsvReader.__new__(CsvReader)
+        reader.header = HEADER
+        found = encoder_for(reader, file, zipped, LIMIT, True)(chunk)
+        (records, rejected), (plain_records, plain_rejected) = found.part(0, 5), plain.part(0, 5)
+        assert [(gzip.decompress(one.Data), one.PartitionKey) for one in records] == [
+            (one.Data, one.PartitionKey) for one in plain_records
+        ]
+        assert rejected == plain_rejected
+    posted = dict(zip(HEADER, GOOD, strict=True))
+    one, other = RecordEncoder(zipped, LIMIT).encode(posted), RecordEncoder(CONTRACT, LIMIT).encode(posted)
+    assert isinstance(one, PutRecordsEntry)
+    assert isinstance(other, PutRecordsEntry)
+    assert gzip.decompress(one.Data) == other.Data
+    assert one == RecordEncoder(zipped, LIMIT).encode(posted)
+
+
+def test_the_stream_limits_the_compressed_record_and_the_contract_its_json() -> None:
+    row = [*GOOD[:2], "[" + "[1,2]," * 200 + "[1,2]]", *GOOD[3:]]
+    posted = dict(zip(HEADER, row, strict=True))
+    zipped = CONTRACT.model_copy(update={"encoding": "gzip"})
+    assert isinstance(RecordEncoder(CONTRACT, 600).encode(posted), Rejection)
+    assert isinstance(RecordEncoder(zipped, 600).encode(posted), PutRecordsEntry)
+    for contract, limit in ((zipped, 100), (zipped.model_copy(update={"max_record_bytes": 600}), LIMIT)):
+        for found in (
+            RecordEncoder(contract, limit).encode(posted),
+            JsonEncoder(contract, {}, contract.max_record_bytes)
+            .encode(JsonChunk(0, None, 0, [json.dumps(posted).encode()]))
+            .compressed(limit)
+            .record(0),
+        ):
+            assert isinstance(found, Rejection)
+            assert found.reason == "too_large"

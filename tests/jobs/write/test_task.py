@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import gzip
 import json
 import pickle
@@ -22,7 +23,7 @@ import pytest
 from jobs.lake.task_report import SequenceRange, TaskReport
 from jobs.settings.sections import SinkSettings
 from jobs.write.task import WriteTask
-from tests.helpers.samples import LOWER, MEAN, TRAVEL_TIMES, UPPER, arrived, good
+from tests.helpers.samples import LOWER, MEAN, TRAVEL_TIMES, UPPER, arrived, contract_with, good
 
 # The arrival time of the records of `arrived`.
 ARRIVED = datetime(2026, 11, 23, 10, 30, tzinfo=UTC)
@@ -226,3 +227,27 @@ def test_every_accepted_row_passes_the_contracts_checks(task: WriteTask) -> None
     (file,) = files(task, "processed")
     rows = pq.ParquetFile(file).read().to_pylist()
     assert sorted(row["lower_bound_travel_time_seconds"] for row in rows) == [0, 1, 2, 3, 4, 5]
+
+
+def test_gzip_records_are_text_in_raw_and_quarantine(task: WriteTask) -> None:
+    reading = replace(task, contract=contract_with(encoding="gzip"))
+    broken = gzip.compress(good())[:-1]
+    records = [gzip.compress(good()), broken, gzip.compress(b"not json"), good(City="Boston")]
+    report = reading.write(iter([arrived(records)]), "q-7-00000")
+    assert (report.read, report.raw, report.processed, report.quarantined) == (4, 4, 2, 2)
+    assert report.reasons == {"not_gzip": 1, "not_json": 1}
+    raw = b"".join(lines_of(files(task, "raw")))
+    assert raw.startswith(good() + b"\n")
+    assert raw.endswith(b"\nnot json\n" + good(City="Boston") + b"\n")
+    kept = [json.loads(line) for line in lines_of(files(task, "quarantine"))]
+    assert [(line["encoding"], line["reason"]) for line in kept] == [("base64", "not_gzip"), ("utf-8", "not_json")]
+    assert base64.b64decode(kept[0]["payload"]) == broken
+    assert kept[1]["payload"] == "not json"
+
+
+def test_raw_lines_of_gzip_records_become_the_same_rows(task: WriteTask) -> None:
+    reading = replace(task, contract=contract_with(encoding="gzip"))
+    reading.write(iter([arrived([gzip.compress(good()), gzip.compress(good(City="Lima"))])]), "q-7-00000")
+    lines = [line.rstrip(b"\n") for line in lines_of(files(task, "raw"))]
+    report = reading.write(iter([arrived(lines)]), "q-8-00000")
+    assert (report.processed, report.quarantined) == (2, 0)
