@@ -12,8 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from jobs.catalog.glue import _columns
-from jobs.catalog.tables import delta_table, lake_tables
+from jobs.catalog.tables import _glue_columns, delta_table, lake_tables
 from jobs.common.errors import ConfigurationError
 from jobs.schema.checks import RecordChecks
 from jobs.schema.contract_upgrade import upgraded
@@ -192,7 +191,7 @@ def test_a_batch_writes_nested_values_and_metadata_as_parquet(tmp_path: Path) ->
 
 def test_glue_and_delta_have_the_nested_types() -> None:
     raw, processed, _ = lake_tables(CLICKS)
-    kinds = {column["Name"]: column["Type"] for column in _columns(processed.columns)}
+    kinds = {column["Name"]: column["Type"] for column in _glue_columns(processed.columns)}
     assert kinds["items"] == "array<struct<sku:string,qty:int,price:decimal(10,2)>>"
     assert (kinds["user_id"], kinds["payload"], kinds["picture"]) == ("bigint", "string", "binary")
     assert (kinds["arrived"], kinds["shard"]) == ("timestamp", "string")
