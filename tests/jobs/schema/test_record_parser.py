@@ -174,6 +174,7 @@ def test_every_reason_code_is_tested() -> None:
         {"parse": {"pattern": "a", "into": []}}, {"allowed": ["a"]}, {"max_length": 1}, {"pattern": "a"}
     ]  # fmt: skip
     rejected = [RecordParser(one_column("string", **rule)).reject(b'{"x": "bb"}') for rule in rules]
+    rejected.append(RecordParser(contract_with(encoding="gzip")).reject(b"\x1f\x8b"))
     assert found | {each.reason for each in rejected if each is not None} == set(REASONS)
 
 
