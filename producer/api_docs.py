@@ -8,6 +8,7 @@ from html import escape
 from typing import Any
 
 from jobs.schema.table import INTEGER_BITS, Path, SourceColumn, TableContract, is_number
+from jobs.schema.times import EPOCHS, ISO
 from jobs.schema.types import data_type
 
 DESCRIPTION = (
@@ -73,8 +74,14 @@ def _field(column: SourceColumn) -> dict[str, Any]:
         lowest = [bound for bound in (column.min, -(1 << bits) if bits else None) if bound is not None]
         highest = [bound for bound in (column.max, (1 << bits) - 1 if bits else None) if bound is not None]
         schema |= ({"minimum": max(lowest)} if lowest else {}) | ({"maximum": min(highest)} if highest else {})
+    elif column.true_values or column.false_values:
+        kinds = ["boolean", "number", "string"]  # 1.0 is 1
     elif column.type == "boolean":
         patterns = [_BOOLEAN_TEXT]
+    elif column.format in EPOCHS:
+        kinds, patterns = ["number", "string"], [_NUMERIC_TEXT]
+    elif column.format not in (None, ISO):
+        kinds = ["string", "number"]  # the digits of yyyyMMdd
     if column.required:
         schema["minLength"] = 1
     else:

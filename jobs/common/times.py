@@ -14,10 +14,10 @@ _ISO = re.compile(rf"(?P<date>{_DATE})(?:[Tt ](?P<clock>{_CLOCK}) ?(?P<zone>[Zz]
 
 
 def parse_time(text: str, *, default_zone: tzinfo | None = None) -> datetime:
-    """Parses an ISO 8601 time; the result is in UTC. A date alone means its midnight in UTC.
+    """Parses an ISO 8601 time; the result is in UTC. A date alone means its midnight.
 
     `2026-11-23T01:00:00+01:00` and `2026-11-23` both give 2026-11-23 00:00 UTC. `default_zone` is the zone of a time
-    without an offset; None: the offset is required.
+    without an offset; None: the offset is required, and a date alone is in UTC.
 
     Raises ValueError for anything else, including valid ISO 8601 that Python misreads or does not read: fractions of
     hours or minutes, days of the year, 24:00, leap seconds.
@@ -29,7 +29,7 @@ def parse_time(text: str, *, default_zone: tzinfo | None = None) -> datetime:
         clock, zone = match["clock"], match["zone"]
         time = datetime.fromisoformat(match["date"] + (f"T{clock}" if clock else "") + (zone or "").upper())
         if time.tzinfo is None:
-            time = time.replace(tzinfo=default_zone if clock else UTC)
+            time = time.replace(tzinfo=default_zone if clock or default_zone else UTC)
         if time.tzinfo is not None:
             return time.astimezone(UTC)
     except (ValueError, OverflowError) as error:

@@ -34,7 +34,7 @@ def to_arrow(values: list[Any], of: DecodedType) -> tuple[pa.Array, pa.Array | N
     if of.type.is_nested:
         array, wrong = _NESTED[of.kind](values, of)
         return array, pa.array(wrong) if wrong.any() else None
-    array = _LEAVES.get(of.kind, _usual)(values, of.type)
+    array = of.format.to_arrow(values) if of.format else _LEAVES.get(of.kind, _usual)(values, of.type)
     if of.kind == "string" or not array.null_count:
         return array, None
     wrong = pc.and_(pc.is_null(array), pa.array([not _is_null(value) for value in values], pa.bool_()))

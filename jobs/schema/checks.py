@@ -16,7 +16,7 @@ from jobs.schema.partitions import is_usable
 from jobs.schema.rejections import BAD_PARTITION, FAILED_CHECK, MISSING_FIELD, VALUE_CHARACTERS, WRONG_TYPE, Rejection
 from jobs.schema.table import TableContract
 from jobs.schema.value_rules import broken_rule
-from jobs.schema.values import as_text, is_absent, read_object, read_value, split_text, value_at
+from jobs.schema.values import as_text, is_absent, read_object, reader_of, split_text, value_at
 
 
 class RecordChecks:
@@ -29,6 +29,7 @@ class RecordChecks:
 
     def __init__(self, contract: TableContract) -> None:
         self.contract = contract
+        self._readers = [(column, reader_of(column)) for column in contract.record_columns]
         # (column, its source field) of each column with rules on its values.
         self._ruled = tuple(
             (each, column.field)
@@ -62,10 +63,10 @@ class RecordChecks:
                 yield Rejection(MISSING_FIELD, column.field)
 
         values: dict[str, Any] = {}
-        for column in self.contract.record_columns:
+        for column, read in self._readers:
             value = given[column.column]
             try:
-                values[column.column] = column.default if is_absent(value) else read_value(column.type, value)
+                values[column.column] = column.default if is_absent(value) else read(value)
             except (ValueError, RecursionError):
                 if column.field not in faulty:
                     faulty.add(column.field)

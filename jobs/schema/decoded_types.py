@@ -12,8 +12,11 @@ from typing import Any
 
 import msgspec
 
+from jobs.schema.booleans import BooleanWords
+from jobs.schema.numbers import integer_or_text
+from jobs.schema.times import TimeFormat, time_format
 from jobs.schema.types import DataType
-from jobs.schema.values import as_text, integer_or_text, json_in
+from jobs.schema.values import as_text, json_in
 
 # The types that msgspec accepts; `str | None` for all others. An integer or decimal accepts any type, because msgspec
 # calls `float_hook`, which keeps a number's text, only for fields of any type.
@@ -33,20 +36,22 @@ _KEPT = {"int": int, "long": int, "decimal": int, "float": int, "double": int, "
 class DecodedType:
     """A column's type, with the msgspec type `native` that decodes its values.
 
+    format   how its values are read, if not as the type's own notation says
     item     of an array or a map: its items or values
     record   of a struct: the class of its values
     fields   of a struct: (name in JSON, attribute of `record`, type) of each field
     """
 
-    def __init__(self, kind: DataType) -> None:
+    def __init__(self, kind: DataType, form: TimeFormat | BooleanWords | None = None) -> None:
         self.kind = kind.kind
+        self.format = form or (time_format(kind.kind) if kind.kind in ("date", "timestamp") else None)
         self.type = kind
         self.item = decoded_type(kind.item) if kind.item else None
         self.fields = tuple((name, f"f{number}", decoded_type(of)) for number, (name, of) in enumerate(kind.fields))
         self.record: Any = None
         if self.fields:
             self.record = strict_struct({name: (attribute, of.native, None) for name, attribute, of in self.fields})
-        self.native: Any = _NATIVE.get(self.kind, str | None)
+        self.native: Any = self.format.native if self.format else _NATIVE.get(self.kind, str | None)
         if self.item is not None:
             item: Any = self.item.native
             self.native = (list[item] if self.kind == "array" else dict[str, item]) | None
@@ -87,6 +92,9 @@ class DecodedType:
     def _adapt_leaf(self, value: Any) -> Any:
         if type(value) is _KEPT.get(self.kind):
             return value
+        if self.format is not None:
+            # Its reader decides, so that a number or a boolean is not taken for the text of one.
+            return integer_or_text(as_text(value)) if isinstance(value, msgspec.Raw) else value
         if self.kind in ("int", "long") and isinstance(value, msgspec.Raw):
             return integer_or_text(as_text(value))
         # A number, a boolean or an array is kept as its JSON text, as a CSV file has it.
@@ -94,9 +102,9 @@ class DecodedType:
 
 
 @lru_cache(maxsize=1024)
-def decoded_type(kind: DataType) -> DecodedType:
-    """The DecodedType of a type, made once."""
-    return DecodedType(kind)
+def decoded_type(kind: DataType, form: TimeFormat | BooleanWords | None = None) -> DecodedType:
+    """The DecodedType of a type and a format, made once."""
+    return DecodedType(kind, form)
 
 
 def strict_struct(fields: dict[str, tuple[str, Any, Any]]) -> Any:

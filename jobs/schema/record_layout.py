@@ -13,9 +13,9 @@ from typing import Any
 import msgspec
 
 from jobs.schema.decoded_types import DecodedType, decoded_type, strict_struct
+from jobs.schema.numbers import integer_or_text
 from jobs.schema.table import SourceColumn
 from jobs.schema.types import data_type
-from jobs.schema.values import integer_or_text
 
 # `None` is a value of a record.
 _NOTHING: Any = object()
@@ -41,7 +41,9 @@ class RecordLayout:
     """
 
     def __init__(self, columns: Sequence[SourceColumn]) -> None:
-        self.types: list[DecodedType] = [decoded_type(data_type(column.type)) for column in columns]
+        self.types: list[DecodedType] = [
+            decoded_type(data_type(column.type), column.value_format) for column in columns
+        ]
         self._root = _Node()
         for number, column in enumerate(columns):
             node = self._root

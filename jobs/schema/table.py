@@ -6,32 +6,35 @@ The record parser, the Parquet schema, the Glue tables and the quarantine reason
 
 from __future__ import annotations
 
-import re
-from datetime import date
 from functools import cached_property, partial
 from pathlib import Path as FilePath
 from typing import Annotated, Any, Literal
 
-import pyarrow as pa
-import pyarrow.compute as pc
-from pydantic import AfterValidator, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from jobs.common.errors import ConfigurationError
+from jobs.schema.columns import INTEGER_BITS as INTEGER_BITS
+from jobs.schema.columns import LONGEST_MATCHED as LONGEST_MATCHED
+from jobs.schema.columns import METADATA as METADATA
+from jobs.schema.columns import NUMBERS as NUMBERS
+from jobs.schema.columns import Check as Check
+from jobs.schema.columns import Column as Column
+from jobs.schema.columns import ColumnName as ColumnName
+from jobs.schema.columns import ColumnType as ColumnType
+from jobs.schema.columns import DerivedColumn as DerivedColumn
+from jobs.schema.columns import Parse as Parse
+from jobs.schema.columns import Path as Path
+from jobs.schema.columns import SourceColumn as SourceColumn
+from jobs.schema.columns import is_number as is_number
+from jobs.schema.columns import match_whole as match_whole
+from jobs.schema.columns import matches as matches
 from jobs.schema.contract_versions import as_version_2, shown_location
 from jobs.schema.file_name import FileName
 from jobs.schema.gold_section import GoldSection, check_section
-from jobs.schema.rejections import UNPARSABLE
-from jobs.schema.text_groups import check_pattern, whole
 from jobs.schema.types import data_type
 from jobs.settings.config_files import find_configuration, line_in_yaml, read_yaml
 from jobs.settings.validation import StrictModel, explain
 
-# A type in its notation (jobs/schema/types.py), such as "long" or "array<string>".
-ColumnType = Annotated[str, AfterValidator(lambda text: str(data_type(text)))]
-ColumnName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,127}$")]
-NUMBERS = ("int", "long", "float", "double")
-# Names and array indices from the record to a value, outermost first.
-Path = tuple[str | int, ...]
 # Types that can name folders: Spark, Athena and Python write their values the same way.
 FOLDER_TYPES = ("string", "int", "long", "boolean", "date")
 
@@ -42,227 +45,8 @@ PROVENANCE: dict[str, tuple[ColumnType, str]] = {
     "arrival_time": ("timestamp", "When Kinesis accepted the record (UTC)"),
     "batch": ("string", "Micro-batch that wrote the row: <query>-<batch>, as in the ledger"),
 }
-# What a column can have from a record's metadata, and its type. The batch path has other values: the delivery file's
-# arrival time, its name as the shard, a position in it as the sequence number, and no partition key.
-METADATA: dict[str, ColumnType] = {
-    "arrival_time": "timestamp",
-    "shard_id": "string",
-    "sequence_number": "string",
-    "partition_key": "string",
-}
 # Partition columns of the raw table, which also has the contract's columns.
 RAW_PARTITIONS = ("ingest_date", "hour")
-
-
-# How a YAML file writes a value of a type that can have `allowed`.
-_ALLOWED_TYPES: dict[str, type] = {"string": str, "int": int, "long": int, "boolean": bool, "date": date}
-# Values are from -2^bits to 2^bits - 1.
-INTEGER_BITS = {"int": 31, "long": 63}
-# The most characters of a column with a pattern and no max_length: a match can take 50 microseconds a character.
-LONGEST_MATCHED = 4096
-
-
-class Column(StrictModel, strict=False):
-    """A column and the rules on its values. A value that breaks a rule rejects its record; an absent value breaks none.
-
-    allowed      the values that the column may have
-    max_length   the most characters (Unicode code points) of a string; with a pattern LONGEST_MATCHED by default
-    pattern      a regular expression of RE2 that must match the whole string
-    """
-
-    column: ColumnName
-    type: ColumnType
-    allowed: Annotated[tuple[str | int | bool | date, ...], Field(min_length=1, max_length=10_000)] | None = None
-    max_length: Annotated[int, Field(ge=1)] | None = None
-    pattern: str | None = None
-    comment: str = ""
-
-    @property
-    def has_rules(self) -> bool:
-        """Whether the column has one of the rules."""
-        return (self.allowed, self.max_length, self.pattern) != (None, None, None)
-
-    @property
-    def longest(self) -> int | None:
-        """The most characters that a value may have; None: no limit."""
-        if self.max_length is None and self.pattern is not None:
-            return LONGEST_MATCHED
-        return self.max_length
-
-    @model_validator(mode="after")
-    def _rules_fit_the_type(self) -> Column:
-        if self.type != "string":
-            for name, rule in (("pattern", self.pattern), ("max_length", self.max_length)):
-                if rule is not None:
-                    raise ValueError(f"{name} is for strings, not for {self.type}")
-        if self.pattern is not None:
-            self._check_pattern(self.pattern)
-        if self.allowed is not None:
-            self._check_allowed(self.allowed)
-        return self
-
-    def _check_pattern(self, pattern: str) -> None:
-        try:
-            pc.match_substring_regex(pa.array([""]), pattern)
-            # As it is used, too: `\Q` without `\E` takes the rest of the text literally.
-            matches(pattern, "")
-        except pa.ArrowInvalid as error:
-            raise ValueError(f"pattern: {error} (RE2 has no look-around and no back-references)") from error
-        for value in self.allowed or ():
-            if isinstance(value, str) and not matches(pattern, value):
-                raise ValueError(f"allowed: the pattern does not match {value!r}")
-
-    def _check_allowed(self, allowed: tuple[str | int | bool | date, ...]) -> None:
-        wanted = _ALLOWED_TYPES.get(self.type)
-        if wanted is None:
-            raise ValueError(f"allowed is for {', '.join(_ALLOWED_TYPES)}, not for {self.type}")
-        bits = INTEGER_BITS.get(self.type)
-        for value in allowed:
-            if type(value) is not wanted or (bits and not -(1 << bits) <= int(value) < 1 << bits):  # type: ignore[arg-type]
-                raise ValueError(f"allowed: {value!r} is no {self.type}")
-            if value == "":
-                raise ValueError("allowed: an empty text counts as absent; leave out `required` instead")
-            if self.longest is not None and len(str(value)) > self.longest:
-                raise ValueError(f"allowed: {value!r} is longer than max_length")
-
-
-def is_number(kind: ColumnType) -> bool:
-    """Whether the type can have `min` and `max`."""
-    return kind in NUMBERS or kind.startswith("decimal")
-
-
-def match_whole(pattern: str, texts: pa.Array) -> pa.Array:
-    """Whether the pattern, a regular expression of RE2, matches the whole of each text; null for null."""
-    return pc.match_substring_regex(texts, whole(pattern))
-
-
-def matches(pattern: str, text: str) -> bool:
-    """`match_whole` for one text."""
-    return bool(match_whole(pattern, pa.array([text], pa.string()))[0].as_py())
-
-
-class DerivedColumn(Column, strict=False):
-    """A column whose value is one group of another column's pattern."""
-
-    type: Literal["string", "date", "int", "long", "double"]
-    format: str | None = None
-
-    @model_validator(mode="after")
-    def _format_of_a_date(self) -> DerivedColumn:
-        if (self.type == "date") != (self.format is not None):
-            raise ValueError("a date needs a format, and only a date has one")
-        if self.format is not None and sorted(re.findall(r"[A-Za-z]+", self.format)) != ["MM", "dd", "yyyy"]:
-            raise ValueError("a date's format is made of yyyy, MM and dd, each once")
-        return self
-
-
-class Parse(StrictModel, strict=False):
-    """How a text is split: `pattern` (RE2) must match all of it, and group n becomes column n of `into`.
-
-    A text that is longer than the column's `max_length` is not split.
-    """
-
-    pattern: str
-    reason: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")] = UNPARSABLE
-    into: tuple[DerivedColumn, ...]
-
-    @model_validator(mode="after")
-    def _a_group_for_each_column(self) -> Parse:
-        groups = check_pattern(self.pattern)
-        if groups != len(self.into):
-            raise ValueError(f"the pattern has {groups} groups for {len(self.into)} columns")
-        return self
-
-
-class SourceColumn(Column, strict=False):
-    """A column whose value comes from the record on the stream.
-
-    source     the name of a top-level field, taken literally; by default the column's own name
-    path       instead: the way to a nested value, `user.id` or, for names with dots and for arrays, `[odd.key, 0]`
-    metadata   instead: a name of METADATA
-    """
-
-    source: Annotated[str, Field(min_length=1)] | None = None
-    path: Annotated[Path, Field(min_length=1)] | None = None
-    metadata: Literal["arrival_time", "shard_id", "sequence_number", "partition_key"] | None = None
-    required: bool = False
-    default: str | None = None
-    min: float | None = None
-    max: float | None = None
-    parse: Parse | None = None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _one_origin(cls, content: Any) -> Any:
-        if not isinstance(content, dict):
-            return content
-        given = [key for key in ("source", "path", "metadata") if content.get(key) is not None]
-        if len(given) > 1:
-            raise ValueError(f"a value has one origin, not {' and '.join(given)}")
-        added: dict[str, Any] = {} if given else {"source": content.get("column")}
-        if content.get("metadata") in METADATA and "type" not in content:
-            added["type"] = METADATA[content["metadata"]]
-        return content | added
-
-    @field_validator("path", mode="before")
-    @classmethod
-    def _dotted(cls, path: Any) -> Any:
-        return tuple(path.split(".")) if isinstance(path, str) else path
-
-    @field_validator("path")
-    @classmethod
-    def _leads_into_an_object(cls, path: Path | None) -> Path | None:
-        if path is not None and any(part == "" or (isinstance(part, int) and part < 0) for part in path):
-            raise ValueError("path: no name is empty and no index negative; write user.id or [user, 0, id]")
-        if path is not None and not isinstance(path[0], str):
-            raise ValueError("path: a record is an object, so the first part is a field's name")
-        return path
-
-    @model_validator(mode="after")
-    def _sensible(self) -> SourceColumn:
-        if (self.min is not None or self.max is not None) and not is_number(self.type):
-            raise ValueError(f"min and max are for numbers, not for {self.type}")
-        if (self.parse is not None or self.default is not None) and self.type != "string":
-            raise ValueError(f"parse and default are for strings, not for {self.type}")
-        if self.required and self.default is not None:
-            raise ValueError("a required column has no default")
-        if self.metadata is not None:
-            self._check_metadata()
-        self._check_default()
-        return self
-
-    def _check_metadata(self) -> None:
-        kind = METADATA[str(self.metadata)]
-        if self.type != kind:
-            raise ValueError(f"metadata {self.metadata} has the type {kind}, not {self.type}")
-        rules = (self.required, self.default is not None, self.parse is not None, self.has_rules)
-        if any(rules):
-            raise ValueError("a value from the metadata is not checked: leave out required, default, parse and rules")
-
-    @property
-    def location(self) -> Path:
-        """Where the value is in the record; empty for a value from the metadata."""
-        return self.path or ((self.source,) if self.source is not None else ())
-
-    @property
-    def field(self) -> str:
-        """What errors and rejections call the value: its field's name, or its path as `cart.items.0`."""
-        return ".".join(map(str, self.location)) if self.metadata is None else str(self.metadata)
-
-    def _check_default(self) -> None:
-        if self.default is None or not self.has_rules:
-            return
-        fits = self.pattern is None or matches(self.pattern, self.default)
-        listed = self.allowed is None or self.default in self.allowed
-        if not (fits and listed and len(self.default) <= (self.longest or len(self.default))):
-            raise ValueError(f"the default {self.default!r} breaks the column's own allowed, max_length or pattern")
-
-
-class Check(StrictModel, strict=False):
-    """A check across columns. `ascending`: each value is at most the next one; null values are skipped."""
-
-    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
-    ascending: Annotated[tuple[str, ...], Field(min_length=2)]
 
 
 class TableContract(StrictModel, strict=False):

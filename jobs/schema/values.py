@@ -11,10 +11,8 @@ from __future__ import annotations
 
 import base64
 import math
-import re
 import struct
 from collections.abc import Callable
-from datetime import UTC, date, datetime
 from decimal import Decimal
 from functools import lru_cache, partial
 from typing import Any
@@ -22,19 +20,14 @@ from typing import Any
 import msgspec
 import pyarrow as pa
 
-from jobs.common.times import parse_time
+from jobs.schema.booleans import boolean_words
+from jobs.schema.numbers import DECIMAL, MAX_CHARACTERS, checked_number, integer_of_text
 from jobs.schema.rejections import KPL_AGGREGATE, NOT_AN_OBJECT, NOT_JSON, NOT_UTF8, TOO_LARGE, Rejection
-from jobs.schema.table import ColumnType, DerivedColumn, Parse, Path
+from jobs.schema.table import Column, ColumnType, DerivedColumn, Parse, Path
 from jobs.schema.text_groups import groups_of
+from jobs.schema.times import time_format
 from jobs.schema.types import DataType, data_type
 
-_INTEGER = re.compile(r"\s*[+-]?\d+\s*", re.ASCII)
-_DECIMAL = re.compile(r"\s*[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?P<exponent>[eE][+-]?\d+)?\s*", re.ASCII)
-_BOOLEANS = {"true": True, "false": False}
-# Longer than any usual text of a 64-bit number. The cost of a conversion grows with the square of the digits.
-_MAX_INTEGER_CHARACTERS = 64
-# e-999: no 64-bit number has a longer exponent, and Python would compute its power of ten.
-_MAX_EXPONENT_CHARACTERS = 5
 _SURELY_SHALLOW = 100
 # Of a text whose parts are kept for its next record.
 _MAX_KEPT_CHARACTERS = 256
@@ -98,6 +91,11 @@ def read_value(kind: ColumnType, value: Any) -> Any:
     return reader(value) if reader else _read_typed(data_type(kind), value)
 
 
+def reader_of(column: Column) -> Callable[[Any], Any]:
+    """What reads a value of the column that is not absent: `read_value`, or the format that the contract names."""
+    return column.value_format.read if column.value_format else partial(read_value, column.type)
+
+
 def _read_typed(kind: DataType, value: Any) -> Any:
     if is_absent(value):
         return None
@@ -156,22 +154,6 @@ def _split(parse: Parse, text: str) -> dict[str, Any] | None:
 _split_short = lru_cache(maxsize=4096)(_split)
 
 
-def read_date(text: str, form: str) -> date:
-    """A date in the format `form`, such as MM/dd/yyyy. Raises ValueError for another format or an invalid day."""
-    found = _date_pattern(form).fullmatch(text)
-    if found is None:
-        raise ValueError(f"{text!r} does not have the format {form}")
-    return date(int(found["year"]), int(found["month"]), int(found["day"]))
-
-
-@lru_cache(maxsize=64)
-def _date_pattern(form: str) -> re.Pattern[str]:
-    pattern = re.escape(form)
-    for letters, group in (("yyyy", r"(?P<year>\d{4})"), ("MM", r"(?P<month>\d{2})"), ("dd", r"(?P<day>\d{2})")):
-        pattern = pattern.replace(letters, group)
-    return re.compile(pattern, re.ASCII)
-
-
 def _derive_all(parse: Parse, groups: tuple[str | None, ...]) -> dict[str, Any] | None:
     try:
         return {part.column: _derive(part, group) for part, group in zip(parse.into, groups, strict=True)}
@@ -180,40 +162,14 @@ def _derive_all(parse: Parse, groups: tuple[str | None, ...]) -> dict[str, Any] 
 
 
 def _derive(part: DerivedColumn, text: str | None) -> Any:
-    if part.type == "string" or text is None:
-        return text
-    return read_date(text, part.format) if part.format else read_value(part.type, text)
-
-
-def integer_or_text(number: str) -> int | str:
-    """The integer that a decimal text equals, or the text itself: "446.0" becomes 446, and "446.5" stays "446.5"."""
-    try:
-        return _integer_of_text(number)
-    except ValueError:
-        return number
-
-
-def _integer_of_text(text: str) -> int:
-    """The integer that a text such as 446, 446.0 or 4.46e2 equals exactly. Raises ValueError if it equals none."""
-    if len(text) > _MAX_INTEGER_CHARACTERS:
-        raise ValueError
-    if _INTEGER.fullmatch(text):
-        return int(text)
-    found = _DECIMAL.fullmatch(text)
-    if found is None or len(found["exponent"] or "") > _MAX_EXPONENT_CHARACTERS:
-        raise ValueError
-    # Not by way of a float: it changes integers beyond 2**53 and takes 446.00000000000000001 for 446.
-    number, denominator = Decimal(text).as_integer_ratio()
-    if denominator != 1:
-        raise ValueError
-    return number
+    return text if part.type == "string" or text is None else reader_of(part)(text)
 
 
 def _integer(value: Any, bits: int) -> int:
     if isinstance(value, msgspec.Raw):
         value = bytes(value).decode("ascii")
     if isinstance(value, str):
-        value = _integer_of_text(value)
+        value = integer_of_text(value)
     elif isinstance(value, float) and value.is_integer():
         value = int(value)
     # In Python bool is a subclass of int.
@@ -226,7 +182,7 @@ def _double(value: Any) -> float:
     if isinstance(value, msgspec.Raw):
         value = bytes(value).decode("ascii")
     if isinstance(value, str):
-        if not _DECIMAL.fullmatch(value):
+        if not DECIMAL.fullmatch(value):
             raise ValueError
     elif not isinstance(value, int | float) or isinstance(value, bool):
         raise ValueError
@@ -255,20 +211,17 @@ def read_decimal(value: Any, precision: int, scale: int) -> Decimal:
         value = repr(value)
     if isinstance(value, int) and not isinstance(value, bool):
         # str() refuses more than 4,300 digits.
-        value = str(value) if abs(value) < 10**_MAX_INTEGER_CHARACTERS else ""
-    if not isinstance(value, str) or len(value) > _MAX_INTEGER_CHARACTERS:
+        value = str(value) if abs(value) < 10**MAX_CHARACTERS else ""
+    if not isinstance(value, str):
         raise ValueError
-    found = _DECIMAL.fullmatch(value)
-    if found is None or len(found["exponent"] or "") > _MAX_EXPONENT_CHARACTERS:
-        raise ValueError
-    sign, digits, exponent = Decimal(value.strip()).as_tuple()
+    sign, digits, exponent = Decimal(checked_number(value).strip()).as_tuple()
     # Not by way of the decimal module's arithmetic, which rounds to 28 digits.
     number = int("".join(map(str, digits)))
     shift = int(exponent) + scale
     if number and shift > precision:
         raise ValueError
     if number and shift < 0:
-        number, rest = divmod(number, 10 ** min(-shift, 2 * _MAX_INTEGER_CHARACTERS))
+        number, rest = divmod(number, 10 ** min(-shift, 2 * MAX_CHARACTERS))
         if rest:
             raise ValueError
     elif number:
@@ -293,36 +246,14 @@ def read_json(value: Any) -> str:
     return as_text(value)
 
 
-def _boolean(value: Any) -> bool:
-    if isinstance(value, bool):
-        return value
-    known = _BOOLEANS.get(value.strip().lower()) if isinstance(value, str) else None
-    if known is None:
-        raise ValueError
-    return known
-
-
-def _date(value: Any) -> date:
-    if not isinstance(value, str):
-        raise ValueError
-    return read_date(value, "yyyy-MM-dd")
-
-
-def _timestamp(value: Any) -> datetime:
-    """A time in UTC; a time without an offset is in UTC."""
-    if not isinstance(value, str):
-        raise ValueError
-    return parse_time(value, default_zone=UTC)
-
-
 _READERS: dict[str, Callable[[Any], Any]] = {
     "string": as_text,
     "int": partial(_integer, bits=31),
     "long": partial(_integer, bits=63),
     "double": _double,
-    "boolean": _boolean,
-    "date": _date,
-    "timestamp": _timestamp,
+    "boolean": boolean_words().read,
+    "date": time_format("date").read,
+    "timestamp": time_format("timestamp").read,
     "float": _float,
     "binary": _binary,
     "json": read_json,

@@ -6,15 +6,20 @@ It knows no native decoding, no Arrow and no columns at once: one record, one co
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import math
+import re
 import struct
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal, InvalidOperation
 from typing import Any
+from zoneinfo import ZoneInfo
 
-from jobs.schema.table import TableContract
+from jobs.schema.table import SourceColumn, TableContract
 from jobs.schema.types import DataType, data_type
+
+GREENWICH = ZoneInfo("UTC")
 
 
 class Refused(Exception):
@@ -40,11 +45,93 @@ def read_row(data: bytes, contract: TableContract) -> dict[str, Any]:
                 value = value[part]
             else:
                 value = None
-        found = read(value, data_type(column.type)) if value not in (None, "") else column.default
+        found = read_column(value, column) if value not in (None, "") else column.default
         if column.required and value in (None, ""):
             raise Refused
         row[column.column] = found
     return row
+
+
+def read_column(value: Any, column: SourceColumn) -> Any:
+    if column.true_values or column.false_values:
+        return named_boolean(value, column)
+    if column.format is None and column.timezone is None:
+        return read(value, data_type(column.type))
+    zone = ZoneInfo(column.timezone or "UTC")
+    found = formatted(value, column.format or "iso", zone)
+    if column.type == "timestamp":
+        return found
+    return found.astimezone(zone).date()
+
+
+def named_boolean(value: Any, column: SourceColumn) -> bool:
+    if isinstance(value, bool):
+        return value
+    if not isinstance(value, str | int):
+        raise Refused
+    word = str(value).strip().lower()
+    with contextlib.suppress(Refused):
+        word = str(whole(10**3)(word))
+    for listed, meaning in ((("true", *column.true_values), True), (("false", *column.false_values), False)):
+        if word in [str(each).lower() for each in listed]:
+            return meaning
+    raise Refused
+
+
+def formatted(value: Any, form: str, zone: ZoneInfo) -> datetime:
+    """The time in UTC; of a date, the midnight of its day."""
+    units = {"epoch_seconds": 1, "epoch_millis": 10**3, "epoch_micros": 10**6}
+    if form in units:
+        numerator, denominator = number(value).as_integer_ratio()
+        micros = numerator * 10**6 // (denominator * units[form])
+        try:
+            return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=micros)
+        except OverflowError as error:
+            raise Refused from error
+    if isinstance(value, int) and not isinstance(value, bool):
+        value = str(value)
+    if isinstance(value, Number):
+        value = str(whole(10**3)(value))
+    if not isinstance(value, str):
+        raise Refused
+    if form == "iso":
+        return moment(value, zone)
+    directives = {
+        "M/d/yyyy": "%m/%d/%Y",
+        "dd-MMM-yy": "%d-%b-%y",
+        "yyyyMMdd": "%Y%m%d",
+        "yyyy-MM-dd HH:mm:ss": "%Y-%m-%d %H:%M:%S",
+        "M/d/yyyy h:mm a": "%m/%d/%Y %I:%M %p",
+        "yyyy-MM-dd HH:mm:ss.SSS X": "%Y-%m-%d %H:%M:%S.%f %z",
+    }[form]
+    shape = "".join(
+        r"\d\d?" if letters in ("M", "d", "h") else r"\d{1,3}" if letters == "SSS" else
+        r"\S+" if letters == "X" else r"\w" * len(letters) if letters != "a" else r"\w\w"
+        if letters[0].isalpha() else re.escape(letters)
+        for letters in re.findall(r"([A-Za-z]+|[^A-Za-z])", form)
+    )  # fmt: skip
+    try:
+        found = datetime.strptime(value, directives)
+    except ValueError as error:
+        raise Refused from error
+    if not re.fullmatch(shape, value, re.ASCII):
+        raise Refused
+    if form == "dd-MMM-yy" and found.year < 2000:
+        found = found.replace(year=found.year + 100)
+    try:
+        return found.astimezone(UTC) if found.tzinfo else in_zone(found, zone)
+    except OverflowError as error:
+        raise Refused from error
+
+
+def in_zone(local: datetime, zone: ZoneInfo) -> datetime:
+    """The first time at which the zone's clock shows `local`; if it skips that time, as much later as it skips."""
+    naive = local.replace(tzinfo=UTC)
+    day = timedelta(days=1)
+    offsets = {at.astimezone(zone).utcoffset() or timedelta() for at in (naive - day, naive, naive + day)}
+    shown = [naive - offset for offset in offsets]
+    found = [at for at in shown if at.astimezone(zone).replace(tzinfo=None) == local]
+    return min(found) if found else naive - ((naive - day).astimezone(zone).utcoffset() or timedelta())
 
 
 def parse(text: str) -> Any:
@@ -166,12 +253,12 @@ def day(value: Any) -> date:
         raise Refused from error
 
 
-def moment(value: Any) -> datetime:
+def moment(value: Any, zone: ZoneInfo = GREENWICH) -> datetime:
     try:
         found = datetime.fromisoformat(value)
-    except (TypeError, ValueError) as error:
+        return found.astimezone(UTC) if found.tzinfo else in_zone(found, zone)
+    except (TypeError, ValueError, OverflowError) as error:
         raise Refused from error
-    return (found if found.tzinfo else found.replace(tzinfo=UTC)).astimezone(UTC)
 
 
 def blob(value: Any) -> bytes:

@@ -32,10 +32,22 @@ PLACES = st.one_of(
     st.lists(st.sampled_from(["a", "b"]), min_size=1, max_size=3).map(lambda path: {"path": path}),
     st.tuples(st.sampled_from("ab"), st.integers(0, 1)).map(lambda path: {"path": list(path)}),
 )
-COLUMNS = st.lists(st.tuples(PLACES, KINDS, st.booleans()), min_size=1, max_size=4).map(
+ZONES = st.sampled_from([None, "America/Sao_Paulo", "Australia/Lord_Howe", "UTC"])
+EPOCHS = st.sampled_from(["epoch_seconds", "epoch_millis", "epoch_micros"])
+PATTERNS = st.sampled_from(["M/d/yyyy", "dd-MMM-yy", "yyyyMMdd", "yyyy-MM-dd HH:mm:ss", "M/d/yyyy h:mm a"])
+TYPES = st.one_of(
+    KINDS.map(lambda kind: {"type": kind}),
+    st.builds(
+        lambda form, zone: {"type": "timestamp", "format": form, "timezone": zone},
+        st.one_of(EPOCHS, PATTERNS, st.sampled_from(["iso", "yyyy-MM-dd HH:mm:ss.SSS X"])), ZONES,
+    ),
+    st.builds(lambda form, zone: {"type": "date", "format": form, "timezone": zone}, EPOCHS, ZONES),
+    PATTERNS.map(lambda form: {"type": "date", "format": form}),
+    st.just({"type": "boolean", "true_values": ["Y", 1], "false_values": ["N", 0]}),
+)  # fmt: skip
+COLUMNS = st.lists(st.tuples(PLACES, TYPES, st.booleans()), min_size=1, max_size=4).map(
     lambda drawn: {
-        f"c{number}": {**place, "type": kind, "required": required}
-        for number, (place, kind, required) in enumerate(drawn)
+        f"c{number}": {**place, **kind, "required": required} for number, (place, kind, required) in enumerate(drawn)
     }
 )
 NUMBERS = st.one_of(st.integers(-(2**33), 2**33), st.sampled_from([0, 1, 2**31, 2**63, 10**30, -0.0, 446.0, 1.5]))
@@ -44,6 +56,12 @@ LEAVES = st.one_of(
     st.decimals(-1000, 1000, places=2).map(str), st.text(max_size=3),
     st.sampled_from(["", " ", "true", "2026-11-23", "2026-11-23T01:02:03.5+01:00", "aGk=", "aGk", "null", "[1]", "{}",
                      '{"a": 1.50}', '""', "1e400", "1e2", "-1.50", "0.005"]),
+    st.sampled_from(["1/1/2018", "01/1/2018", "2/30/2018", "11/4/2018 12:30 AM", "2/17/2018 11:30 pm", "23-NOV-26",
+                     "31-Apr-26", "01-jan-99", "20261123", 20261123, 20261123.0, "2018-11-04 00:30:00",
+                     "2018-02-17 23:30:00", "2026-10-04 02:15:00", "2026-04-05 01:45:00.5 Z", "0001-01-01 00:00:00",
+                     "9999-12-31 23:59:59", "2026-04-05 01:45:00.123 -0930", 1700000000, 1700000000.25, -1,
+                     1700000000123, "1700000000.1234567",
+                     "Y", "n", "N", 1.0, "2018-11-04T00:30:00", "2018-02-17T23:30:00.5"]),
 )  # fmt: skip
 VALUES = st.recursive(
     LEAVES,
