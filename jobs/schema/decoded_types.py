@@ -107,6 +107,11 @@ def decoded_type(kind: DataType, form: TimeFormat | BooleanWords | None = None) 
     return DecodedType(kind, form)
 
 
+def can_name_a_field(name: str) -> bool:
+    """Whether a msgspec struct can have a field of this name in JSON: no quote, backslash or control character."""
+    return not any(char in '"\\' or char < " " for char in name)
+
+
 def strict_struct(fields: dict[str, tuple[str, Any, Any]]) -> Any:
     """A msgspec struct that refuses unknown fields: by name in JSON, the (attribute, type, default)."""
     return msgspec.defstruct(

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from jobs.schema.decoded_types import DecodedType, decoded_type, strict_struct
+from jobs.schema.decoded_types import DecodedType, can_name_a_field, decoded_type, strict_struct
 from jobs.schema.numbers import integer_or_text
 from jobs.schema.table import SourceColumn
 from jobs.schema.types import data_type
@@ -34,8 +34,9 @@ class RecordLayout:
 
     types      each column's DecodedType
     decode     decodes a record into a struct. Raises msgspec.MsgspecError for a field that no column names, and for a
-               value of an unusual type. None if the contract's places have no struct: an index of an array, or a value
-               that columns of unlike types share. Then every record is taken apart by `take_apart`
+               value of an unusual type. None if the contract's places have no struct: an index of an array, a value
+               that columns of unlike types share, or a quote in a field's name. Then every record is taken
+               apart by `take_apart`
     getters    each column's value in such a struct
     nothing    the struct of a record without values
     """
@@ -67,7 +68,12 @@ class RecordLayout:
             # Named by position, because a field may have a Python keyword as its name.
             attribute = f"c{number}"
             kinds = [self.types[column].native for column in child.columns]
-            if isinstance(name, int) or (child.columns and child.children) or any(kind != kinds[0] for kind in kinds):
+            if (
+                isinstance(name, int)
+                or not can_name_a_field(name)
+                or (child.columns and child.children)
+                or any(kind != kinds[0] for kind in kinds)
+            ):
                 return None
             if child.children:
                 inner = self._struct(child, f"{prefix}{attribute}.")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 
-from movement.cli.console import command_name, err, out, write_result
+from movement.cli.console import command_name, err, out, write_result, write_whole
 from movement.cli.options import Config, JsonFile, Overrides
 
 if TYPE_CHECKING:
@@ -24,6 +24,8 @@ FormatOption = Annotated[
         help="The files' format, if neither their content nor their names tell it.",
     ),
 ]
+# The time for reading a stream's sample, in seconds.
+STREAM_SECONDS = 30
 _SHOWN_FIELDS = 20
 
 
@@ -123,3 +125,77 @@ def _print_check(found: SampleCheck, rescued_column: str) -> None:
         err.print(f"  field {escape(repr(name))} of {count:,} records has no column: kept in {rescued_column}")
     if len(found.unnamed) > _SHOWN_FIELDS:
         err.print(f"  … and {len(found.unnamed) - _SHOWN_FIELDS:,} more fields without a column (--json lists them)")
+
+
+@app.command()
+def init(
+    sample: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[SAMPLE…]",
+            help="CSV, JSON lines or Parquet files (the first two also .gz or .zst); folders of them; - for standard "
+            "input.",
+        ),
+    ] = None,
+    from_stream: Annotated[
+        str | None,
+        typer.Option("--from-stream", metavar="NAME", help="Instead of files: the oldest records of this stream."),
+    ] = None,
+    records: Annotated[
+        int, typer.Option("--records", metavar="N", min=1, help="Read at most about N records, and 30 s of a stream.")
+    ] = 100_000,
+    format_: FormatOption = None,
+    name: Annotated[
+        str | None, typer.Option("--name", metavar="NAME", help="The contract's name. Default: the sample's.")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", metavar="FILE", help="Write the contract to FILE, not to the terminal.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite FILE.")] = False,
+    json_file: JsonFile = None,
+) -> None:
+    """Draft a contract from a sample: columns, types, what is never null, partitions and keys.
+
+    The first step with a stream of your own (docs/your-own-stream.md). The draft accepts every record of the sample;
+    what the sample cannot tell is a comment: money as an exact decimal, times in epoch milliseconds, texts that are
+    numbers. Read it, edit it, and try it with `contract check`.
+    """
+    from jobs.common.errors import ConfigurationError
+    from movement.contract.draft import contract_name, draft_contract
+    from movement.contract.sample import read_files, read_stream
+
+    if bool(sample) == bool(from_stream):
+        raise ConfigurationError("give the files of a sample, or --from-stream NAME, one of the two")
+    if output is not None and output.exists() and not force:
+        raise ConfigurationError(f"{output}: exists; --force overwrites it, another --output keeps it")
+    if from_stream:
+        parts = list(read_stream(from_stream, records=records, seconds=STREAM_SECONDS))
+        origin = f"stream {from_stream}"
+    else:
+        parts = list(read_files(sample or [], None, format=format_, limit=records))
+        origin = ", ".join(sample or [])
+    draft = draft_contract(
+        [record for part in parts for record in part.records],
+        name or contract_name(from_stream or (sample or [""])[0]),
+        origin,
+    )
+    rejected = [*(f"{where}: {why}" for part in parts for where, why in part.rejected), *map(str, draft.unreadable)]
+    if output is None:
+        typer.echo(draft.text, nl=False)
+    else:
+        write_whole(output, draft.text.encode("utf-8"))
+        err.print(f"{output}: {len(draft.contract.columns)} columns from {draft.records:,} records", soft_wrap=True)
+    if rejected:
+        err.print(f"[yellow]{len(rejected):,} are no records[/], such as {escape(rejected[0])}", soft_wrap=True)
+    write_result(
+        json_file,
+        {
+            "contract": draft.contract.name,
+            "file": str(output) if output else None,
+            "records": draft.records,
+            "unreadable": len(rejected),
+            "columns": {column.column: column.type for column in draft.contract.columns},
+            "partition_by": list(draft.contract.partition_by),
+            "text": draft.text,
+        },
+    )

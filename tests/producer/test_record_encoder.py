@@ -220,3 +220,11 @@ def test_the_stream_limits_the_compressed_record_and_the_contract_its_json() -> 
         ):
             assert isinstance(found, Rejection)
             assert found.reason == "too_large"
+
+
+def test_a_column_of_the_file_may_have_a_quote_or_a_control_character_in_its_name() -> None:
+    header = ['a "b" \\', *HEADER]
+    chunk = as_rows([["x", *GOOD]])
+    [record], rejected = encode(RowEncoder(CONTRACT, header, PARIS, LIMIT), chunk)
+    assert rejected == []
+    assert json.loads(record.Data)['a "b" \\'] == "x"

@@ -312,3 +312,18 @@ def test_the_upgrade_writes_down_that_the_city_is_in_the_file_name(tmp_path: Pat
     assert "\nfile_name:\n  pattern: " in new
     before, after = (contract_of(parse_yaml(one, tmp_path), tmp_path) for one in (text, new))
     assert before == after
+
+
+def test_a_field_may_have_a_quote_or_a_control_character_in_its_name() -> None:
+    contract = TableContract.model_validate(
+        {
+            "version": 2,
+            "name": "odd",
+            "columns": {"a": {"source": 'a "quoted" \\ name\t', "type": "int"}, "b": {"type": "string"}},
+            "partition_by": ["b"],
+            "stream_partition_key": ["b"],
+        }
+    )
+    record = {'a "quoted" \\ name\t': 1, "b": "x"}
+    parsed = RecordParser(contract).parse(as_data([json.dumps(record).encode()]))
+    assert parsed.columns.to_pylist() == [{"a": 1, "b": "x", "rescued_data": None}]

@@ -20,6 +20,7 @@ WITHOUT = {
     "deploy stack": {"--config", "--set"},
     "deploy conf": {"--config", "--set"},
     "contract upgrade": {"--config", "--set"},
+    "contract init": {"--config", "--set"},
     "cost": {"--config", "--set"},
     "serve": {"--json"},
 }
