@@ -39,7 +39,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "movement.deploy": (*_SCHEMA, "jobs.lake", "movement.packaging"),
     "movement.cost": _SETTINGS,
     "movement.doctor": (*_WRITE, "local", "movement.packaging", "movement.deploy"),
-    "movement.contract": (*_SCHEMA, "jobs.catalog", "producer", "spark_kinesis"),
+    "movement.contract": (*_SCHEMA, "jobs.catalog", "jobs.stream", "producer", "spark_kinesis"),
     "movement.report": (*_WRITE, *_STAGES),
     "movement.cli": ("spark_kinesis", "lambdas", "jobs", "producer", "local", "movement"),
 }

@@ -10,10 +10,12 @@ from __future__ import annotations
 import json
 import logging
 import time
+from collections.abc import Sequence
 
 import pyarrow as pa
 from deltalake import CommitProperties, DeltaTable, Field, Schema, Transaction
 from deltalake.exceptions import DeltaError
+from deltalake.schema import PrimitiveType
 from deltalake.transaction import AddAction
 
 from jobs.common.errors import IncompatibleSchemaError, TerminalError, TransientError
@@ -41,6 +43,27 @@ def table_schema(contract: TableContract) -> Schema:
     """The Delta table's columns: the partition columns, then the columns of the files."""
     columns = (*contract.partition_columns, *contract.table_columns)
     return Schema.from_arrow(pa.schema([pa.field(name, arrow_type(kind)) for name, kind, _ in columns]))
+
+
+def why_unfit(found: Schema, partitions: Sequence[str], contract: TableContract) -> list[str]:
+    """Why a Delta table with this schema and these partition columns cannot follow the contract; empty if it can."""
+    wanted = {field.name: field for field in table_schema(contract).fields}
+    why = [
+        f"column {field.name} is no longer in the contract"
+        if field.name not in wanted
+        else f"column {field.name} is {_type_name(field)} and cannot become {_type_name(wanted[field.name])}"
+        for field in found.fields
+        if field.name not in wanted or wanted[field.name].type != field.type
+    ]
+    if list(partitions) != list(contract.partition_by):
+        before, after = ", ".join(partitions) or "nothing", ", ".join(contract.partition_by) or "nothing"
+        why.append(f"it is partitioned by {before}, not by {after}")
+    return why
+
+
+def _type_name(field: Field) -> str:
+    kind = field.type
+    return kind.type if isinstance(kind, PrimitiveType) else str(kind)
 
 
 class _DeltaLogError(TransientError):
@@ -164,25 +187,15 @@ class DeltaCommitter:
 
     def _new_columns(self, table: DeltaTable) -> list[Field]:
         """The contract's columns that the table lacks. Raises IncompatibleSchemaError for any other difference."""
-        found = {field.name: field for field in table.schema().fields}
-        wanted = {field.name: field for field in table_schema(self._contract).fields}
-        why = [
-            f"column {name} is no longer in the contract"
-            if name not in wanted
-            else f"column {name} is {field.type.type} and cannot become {wanted[name].type.type}"
-            for name, field in found.items()
-            if name not in wanted or wanted[name].type != field.type
-        ]
-        partitions = table.metadata().partition_columns
-        if partitions != list(self._contract.partition_by):
-            why.append(f"it is partitioned by {', '.join(partitions)}, not by {', '.join(self._contract.partition_by)}")
+        why = why_unfit(table.schema(), table.metadata().partition_columns, self._contract)
         if why:
             raise IncompatibleSchemaError(
                 f"the Delta table {self._uri} cannot follow the contract: {'; '.join(why)}. Nothing was started or "
                 "changed. A Delta table can only get new columns; no column can change, not even from int to long. "
                 "Keep the columns as they are, or give the new contract a lake of its own: `lake` and `database`"
             )
-        return [field for name, field in wanted.items() if name not in found]
+        found = {field.name for field in table.schema().fields}
+        return [field for field in table_schema(self._contract).fields if field.name not in found]
 
     def _log_error(self, what: str, error: Exception) -> _DeltaLogError:
         log.info("%s failed: %s", what, error)

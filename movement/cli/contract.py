@@ -199,3 +199,38 @@ def init(
             "text": draft.text,
         },
     )
+
+
+@app.command()
+def diff(
+    old: Annotated[str, typer.Argument(metavar="OLD", help="The contract that the lake has now.")],
+    new: Annotated[str, typer.Argument(metavar="NEW", help="The contract that is to follow.")],
+    config: Config = None,
+    overrides: Overrides = None,
+    json_file: JsonFile = None,
+) -> None:
+    """Say what changes from one contract to another, and whether a lake with data takes it.
+
+    Before you deploy a changed contract. The code of the job's start decides (docs/evolution.md); `--set
+    sink.format=delta` asks for a Delta table. The exit code is 0 if the job would start with the new contract, 1 if it
+    would refuse it on a lake with data.
+    """
+    from dataclasses import asdict
+
+    from jobs.schema.table import load_contract
+    from jobs.settings.settings import load_settings
+    from movement.contract.diff import changes
+
+    settings = load_settings(config, overrides or [])
+    found = changes(load_contract(old), load_contract(new), settings.sink.format)
+    for change in found:
+        colour = "red" if change.refused else "green"
+        out.print(f"{escape(change.where)}: {escape(change.what)} [{colour}]({change.effect})[/]", soft_wrap=True)
+    refused = any(change.refused for change in found)
+    if not found:
+        out.print("no change")
+    elif refused:
+        err.print("a lake with data refuses this; docs/evolution.md says what to do instead")
+    write_result(json_file, {"refused": refused, "changes": [asdict(change) for change in found]})
+    if refused:
+        raise typer.Exit(1)
