@@ -64,6 +64,10 @@ _REJECTED = {
 
 def _field(column: SourceColumn) -> dict[str, Any]:
     """The JSON schema of a source field: what every accepted value fulfils. The contract may be stricter."""
+    if column.on_fail == "null":
+        return {"description": column.comment} if column.comment else {}
+    if column.on_fail == "warn":  # only a value of another type is rejected
+        column = column.model_copy(update={"required": False, "min": None, "max": None, "parse": None})
     kinds, patterns = list(_JSON_TYPES[data_type(column.type).kind]), []
     schema: dict[str, Any] = {"description": column.comment} if column.comment else {}
     if column.parse:
@@ -90,6 +94,10 @@ def _field(column: SourceColumn) -> dict[str, Any]:
     return schema | {"type": kinds} | ({"pattern": patterns[0]} if patterns else {})
 
 
+def _is_required(column: SourceColumn) -> bool:
+    return column.required and column.on_fail == "reject"
+
+
 def _object(places: Sequence[tuple[Path, SourceColumn]]) -> dict[str, Any]:
     """The JSON schema of an object with values at the places. What is at none of them is allowed too."""
     below: dict[str, list[tuple[Path, SourceColumn]]] = {}
@@ -97,7 +105,7 @@ def _object(places: Sequence[tuple[Path, SourceColumn]]) -> dict[str, Any]:
         if isinstance(name, str):
             below.setdefault(name, []).append((tuple(rest), column))
     properties = {name: _place(within) for name, within in below.items()}
-    required = [name for name, within in below.items() if any(column.required for _, column in within)]
+    required = [name for name, within in below.items() if any(_is_required(column) for _, column in within)]
     schema: dict[str, Any] = {"required": required, "properties": properties, "additionalProperties": True}
     return schema | ({"type": "object"} if required else {})
 
@@ -113,7 +121,7 @@ def _place(within: Sequence[tuple[Path, SourceColumn]]) -> dict[str, Any]:
 def post_documentation(contract: TableContract, needs_key: bool, max_records: int) -> dict[str, Any]:
     """The arguments of FastAPI's `post` that describe the request and its responses."""
     record = {"type": "object"} | _object([(column.location, column) for column in contract.record_columns])
-    known = all(column.field in _EXAMPLE for column in contract.record_columns if column.required)
+    known = all(column.field in _EXAMPLE for column in contract.record_columns if _is_required(column))
     examples = {"one": {"value": _EXAMPLE}, "list": {"value": [_EXAMPLE, _EXAMPLE]}} if known else {}
     parameters: list[dict[str, Any]] = [
         {

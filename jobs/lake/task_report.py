@@ -5,7 +5,7 @@ A task sends its report to the driver as JSON. The sum of a batch's reports is s
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal
@@ -78,7 +78,8 @@ class TaskCounts(msgspec.Struct):
     `read` = `raw` = `processed` + `quarantined` holds for every batch.
     `rescued`: rows with fields that the contract does not name. `retries`: calls to Kinesis that were repeated;
     `throttles`: those of them that Kinesis had rejected because of its limits. `resent`: user records of KPL aggregates
-    that were dropped, because the KPL sends them again after a reshard. `reasons`: rejections by reason.
+    that were dropped, because the KPL sends them again after a reshard. `reasons`: rejections by reason. `nulled`,
+    `warned`: values of rows that failed a check with `on_fail: null` or `warn`, by `<column>.<reason>`.
     """
 
     read: int = 0
@@ -91,6 +92,8 @@ class TaskCounts(msgspec.Struct):
     throttles: int = 0
     resent: int = 0
     reasons: dict[str, int] = msgspec.field(default_factory=dict)
+    nulled: dict[str, int] = msgspec.field(default_factory=dict)
+    warned: dict[str, int] = msgspec.field(default_factory=dict)
 
     def add_counts(self, other: TaskCounts) -> None:
         """Adds the counters of another task."""
@@ -103,8 +106,15 @@ class TaskCounts(msgspec.Struct):
         self.retries += other.retries
         self.throttles += other.throttles
         self.resent += other.resent
-        for reason, count in other.reasons.items():
-            self.reasons[reason] = self.reasons.get(reason, 0) + count
+        add_counts(self.reasons, other.reasons)
+        add_counts(self.nulled, other.nulled)
+        add_counts(self.warned, other.warned)
+
+
+def add_counts(total: dict[str, int], counts: Mapping[str, int]) -> None:
+    """Adds counts by name to a total."""
+    for name, count in counts.items():
+        total[name] = total.get(name, 0) + count
 
 
 class NewPartitions(msgspec.Struct):
@@ -185,6 +195,8 @@ class RunTotals:
     rescued: int = 0
     partitions: list[str] = field(default_factory=list)
     reasons: dict[str, int] = field(default_factory=dict)
+    nulled: dict[str, int] = field(default_factory=dict)
+    warned: dict[str, int] = field(default_factory=dict)
     seconds: float = 0.0
 
     def add_report(self, report: TaskReport, table: TableName) -> None:
@@ -194,5 +206,6 @@ class RunTotals:
         self.quarantined += report.quarantined
         self.rescued += report.rescued
         self.partitions = sorted({*self.partitions, *report.partitions(table)})
-        for reason, count in report.reasons.items():
-            self.reasons[reason] = self.reasons.get(reason, 0) + count
+        add_counts(self.reasons, report.reasons)
+        add_counts(self.nulled, report.nulled)
+        add_counts(self.warned, report.warned)

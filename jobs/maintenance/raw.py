@@ -215,6 +215,8 @@ class _Rebuilder:
             quarantined=sum(file.rows for file in (*kept, *new)),
             rescued=found.rescued,
             reasons=dict(reasons),
+            nulled=found.nulled,
+            warned=found.warned,
             files=[*(file for file in entry.report.files if file.kind == "raw"), *kept, *new],
         )
         if report.read != report.processed + report.quarantined:

@@ -62,6 +62,11 @@ def batch_metrics(entry: LedgerEntry) -> list[Metric]:
         Metric("RecordsQuarantined", "Count", count, {"Reason": reason})
         for reason, count in sorted(report.reasons.items())
     ]
+    metrics += [
+        Metric(name, "Count", count, {"Check": check})
+        for name, counts in (("ValuesNulled", report.nulled), ("ValuesWarned", report.warned))
+        for check, count in sorted(counts.items())
+    ]
     return metrics
 
 
@@ -101,6 +106,8 @@ def log_fields(entry: LedgerEntry) -> dict[str, Any]:
         "written": report.processed,
         "quarantined": report.quarantined,
         "reasons": report.reasons,
+        "nulled": report.nulled,
+        "warned": report.warned,
         "rescued": report.rescued,
         "bytes_read": report.read_bytes,
         "bytes_written": _bytes_written(entry),

@@ -14,7 +14,7 @@ from typing import Any
 from jobs.schema.encoding import gunzip
 from jobs.schema.partitions import is_usable
 from jobs.schema.rejections import BAD_PARTITION, FAILED_CHECK, MISSING_FIELD, VALUE_CHARACTERS, WRONG_TYPE, Rejection
-from jobs.schema.table import TableContract
+from jobs.schema.table import Column, SourceColumn, TableContract
 from jobs.schema.value_rules import broken_rule
 from jobs.schema.values import as_text, is_absent, read_object, reader_of, split_text, value_at
 
@@ -35,8 +35,9 @@ class RecordChecks:
             (each, column.field)
             for column in contract.record_columns
             for each in (column, *(column.parse.into if column.parse else ()))
-            if each.has_rules
+            if each.has_rules and each.on_fail == "reject"
         )
+        self._ascending = tuple(check for check in contract.checks if check.on_fail == "reject")
         # (column, its source field) of each text column that is a partition column.
         self._folders = tuple(
             (name, column.field)
@@ -53,12 +54,15 @@ class RecordChecks:
     def rejections(self, record: Mapping[str, Any]) -> Iterator[Rejection]:
         """Every reason why the record cannot become a row; the first one is the record's reason code.
 
-        A field has one reason at most. Bounds, order and folders are checked only if every field is readable.
+        A value that fails a check with `on_fail: null` or `warn` is no reason. A field has one reason at most. Bounds,
+        order and folders are checked only if every field is readable.
         """
         given = {column.column: value_at(record, column.location) for column in self.contract.record_columns}
         faulty: set[str] = set()
         for column in self.contract.record_columns:
-            if column.required and is_absent(given[column.column]) and column.field not in faulty:
+            if column.on_fail != "reject" or column.field in faulty:
+                continue
+            if column.required and is_absent(given[column.column]):
                 faulty.add(column.field)
                 yield Rejection(MISSING_FIELD, column.field)
 
@@ -68,19 +72,32 @@ class RecordChecks:
             try:
                 values[column.column] = column.default if is_absent(value) else read(value)
             except (ValueError, RecursionError):
-                if column.field not in faulty:
+                if column.on_fail == "null":
+                    values[column.column] = None
+                elif column.field not in faulty:
                     faulty.add(column.field)
                     yield _rejection(WRONG_TYPE, column.field, value)
 
         for column in self.contract.record_columns:
             text = values.get(column.column)
+            if column.on_fail == "null" and self._fails(column, text):
+                values[column.column] = text = None
             # A longer text breaks the rule `max_length`, whatever it holds.
             if column.parse is None or not text or len(text) > (column.longest or len(text)):
                 continue
             parts = split_text(column.parse, text)
             if parts is not None:
                 values.update(parts)
-            elif column.field not in faulty:
+                values.update(
+                    dict.fromkeys(
+                        part.column
+                        for part in column.parse.into
+                        if part.on_fail == "null" and self._fails(part, parts[part.column])
+                    )
+                )
+            elif column.on_fail == "null":
+                values[column.column] = None
+            elif column.on_fail == "reject" and column.field not in faulty:
                 faulty.add(column.field)
                 yield _rejection(column.parse.reason, column.field, text)
 
@@ -91,9 +108,7 @@ class RecordChecks:
         broken: set[str] = set()
         for column in self.contract.record_columns:
             value = values[column.column]
-            if value is None or (column.min is None and column.max is None) or column.field in broken:
-                continue
-            if (column.min is not None and value < column.min) or (column.max is not None and value > column.max):
+            if column.on_fail == "reject" and column.field not in broken and _is_out_of_bounds(column, value):
                 broken.add(column.field)
                 yield _rejection(FAILED_CHECK, column.field, given[column.column])
         for ruled, source in self._ruled:
@@ -108,8 +123,18 @@ class RecordChecks:
             if value and source not in broken and not is_usable(name, value, len(self.contract.partition_by)):
                 yield _rejection(BAD_PARTITION, source, value)
 
+    def _fails(self, column: Column, value: Any) -> bool:
+        """Whether a value of the column's type breaks its bounds or rules, or cannot name a folder."""
+        if isinstance(column, SourceColumn) and _is_out_of_bounds(column, value):
+            return True
+        partitions = self.contract.partition_by
+        is_folder = bool(value) and column.type == "string" and column.column in partitions
+        return broken_rule(column, value) is not None or (
+            is_folder and not is_usable(column.column, value, len(partitions))
+        )
+
     def _out_of_order(self, values: Mapping[str, Any]) -> Iterator[Rejection]:
-        for check in self.contract.checks:
+        for check in self._ascending:
             found = [value for name in check.ascending if (value := values.get(name)) is not None]
             if any(low > high for low, high in itertools.pairwise(found)):
                 yield _rejection(FAILED_CHECK, check.name, ", ".join(map(str, found)))
@@ -120,6 +145,12 @@ class RecordChecks:
         text = gunzip(data, limit) if self.contract.encoding == "gzip" else data
         record = text if isinstance(text, Rejection) else read_object(text, limit)
         return record if isinstance(record, Rejection) else self.reject(record)
+
+
+def _is_out_of_bounds(column: SourceColumn, value: Any) -> bool:
+    if value is None:
+        return False
+    return (column.min is not None and value < column.min) or (column.max is not None and value > column.max)
 
 
 def _rejection(reason: str, field: str, value: Any) -> Rejection:

@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from jobs.schema.booleans import BooleanWords, boolean_words
+from jobs.schema.on_fail import OnFail, OnFailOfCheck
 from jobs.schema.rejections import UNPARSABLE
 from jobs.schema.text_groups import check_pattern, whole
 from jobs.schema.times import TimeFormat, time_format
@@ -39,7 +40,7 @@ LONGEST_MATCHED = 4096
 
 
 class Column(StrictModel, strict=False):
-    """A column and the rules on its values. A value that breaks a rule rejects its record; an absent value breaks none.
+    """A column and the rules on its values. An absent value breaks no rule.
 
     format       of a date or timestamp: iso, a key of EPOCHS or a pattern (jobs/schema/times.py)
     timezone     of times without an offset; UTC by default
@@ -47,6 +48,7 @@ class Column(StrictModel, strict=False):
     allowed      the values that the column may have
     max_length   the most characters (Unicode code points) of a string; with a pattern LONGEST_MATCHED by default
     pattern      a regular expression of RE2 that must match the whole string
+    on_fail      what becomes of a value that fails a check, and of its record (jobs/schema/on_fail.py)
     """
 
     column: ColumnName
@@ -58,6 +60,7 @@ class Column(StrictModel, strict=False):
     allowed: Annotated[tuple[str | int | bool | date, ...], Field(min_length=1, max_length=10_000)] | None = None
     max_length: Annotated[int, Field(ge=1)] | None = None
     pattern: str | None = None
+    on_fail: OnFail = "reject"
     comment: str = ""
 
     @property
@@ -231,6 +234,11 @@ class SourceColumn(Column, strict=False):
             raise ValueError(f"parse and default are for strings, not for {self.type}")
         if self.required and self.default is not None:
             raise ValueError("a required column has no default")
+        if self.required and self.on_fail == "null":
+            raise ValueError(
+                "on_fail: null contradicts required: a missing value is null already; leave out required, or write "
+                "on_fail: warn, which counts the rows without the value"
+            )
         if self.metadata is not None:
             self._check_metadata()
         self._check_default()
@@ -241,8 +249,10 @@ class SourceColumn(Column, strict=False):
         if self.type != kind:
             raise ValueError(f"metadata {self.metadata} has the type {kind}, not {self.type}")
         rules = (self.required, self.default is not None, self.parse is not None, self.has_rules)
-        if any(rules):
-            raise ValueError("a value from the metadata is not checked: leave out required, default, parse and rules")
+        if any(rules) or self.on_fail != "reject":
+            raise ValueError(
+                "a value from the metadata is not checked: leave out required, default, parse, on_fail and rules"
+            )
 
     @property
     def location(self) -> Path:
@@ -268,3 +278,4 @@ class Check(StrictModel, strict=False):
 
     name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
     ascending: Annotated[tuple[str, ...], Field(min_length=2)]
+    on_fail: OnFailOfCheck = "reject"

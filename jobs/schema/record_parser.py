@@ -7,6 +7,7 @@ A record with anything unusual (an unknown field, a number for a text, invalid J
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,9 +20,10 @@ from jobs.schema.arrow_values import to_arrow
 from jobs.schema.checks import RecordChecks
 from jobs.schema.column_checks import mask_of, out_of_bounds, out_of_order, unusable_folders
 from jobs.schema.encoding import gunzip
+from jobs.schema.on_fail import FailedValues, OnFailMasks, rule_masks
 from jobs.schema.record_layout import RecordLayout
-from jobs.schema.rejections import FAILED_CHECK, Rejection
-from jobs.schema.table import Parse, TableContract
+from jobs.schema.rejections import BAD_PARTITION, FAILED_CHECK, MISSING_FIELD, WRONG_TYPE, Rejection
+from jobs.schema.table import Column, Parse, SourceColumn, TableContract
 from jobs.schema.types import ARROW_TYPES as ARROW_TYPES
 from jobs.schema.types import arrow_type
 from jobs.schema.value_rules import broken_rules
@@ -35,11 +37,13 @@ class ParsedRecords:
     columns     n rows of `contract.data_columns`; the row of a rejected record has the fields that could be read
     rejections  index of a record (0 to n - 1): why it is rejected
     rescued     number of good records with fields that the contract does not name
+    failed      values that failed a check with `on_fail: null` or `warn`, also those of rejected records
     """
 
     columns: pa.RecordBatch
     rejections: dict[int, Rejection] = field(default_factory=dict)
     rescued: int = 0
+    failed: list[FailedValues] = field(default_factory=list)
 
 
 class RecordParser:
@@ -84,7 +88,8 @@ class RecordParser:
             if unknown:
                 rescued[index] = as_text(unknown)
         rejections |= undecoded
-        columns, suspects = self._columns(structs, unusual)
+        on_fail = OnFailMasks()
+        columns, suspects = self._columns(structs, unusual, on_fail)
         for index in pc.indices_nonzero(suspects).to_pylist():
             if index not in rejections:
                 rejections[index] = self._why(data[index].as_py())
@@ -93,6 +98,7 @@ class RecordParser:
             columns=pa.record_batch([columns[name] for name in self.schema.names], schema=self.schema),
             rejections=rejections,
             rescued=sum(1 for index in rescued if index not in rejections),
+            failed=on_fail.found,
         )
 
     def reject(self, data: bytes) -> Rejection | None:
@@ -113,7 +119,7 @@ class RecordParser:
         return self._checks.reject_bytes(record) or Rejection(FAILED_CHECK)
 
     def _columns(
-        self, structs: Sequence[Any], unusual: Mapping[int, list[Any]]
+        self, structs: Sequence[Any], unusual: Mapping[int, list[Any]], on_fail: OnFailMasks
     ) -> tuple[dict[str, pa.Array], pa.Array]:
         """All columns except the rescued one, and a mask of the records that cannot become rows.
 
@@ -121,14 +127,18 @@ class RecordParser:
         """
         columns: dict[str, pa.Array] = {}
         suspects = pa.repeat(pa.scalar(False), len(structs))
-        for mask in self._masks(structs, unusual, columns):
+        for mask in self._masks(structs, unusual, columns, on_fail):
             suspects = pc.or_(suspects, mask)
         return columns, suspects
 
     def _masks(
-        self, structs: Sequence[Any], unusual: Mapping[int, list[Any]], columns: dict[str, pa.Array]
+        self,
+        structs: Sequence[Any],
+        unusual: Mapping[int, list[Any]],
+        columns: dict[str, pa.Array],
+        on_fail: OnFailMasks,
     ) -> Iterator[pa.Array]:
-        """Fills `columns`; yields a mask, without nulls, of the records that fail each check."""
+        """Fills `columns`; yields a mask, without nulls, of the records that fail each check that rejects."""
         for number, column in enumerate(self.contract.record_columns):
             name = column.column
             values = list(map(self._layout.getters[number], structs))
@@ -136,6 +146,9 @@ class RecordParser:
                 values[index] = row[number]
             typed, wrong = to_arrow(values, self._layout.types[number])
             columns[name] = typed
+            if column.on_fail != "reject":
+                yield from self._tolerant(column, typed, wrong, columns, on_fail)
+                continue
             if column.type == "string":
                 if column.required or column.default is not None:
                     empty = pc.fill_null(pc.equal(typed, ""), True)
@@ -147,8 +160,7 @@ class RecordParser:
                     parts, unmatched = _split(typed, column.parse, column.longest)
                     columns.update(parts)
                     yield unmatched
-                    for part in column.parse.into:
-                        yield from broken_rules(parts[part.column], part)
+                    yield from self._parts(column.parse, columns, on_fail)
             elif column.required and typed.null_count:
                 yield pc.is_null(typed)
             if wrong is not None:
@@ -156,10 +168,69 @@ class RecordParser:
             yield from out_of_bounds(typed, column)
             yield from broken_rules(typed, column)
         for check in self.contract.checks:
-            yield from out_of_order(columns, check)
+            if check.on_fail == "reject":
+                yield from out_of_order(columns, check)
+            elif masks := list(out_of_order(columns, check)):
+                on_fail.add(f"{check.name}.{FAILED_CHECK}", "warn", functools.reduce(pc.or_, masks))
         for name, kind, _ in self.contract.partition_columns:
             if kind == "string":
-                yield unusable_folders(name, columns[name], len(self.contract.partition_by))
+                yield self._unusable_folders(name, columns[name])
+
+    def _tolerant(
+        self,
+        column: SourceColumn,
+        typed: pa.Array,
+        wrong: pa.Array | None,
+        columns: dict[str, pa.Array],
+        on_fail: OnFailMasks,
+    ) -> Iterator[pa.Array]:
+        """`_masks` of one column whose `on_fail` is null or warn."""
+        empty = pc.is_null(typed)
+        if column.type == "string":
+            empty = pc.fill_null(pc.equal(typed, ""), True)
+            if column.default is not None:
+                typed = pc.if_else(empty, column.default, typed)
+        failures = [] if wrong is None else [(WRONG_TYPE, wrong)]
+        if column.required:
+            absent = empty if wrong is None else pc.and_not(empty, wrong)
+            failures.insert(0, (MISSING_FIELD, absent))
+        parts: dict[str, pa.Array] = {}
+        if column.parse:
+            parts, unmatched = _split(typed, column.parse, column.longest)
+            failures.append((column.parse.reason, unmatched))
+        values, rejected = on_fail.apply(
+            column.column, column.on_fail, typed, [*failures, *self._rule_failures(column, typed)]
+        )
+        yield from rejected
+        columns[column.column] = values
+        if column.parse:
+            gone = pc.is_null(values)
+            columns.update({name: pc.if_else(gone, None, part) for name, part in parts.items()})
+            yield from self._parts(column.parse, columns, on_fail)
+
+    def _parts(self, parse: Parse, columns: dict[str, pa.Array], on_fail: OnFailMasks) -> Iterator[pa.Array]:
+        """`_masks` of the columns of a split text, which are in `columns`."""
+        for part in parse.into:
+            values = columns[part.column]
+            if part.on_fail == "reject":
+                yield from broken_rules(values, part)
+                continue
+            columns[part.column], rejected = on_fail.apply(
+                part.column, part.on_fail, values, self._rule_failures(part, values)
+            )
+            yield from rejected
+
+    def _rule_failures(self, column: Column, values: pa.Array) -> Iterator[tuple[str, pa.Array]]:
+        """(reason, mask) of the column's bounds, rules and use as a folder."""
+        if isinstance(column, SourceColumn):
+            for mask in out_of_bounds(values, column):
+                yield FAILED_CHECK, mask
+        yield from rule_masks(broken_rules(values, column), column)
+        if column.type == "string" and column.column in self.contract.partition_by:
+            yield BAD_PARTITION, self._unusable_folders(column.column, values)
+
+    def _unusable_folders(self, name: str, values: pa.Array) -> pa.Array:
+        return unusable_folders(name, values, len(self.contract.partition_by))
 
 
 def _split(texts: pa.Array, parse: Parse, longest: int | None) -> tuple[dict[str, pa.Array], pa.Array]:

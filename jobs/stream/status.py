@@ -17,7 +17,7 @@ from jobs.lake.lease import LeaseRecord, is_alive, leases
 from jobs.lake.ledger import Ledger, LedgerEntry, last_sequence_numbers, newest_entries
 from jobs.lake.replayed import ReplayedRecords
 from jobs.lake.store import lake_at
-from jobs.lake.task_report import sequence_order
+from jobs.lake.task_report import add_counts, sequence_order
 from jobs.schema.rejections import TOO_MANY_PARTITIONS
 from jobs.settings.settings import Settings
 from jobs.stream.connector import stream_lag
@@ -28,8 +28,9 @@ def status(settings: Settings, newest: int, command: str = "movement") -> dict[s
 
     `newest`: how many of the newest batches to read. `reasons` counts their rejected records that are still in
     quarantine, `new_partitions.kept_out` those of them that the limit of new partitions has rejected; `replayed` counts
-    those that `movement replay` has sent to the stream again. `notes` names what could not be read, with the remedy;
-    `command` is how these remedies call the command line.
+    those that `movement replay` has sent to the stream again; `nulled` and `warned` count values that failed a check
+    with `on_fail` and did not reject their record, by `<column>.<reason>`. `notes` names what could not be
+    read, with the remedy; `command` is how these remedies call the command line.
     """
     notes: list[str] = []
     found: dict[str, Any] = {
@@ -43,6 +44,8 @@ def status(settings: Settings, newest: int, command: str = "movement") -> dict[s
         "batches": 0,
         "last": [],
         "reasons": {},
+        "nulled": {},
+        "warned": {},
         "replayed": 0,
         "new_partitions": {"limit": settings.sink.max_new_partitions_per_batch, "kept_out": 0},
         "alarms": [],
@@ -73,6 +76,9 @@ def status(settings: Settings, newest: int, command: str = "movement") -> dict[s
             reasons += Counter(entry.report.reasons) - replayed.get(entry.name, Counter())
         found |= {"reasons": dict(reasons), "replayed": sum(each.total() for each in replayed.values())}
         found["new_partitions"]["kept_out"] = reasons[TOO_MANY_PARTITIONS]
+        for entry in entries:
+            add_counts(found["nulled"], entry.report.nulled)
+            add_counts(found["warned"], entry.report.warned)
     elif not notes:
         notes.append(f"no batch of stream {settings.stream.name} in this lake yet: start `{command} stream`")
     try:

@@ -22,7 +22,8 @@ from pyspark import TaskContext
 
 from jobs.common.fault_points import fault_point
 from jobs.lake.store import lake_at
-from jobs.lake.task_report import SequenceRange, TableName, TaskReport, decode_report, sum_reports
+from jobs.lake.task_report import SequenceRange, TableName, TaskReport, add_counts, decode_report, sum_reports
+from jobs.schema.on_fail import count_failed
 from jobs.schema.record_parser import RecordParser
 from jobs.schema.rejections import Rejection
 from jobs.schema.table import TableContract
@@ -151,8 +152,8 @@ class _TaskOutput:
                 self._write_raw(records)
         with self._measured("processed"):
             refused = self._write_processed(records, parsed.columns, parsed.rejections)
+            positions = [at for each in refused.values() for at in each]
             if refused and self._gate:
-                positions = [at for each in refused.values() for at in each]
                 unnamed = parsed.columns[self._task.contract.rescued_column].take(pa.array(positions, pa.int64()))
                 parsed.rescued -= len(unnamed) - unnamed.null_count
                 parsed.rejections.update(self._gate.refuse(records, refused))
@@ -164,6 +165,10 @@ class _TaskOutput:
         self._report.rescued += parsed.rescued
         for rejection in parsed.rejections.values():
             self._report.reasons[rejection.reason] = self._report.reasons.get(rejection.reason, 0) + 1
+        if parsed.failed:
+            others = [*parsed.rejections, *positions]
+            add_counts(self._report.nulled, count_failed(parsed.failed, others, "null"))
+            add_counts(self._report.warned, count_failed(parsed.failed, others, "warn"))
         _add_ranges(self._report.shards, records)
 
     def close(self) -> tuple[TaskReport, list[SmallFile]]:

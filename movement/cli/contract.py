@@ -119,6 +119,9 @@ def _print_check(found: SampleCheck, rescued_column: str) -> None:
     for reason, one in sorted(found.rejected.items(), key=lambda item: -item[1].count):
         what = " = ".join(repr(part) for part in (one.field, one.value) if part is not None)
         err.print(f"  [red]{reason}[/] {one.count:,}: {escape(one.where)}: {escape(what)}", soft_wrap=True)
+    for counts, text in ((found.nulled, "became null"), (found.warned, "stayed although they failed")):
+        for check, count in sorted(counts.items(), key=lambda item: -item[1]):
+            err.print(f"  [yellow]{escape(check)}[/]: {count:,} values {text} (on_fail)", soft_wrap=True)
     for warning in found.warnings:
         err.print(f"[yellow]warning:[/] {escape(warning)}", soft_wrap=True)
     for name, count in list(found.unnamed.items())[:_SHOWN_FIELDS]:

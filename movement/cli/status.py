@@ -141,6 +141,9 @@ def page(found: dict[str, Any]) -> RenderableType:
     if found["reasons"] or found["replayed"]:
         title = f"In quarantine from these {len(found['last'])} batches"
         parts.append(_panel(title, _reasons(found["reasons"], found["replayed"])))
+    if found["nulled"] or found["warned"]:
+        title = f"Values that failed a check, in rows of these {len(found['last'])} batches"
+        parts.append(_panel(title, _failed_values(found)))
     if found["alarms"]:
         lines = found["alarms"][:SHOWN_ALARMS]
         more = len(found["alarms"]) - len(lines)
@@ -265,6 +268,14 @@ def _reasons(reasons: dict[str, int], replayed: int) -> Table:
         table.add_row(escape(reason), f"{count:,}", f"[yellow]{'━' * max(1, round(30 * count / most))}[/]")
     if replayed:
         table.add_row("[dim]replayed[/]", f"{replayed:,}", "[dim]on the stream again; they count in their new batch[/]")
+    return table
+
+
+def _failed_values(found: dict[str, Any]) -> Table:
+    table = Table.grid(padding=(0, 2))
+    for key, text in (("nulled", "now null"), ("warned", "kept as they are")):
+        for check, count in sorted(found[key].items(), key=lambda item: -item[1]):
+            table.add_row(escape(check), f"{count:,}", f"[yellow]{text}[/]")
     return table
 
 

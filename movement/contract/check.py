@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from jobs.catalog.ddl import create_external_table
 from jobs.catalog.tables import glue_table, stream_tables
+from jobs.schema.on_fail import count_failed
 from jobs.schema.partitions import partition_path
 from jobs.schema.record_parser import RecordParser
 from jobs.schema.rejections import Rejection
@@ -44,6 +45,8 @@ class SampleCheck:
 
     rejected     by reason (docs/what-can-go-wrong.md)
     nulls        by column, in table order: accepted records in which it is null
+    nulled       values that failed a check with `on_fail: null` in accepted records, by `<column>.<reason>`
+    warned       the same with `on_fail: warn`
     unnamed      by field: records that have it although no column names it; it is kept in the rescued column
     partitions   number of partitions of the accepted records; 10,000 means that there may be more
     warnings     one sentence for each thing that is probably a mistake
@@ -53,6 +56,8 @@ class SampleCheck:
     accepted: int = 0
     rejected: dict[str, Rejected] = field(default_factory=dict)
     nulls: dict[str, int] = field(default_factory=dict)
+    nulled: dict[str, int] = field(default_factory=dict)
+    warned: dict[str, int] = field(default_factory=dict)
     unnamed: dict[str, int] = field(default_factory=dict)
     partitions: int = 0
     warnings: list[str] = field(default_factory=list)
@@ -73,7 +78,7 @@ def check_sample(contract: TableContract, parts: Iterable[SamplePart]) -> Sample
     """Checks every record of the sample by the contract."""
     check, parser = SampleCheck(), RecordParser(contract)
     sources, partitions = _Sources(contract), set[str]()
-    unnamed: Counter[str] = Counter()
+    unnamed, nulled, warned = Counter[str](), Counter[str](), Counter[str]()
     names = [name for name in parser.schema.names if name != contract.rescued_column]
     check.nulls = dict.fromkeys(names, 0)
     for part in parts:
@@ -83,6 +88,8 @@ def check_sample(contract: TableContract, parts: Iterable[SamplePart]) -> Sample
         good = pa.array([index not in parsed.rejections for index in range(len(part.records))], pa.bool_())
         for index, why in parsed.rejections.items():
             _reject(check, f"record {check.rows + index + 1} of the sample", why)
+        nulled.update(count_failed(parsed.failed, parsed.rejections, "null"))
+        warned.update(count_failed(parsed.failed, parsed.rejections, "warn"))
         columns = parsed.columns.filter(good)
         check.rows += part.rows
         check.accepted += columns.num_rows
@@ -95,6 +102,7 @@ def check_sample(contract: TableContract, parts: Iterable[SamplePart]) -> Sample
             partitions |= _partitions(contract, columns)
         sources.see(part)
     check.unnamed = dict(unnamed.most_common())
+    check.nulled, check.warned = dict(nulled), dict(warned)
     check.partitions = min(len(partitions), _MOST_COUNTED)
     check.warnings = list(sources.warnings(check))
     return check

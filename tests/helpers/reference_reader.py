@@ -31,7 +31,7 @@ class Number(str):
 
 
 def read_row(data: bytes, contract: TableContract) -> dict[str, Any]:
-    """The row of a record, by column. Raises Refused. Checks `required`, types and defaults, and no rules."""
+    """The row of a record, by column. Raises Refused."""
     record = parse(data.decode())
     if not isinstance(record, dict):
         raise Refused
@@ -45,11 +45,39 @@ def read_row(data: bytes, contract: TableContract) -> dict[str, Any]:
                 value = value[part]
             else:
                 value = None
-        found = read_column(value, column) if value not in (None, "") else column.default
-        if column.required and value in (None, ""):
-            raise Refused
-        row[column.column] = found
+        row[column.column] = judged(value, column)
     return row
+
+
+def judged(value: Any, column: SourceColumn) -> Any:
+    """The column's value after its checks and `on_fail`. Raises Refused."""
+    if value in (None, ""):
+        if column.required and column.on_fail == "reject":
+            raise Refused
+        return column.default
+    try:
+        found = read_column(value, column)
+    except Refused:
+        if column.on_fail == "null":
+            return None
+        raise
+    if not breaks_a_rule(found, column) or column.on_fail == "warn":
+        return found
+    if column.on_fail == "null":
+        return None
+    raise Refused
+
+
+def breaks_a_rule(value: Any, column: SourceColumn) -> bool:
+    if value in (None, ""):
+        return False
+    if (column.min is not None and value < column.min) or (column.max is not None and value > column.max):
+        return True
+    if column.allowed is not None and value not in column.allowed:
+        return True
+    if column.max_length is not None and len(value) > column.max_length:
+        return True
+    return column.pattern is not None and re.fullmatch(column.pattern, value) is None
 
 
 def read_column(value: Any, column: SourceColumn) -> Any:

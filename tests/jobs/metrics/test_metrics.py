@@ -92,11 +92,27 @@ def test_every_line_follows_the_format() -> None:
 
 
 def test_the_documented_metrics_are_the_published_ones() -> None:
-    groups = [batch_metrics(BATCH), shard_metrics(BATCH, 2), plan_metrics(1.0), idle_metrics(), failure_metrics()]
+    failed = replace(BATCH, report=TaskReport(nulled={"speed.wrong_type": 2}, warned={"plate.too_long": 3}))
+    groups = [
+        batch_metrics(BATCH),
+        batch_metrics(failed),
+        shard_metrics(BATCH, 2),
+        plan_metrics(1.0),
+        idle_metrics(),
+        failure_metrics(),
+    ]
     published = {metric.name for group in groups for metric in group}
     text = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")
     rows = [line.split("|")[1] for line in text.partition("## Alarms")[0].splitlines() if line.startswith("| `")]
     assert published == {name for row in rows for name in row.replace("`", "").split()}
+
+
+def test_values_that_failed_a_check_are_counted_by_check() -> None:
+    failed = replace(BATCH, report=TaskReport(nulled={"speed.wrong_type": 2}, warned={"plate.too_long": 3}))
+    found = {(each.name, each.dimensions.get("Check")): each.value for each in batch_metrics(failed)}
+    assert found["ValuesNulled", "speed.wrong_type"] == 2
+    assert found["ValuesWarned", "plate.too_long"] == 3
+    assert not any(each.name.startswith("Values") for each in batch_metrics(BATCH))
 
 
 def test_a_batch_without_records_has_no_share_and_no_age() -> None:

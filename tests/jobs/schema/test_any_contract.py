@@ -45,9 +45,18 @@ TYPES = st.one_of(
     PATTERNS.map(lambda form: {"type": "date", "format": form}),
     st.just({"type": "boolean", "true_values": ["Y", 1], "false_values": ["N", 0]}),
 )  # fmt: skip
-COLUMNS = st.lists(st.tuples(PLACES, TYPES, st.booleans()), min_size=1, max_size=4).map(
+RULES = st.one_of(
+    st.sampled_from(["int", "long", "double", "decimal(10,2)"]).map(lambda kind: {"type": kind, "min": 0, "max": 446}),
+    st.sampled_from(["string", "int"]).map(
+        lambda kind: {"type": kind, "allowed": ["a", "true"] if kind[0] == "s" else [0, 446]}
+    ),
+    st.sampled_from([{"type": "string", "max_length": 2}, {"type": "string", "pattern": "[a-z]+"}]),
+)
+CHECKED = st.one_of(st.tuples(TYPES, st.booleans()).map(lambda drawn: drawn[0] | {"required": drawn[1]}), RULES)
+COLUMNS = st.lists(st.tuples(PLACES, CHECKED, st.sampled_from(["reject", None, "warn"])), min_size=1, max_size=4).map(
     lambda drawn: {
-        f"c{number}": {**place, **kind, "required": required} for number, (place, kind, required) in enumerate(drawn)
+        f"c{number}": place | checked | ({} if checked.get("required") and not on_fail else {"on_fail": on_fail})
+        for number, (place, checked, on_fail) in enumerate(drawn)
     }
 )
 NUMBERS = st.one_of(st.integers(-(2**33), 2**33), st.sampled_from([0, 1, 2**31, 2**63, 10**30, -0.0, 446.0, 1.5]))

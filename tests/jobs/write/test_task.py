@@ -20,9 +20,13 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 
-from jobs.lake.task_report import SequenceRange, TaskReport
+from jobs.lake.task_report import RunTotals, SequenceRange, TaskReport, sum_reports
+from jobs.schema.table import contract_of
+from jobs.settings.config_files import read_yaml
 from jobs.settings.sections import SinkSettings
+from jobs.write.new_partitions import KnownPartitions, PartitionLimit
 from jobs.write.task import WriteTask
+from tests.helpers.paths import ROOT
 from tests.helpers.samples import LOWER, MEAN, TRAVEL_TIMES, UPPER, arrived, contract_with, good
 
 # The arrival time of the records of `arrived`.
@@ -68,6 +72,27 @@ def test_records_go_to_raw_processed_and_quarantine_in_one_pass(task: WriteTask)
         }
     )
     assert all(file.bytes == (Path(task.lake) / file.path).stat().st_size for file in report.files)
+
+
+def test_values_that_failed_a_check_are_counted_for_the_rows_that_are_written(task: WriteTask) -> None:
+    content = read_yaml(ROOT / "conf" / "travel_times.yaml")
+    mean = content["columns"]["mean_travel_time_seconds"]
+    mean |= {"required": False, "on_fail": None}
+    check = content["checks"][0]
+    check["on_fail"] = "warn"
+    tolerant = contract_of(content, ROOT / "conf" / "travel_times.yaml")
+    # Records of a second new partition are held back: they count once they are written.
+    task = replace(task, contract=tolerant, limit=PartitionLimit(KnownPartitions([]), 1, share=1))
+    out_of_order = good(**{LOWER: 9, UPPER: 8})
+    records = [good(**{MEAN: "x"}), good(City="Boston", **{MEAN: "x"}), out_of_order, b"not json", good()]
+    reports = [task.write(iter([arrived(records)]), f"q-7-0000{number}") for number in range(2)]
+    report = sum_reports(reports)
+    assert reports[0].reasons == {"not_json": 1}
+    assert report.nulled == {"mean_travel_time_seconds.wrong_type": 2}
+    assert report.warned == {f"{check['name']}.failed_check": 2}
+    totals = RunTotals()
+    totals.add_report(report, "processed")
+    assert (totals.nulled, totals.warned) == (report.nulled, report.warned)
 
 
 def read_with_retries(tasks: Iterator[pa.RecordBatch], counters: Counter[str]) -> Iterator[pa.RecordBatch]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -89,6 +90,7 @@ def test_a_lag_is_seen_shard_by_shard(lake_settings: Settings, tmp_path: Path) -
     numbers = put_on_one_shard(lake_settings, 5)
     part = SequenceRange(numbers[0], numbers[2], 3, datetime.now(UTC) - timedelta(seconds=4))
     written = entry(lake_settings, 0, {SHARD: part}, quarantined=1, reasons={"not_json": 1})
+    written.report.nulled = {"speed.wrong_type": 2}
     written.alarms = ["batch abc-0: too many rejected"]
     Ledger(lake_at(lake_settings.lake), "abc").commit(written)
     time.sleep(1.1)  # the server's Date header has whole seconds
@@ -108,6 +110,7 @@ def test_a_lag_is_seen_shard_by_shard(lake_settings: Settings, tmp_path: Path) -
     assert found["job"]["state"] == "running"
     assert found["job"]["pid"] == os.getpid()
     assert found["reasons"] == {"not_json": 1}
+    assert (found["nulled"], found["warned"]) == ({"speed.wrong_type": 2}, {})
     assert found["last"][0]["age_ms"] >= 4000
     for text in ("running", "behind the tip", "Last batches", "not_json", "too many rejected"):
         assert text in done.output
@@ -270,6 +273,7 @@ def test_a_stream_of_many_shards_shows_the_worst_of_them() -> None:
     ]  # fmt: skip
     found = {"at": datetime.now(UTC), "stream": "s", "lake": "l", "job": None, "query": None, "batches": 0,
              "behind_ms": 39000, "shards": shards, "last": [], "reasons": {}, "replayed": 0, "alarms": [], "notes": [],
+             "nulled": {"speed.wrong_type": 1200}, "warned": {"plate.too_long": 3},
              "files": {"files": 0}, "catalog": {"error": "no catalog"},
              "new_partitions": {"limit": 1000, "kept_out": 7}}  # fmt: skip
     console = Console(record=True, width=100, file=io.StringIO())
@@ -280,3 +284,5 @@ def test_a_stream_of_many_shards_shows_the_worst_of_them() -> None:
     assert "… and 24 more" in text
     assert "not compared with the lake: no catalog" in text
     assert "at most 1,000 a batch · 7 records" in text
+    assert re.search(r"speed\.wrong_type +1,200 +now null", text)
+    assert re.search(r"plate\.too_long +3 +kept as they are", text)

@@ -50,6 +50,13 @@ def checked(path: str, by: TableContract | None = None) -> SampleCheck:
     return check_sample(by, read_files([path], by))
 
 
+def test_values_that_failed_a_check_without_a_rejection_are_counted(tmp_path: Path) -> None:
+    file = json_lines(tmp_path, RECORD, RECORD | {"total": -1}, RECORD | {"total": "x", "day": "2026"})
+    by = contract(total={"type": "decimal(12,2)", "min": 0, "on_fail": None})
+    found = checked(file, by)
+    assert (found.accepted, found.nulled, found.warned) == (2, {"total.failed_check": 1}, {})
+
+
 def test_every_row_is_accepted_or_counted_under_its_reason_with_its_place(tmp_path: Path) -> None:
     file = json_lines(tmp_path, RECORD, RECORD | {"total": 1.505}, "no JSON", "", {"total": 1}, RECORD | {"total": -1})
     found = checked(file)
