@@ -2,7 +2,8 @@
 
 It answers all calls that the source makes to plan and read batches (shards, iterators of every type, single records),
 so a whole streaming job can drain it; `replay_server` only serves one reader's pages. The records are travel times of
-about 400 bytes. `with ReplayStream(folder, records=…) as endpoint:` runs it in a separate process.
+about 400 bytes, or the lines of a sample again and again. It runs in a separate process:
+`with ReplayStream(folder, records=…) as endpoint:`.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import threading
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from itertools import cycle, islice
 from pathlib import Path
 
 SHARDS = 4
@@ -50,13 +52,15 @@ def payloads(records: int, seed: int) -> Iterator[bytes]:
 class ReplayStream:
     """`records` records on SHARDS shards. `folder/json/` has the same records as JSON lines, for reading from disk."""
 
-    def __init__(self, folder: Path, records: int) -> None:
+    def __init__(self, folder: Path, records: int, sample: Path | None = None) -> None:
+        """`sample`: a file of JSON lines, which are the records in turn; None: travel times."""
         self.folder = folder
         self.records = records
+        self._lines = None if sample is None else sample.read_bytes().splitlines()
 
     def __enter__(self) -> str:
         self._started_at = time.time() - self.records / SHARDS / RATE - 30
-        _write(self.folder, self.records // SHARDS, self._started_at)
+        _write(self.folder, self.records // SHARDS, self._started_at, self._lines)
         listener = socket.create_server(("127.0.0.1", 0))
         self._process = multiprocessing.get_context("fork").Process(
             target=_serve, args=(listener, self.folder, self.records // SHARDS, self._started_at), daemon=True
@@ -89,14 +93,15 @@ def _record(shard: int, number: int, payload: bytes, started_at: float) -> str:
     )
 
 
-def _write(folder: Path, each: int, started_at: float) -> None:
+def _write(folder: Path, each: int, started_at: float, sample: list[bytes] | None) -> None:
     """Writes each shard's records as pages of encoded JSON with an index, and as JSON lines."""
     (folder / "json").mkdir(parents=True, exist_ok=True)
     for shard in range(SHARDS):
         index = []
         with (folder / f"{shard}.pages").open("wb") as pages, (folder / f"json/{shard}.json").open("wb") as lines:
             page: list[str] = []
-            for number, payload in enumerate(payloads(each, shard)):
+            records = payloads(each, shard) if sample is None else islice(cycle(sample), each)
+            for number, payload in enumerate(records):
                 lines.write(payload + b"\n")
                 page.append(_record(shard, number, payload, started_at))
                 if len(page) == PAGE or number == each - 1:

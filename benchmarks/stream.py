@@ -1,7 +1,11 @@
-"""Speed, memory and latency of the streaming job: `python benchmarks/stream.py [--json FILE] [--only NAME]… [--rows N]`
+"""Speed, memory and latency of the streaming job:
+
+    python benchmarks/stream.py [--json FILE] [--only NAME]… [--rows N] [--contract FILE --sample FILE]
 
 drain     rows/s of the whole job on a replayed stream, divided by those of a plain Spark batch that reads the same
-          JSON lines from disk and writes the same two outputs; both write to a folder, after a warm-up
+          JSON lines from disk and writes the same two outputs; both write to a folder, after a warm-up. With
+          --contract also that of another table, whose records are the sample's lines again and again, and its MB/s
+          divided by those of the travel times
 memory    peak memory of the Python workers and the JVM for 2 × `rows`, divided by that for `rows` / 5
 batch     seconds of a micro-batch of about 1,000 records on S3A against the embedded AWS, by stage
 latency   seconds from an accepted put to a queryable partition at a trigger of 1 s, p50 and p99 (from the same run)
@@ -24,7 +28,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
@@ -34,7 +38,11 @@ from jobs.common.aws import client  # noqa: E402
 from jobs.settings.settings import Settings, load_settings  # noqa: E402
 from local import resources, server  # noqa: E402
 
+if TYPE_CHECKING:
+    from jobs.schema.table import TableContract
+
 NAMES = ("drain", "memory", "batch", "latency")
+TRAVEL_TIMES = "travel_times.yaml"
 
 
 def job_settings(lake: str, *overrides: str) -> Settings:
@@ -42,7 +50,7 @@ def job_settings(lake: str, *overrides: str) -> Settings:
     return load_settings(None, [f"lake={lake}", f"stream.name={STREAM}", database, *overrides])
 
 
-def drained(spark: Any, lake: Path) -> tuple[float, float, int]:
+def drained(spark: Any, lake: Path, contract: str) -> tuple[float, float, int]:
     """One run of the job on a new checkpoint: (seconds with start and end, seconds within batches, rows)."""
     from jobs.stream.job import run
 
@@ -51,34 +59,85 @@ def drained(spark: Any, lake: Path) -> tuple[float, float, int]:
     within: list[float] = []
     result = run(
         lambda: spark,
-        job_settings(str(lake)),
+        job_settings(str(lake), f"contract={contract}"),
         until_drained=True,
         on_batch=lambda entry: within.append((entry.finished_at - entry.started_at).total_seconds()),
     )
     return time.perf_counter() - started, sum(within), result.processed
 
 
-def plain_batch(spark: Any, source: Path, out: Path) -> float:
+def plain_batch(spark: Any, source: Path, out: Path, contract: str) -> float:
     """Seconds of a batch with Spark's code only: JSON to partitioned Parquet, and text to gzip."""
+    from jobs.schema.table import load_contract
+
+    table = load_contract(contract)
+    shutil.rmtree(out, ignore_errors=True)
+    started = time.perf_counter()
+    rows = travel_times(spark, source, table) if table.name == "travel_times" else rows_by_spark(spark, source, table)
+    rows.write.partitionBy(*table.partition_by).option("compression", "zstd").parquet(str(out / "processed"))
+    spark.read.text(str(source)).write.option("compression", "gzip").text(str(out / "raw"))
+    return time.perf_counter() - started
+
+
+def travel_times(spark: Any, source: Path, table: TableContract) -> Any:
+    """The table's rows by Spark. All values are texts in JSON, and `start_date` is part of one."""
     from pyspark.sql import functions as F
     from pyspark.sql.types import StringType, StructField, StructType
 
-    from jobs.schema.table import load_contract
-
-    contract = load_contract("travel_times.yaml")
-    shutil.rmtree(out, ignore_errors=True)
-    started = time.perf_counter()
-    schema = StructType([StructField(column.field, StringType()) for column in contract.columns])
+    schema = StructType([StructField(column.field, StringType()) for column in table.columns])
     rows = (
         spark.read.schema(schema)
         .json(str(source))
-        .select(*[F.col(f"`{column.field}`").cast(column.type).alias(column.column) for column in contract.columns])
+        .select(*[F.col(f"`{column.field}`").cast(column.type).alias(column.column) for column in table.columns])
     )
-    day = F.to_date(F.substring("date_range", 1, 10), "MM/dd/yyyy")
-    rows = rows.withColumn("start_date", day)
-    rows.write.partitionBy("city", "start_date").option("compression", "zstd").parquet(str(out / "processed"))
-    spark.read.text(str(source)).write.option("compression", "gzip").text(str(out / "raw"))
-    return time.perf_counter() - started
+    return rows.withColumn("start_date", F.to_date(F.substring("date_range", 1, 10), "MM/dd/yyyy"))
+
+
+def rows_by_spark(spark: Any, source: Path, table: TableContract) -> Any:
+    """The table's rows by Spark, which reads the JSON with the contract's types."""
+    from pyspark.sql import functions as F
+    from pyspark.sql.types import StructType
+
+    from jobs.schema.types import data_type
+
+    tree: dict[str, Any] = {}
+    values = []
+    for column in table.record_columns:
+        if column.parse or any(isinstance(part, int) for part in column.location):
+            raise SystemExit(f"columns.{column.column}: Spark's JSON reader takes no text and no array apart")
+        value = F.col(".".join(f"`{part}`" for part in column.location))
+        kind = column.type
+        if column.format is not None and column.format.startswith("epoch_"):
+            kind, value = "long", getattr(F, f"timestamp_{column.format.removeprefix('epoch_')}")(value)
+        elif column.format is not None:
+            kind, value = "string", F.to_timestamp(value, column.format)
+        elif column.type == "binary":
+            kind, value = "string", F.unbase64(value)
+        place = tree
+        for part in column.location[:-1]:
+            place = place.setdefault(str(part), {})
+        place[str(column.location[-1])] = data_type(kind)
+        values.append((value.cast("date") if column.type == "date" else value).alias(column.column))
+    rows = spark.read.schema(StructType.fromJson(struct(tree))).json(str(source)).select(*values)
+    for column in getattr(table, 'derived_columns', ()):
+        if column.transform != "date":
+            raise SystemExit(f"columns.{column.column}: this benchmark has the transform date only")
+        rows = rows.withColumn(column.column, F.to_date(column.from_column))
+    return rows
+
+
+def struct(tree: dict[str, Any]) -> dict[str, Any]:
+    """A Spark struct as JSON. `tree` has a DataType or, for a struct within, a tree for each field."""
+    fields = [
+        {
+            "name": name,
+            "type": struct(kind) if isinstance(kind, dict) else kind.spark_json(),
+            "nullable": True,
+            "metadata": {},
+        }
+        for name, kind in tree.items()
+    ]
+    return {"type": "struct", "fields": fields}
 
 
 def process_tree() -> dict[int, dict[str, str]]:
@@ -123,7 +182,7 @@ def cpu_seconds(without: int) -> float:
 
 
 @contextmanager
-def replayed(rows: int) -> Iterator[tuple[Any, Path, int]]:
+def replayed(rows: int, sample: str | None = None) -> Iterator[tuple[Any, Path, int]]:
     """Serves a stream of `rows`; yields (Spark session, a new folder, the server's process id).
 
     The stream's records as JSON lines are in `stream/json` in the folder.
@@ -132,7 +191,7 @@ def replayed(rows: int) -> Iterator[tuple[Any, Path, int]]:
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        stream = ReplayStream(folder / "stream", rows)
+        stream = ReplayStream(folder / "stream", rows, Path(sample) if sample else None)
         with stream as endpoint:
             os.environ["AWS_ENDPOINT_URL_KINESIS"] = endpoint
             own = job_settings(str(folder / "lake")).spark
@@ -141,15 +200,15 @@ def replayed(rows: int) -> Iterator[tuple[Any, Path, int]]:
             spark.stop()
 
 
-def child(rows: int, repeats: int, compare: bool) -> dict[str, Any]:
+def child(rows: int, repeats: int, compare: bool, contract: str, sample: str | None) -> dict[str, Any]:
     """Drains `rows` once to warm up and then `repeats` times, alternating with the plain batch. In a child process."""
-    with replayed(rows) as (spark, base, server_pid):
+    with replayed(rows, sample) as (spark, base, server_pid):
         job, batch, plain, job_cpu, plain_cpu = [], [], [], [], []
         for number in range(repeats + 1):
             if number == 1:  # the first run started workers and compiled code
                 job, batch, plain, job_cpu, plain_cpu = [], [], [], [], []
             cpu = cpu_seconds(server_pid)
-            seconds, within, count = drained(spark, base / "lake")
+            seconds, within, count = drained(spark, base / "lake", contract)
             if count != rows:
                 raise RuntimeError(f"{count} rows of {rows} were written")
             job.append(seconds)
@@ -157,10 +216,12 @@ def child(rows: int, repeats: int, compare: bool) -> dict[str, Any]:
             job_cpu.append(cpu_seconds(server_pid) - cpu)
             if compare:
                 cpu = cpu_seconds(server_pid)
-                plain.append(plain_batch(spark, base / "stream/json", base / "plain"))
+                plain.append(plain_batch(spark, base / "stream/json", base / "plain", contract))
                 plain_cpu.append(cpu_seconds(server_pid) - cpu)
+        size = sum(path.stat().st_size for path in (base / "stream/json").iterdir())
         found: dict[str, Any] = {
             "job_rows_per_second": round(rows / statistics.median(job)),
+            "job_mb_per_second": round(size / 1e6 / statistics.median(job), 2),
             "job_batches_rows_per_second": round(rows / statistics.median(batch)),
             "job_cpu_seconds": round(statistics.median(job_cpu), 2),
         }
@@ -252,15 +313,21 @@ def main() -> None:
     parser.add_argument("--json", type=Path, metavar="FILE")
     parser.add_argument("--only", action="append", choices=NAMES, default=[])
     parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--contract", metavar="FILE", default=TRAVEL_TIMES, help="default: %(default)s")
+    parser.add_argument("--sample", metavar="FILE", help="JSON lines, needed for another contract")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
         print(json.dumps(child(*json.loads(options.child))))
         return
+    if (options.contract != TRAVEL_TIMES) != (options.sample is not None):
+        parser.error("--contract and --sample belong together")
     wanted = options.only or list(NAMES)
     result: dict[str, Any] = {"rows": options.rows, "ratios": {}}
     with embedded_aws():
         measure(wanted, options.rows, result)
+        if options.sample:
+            measure_contract(options.rows, options.contract, options.sample, result)
     print(json.dumps(result, indent=2))
     if options.json:
         options.json.write_text(json.dumps(result, indent=2))
@@ -268,19 +335,29 @@ def main() -> None:
 
 def measure(wanted: list[str], rows: int, result: dict[str, Any]) -> None:
     if "drain" in wanted:
-        found = result["drain"] = in_child(__file__, [rows, 5, True])
+        found = result["drain"] = in_child(__file__, [rows, 5, True, TRAVEL_TIMES, None])
         result["ratios"]["job_over_plain_batch"] = statistics.median(found["ratios"])
         # Without the query's start, the search for the stream's tip, and the stop.
         result["ratios"]["job_batches_over_plain_batch"] = statistics.median(found["batches_ratios"])
         # Rows per processor second: independent of other processes on the machine.
         result["ratios"]["job_over_plain_batch_cpu"] = round(found["plain_cpu_seconds"] / found["job_cpu_seconds"], 2)
     if "memory" in wanted:
-        few, many = (in_child(__file__, [count, 0, False])["peak_mb"] for count in (rows // 5, rows * 2))
+        few, many = (
+            in_child(__file__, [count, 0, False, TRAVEL_TIMES, None])["peak_mb"] for count in (rows // 5, rows * 2)
+        )
         result["memory"] = {"few": few, "many": many}
         for kind in few:
             result["ratios"][f"{kind}_memory_of_ten_times_the_rows"] = round(many[kind] / few[kind], 2)
     if {"batch", "latency"} & set(wanted):
         result |= small_batches(30, 1000)
+
+
+def measure_contract(rows: int, contract: str, sample: str, result: dict[str, Any]) -> None:
+    found = result["drain_of_contract"] = in_child(__file__, [rows, 5, True, contract, str(Path(sample).resolve())])
+    result["ratios"]["contract_over_plain_batch"] = statistics.median(found["ratios"])
+    if "drain" in result:
+        flat = result["drain"]["job_mb_per_second"]
+        result["ratios"]["contract_over_travel_times_mb"] = round(found["job_mb_per_second"] / flat, 2)
 
 
 @contextmanager
