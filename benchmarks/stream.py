@@ -119,7 +119,7 @@ def rows_by_spark(spark: Any, source: Path, table: TableContract) -> Any:
         place[str(column.location[-1])] = data_type(kind)
         values.append((value.cast("date") if column.type == "date" else value).alias(column.column))
     rows = spark.read.schema(StructType.fromJson(struct(tree))).json(str(source)).select(*values)
-    for column in getattr(table, 'derived_columns', ()):
+    for column in getattr(table, "derived_columns", ()):
         if column.transform != "date":
             raise SystemExit(f"columns.{column.column}: this benchmark has the transform date only")
         rows = rows.withColumn(column.column, F.to_date(column.from_column))

@@ -83,9 +83,11 @@ def _read(kind: str, value: Any) -> Any:
 
 
 def _decimals(values: list[Any], kind: DataType) -> pa.Array:
-    if bool not in set(map(type, values)):
+    kinds = set(map(type, values))
+    if bool not in kinds:
         try:
-            texts = pa.array([str(value) if isinstance(value, int) else value or None for value in values], pa.string())
+            texts = pa.array(values if int not in kinds else [_integer_text(value) for value in values], pa.string())
+            texts = pc.if_else(pc.equal(texts, ""), None, texts)
             # The plain texts that fit, whose cast is exact.
             whole = kind.precision - kind.scale
             plain = rf"^-?[0-9]{{1,{whole}}}(\.[0-9]{{1,{kind.scale}}})?$" if kind.scale else rf"^-?[0-9]{{1,{whole}}}$"
@@ -94,6 +96,10 @@ def _decimals(values: list[Any], kind: DataType) -> pa.Array:
         except (*_NO_ARROW_VALUE, ValueError):
             pass
     return _one_by_one(values, kind)
+
+
+def _integer_text(value: Any) -> Any:
+    return str(value) if type(value) is int else value
 
 
 def _floats(values: list[Any], _: DataType) -> pa.Array:

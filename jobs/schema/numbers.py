@@ -29,6 +29,9 @@ def exact_ratio(text: str) -> tuple[int, int]:
 
 def integer_or_text(number: str) -> int | str:
     """The integer that a decimal text equals, or the text itself: "446.0" becomes 446, and "446.5" stays "446.5"."""
+    significant = number.rstrip("0")
+    if "." in significant and significant[-1] in "123456789" and "e" not in number and "E" not in number:
+        return number  # has a fraction
     try:
         return integer_of_text(number)
     except ValueError:
