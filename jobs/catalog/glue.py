@@ -28,7 +28,7 @@ from jobs.common.aws import error_code
 from jobs.common.errors import AwsAccessError
 from jobs.common.fault_points import fault_point
 from jobs.common.retry import RetryPolicy
-from jobs.lake.partition_locations import Layout, point_to_files, read_layout
+from jobs.lake.partition_locations import RELOCATED, Layout, point_to_files, read_layout
 from jobs.lake.store import lake_at
 from jobs.schema.partitions import NULL_PARTITION, parse_partition_path, partition_path
 
@@ -55,7 +55,7 @@ class GlueCatalog:
         self._database = database
         self._lake = lake
         self._calls = GlueCalls(retry)
-        self._migrator = TableMigrator(glue, database, self._calls)
+        self._migrator = TableMigrator(glue, database, self._calls, self._holds_files)
         self._tables: dict[str, LakeTable] = {}
         self._schemas: dict[str, dict[str, Any]] = {}
         self._registered: set[tuple[str, str]] = set()
@@ -69,12 +69,22 @@ class GlueCatalog:
     def ensure_tables(self, tables: Iterable[LakeTable]) -> None:
         """Creates the database and missing tables, and migrates existing tables and partitions to the contract.
 
-        `register` then knows these tables. Raises IncompatibleSchemaError, before anything is changed, if a table
-        cannot follow the contract.
+        `register` then knows these tables. A table without data follows every contract. Raises IncompatibleSchemaError,
+        before anything is changed, if a table with data cannot follow.
         """
         by_name = {table.name: table for table in tables}
         self._schemas |= self._migrator.ensure(glue_table(table, self.root) for table in by_name.values())
         self._tables |= by_name
+
+    def _holds_files(self, table: Mapping[str, Any]) -> bool:
+        """Whether the lake has a file of the table with this TableInput. A Delta log alone is none."""
+        folder = str(table["StorageDescriptor"]["Location"]).removeprefix(f"{self.root}/")
+        lake = lake_at(self._lake)
+        return any(
+            not path.startswith(f"{folder}_delta_log/")
+            for prefix in (folder, f"{RELOCATED}/{table['Name']}/")
+            for path, _ in lake.list(prefix)
+        )
 
     def missing_tables(self, tables: Iterable[LakeTable]) -> list[str]:
         """The names of the tables that the catalog lacks. `locations` then knows these tables. Changes nothing."""

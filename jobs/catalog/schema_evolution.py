@@ -49,7 +49,7 @@ def mismatch(found: GlueTable, wanted: GlueTable) -> Mismatch | None:
     serde = before.get("SerdeInfo", {}).get("SerializationLibrary", "")
     if serde != after["SerdeInfo"]["SerializationLibrary"]:
         why.append(f"its files are read by {serde or 'nothing'}, not by {after['SerdeInfo']['SerializationLibrary']}")
-    if normalized_location(before.get("Location", "")) != normalized_location(after["Location"]):
+    if not is_same_location(found, wanted):
         why.append(f"its location is {before.get('Location')}, not {after['Location']}")
     keys, wanted_keys = _names_and_types(found.get("PartitionKeys", [])), _names_and_types(wanted["PartitionKeys"])
     if keys != wanted_keys:
@@ -94,6 +94,17 @@ def table_update(found: GlueTable, wanted: GlueTable) -> TableUpdate | None:
     if migrate:
         table["Parameters"][PARTITIONS_BEHIND] = "true"
     return TableUpdate(table, migrate) if any(table[key] != found.get(key) for key in table) else None
+
+
+def redefinition(found: GlueTable, wanted: GlueTable) -> dict[str, Any]:
+    """The TableInput that makes a table without data `wanted`. Keeps its owner and retention."""
+    return {key: found[key] for key in ("Owner", "Retention") if found.get(key) is not None} | dict(wanted)
+
+
+def is_same_location(found: GlueTable, wanted: GlueTable) -> bool:
+    """Whether both tables have their files in the same folder."""
+    locations = [str(table.get("StorageDescriptor", {}).get("Location", "")) for table in (found, wanted)]
+    return normalized_location(locations[0]) == normalized_location(locations[1])
 
 
 def table_input(found: GlueTable) -> dict[str, Any]:

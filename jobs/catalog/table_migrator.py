@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import ClientError
@@ -14,9 +14,12 @@ from botocore.exceptions import ClientError
 from jobs.catalog.glue_calls import BATCH, MISSING, GlueCalls, chunks, create
 from jobs.catalog.schema_evolution import (
     PARTITIONS_BEHIND,
+    Mismatch,
     incompatible_schema,
+    is_same_location,
     mismatch,
     partition_update,
+    redefinition,
     table_input,
     table_update,
 )
@@ -33,25 +36,37 @@ _CHANGED_MEANWHILE = {"ConcurrentModificationException", "VersionMismatchExcepti
 
 
 class TableMigrator:
-    """Creates tables and migrates existing ones; `schema_evolution` decides what changes. `glue`: a boto3 client."""
+    """Creates tables and migrates existing ones; `schema_evolution` decides what changes.
 
-    def __init__(self, glue: GlueClient, database: str, calls: GlueCalls) -> None:
+    glue         a boto3 client
+    holds_files  whether the lake has a file of the table with this TableInput. A table without files and partitions
+                 follows every contract
+    """
+
+    def __init__(
+        self,
+        glue: GlueClient,
+        database: str,
+        calls: GlueCalls,
+        holds_files: Callable[[Mapping[str, Any]], bool] = lambda _: True,
+    ) -> None:
         self._glue = glue
         self._database = database
         self._calls = calls
+        self._holds_files = holds_files
 
     def ensure(self, wanted: Iterable[dict[str, Any]]) -> dict[str, dict[str, Any]]:
         """Creates missing tables and migrates the others to the `wanted` TableInputs.
 
         Returns, by table, the schema for its partitions. Raises IncompatibleSchemaError, before anything is changed, if
-        a table cannot follow.
+        a table with data cannot follow.
         """
         by_name = {table["Name"]: table for table in wanted}
         found = {name: self.find(name) for name in by_name}
         mismatches = [
             problem
             for name, table in by_name.items()
-            if (existing := found[name]) is not None and (problem := mismatch(existing, table)) is not None
+            if (existing := found[name]) is not None and (problem := self._problem(existing, table)) is not None
         ]
         if mismatches:
             raise incompatible_schema(self._database, mismatches)
@@ -135,10 +150,13 @@ class TableMigrator:
                     lambda: create(self._glue.create_table, DatabaseName=self._database, TableInput=wanted),
                 )
             else:
-                if (problem := mismatch(found, wanted)) is not None:
+                if (problem := self._problem(found, wanted)) is not None:
                     raise incompatible_schema(self._database, [problem])
                 update = table_update(found, wanted)
-                if update is not None and (update.migrate_partitions or not described):
+                if mismatch(found, wanted) is not None:
+                    log.info("Glue table %s.%s has no data: it is defined again", self._database, name)
+                    done = self._update(found, redefinition(found, wanted))
+                elif update is not None and (update.migrate_partitions or not described):
                     log.info("updating Glue table %s.%s to the contract", self._database, name)
                     # Descriptions are sent once: Glue may shorten them, so they may differ for ever.
                     done = described = self._update(found, update.table)
@@ -156,6 +174,22 @@ class TableMigrator:
             f"update Glue table {self._database}.{name}: others kept changing it at the same time; see who does "
             f"(`aws glue get-table-versions --database-name {self._database} --table-name {name}`), then start again"
         )
+
+    def _problem(self, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> Mismatch | None:
+        """Why the table `found` cannot become `wanted`. A table of this lake that has no data can become anything."""
+        problem = mismatch(found, wanted)
+        if problem is None or not is_same_location(found, wanted) or self._holds_files(wanted):
+            return problem
+        return problem if self._has_partitions(wanted["Name"]) else None
+
+    def _has_partitions(self, name: str) -> bool:
+        answer = self._calls.call(
+            f"list partitions of {self._database}.{name}",
+            lambda: self._glue.get_partitions(
+                DatabaseName=self._database, TableName=name, MaxResults=1, ExcludeColumnSchema=True
+            ),
+        )
+        return bool(answer["Partitions"])
 
     def _update(self, found: Mapping[str, Any], update: Any, **options: Any) -> bool:
         """UpdateTable. Returns False, and changes nothing, if the table has changed since it was `found`."""

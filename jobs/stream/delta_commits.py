@@ -88,17 +88,22 @@ class DeltaCommitter:
         """
         check_format(self._lake, "delta")
         table = open_delta(self._uri)
-        if table is not None:
+        if table is not None and not self._may_be_defined_again(table):
             self._new_columns(table)
 
     def ensure_table(self) -> None:
-        """Creates the table if it does not exist, and adds the contract's new columns."""
+        """Creates the table if it does not exist, and adds the contract's new columns.
+
+        A table without data that cannot follow the contract is defined again, in a new version of it.
+        """
 
         def attempt() -> None:
             table = open_delta(self._uri)
             try:
                 if table is None:
                     self._create()
+                elif self._may_be_defined_again(table):
+                    self._create(again=True)
                 elif new := self._new_columns(table):
                     table.alter.add_columns(new)
                     log.info("%s has new columns: %s", self._uri, ", ".join(field.name for field in new))
@@ -172,18 +177,26 @@ class DeltaCommitter:
             )
         return self._table
 
-    def _create(self) -> None:
+    def _may_be_defined_again(self, table: DeltaTable) -> bool:
+        """Whether the table cannot follow the contract, and no file is in its folder: not even one of a final batch
+        that is missing in the log."""
+        if not why_unfit(table.schema(), table.metadata().partition_columns, self._contract):
+            return False
+        log_folder = f"{PROCESSED}/_delta_log/"
+        return all(path.startswith(log_folder) for path, _ in self._lake.list(f"{PROCESSED}/"))
+
+    def _create(self, again: bool = False) -> None:
         DeltaTable.create(
             self._uri,
             table_schema(self._contract),
-            mode="error",
+            mode="overwrite" if again else "error",
             partition_by=list(self._contract.partition_by),
             name=PROCESSED,
             description=self._contract.comment or None,
             configuration=_CONFIGURATION,
             storage_options=storage_options(self._uri),
         )
-        log.info("created the Delta table %s", self._uri)
+        log.info("%s the Delta table %s", "defined again" if again else "created", self._uri)
 
     def _new_columns(self, table: DeltaTable) -> list[Field]:
         """The contract's columns that the table lacks. Raises IncompatibleSchemaError for any other difference."""

@@ -11,7 +11,7 @@ from moto import mock_aws
 
 from jobs.catalog.glue import GlueCatalog
 from jobs.common.aws import client
-from tests.helpers.glue_calls import TABLES, Calls, patient
+from tests.helpers.glue_calls import LAKE, TABLES, Calls, patient
 
 
 @pytest.fixture(scope="module")
@@ -21,6 +21,10 @@ def _glue() -> Iterator[Any]:
             environment.delenv(name)
         environment.setenv("AWS_REGION", "us-east-1")
         with mock_aws():
+            bucket, prefix = LAKE.removeprefix("s3://").split("/")
+            client("s3").create_bucket(Bucket=bucket)
+            for table in TABLES:  # a table without data follows every contract
+                client("s3").put_object(Bucket=bucket, Key=f"{prefix}/{table.name}/a", Body=b"")
             yield client("glue", retries={"total_max_attempts": 1})
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable
 from datetime import UTC, date, datetime
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 from jobs.catalog.glue import GlueCatalog
 from jobs.catalog.schema_evolution import PARTITIONS_BEHIND, WIDER, mismatch, partition_update, table_update
 from jobs.catalog.table_migrator import TableMigrator
-from jobs.catalog.tables import lake_tables
+from jobs.catalog.tables import glue_table, lake_tables, stream_tables
 from jobs.common.errors import ConfigurationError, IncompatibleSchemaError, TerminalError
 from jobs.common.retry import RetryPolicy
 from jobs.schema.record_parser import ARROW_TYPES
@@ -431,3 +432,51 @@ def test_descriptions_that_glue_stores_differently_do_not_stop_a_job(
     monkeypatch.setattr(glue, "update_table", lambda **_: None, raising=False)
     patient(glue).ensure_tables(lake_tables(changed(date_range={"comment": "A  new comment"})))
     assert "A new comment" not in str(table(glue, "processed"))
+
+
+@pytest.mark.parametrize(
+    "contract",
+    [
+        changed(origin_geometry=None),
+        changed(mean_travel_time_seconds={"type": "double"}),
+        changed(origin_geometry={"column": "ring"}),
+        contract_with(partition_by=["city"]),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("sink_format", ["parquet", "delta"])
+def test_tables_without_data_follow_every_contract(
+    glue: Calls, tmp_path: Path, contract: TableContract, sink_format: str
+) -> None:
+    catalog = GlueCatalog(glue, "empty", str(tmp_path))
+    catalog.ensure_tables(stream_tables(TRAVEL_TIMES, "parquet"))
+    catalog.ensure_tables(stream_tables(contract, sink_format))
+    found = glue.get_table(DatabaseName="empty", Name="processed")["Table"]
+    [wanted] = [
+        glue_table(each, catalog.root) for each in stream_tables(contract, sink_format) if each.name == "processed"
+    ]
+    assert {key: found[key] for key in wanted} == wanted
+    glue.clear()
+    GlueCatalog(glue, "empty", str(tmp_path)).ensure_tables(stream_tables(contract, sink_format))
+    assert {operation for operation, _ in glue} == {"get_table"}, "the next start changes nothing"
+
+
+def test_one_file_or_one_partition_makes_a_table_one_with_data(glue: Calls, tmp_path: Path) -> None:
+    catalog, narrower = GlueCatalog(glue, "used", str(tmp_path)), changed(origin_geometry=None)
+    catalog.ensure_tables(lake_tables(TRAVEL_TIMES))
+    catalog.register("processed", [PARTITION])
+    with pytest.raises(IncompatibleSchemaError, match="processed cannot follow"):
+        GlueCatalog(glue, "used", str(tmp_path)).ensure_tables(lake_tables(narrower))
+    catalog.remove("processed", [PARTITION])
+    file = tmp_path / "processed" / PARTITION / "a.parquet"
+    file.parent.mkdir(parents=True)
+    file.write_bytes(b"")
+    with pytest.raises(IncompatibleSchemaError, match="processed cannot follow"):
+        GlueCatalog(glue, "used", str(tmp_path)).ensure_tables(lake_tables(narrower))
+    file.unlink()
+    GlueCatalog(glue, "used", str(tmp_path)).ensure_tables(lake_tables(narrower))
+
+
+def test_an_empty_table_of_another_lake_is_refused(glue: Calls, tmp_path: Path) -> None:
+    GlueCatalog(glue, "other", str(tmp_path / "a")).ensure_tables(lake_tables(TRAVEL_TIMES))
+    with pytest.raises(IncompatibleSchemaError, match="its location is"):
+        GlueCatalog(glue, "other", str(tmp_path / "b")).ensure_tables(lake_tables(TRAVEL_TIMES))

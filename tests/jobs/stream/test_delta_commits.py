@@ -24,7 +24,7 @@ from jobs.maintenance import compact, raw
 from jobs.schema.table import TableContract, load_contract
 from jobs.settings.settings import Settings, load_settings
 from jobs.stream import delta_commits
-from jobs.stream.delta_commits import DeltaCommitter
+from jobs.stream.delta_commits import DeltaCommitter, table_schema
 from jobs.write.task import WriteTask
 from tests.helpers.samples import GOOD, READING, READINGS_YAML, TRAVEL_TIMES, arrived, bytes_of, contract_with, good
 
@@ -235,7 +235,7 @@ def test_a_new_column_is_added_and_null_in_older_rows(settings: Settings) -> Non
     assert table_of(settings).protocol().min_reader_version == 1
 
 
-@pytest.mark.parametrize(
+BREAKING = pytest.mark.parametrize(
     ("contract", "why"),
     [
         (with_columns(mean_travel_time_seconds={"type": "long"}), "mean_travel_time_seconds is integer and cannot"),
@@ -247,15 +247,41 @@ def test_a_new_column_is_added_and_null_in_older_rows(settings: Settings) -> Non
     ],
     ids=["wider", "gone", "partitions"],
 )
+
+
+@BREAKING
 def test_any_other_change_is_refused_before_the_table_is_changed(
     settings: Settings, contract: TableContract, why: str
 ) -> None:
-    started(settings)
+    committer = started(settings)
+    entry = final(settings, "q", 0, [good()])
     changed = TableContract.model_validate(contract.model_dump(mode="json"))
 
-    with pytest.raises(IncompatibleSchemaError, match=why):
-        DeltaCommitter(lake_at(settings.lake), changed).check_table()
-    assert table_of(settings).version() == 0
+    for version in (0, 1):  # the batch is only in the ledger, then also in the log
+        with pytest.raises(IncompatibleSchemaError, match=why):
+            DeltaCommitter(lake_at(settings.lake), changed).check_table()
+        assert table_of(settings).version() == version
+        committer.commit(entry)
+
+
+@BREAKING
+def test_a_table_without_data_follows_every_contract_and_keeps_its_progress(
+    settings: Settings, contract: TableContract, why: str
+) -> None:
+    started(settings).commit(final(settings, "q", 0, [b"rejected"]))
+    changed = TableContract.model_validate(contract.model_dump(mode="json"))
+
+    committer = started(settings, changed)
+    assert table_of(settings).metadata().partition_columns == list(changed.partition_by)
+    assert {field.name for field in table_of(settings).schema().fields} == {
+        field.name for field in table_schema(changed).fields
+    }
+    assert last_committed_batch(table_of(settings), "q") == 0
+    committer.commit(final(settings, "q", 1, [good()], changed))
+    assert len(rows(settings)) == 1
+    version = table_of(settings).version()
+    started(settings, changed)
+    assert table_of(settings).version() == version, "the next start changes nothing"
 
 
 def test_the_format_of_a_lake_cannot_change(settings: Settings) -> None:
