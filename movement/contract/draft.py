@@ -54,6 +54,7 @@ class DraftColumn:
     distinct: int | None
     unique: bool
     notes: list[str]
+    format: str | None
     names_folders: bool = True
 
     @property
@@ -138,7 +139,7 @@ def _loosen(why: Rejection, columns: Sequence[DraftColumn]) -> None:
         column.names_folders = False
     elif column is not None and why.reason != BAD_PARTITION and column.type != "string":
         column.notes.append(f"{column.type} does not take every value")
-        column.type = "string"
+        column.type, column.format = "string", None
     else:
         raise TerminalError(f"the draft rejects a record of its own sample: {why}; please report it with the sample")
 
@@ -153,9 +154,18 @@ def _columns(root: Seen, values: dict[str, _Values], records: int) -> Iterator[D
         name = _column_name(source, taken)
         taken.add(name)
         kind, notes = seen.type(typed_texts)
-        unit = seen.numbers.epoch() if kind in ("int", "long") else None
-        if unit is not None and (_TIME_NAME.search(name) or unit != "seconds"):
-            notes.append(f"{unit} since 1970")
+        form = None
+        if kind in ("int", "long") and (epoch := seen.numbers.epoch()) is not None:
+            if _TIME_NAME.search(name):
+                kind, form = "timestamp", epoch
+            elif epoch != "epoch_seconds":
+                notes.append(f"may be a timestamp with the format {epoch}")
+        if kind == "string" and (patterns := seen.patterns()):
+            if len(patterns) == 1:
+                kind, form = patterns[0]
+            else:
+                forms = " or ".join(pattern for _, pattern in patterns)
+                notes.append(f"a {patterns[0][0]} with the format {forms}: the sample does not tell which")
         found = values[source]
         yield DraftColumn(
             name,
@@ -166,6 +176,7 @@ def _columns(root: Seen, values: dict[str, _Values], records: int) -> Iterator[D
             None if found.many else len(found.seen),
             not found.repeated and seen.count > 1,
             notes,
+            form,
         )
 
 
@@ -233,7 +244,11 @@ def _text(name: str, origin: str, records: int, columns: Sequence[DraftColumn], 
     width = max(len(_yaml(column.name)) for column in columns)
     for column in columns:
         keys = [] if column.source == column.name else [f"source: {_yaml(column.source)}"]
-        keys += [f"type: {_yaml(column.type)}", *(["required: true"] if column.required else [])]
+        keys.append(f"type: {_yaml(column.type)}")
+        keys += [
+            *([f"format: {_yaml(column.format)}"] if column.format else []),
+            *(["required: true"] if column.required else []),
+        ]
         about = "; ".join(_about(column, records))
         label = f"{_yaml(column.name)}:"
         lines.append(f"  {label:<{width + 1}} {{{', '.join(keys)}}}" + (f"  # {_comment(about)}" if about else ""))

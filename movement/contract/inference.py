@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 
+from jobs.schema.times import time_format
 from jobs.schema.types import MAX_PRECISION
 from jobs.schema.values import read_value
 
@@ -26,8 +27,14 @@ _FIELD_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 # As a number is usually written: 007, +1 and " 1" are texts.
 _NUMBER = re.compile(r"-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d{1,3})?", re.ASCII)
 _DAY_FIRST = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
+# Usual ways to write a date, and the ways to write a time of day after it.
+_DATES = ("M/d/yyyy", "d/M/yyyy", "yyyy/M/d", "d.M.yyyy", "d-MMM-yyyy", "d-MMM-yy")
+_CLOCKS = ("", " H:mm", " H:mm:ss", " h:mm a", " h:mm:ss a")
+# (type, format) of each.
+_PATTERNS = tuple(("timestamp" if clock else "date", day + clock) for day in _DATES for clock in _CLOCKS)
+_MAYBE_PATTERN = re.compile(r"\d{1,4}[/.-][\dA-Za-z]{1,3}[/.-]\d{1,4}", re.ASCII)
 _TEXT_TYPES = frozenset({"boolean", "date", "timestamp", "number"})
-_EPOCHS = {"seconds": 1, "millis": 1_000, "micros": 1_000_000}
+_EPOCHS = {"epoch_seconds": 1, "epoch_millis": 1_000, "epoch_micros": 1_000_000}
 _YEAR_2000, _YEAR_2100 = 946_684_800, 4_102_444_800
 
 
@@ -113,12 +120,12 @@ class Numbers:
         return f"decimal({min(MAX_PRECISION, max(10, digits + 4))},{scale})"
 
     def epoch(self) -> str | None:
-        """The unit in which all of them are times from 2000 to 2100, or None."""
+        """The format by which all of them are times from 2000 to 2100, or None."""
         if self.fractions or self.least is None or self.most is None:
             return None
-        for unit, factor in _EPOCHS.items():
+        for form, factor in _EPOCHS.items():
             if _YEAR_2000 * factor <= self.least and self.most <= _YEAR_2100 * factor:
-                return unit
+                return form
         return None
 
 
@@ -127,14 +134,14 @@ class Seen:
     """The values at one place: of a field, of an array's items, or of a map's values.
 
     count     values other than null and the empty text
-    texts     the types that every text so far could have
+    texts     the types, and (type, format)s, that every text so far could have
     fields    the values of each field of the objects; with very many different names, all are in `values`
     """
 
     depth: int = 0
     count: int = 0
     kinds: set[str] = field(default_factory=set)
-    texts: frozenset[str] = _TEXT_TYPES
+    texts: frozenset[str | tuple[str, str]] = _TEXT_TYPES | frozenset(_PATTERNS)
     numbers: Numbers = field(default_factory=Numbers)
     objects: int = 0
     fields: dict[str, Seen] = field(default_factory=dict)
@@ -230,6 +237,10 @@ class Seen:
             return "string", [f"values of several kinds: {', '.join(sorted(self.kinds))}; each as its JSON text"]
         return "json", ["values of several kinds"] if len(self.kinds) > 1 else ["nested very deeply"]
 
+    def patterns(self) -> list[tuple[str, str]]:
+        """The (type, format)s that all values have; none if one is no text."""
+        return [each for each in _PATTERNS if each in self.texts] if self.kinds == {"text"} else []
+
     def _text_type(self, typed_texts: bool) -> tuple[str, list[str]]:
         for kind in ("date", "timestamp"):
             if kind in self.texts:
@@ -259,9 +270,9 @@ class Seen:
 
 
 @lru_cache(maxsize=65_536)
-def _types_of(text: str) -> frozenset[str]:
-    """The types that a text can have besides string."""
-    found = set[str]()
+def _types_of(text: str) -> frozenset[str | tuple[str, str]]:
+    """The types, and (type, format)s, that a text can have besides string."""
+    found = set[str | tuple[str, str]]()
     if len(text) > 64:
         return frozenset(found)
     if text.lower() in ("true", "false"):
@@ -273,6 +284,13 @@ def _types_of(text: str) -> frozenset[str]:
             try:
                 read_value(kind, text)
                 found.add(kind)
+            except ValueError:
+                pass
+    if _MAYBE_PATTERN.match(text):
+        for kind, form in _PATTERNS:
+            try:
+                time_format(kind, form).read(text)
+                found.add((kind, form))
             except ValueError:
                 pass
     return frozenset(found)

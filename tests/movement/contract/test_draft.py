@@ -105,6 +105,27 @@ def test_a_text_is_a_number_only_if_the_sample_has_no_numbers_of_its_own() -> No
     assert "texts of type int" in line_of(draft, "id")
 
 
+def test_times_in_other_formats_are_found_if_only_one_fits() -> None:
+    draft = drafted(
+        {"createdAt": 1763859723000, "phone": 1763859723000, "us": "11/23/2026", "at": "11/23/2026 1:02 PM",
+         "short": "1-Nov-26", "both": "1/2/2026", "number": 5, "ts": 1763859723},
+        {"createdAt": 1763859724000, "phone": 1763859724000, "us": "1/2/2026", "at": "1/2/2026 11:02 AM",
+         "short": "23-nov-26", "both": "2/3/2026", "number": 6, "ts": 1763859724},
+    )  # fmt: skip
+    assert {column.column: (column.type, column.format) for column in draft.contract.columns} == {
+        "created_at": ("timestamp", "epoch_millis"),
+        "phone": ("long", None),
+        "us": ("date", "M/d/yyyy"),
+        "at": ("timestamp", "M/d/yyyy h:mm a"),
+        "short": ("date", "d-MMM-yy"),
+        "both": ("string", None),
+        "number": ("int", None),
+        "ts": ("timestamp", "epoch_seconds"),
+    }
+    assert "M/d/yyyy or d/M/yyyy" in line_of(draft, "both")
+    assert "epoch_millis" in line_of(draft, "phone")
+
+
 def test_nested_values_are_structs_arrays_and_maps() -> None:
     draft = drafted(
         {"id": "a", "user": {"id": 1, "name": "x"}, "items": [{"sku": "a", "qty": 1}], "odd": {"a.b": 1}, "none": []},
