@@ -32,6 +32,7 @@ from jobs.delivery.delivery_records import DeliveryReader
 from jobs.delivery.ledger import TABLES, DeliveryLedger, DeliveryPlan, DeliveryRun
 from jobs.lake.store import Lake, lake_at
 from jobs.lake.task_report import RunTotals, TaskReport
+from jobs.schema.privacy import privacy_salt
 from jobs.schema.table import TableContract, load_contract
 from jobs.settings.job_main import job_parser, run_job
 from jobs.settings.settings import Settings
@@ -84,6 +85,7 @@ class DeliveryJob:
         self._spark = spark
         self._settings = settings
         self._contract: TableContract = load_contract(settings.contract)
+        privacy_salt(self._contract.columns)
         self._lake: Lake = lake_at(settings.lake)
         self._glue = client("glue")
         self._database, self._table = database, table

@@ -7,7 +7,7 @@ stream's side. In: quarantine files. Out: the rows that their records would be, 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
 from itertools import islice
 
@@ -16,6 +16,7 @@ from pyspark.sql import DataFrame, SparkSession
 
 from jobs.lake.quarantine_files import committed_files, read_lines
 from jobs.lake.store import lake_at
+from jobs.schema.privacy import Salt, privacy_salt
 from jobs.schema.record_parser import RecordParser
 from jobs.schema.rejections import TOO_MANY_PARTITIONS
 from jobs.schema.table import TableContract
@@ -35,7 +36,9 @@ def kept_out_rows(
 ) -> DataFrame:
     """The rows of the records in `files`, with the columns of `like`: the contract's and the arrival time."""
     paths = spark.createDataFrame([(path,) for path in files], "path string")
-    return paths.mapInArrow(ReadKeptOut(lake, contract, tuple(like.columns)), like.schema)
+    return paths.mapInArrow(
+        ReadKeptOut(lake, contract, tuple(like.columns), privacy_salt(contract.columns)), like.schema
+    )
 
 
 @dataclass(frozen=True)
@@ -45,9 +48,10 @@ class ReadKeptOut:
     lake: str
     contract: TableContract
     columns: tuple[str, ...]
+    salt: Salt | None = field(default=None, repr=False)
 
     def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        parser, lake = RecordParser(self.contract), lake_at(self.lake)
+        parser, lake = RecordParser(self.contract, self.salt), lake_at(self.lake)
         for batch in batches:
             for path in batch["path"].to_pylist():
                 lines = (line for line in read_lines(lake, path) if line.reason == TOO_MANY_PARTITIONS)

@@ -188,6 +188,7 @@ class SourceColumn(Column, strict=False):
     source     the name of a top-level field, taken literally; by default the column's own name
     path       instead: the way to a nested value, `user.id` or, for names with dots and for arrays, `[odd.key, 0]`
     metadata   instead: a name of METADATA
+    privacy    keeps the value out of the table, or writes its hash (jobs/schema/privacy.py)
     """
 
     source: Annotated[str, Field(min_length=1)] | None = None
@@ -198,6 +199,7 @@ class SourceColumn(Column, strict=False):
     min: float | None = None
     max: float | None = None
     parse: Parse | None = None
+    privacy: Literal["drop", "sha256"] | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -210,6 +212,8 @@ class SourceColumn(Column, strict=False):
         added: dict[str, Any] = {} if given else {"source": content.get("column")}
         if content.get("metadata") in METADATA and "type" not in content:
             added["type"] = METADATA[content["metadata"]]
+        if content.get("privacy") == "drop":
+            added.setdefault("type", content.get("type", "string"))
         return content | added
 
     @field_validator("path", mode="before")
@@ -239,10 +243,30 @@ class SourceColumn(Column, strict=False):
                 "on_fail: null contradicts required: a missing value is null already; leave out required, or write "
                 "on_fail: warn, which counts the rows without the value"
             )
+        if self.privacy is not None:
+            self._check_privacy()
         if self.metadata is not None:
             self._check_metadata()
         self._check_default()
         return self
+
+    def _check_privacy(self) -> None:
+        if self.metadata is not None:
+            raise ValueError("privacy is for values of the record, not for its metadata")
+        if self.type != "string":
+            given = "a hash is a text" if self.privacy == "sha256" else "the column is not in the table"
+            raise ValueError(f"privacy: {self.privacy}: {given}, so the type is string, not {self.type}")
+        checked = self.has_rules or self.parse is not None or self.default is not None or self.on_fail != "reject"
+        if checked or (self.required and self.privacy == "drop"):
+            allowed = "none" if self.privacy == "drop" else "only `required`"
+            raise ValueError(
+                f"privacy: {self.privacy}: a private value is not checked, and has no default and no parts; of these "
+                f"keys it takes {allowed}"
+            )
+        if any(isinstance(part, int) for part in self.location):
+            raise ValueError(
+                "privacy: a path to one element of an array cannot be private; give the whole array privacy"
+            )
 
     def _check_metadata(self) -> None:
         kind = METADATA[str(self.metadata)]

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -21,8 +22,9 @@ from jobs.schema.checks import RecordChecks
 from jobs.schema.column_checks import mask_of, out_of_bounds, out_of_order, unusable_folders
 from jobs.schema.encoding import gunzip
 from jobs.schema.on_fail import FailedValues, OnFailMasks, rule_masks
+from jobs.schema.privacy import PrivatePlaces, Salt
 from jobs.schema.record_layout import RecordLayout
-from jobs.schema.rejections import BAD_PARTITION, FAILED_CHECK, MISSING_FIELD, WRONG_TYPE, Rejection
+from jobs.schema.rejections import BAD_PARTITION, FAILED_CHECK, MISSING_FIELD, WITHHELD, WRONG_TYPE, Rejection
 from jobs.schema.table import Column, Parse, SourceColumn, TableContract
 from jobs.schema.types import ARROW_TYPES as ARROW_TYPES
 from jobs.schema.types import arrow_type
@@ -58,8 +60,12 @@ class RecordParser:
     object of the fields that the contract does not name, null if there are none.
     """
 
-    def __init__(self, contract: TableContract) -> None:
+    def __init__(self, contract: TableContract, salt: Salt | None = None) -> None:
+        """`salt`: of `privacy: sha256`; without it these columns are null, for those who need the rejections only."""
         self.contract = contract
+        self._salt = salt
+        self._hashed = [column.column for column in contract.record_columns if column.privacy == "sha256"]
+        self._private = PrivatePlaces(contract.record_columns)
         self.schema = pa.schema([pa.field(name, arrow_type(kind)) for name, kind, _ in contract.data_columns])
         self._checks = RecordChecks(contract)
         self._layout = RecordLayout(contract.record_columns)
@@ -68,6 +74,7 @@ class RecordParser:
         """Parses the bytes of n records, without nulls. A bad record becomes a rejection; it raises no error."""
         rejections: dict[int, Rejection] = {}
         rescued: dict[int, str] = {}
+        withheld: dict[str, list[int]] = {}
         unusual: dict[int, list[Any]] = {}
         structs = []
         decode, limit = self._layout.decode, self.contract.max_record_bytes
@@ -84,12 +91,19 @@ class RecordParser:
             if isinstance(found, Rejection):
                 rejections[index] = found
                 continue
+            for name in self._private.withhold(found):
+                withheld.setdefault(name, []).append(index)
             unusual[index], unknown = self._layout.take_apart(found)
             if unknown:
                 rescued[index] = as_text(unknown)
         rejections |= undecoded
         on_fail = OnFailMasks()
         columns, suspects = self._columns(structs, unusual, on_fail)
+        for name in self._hashed:
+            hashed = self._salt.sha256_of_each(columns[name]) if self._salt else pa.nulls(len(structs), pa.string())
+            columns[name] = hashed
+        for name, indices in withheld.items():
+            on_fail.add(f"{name}.{WITHHELD}", "null", pa.array(np.isin(np.arange(len(structs)), indices)))
         for index in pc.indices_nonzero(suspects).to_pylist():
             if index not in rejections:
                 rejections[index] = self._why(data[index].as_py())

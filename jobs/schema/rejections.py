@@ -26,6 +26,9 @@ BAD_PARTITION = "bad_partition_value"
 # Not the record's fault: its partition would be one too many (`sink.max_new_partitions_per_batch`). Streaming job only.
 TOO_MANY_PARTITIONS = "too_many_partitions"
 
+# No rejection: the code under which values count that `privacy` has kept out of the rescued column.
+WITHHELD = "withheld"
+
 # A record that fails several checks is filed under the first of them.
 REASONS = (
     TOO_LARGE,

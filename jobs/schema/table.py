@@ -31,6 +31,7 @@ from jobs.schema.columns import matches as matches
 from jobs.schema.contract_versions import as_version_2, shown_location
 from jobs.schema.file_name import FileName
 from jobs.schema.gold_section import GoldSection, check_section
+from jobs.schema.privacy import check_private_columns
 from jobs.schema.types import data_type
 from jobs.settings.config_files import find_configuration, line_in_yaml, read_yaml
 from jobs.settings.validation import StrictModel, explain
@@ -127,6 +128,11 @@ class TableContract(StrictModel, strict=False):
         return self
 
     @model_validator(mode="after")
+    def _private_values_stay_private(self) -> TableContract:
+        check_private_columns(self.columns, self.partition_by, self.checks, self.key_locations)
+        return self
+
+    @model_validator(mode="after")
     def _gold_can_be_computed(self) -> TableContract:
         if self.gold is not None:
             check_section(self.gold, self.row_types)
@@ -159,6 +165,8 @@ class TableContract(StrictModel, strict=False):
         """(name, type, comment) of each column of the contract, from the record or its metadata, in table order."""
         found: list[tuple[str, ColumnType, str]] = []
         for column in self.columns:
+            if column.privacy == "drop":
+                continue
             found.append((column.column, column.type, column.comment))
             if column.parse:
                 found += [(part.column, part.type, part.comment) for part in column.parse.into]

@@ -27,6 +27,7 @@ from jobs.lake.store import lake_at
 from jobs.lake.task_report import RunTotals
 from jobs.metrics.publisher import JobMetrics
 from jobs.metrics.query_listener import observe_query
+from jobs.schema.privacy import privacy_salt
 from jobs.schema.table import load_contract
 from jobs.settings.job_main import job_parser, run_job, stop_on_signals
 from jobs.settings.settings import Settings
@@ -75,6 +76,7 @@ def run(
     stop = stop or threading.Event()
     started, result = time.perf_counter(), StreamResult()
     contract = load_contract(settings.contract)
+    privacy_salt(contract.columns)  # before anything is touched
     lake = lake_at(settings.lake)
     checkpoint = checkpoint_at(settings.checkpoint)
     delta = DeltaCommitter(lake, contract) if settings.sink.format == "delta" else None

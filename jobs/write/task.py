@@ -24,6 +24,7 @@ from jobs.common.fault_points import fault_point
 from jobs.lake.store import lake_at
 from jobs.lake.task_report import SequenceRange, TableName, TaskReport, add_counts, decode_report, sum_reports
 from jobs.schema.on_fail import count_failed
+from jobs.schema.privacy import Salt, privacy_salt
 from jobs.schema.record_parser import RecordParser
 from jobs.schema.rejections import Rejection
 from jobs.schema.table import TableContract
@@ -63,6 +64,7 @@ class WriteTask:
     records     reads the records that Spark's batches name; None: the batches are the records
     limit       bounds the new partitions; None: no bound
     first_task  number of the first task in file names
+    salt        of private columns; None: from the environment, if the contract needs one
     """
 
     lake: str
@@ -76,6 +78,12 @@ class WriteTask:
     records: ReadRecords | None = None
     limit: PartitionLimit | None = None
     first_task: int = 0
+    salt: Salt | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        # On the driver: the task is pickled with its salt.
+        if self.salt is None:
+            object.__setattr__(self, "salt", privacy_salt(self.contract.columns))
 
     def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         """Writes the task's records; yields one row of REPORT_SCHEMA, a `TaskReport` as JSON.
@@ -129,7 +137,7 @@ class _TaskOutput:
 
     def __init__(self, task: WriteTask, name: str, small_file_bytes: int) -> None:
         self._task = task
-        self._parser = RecordParser(task.contract)
+        self._parser = RecordParser(task.contract, task.salt)
         self._report = TaskReport()
         self._seconds = defaultdict[str, float](float)
         lake, target = lake_at(task.lake), task.sink.target_file_bytes

@@ -19,6 +19,7 @@ from jobs.catalog.ddl import create_external_table
 from jobs.catalog.tables import glue_table, stream_tables
 from jobs.schema.on_fail import count_failed
 from jobs.schema.partitions import partition_path
+from jobs.schema.privacy import Salt
 from jobs.schema.record_parser import RecordParser
 from jobs.schema.rejections import Rejection
 from jobs.schema.table import SourceColumn, TableContract
@@ -76,7 +77,7 @@ def glue_ddl(contract: TableContract, database: str, lake: str, sink_format: str
 
 def check_sample(contract: TableContract, parts: Iterable[SamplePart]) -> SampleCheck:
     """Checks every record of the sample by the contract."""
-    check, parser = SampleCheck(), RecordParser(contract)
+    check, parser = SampleCheck(), RecordParser(contract, Salt("of no row"))
     sources, partitions = _Sources(contract), set[str]()
     unnamed, nulled, warned = Counter[str](), Counter[str](), Counter[str]()
     names = [name for name in parser.schema.names if name != contract.rescued_column]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import hashlib
 import json
 import math
 import re
@@ -30,7 +31,7 @@ class Number(str):
     """A number of the JSON text with a fraction or an exponent, as it is written."""
 
 
-def read_row(data: bytes, contract: TableContract) -> dict[str, Any]:
+def read_row(data: bytes, contract: TableContract, salt: str = "") -> dict[str, Any]:
     """The row of a record, by column. Raises Refused."""
     record = parse(data.decode())
     if not isinstance(record, dict):
@@ -45,7 +46,11 @@ def read_row(data: bytes, contract: TableContract) -> dict[str, Any]:
                 value = value[part]
             else:
                 value = None
-        row[column.column] = judged(value, column)
+        found = judged(value, column)
+        if column.privacy == "sha256" and found:
+            found = hashlib.sha256((salt + found).encode()).hexdigest()
+        if column.privacy != "drop":
+            row[column.column] = found
     return row
 
 

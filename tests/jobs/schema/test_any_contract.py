@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from jobs.schema.checks import RecordChecks
+from jobs.schema.privacy import Salt
 from jobs.schema.record_parser import RecordParser
 from jobs.schema.table import TableContract
 from jobs.schema.types import ARROW_TYPES
@@ -79,16 +80,17 @@ VALUES = st.recursive(
     ),
     max_leaves=8,
 )
-RECORDS = st.lists(st.dictionaries(st.sampled_from("abx"), VALUES, max_size=3), min_size=1, max_size=6)
+RECORDS = st.lists(st.dictionaries(st.sampled_from("abxpq"), VALUES, max_size=3), min_size=1, max_size=6)
 
 
 def contract_of(columns: dict[str, Any]) -> TableContract:
     folder = {"folder": {"type": "string"}}
+    private = {"hashed": {"source": "p", "type": "string", "privacy": "sha256"}, "q": {"privacy": "drop"}}
     return TableContract.model_validate(
         {
             "version": 2,
             "name": "any",
-            "columns": columns | folder,
+            "columns": columns | folder | private,
             "partition_by": ["folder"],
             "stream_partition_key": ["folder"],
         }
@@ -97,7 +99,7 @@ def contract_of(columns: dict[str, Any]) -> TableContract:
 
 def rows(record: bytes, contract: TableContract) -> dict[str, Any] | None:
     try:
-        return read_row(record, contract)
+        return read_row(record, contract, "salt")
     except Refused:
         return None
 
@@ -118,7 +120,7 @@ def test_every_value_is_that_of_the_reference_reader_or_the_record_is_rejected(
 ) -> None:
     contract = contract_of(columns)
     data = [json.dumps(record).encode() for record in records]
-    parsed = RecordParser(contract).parse(as_data(data))
+    parsed = RecordParser(contract, Salt("salt")).parse(as_data(data))
     parsed.columns.validate(full=True)
     checks = RecordChecks(contract)
     found = parsed.columns.to_pylist()

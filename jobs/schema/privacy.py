@@ -1,0 +1,123 @@
+"""Private columns: `privacy: drop` keeps a value out of the table, `privacy: sha256` writes its hash instead.
+
+The hash is the SHA-256 of the salt and the value, both as UTF-8, in hexadecimal. The salt comes from the environment of
+the driver and travels to Spark's workers within the pickled task.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from jobs.common.errors import ConfigurationError
+from jobs.schema.columns import Check, Path, SourceColumn
+
+SALT_VARIABLE = "MOVEMENT_PRIVACY_SALT"
+# Glue sets only variables with this prefix: --customer-driver-env-vars in
+# https://docs.aws.amazon.com/glue/latest/dg/aws-glue-programming-etl-glue-arguments.html
+GLUE_PREFIX = "CUSTOMER_"
+SALT_CHARACTERS = 16
+
+
+class Salt:
+    """A salt. Neither `str` nor `repr` shows it."""
+
+    __slots__ = ("_salt",)
+
+    def __init__(self, salt: str) -> None:
+        self._salt = salt.encode()
+
+    def __repr__(self) -> str:
+        return "Salt(hidden)"
+
+    def sha256(self, text: str) -> str:
+        """The hash of a text, 64 hexadecimal digits."""
+        return hashlib.sha256(self._salt + text.encode()).hexdigest()
+
+    def sha256_of_each(self, texts: pa.StringArray) -> pa.StringArray:
+        """The hash of each text; null and an empty text, which count as absent, stay."""
+        encoded = texts.dictionary_encode()
+        hashes = [text and self.sha256(text) for text in encoded.dictionary.to_pylist()]
+        return pa.array(hashes, pa.string()).take(encoded.indices)
+
+
+def privacy_salt(columns: Iterable[SourceColumn]) -> Salt | None:
+    """The salt in the environment; None if none of the columns needs one.
+
+    Raises ConfigurationError if it is absent or too short.
+    """
+    hashed = [column.column for column in columns if column.privacy == "sha256"]
+    if not hashed:
+        return None
+    salt = os.environ.get(SALT_VARIABLE) or os.environ.get(GLUE_PREFIX + SALT_VARIABLE, "")
+    if len(salt) < SALT_CHARACTERS:
+        found = f"has {len(salt)} characters" if salt else "is not set"
+        raise ConfigurationError(
+            f"columns.{hashed[0]}.privacy: sha256 needs a salt: the environment variable {SALT_VARIABLE} {found}; set "
+            f"it to a secret of at least {SALT_CHARACTERS} characters, the same for every job of the lake"
+        )
+    return Salt(salt)
+
+
+def check_private_columns(
+    columns: Sequence[SourceColumn], partition_by: Sequence[str], checks: Sequence[Check], key: Sequence[Path]
+) -> None:
+    """Raises ValueError if a private value would reach the table, the stream's keys or a folder's name otherwise.
+
+    `key`: the places of the record's partition key on the stream.
+    """
+    for column in columns:
+        if column.privacy is None:
+            continue
+        for other in columns:
+            if other.metadata is None and other.privacy != column.privacy and _meet(other.location, column.location):
+                raise ValueError(
+                    f"columns.{column.column}.privacy: column {other.column!r} has the same value, or one around or "
+                    f"within it, without privacy: {column.privacy}; give both the same, or take other places"
+                )
+        if column.column in partition_by:
+            raise ValueError(f"partition_by: {column.column!r} is private: a folder for each hash is of no use")
+        if any(column.column in check.ascending for check in checks):
+            raise ValueError(f"checks: {column.column!r} is private, and its hash has no order")
+        if column.location in key and any(each.metadata == "partition_key" for each in columns):
+            raise ValueError(
+                f"columns.{column.column}.privacy: the value is in stream_partition_key, which a column with metadata: "
+                "partition_key puts into the table; leave out one of them"
+            )
+
+
+def _meet(one: tuple[str | int, ...], other: tuple[str | int, ...]) -> bool:
+    """Whether one place is within the other, or both need the same value to be an object here and an array there."""
+    for first, second in zip(one, other, strict=False):
+        if first != second:
+            return type(first) is not type(second)
+    return True
+
+
+class PrivatePlaces:
+    """The places of a contract's private values in a record."""
+
+    def __init__(self, columns: Iterable[SourceColumn]) -> None:
+        self._columns = [column for column in columns if column.privacy and len(column.location) > 1]
+
+    def withhold(self, record: dict[str, Any]) -> Iterator[str]:
+        """Removes each value that stands where an object with a private value is expected; yields the columns' names.
+
+        A text or an array there may hold the private value, and would be rescued as a whole.
+        """
+        for column in self._columns:
+            inner: Any = record
+            for part in column.location[:-1]:
+                value = inner.get(part)
+                if value is None:
+                    break
+                if not isinstance(value, dict):
+                    inner[part] = None
+                    if value != "":
+                        yield column.column
+                    break
+                inner = value
