@@ -19,7 +19,7 @@ $(READY): setup.py requirements.lock bootstrap/setup.sh bootstrap/spark-jars.loc
 $(CLASSES): $(READY)
 	@bootstrap/java.sh && bootstrap/spark_classes.sh
 
-demo: setup ## Run the whole main job on this machine (ARGS="--csv PATH" takes exports of your own)
+demo: setup ## Run the whole main job on this machine (ARGS="--csv PATH": exports of your own; ARGS="--example clicks": another stream)
 	@$(BIN)/movement demo $(ARGS)
 
 test: setup lint $(CLASSES) ## Run everything that CI checks

@@ -46,7 +46,7 @@ setup(
         include=["spark_kinesis*", "jobs*", "producer*", "lambdas*", "local*", "movement*", "conf"]
     ),
     package_data={
-        "conf": ["*.yaml"],
+        "conf": ["*.yaml", "examples/*.yaml", "examples/*/*"],
         "movement.report": ["assets/*"],
         "movement.cost": ["*.yaml"],
         "movement.doctor": ["*.yaml"],

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,15 @@ from movement.cli.options import Config, JsonFile, Overrides, Port
 if TYPE_CHECKING:
     from jobs.lake.store import Lake
     from jobs.settings.settings import Settings
+
+# Contracts and samples of other streams than travel times: conf/examples/<name>.yaml and a folder of that name.
+EXAMPLES = {
+    "clicks": "nested click events",
+    "taxi": "taxi trips: exact money, local times",
+    "hourly": "Uber's hourly aggregates, with fields in the file's name",
+    "logs": "CloudWatch Logs payloads, gzip",
+}
+_EXAMPLES_HELP = "\n\n".join(["Instead of travel times:", *(f"{name}: {what}" for name, what in EXAMPLES.items())])
 
 
 @dataclass(frozen=True)
@@ -46,7 +56,10 @@ def demo(
             help="Your own CSV, JSON lines or Parquet files, or folders of them; may be repeated.",
         ),
     ] = None,
-    rows: Annotated[int, typer.Option("--rows", min=1, help="Without --csv: number of made-up rows.")] = 3000,
+    example: Annotated[str | None, typer.Option("--example", metavar="NAME", help=_EXAMPLES_HELP)] = None,
+    rows: Annotated[
+        int, typer.Option("--rows", min=1, help="Without --csv and --example: number of made-up rows.")
+    ] = 3000,
     port: Port = None,
     config: Config = None,
     overrides: Overrides = None,
@@ -55,7 +68,8 @@ def demo(
     """Run the whole pipeline on this machine, without an AWS account: from CSV over Kinesis and Spark to a lake.
 
     Start here. It produces, streams, runs the batch path, compares both, builds gold tables and a page. It starts the
-    embedded AWS, or uses the one that runs, and leaves it running for you to look around.
+    embedded AWS, or uses the one that runs, and leaves it running for you to look around. The contracts and samples of
+    the examples are in conf/examples; their bad records are sent, too, so that you see them in quarantine.
     """
     from jobs.settings.settings import load_settings
     from local import batch_path, resources, server
@@ -65,7 +79,14 @@ def demo(
     started = time.monotonic()
     require_java()
     port_override = [f"local.port={port}"] if port is not None else []
-    settings = load_settings(config or "demo.yaml", [*(overrides or ()), *port_override])
+    of_example, paths = [], csv
+    if example is not None:
+        if csv:
+            raise typer.BadParameter("has samples of its own: leave out --csv", param_hint="'--example'")
+        contract, samples = example_paths(example)
+        of_example = [json.dumps({"contract": str(contract), "producer.validate": False})]
+        paths = [str(samples)]
+    settings = load_settings(config or "demo.yaml", [*of_example, *(overrides or ()), *port_override])
     state = Path(settings.local.state_dir).expanduser().absolute()
     running = server.up(settings, notice=note)
     _step(1, f"embedded AWS on {running.endpoint}")
@@ -74,10 +95,9 @@ def demo(
         resources.remove(settings)
         resources.ensure(settings)
         _step(2, f"Kinesis stream '{settings.stream.name}' with {settings.stream.shards} shards, {settings.lake}")
-        paths = csv or [str(_sample(rows, state / "demo-exports"))]
-        result = _run(settings, paths, state / "demo.log")
+        result = _run(settings, paths or [str(_sample(rows, state / "demo-exports"))], state / "demo.log")
         result["report"] = _report(settings, state / "report.html")
-    result |= {"endpoint": running.endpoint, "seconds": round(time.monotonic() - started, 1)}
+    result |= {"example": example, "endpoint": running.endpoint, "seconds": round(time.monotonic() - started, 1)}
     _show(result, state / "demo.log")
     write_result(json_file, result)
     if not result["complete"]:
@@ -144,8 +164,22 @@ def _report(settings: Settings, page: Path) -> str:
     from movement.cli.report import write_report
 
     written = write_report(settings, page)
-    _step(9, f"a page to look at: {written['rows']:,} corridors in {len(written['cities'])} cities")
+    travel_times = f"{written['rows']:,} corridors in {len(written['cities'])} cities"
+    tables = f"{written['batches']} batches, {len(written['gold_tables'])} gold tables"
+    _step(9, f"a page to look at: {travel_times if written['gold'] else tables}")
     return str(written["out"])
+
+
+def example_paths(name: str) -> tuple[Path, Path]:
+    """(contract, folder of the sample) of the example. Raises typer.BadParameter for an unknown name."""
+    from jobs.settings.config_files import SHIPPED
+
+    if name not in EXAMPLES:
+        raise typer.BadParameter(
+            f"no example is named {name!r}; allowed: {', '.join(EXAMPLES)}", param_hint="'--example'"
+        )
+    folder = SHIPPED / "examples"
+    return folder / f"{name}.yaml", folder / name
 
 
 def count_lake(lake: Lake) -> LakeCounts:
@@ -218,6 +252,9 @@ def _show(result: dict[str, Any], log: Path) -> None:
         ("Parquet files", "files"),
     ):
         table.add_row(name, f"{result[key]:,}")
+        if key == "quarantined":
+            for reason, count in sorted(result["reasons"].items()):
+                table.add_row(f"  {reason.replace('_', ' ')}", f"{count:,}")
     for name, rows in sorted(result["gold"].items()):
         table.add_row(f"gold {name.replace('_', ' ')}", f"{rows:,}")
     out.print()

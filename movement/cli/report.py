@@ -25,10 +25,11 @@ def report(
     overrides: Overrides = None,
     json_file: JsonFile = None,
 ) -> None:
-    """Write the lake as one HTML page: travel times on a map, and the state of the pipeline.
+    """Write the lake as one HTML page: the state of the pipeline, and travel times on a map.
 
     For a look, or to send to someone: the file needs no server and no network. Run `movement gold` first. Reads the
-    gold tables, the ledger and the lake's listing; starts no Spark. `movement serve` shows the same page, live.
+    gold tables, the ledger and the lake's listing; starts no Spark. The map is there if the contract has a gold table
+    of zones. `movement serve` shows the same page, live.
     """
     from jobs.settings.settings import load_settings
 
@@ -45,8 +46,10 @@ def write_report(settings: Settings, target: Path) -> dict[str, Any]:
     started = time.monotonic()
     with spinner("starting") as line:
         from jobs.lake.store import lake_at
+        from jobs.schema.table import load_contract
         from movement.report.content import content_of
         from movement.report.gold import GoldTables
+        from movement.report.gold_tables import gold_tables, has_map
         from movement.report.model import ReportData
         from movement.report.page import render
         from movement.report.pipeline import PipelineReader
@@ -54,8 +57,11 @@ def write_report(settings: Settings, target: Path) -> dict[str, Any]:
         line.update("reading the ledger")
         pipeline = PipelineReader(lake_at(settings.lake), settings.report.max_batches).read()
         line.update("reading the gold tables")
-        gold = GoldTables(settings.lake).read(settings.report.max_rows)
-        data = ReportData(datetime.now(UTC), settings.stream.name, settings.lake, settings.database, gold, pipeline)
+        contract = load_contract(settings.contract)
+        with_map, tables = has_map(contract), gold_tables(settings.lake, contract)
+        gold = GoldTables(settings.lake).read(settings.report.max_rows) if with_map else None
+        place = (settings.stream.name, settings.lake, settings.database)
+        data = ReportData(datetime.now(UTC), *place, gold, pipeline, tables, with_map)
         line.update("writing the page")
         page = render(content_of(data)).encode("utf-8")
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -63,7 +69,9 @@ def write_report(settings: Settings, target: Path) -> dict[str, Any]:
     return {
         "out": str(target.absolute()),
         "bytes": len(page),
+        "map": with_map,
         "gold": gold is not None,
+        "gold_tables": {table.name: table.rows for table in tables},
         "cities": [city.name for city in gold.cities] if gold else [],
         "rows": gold.rows if gold else 0,
         "rows_in_lake": gold.total if gold else 0,
@@ -75,18 +83,22 @@ def write_report(settings: Settings, target: Path) -> dict[str, Any]:
 
 
 def _summary(result: dict[str, Any]) -> str:
-    cities, batches = len(result["cities"]), result["batches"]
+    cities, batches, tables = len(result["cities"]), result["batches"], len(result["gold_tables"])
+    travel = f"{result['rows']:,} corridors in {cities} {'city' if cities == 1 else 'cities'}"
+    shown = travel if result["map"] else f"{tables:,} gold {'table' if tables == 1 else 'tables'}"
     return (
-        f"{escape(result['out'])} ({result['bytes'] / 1e6:.1f} MB): {result['rows']:,} corridors in {cities} "
-        f"{'city' if cities == 1 else 'cities'}, {batches:,} {'batch' if batches == 1 else 'batches'} "
-        f"({result['seconds']:.1f} s)"
+        f"{escape(result['out'])} ({result['bytes'] / 1e6:.1f} MB): {shown}, "
+        f"{batches:,} {'batch' if batches == 1 else 'batches'} ({result['seconds']:.1f} s)"
     )
 
 
 def _notices(result: dict[str, Any]) -> list[str]:
     """What is missing on the page, and what to do about it."""
     found = []
-    if not result["gold"]:
+    missing = [name for name, rows in result["gold_tables"].items() if rows is None]
+    if not result["map"] and missing:
+        found.append(f"not computed yet: {', '.join(missing)}: run `{command_name()} gold`, then this again")
+    if result["map"] and not result["gold"]:
         found.append(f"no gold tables of travel times yet: run `{command_name()} gold`, then this again")
     if not result["batches"]:
         found.append(f"the ledger of {result['lake']} is empty: run `{command_name()} stream`")

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from movement.report.geometry import outlines
-from movement.report.model import NONE, City, Gold, Ints, Pipeline, ReportData, Slice
+from movement.report.model import NONE, City, Gold, GoldTable, Ints, Pipeline, ReportData, Slice
 from movement.report.packing import deflate, pack_columns
 
 # Upper bounds of the histogram of file sizes, in bytes.
@@ -40,6 +40,8 @@ def content_of(data: ReportData) -> Content:
         "database": data.database,
         "live": False,
         "problem": None,
+        "map": data.has_map,
+        "tables": tables_meta(data.tables),
         "gold": gold_meta(data.gold, blobs) if data.gold else None,
         "pipeline": pipeline_meta(data.pipeline),
     }
@@ -130,6 +132,11 @@ def _slice_task(part: Slice, zones: int, name: str, blobs: dict[str, bytes]) -> 
 def _distance(greater: Ints, lesser: Ints) -> Ints:
     """The difference of two times; `NONE` if either is missing."""
     return np.where((greater == NONE) | (lesser == NONE), NONE, greater - lesser)
+
+
+def tables_meta(tables: list[GoldTable]) -> list[list[Any]]:
+    """The gold tables' part of the JSON: name, kind, comment, rows, files and bytes of each."""
+    return [[one.name, one.kind, one.comment, one.rows, one.files, one.bytes] for one in tables]
 
 
 def pipeline_meta(pipeline: Pipeline) -> dict[str, Any]:

@@ -19,9 +19,11 @@ from fastapi import APIRouter, Depends, HTTPException, Request, Response
 
 from jobs.common.errors import MovementError
 from jobs.lake.store import lake_at
+from jobs.schema.table import TableContract, load_contract
 from jobs.settings.settings import Settings
-from movement.report.content import gold_meta, pipeline_meta
+from movement.report.content import gold_meta, pipeline_meta, tables_meta
 from movement.report.gold import GoldTables
+from movement.report.gold_tables import gold_tables, has_map
 from movement.report.page import policy, render_live
 from movement.report.pipeline import PipelineReader
 
@@ -42,6 +44,7 @@ class LivePage:
         self._settings = settings
         self._lock = threading.Lock()
         self._pipelines: PipelineReader | None = None
+        self._contract: TableContract | None = None
         self._due_at = float("-inf")
         self._answer: dict[str, Any] = {}
         self._gold: dict[str, Any] | None = None
@@ -85,8 +88,12 @@ class LivePage:
         }
         try:
             self._pipelines = self._pipelines or PipelineReader(lake_at(settings.lake), settings.report.max_batches)
+            self._contract = self._contract or load_contract(settings.contract)
+            answer["map"] = has_map(self._contract)
             answer["pipeline"] = pipeline_meta(self._pipelines.read())
-            self._read_gold()
+            answer["tables"] = tables_meta(gold_tables(settings.lake, self._contract))
+            if answer["map"]:
+                self._read_gold()
         except MovementError as error:
             # The error may name roles and buckets of the account, so it goes to the log and not to the browser.
             log.warning("the page cannot read %s: %s", settings.lake, error)

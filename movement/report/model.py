@@ -81,6 +81,18 @@ class Gold:
 
 
 @dataclass(frozen=True)
+class GoldTable:
+    """A gold table of the contract. Rows, files and bytes are None if it has not been computed yet."""
+
+    name: str
+    kind: str
+    comment: str
+    rows: int | None
+    files: int | None
+    bytes: int | None
+
+
+@dataclass(frozen=True)
 class Batch:
     """A micro-batch, from its ledger entry. Times are UTC.
 
@@ -133,7 +145,12 @@ class Pipeline:
 
 @dataclass(frozen=True)
 class ReportData:
-    """The whole report. `gold` is None if there are no gold tables yet."""
+    """The whole report.
+
+    gold     the travel times; None if there are no gold tables of them yet
+    tables   every gold table of the contract
+    has_map  whether the page has the section with travel times and map
+    """
 
     generated_at: datetime
     stream: str
@@ -141,3 +158,5 @@ class ReportData:
     database: str
     gold: Gold | None
     pipeline: Pipeline
+    tables: list[GoldTable] = field(default_factory=list)
+    has_map: bool = True

@@ -16,8 +16,10 @@ import yaml
 
 from jobs.common.aws import client
 from jobs.lake.store import lake_at
+from jobs.schema.table import load_contract
 from jobs.settings.settings import Settings
 from local import server
+from movement.cli.demo import example_paths
 from tests.helpers.commands import environment, movement, stream_options
 from tests.helpers.lakes import catalogued, folders, put, raw_lines, record, record_numbers
 from tests.helpers.paths import ROOT
@@ -167,6 +169,44 @@ def test_the_demo_accounts_for_every_record_and_says_so(tmp_path: Path, exports:
     finally:
         movement("local", "down", cwd=tmp_path)
     assert server.find(_state(tmp_path)) is None
+
+
+# Records, those that the contract rejects, and rows of the gold tables.
+EXAMPLES = {
+    "clicks": (145, 5, {"visitors": 20, "events": 140}),
+    "taxi": (300, 6, {"trips": 294}),
+    "hourly": (500, 4, {}),
+    "logs": (63, 3, {}),
+}
+
+
+@pytest.mark.parametrize(
+    "name", [name if name == "clicks" else pytest.param(name, marks=pytest.mark.nightly) for name in EXAMPLES]
+)
+def test_the_demo_of_an_example_accounts_for_every_record(tmp_path: Path, name: str) -> None:
+    records, rejected, gold = EXAMPLES[name]
+    try:
+        done = movement("demo", "--example", name, "--port", str(free_port()), "--json", "out.json", cwd=tmp_path)
+        assert done.returncode == 0, done.stdout + done.stderr
+        result = json.loads((tmp_path / "out.json").read_text())
+        counts = [result[key] for key in ("produced", "raw", "processed", "quarantined", "processed_batch")]
+        assert counts == [records, records, records - rejected, rejected, records - rejected]
+        assert sum(result["reasons"].values()) == rejected
+        assert result["parity"] == {"equal": True, "only_stream": 0, "only_batch": 0}
+        assert result["partitions"] == result["catalog_partitions"]
+        assert result["gold"].items() >= gold.items()
+        assert set(result["gold"]) == set(load_contract(str(example_paths(name)[0])).gold or {})
+        assert "gold tables" in done.stderr
+    finally:
+        movement("local", "down", cwd=tmp_path)
+
+
+def test_an_unknown_example_ends_with_2_and_names_the_known_ones(tmp_path: Path) -> None:
+    done = movement("demo", "--example", "cliks", cwd=tmp_path)
+
+    assert done.returncode == 2
+    assert "no example is named 'cliks'" in " ".join(done.stderr.split())
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_wrong_settings_end_with_2_before_anything_starts(tmp_path: Path) -> None:

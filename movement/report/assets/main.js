@@ -37,13 +37,15 @@ async function update(data) {
     return;
   }
   notices(leftOut(data.gold ?? null) ?? (travel?.gold && data.gold?.cities === null ? leftOut(travel.gold) : null));
+  // A lake without zones has no section of travel times.
+  for (const part of [byId("travel"), byId("travel-link")]) part.hidden = !data.map;
   travel ??= new Travel(source);
   // Redrawn only if the data is new, so that the hovered zone stays.
-  const pipeline = JSON.stringify(data.pipeline);
-  if (pipeline !== shownPipeline) showPipeline(data.pipeline);
+  const pipeline = JSON.stringify([data.pipeline, data.tables]);
+  if (pipeline !== shownPipeline) showPipeline(data.pipeline, data.tables);
   shownPipeline = pipeline;
   // `cities: null` means unchanged.
-  if (!data.gold || data.gold.cities !== null) await travel.setGold(data.gold);
+  if (data.map && (!data.gold || data.gold.cities !== null)) await travel.setGold(data.gold);
   root.dataset.ready = "true";
 }
 

@@ -1,6 +1,6 @@
 // The pipeline: figures and charts from the ledger and the lake's listing.
 
-function showPipeline(pipeline) {
+function showPipeline(pipeline, tables) {
   const { batches } = pipeline, count = batches.read.length;
   byId("pipeline-empty").hidden = count > 0;
   byId("pipeline-sub").textContent = count ? pipelineSubtitle(pipeline) : "";
@@ -25,6 +25,7 @@ function showPipeline(pipeline) {
       lags.length ? seriesChart({ title: "Lag", hint: "at the batch’s end", values: batches.lag, when, format: duration, tone: "third" }) : null,
       seriesChart({ title: "Records in a batch", hint: "last batch", values: batches.read, when, format: number, tone: "fourth" })),
     make("div", { class: "panels" }, rejectPanel(pipeline), sizePanel(pipeline), layerPanel(pipeline)),
+    tables.length ? goldPanel(tables) : null,
     partitionPanel(pipeline));
 }
 
@@ -83,6 +84,18 @@ function layerPanel({ layers }) {
   const rows = Object.entries(layers).filter(([, [files]]) => files);
   return make("div", { class: "panel figure" }, make("h3", {}, "The lake, by layer"),
     barList(rows.map(([name, [files, size]]) => [name.replaceAll("_", " "), size, `${bytes(size)} · ${number(files)} ${files === 1 ? "file" : "files"}`]), "fourth"));
+}
+
+function goldPanel(tables) {
+  const rows = tables.map(([name, kind, comment, count, files, size]) => make("tr", {},
+    make("th", { scope: "row", title: comment }, name), make("td", { class: "text" }, kind),
+    ...(count === null ? [make("td", {}, "not computed yet"), make("td", {}, "–"), make("td", {}, "–")]
+      : [number(count), number(files), bytes(size)].map((text) => make("td", {}, text)))));
+  return make("div", { class: "panel figure partitions" },
+    make("h3", {}, `${number(tables.length)} gold ${tables.length === 1 ? "table" : "tables"}`),
+    make("div", { class: "table-scroll short", tabindex: "0", role: "region", "aria-label": "Gold tables" },
+      make("table", {}, make("thead", {}, make("tr", {}, ...["Table", "Kind", "Rows", "Files", "Size"].map((name) => make("th", { scope: "col" }, name)))),
+        make("tbody", {}, ...rows))));
 }
 
 function partitionPanel({ partitions }) {

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from jobs.settings.settings import Settings
+from tests.helpers.clicks import CLICKS_YAML
 from tests.helpers.commands import movement
 from tests.helpers.gold_tables import corridor, write_gold
 from tests.helpers.report_lakes import add_batch
@@ -29,7 +30,9 @@ def test_a_page_and_what_is_on_it(tmp_path: Path) -> None:
     assert result | {"seconds": 0} == {
         "out": str(page),
         "bytes": page.stat().st_size,
+        "map": True,
         "gold": True,
+        "gold_tables": {"corridors": 3, "corridor_history": None, "city_summary": 2, "zones": 4},
         "cities": ["A", "B"],
         "rows": 3,
         "rows_in_lake": 3,
@@ -42,6 +45,20 @@ def test_a_page_and_what_is_on_it(tmp_path: Path) -> None:
     }
     assert "3 corridors in 2 cities, 1 batch (" in done.stdout
     assert [each.name for each in page.parent.iterdir()] == ["page.html"]
+
+
+def test_a_lake_without_zones_has_no_map_and_names_its_gold_tables(tmp_path: Path) -> None:
+    (tmp_path / "clicks.yaml").write_text(CLICKS_YAML)
+    add_batch(tmp_path / "lake", 0)
+    settings = ("--set", f"lake={tmp_path}/lake", "--set", "contract=clicks.yaml")
+    done = movement("report", "--json", "out.json", *settings, cwd=tmp_path)
+
+    assert done.returncode == 0, done.stderr
+    result = json.loads((tmp_path / "out.json").read_text())
+    tables = dict.fromkeys(("users", "clicks", "per_day", "countries", "user_days"))
+    assert (result["map"], result["gold"], result["gold_tables"]) == (False, False, tables)
+    assert "5 gold tables, 1 batch (" in done.stdout
+    assert "not computed yet: users, clicks, per_day, countries, user_days: run" in done.stderr
 
 
 def test_an_empty_lake_makes_a_page_too_and_says_what_to_run(lake_settings: Settings, tmp_path: Path) -> None:

@@ -7,7 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
+from deltalake import write_deltalake
 from fastapi import FastAPI
 from selenium.webdriver.common.keys import Keys
 
@@ -15,6 +17,7 @@ from jobs.settings.settings import load_settings
 from movement.cli.report import write_report
 from movement.report.live import router
 from tests.helpers.browser import Browser, browser
+from tests.helpers.clicks import CLICKS_YAML
 from tests.helpers.gold_tables import corridor, of_exports, square, write_gold
 from tests.helpers.report_lakes import add_batch
 from tests.helpers.serving import serving
@@ -390,3 +393,21 @@ def test_the_live_page_says_what_to_configure_if_the_lake_cannot_be_read(page: B
         assert "cannot be read" in page.text("#notices")
         assert page.text("#state") == "Not up to date"
         assert "movement serve --set lake=s3://bucket/prefix" in page.find("#travel-empty").text
+
+
+def test_a_lake_without_zones_shows_its_pipeline_and_gold_tables(page: Browser, tmp_path: Path) -> None:
+    (tmp_path / "clicks.yaml").write_text(CLICKS_YAML)
+    for number in range(2):
+        add_batch(tmp_path / "lake", number, rejected={"wrong_type": 1})
+    rows = pa.table({"user": ["a", "b", "c"]})
+    write_deltalake(str(tmp_path / "lake" / "gold" / "users"), rows)
+    settings = load_settings(None, [f"lake={tmp_path}/lake", f"contract={tmp_path}/clicks.yaml"])
+    write_report(settings, tmp_path / "page.html")
+    page.open((tmp_path / "page.html").as_uri())
+
+    assert not page.find("#travel").is_displayed()
+    assert not page.find("#travel-link").is_displayed()
+    assert page.find("#pipeline-title").is_displayed()
+    table = page.find("[aria-label='Gold tables'] table").text
+    assert "users latest 3 1 " in table
+    assert "per_day aggregate not computed yet" in table
