@@ -18,11 +18,12 @@ import yaml
 
 from jobs.common.errors import TerminalError
 from jobs.schema.decoded_types import can_name_a_field
+from jobs.schema.encoding import gunzip
 from jobs.schema.record_parser import RecordParser
 from jobs.schema.rejections import BAD_PARTITION, Rejection
 from jobs.schema.table import FOLDER_TYPES, PROVENANCE, RAW_PARTITIONS, TableContract, contract_of
 from jobs.schema.types import data_type
-from jobs.schema.values import as_text, read_object
+from jobs.schema.values import GZIP_MAGIC, as_text, read_object
 from jobs.settings.config_files import parse_yaml
 from movement.contract.inference import Seen
 
@@ -98,8 +99,10 @@ def draft_contract(documents: Sequence[bytes], name: str, origin: str) -> Draft:
     """
     root, values, records, unreadable = Seen(), dict[str, _Values](), list[bytes](), list[Rejection]()
     largest = TableContract.model_fields["max_record_bytes"].default
+    encoding = "gzip" if any(document.startswith(GZIP_MAGIC) for document in documents) else "none"
     for document in documents:
-        found = read_object(document, largest)
+        text = gunzip(document, largest)
+        found = text if isinstance(text, Rejection) else read_object(text, largest)
         if isinstance(found, Rejection):
             unreadable.append(found)
             continue
@@ -118,7 +121,7 @@ def draft_contract(documents: Sequence[bytes], name: str, origin: str) -> Draft:
             raise TerminalError(
                 f"{origin}: no field can name the table's folders; a column of type {', '.join(FOLDER_TYPES)} can"
             )
-        text = _text(name, origin, len(records), columns, partition_by)
+        text = _text(name, origin, len(records), columns, partition_by, encoding)
         contract = contract_of(parse_yaml(text, Path(origin)), Path(origin))
         rejection = next(_rejections(contract, records), None)
         if rejection is None:
@@ -230,7 +233,14 @@ def _stream_key(columns: Sequence[DraftColumn]) -> DraftColumn:
     )
 
 
-def _text(name: str, origin: str, records: int, columns: Sequence[DraftColumn], partition_by: Sequence[str]) -> str:
+def _text(
+    name: str,
+    origin: str,
+    records: int,
+    columns: Sequence[DraftColumn],
+    partition_by: Sequence[str],
+    encoding: str,
+) -> str:
     title = f"Drafted from {records:,} record{'s' if records != 1 else ''} of {origin}"
     lines = [
         f"# {_comment(title)} by `movement contract init`.",
@@ -255,6 +265,8 @@ def _text(name: str, origin: str, records: int, columns: Sequence[DraftColumn], 
     lines += ["", "# Fields that have no column are kept here, as one JSON object.", f"rescued_column: {_RESCUED}", ""]
     lines += _partition_lines(columns, partition_by, records)
     lines += _key_lines(columns)
+    if encoding == "gzip":
+        lines += ["", "# Records of the sample are gzip of their JSON.", "encoding: gzip"]
     return "\n".join(lines) + "\n"
 
 

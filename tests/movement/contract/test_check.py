@@ -82,6 +82,12 @@ def test_csv_gzip_and_parquet_are_read_as_produce_reads_them(tmp_path: Path) -> 
     assert found.rejected["malformed_row"].where == f"{tmp_path}/a.csv, line 4"
 
 
+def test_a_contract_of_gzip_records_is_tried_on_plain_files(tmp_path: Path) -> None:
+    by = contract().model_copy(update={"encoding": "gzip"})
+    found = checked(json_lines(tmp_path, RECORD, RECORD | {"total": -1}), by)
+    assert (found.rows, found.accepted, list(found.rejected), found.warnings) == (2, 1, ["failed_check"], [])
+
+
 def test_a_literal_source_that_looks_like_a_path_is_warned_about(tmp_path: Path) -> None:
     file = json_lines(tmp_path, RECORD)
     [warning] = checked(file, contract(user_id={"source": "user.id", "type": "long"})).warnings

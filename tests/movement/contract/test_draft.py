@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from pathlib import Path
 from typing import Any
@@ -172,6 +173,14 @@ def test_what_is_no_record_is_counted_and_not_drafted() -> None:
     assert draft.records == 1
     with pytest.raises(TerminalError, match="no record of 1 is a JSON object"):
         draft_contract([b"[1]"], "a", "a")
+
+
+def test_records_of_gzip_are_drafted_by_their_text() -> None:
+    records = [gzip.compress(b'{"id": "a"}'), gzip.compress(b'{"id": "b"}'), gzip.compress(b"x" * 99)[:-9]]
+    draft = draft_contract(records, "logs", "stream logs")
+    assert draft.contract.encoding == "gzip"
+    assert types(draft) == {"id": "string"}
+    assert [why.reason for why in draft.unreadable] == ["not_gzip"]
 
 
 def test_the_command_writes_a_contract_that_check_accepts(tmp_path: Path) -> None:
