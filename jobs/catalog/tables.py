@@ -127,16 +127,16 @@ def lake_tables(contract: TableContract) -> tuple[LakeTable, ...]:
 def _raw_fields(contract: TableContract) -> list[tuple[str, str, str]]:
     """(column, field, comment) of each top-level field of a raw record: an object or array is its JSON text.
 
-    A field that is a column of processed has the column's name. Any other is named after itself, in the letters that
-    a column's name may have.
+    A field that is a column of processed has the column's name, except for RAW_PARTITIONS, which raw has itself: the
+    field `hour` is `field_hour`. Any other is named after itself, in the letters that a column's name may have.
     """
     named = {column.source: (column.column, column.comment) for column in reversed(contract.record_columns)}
     found: list[tuple[str, str, str]] = []
     taken = {name for name, _ in named.values()}
     for source in contract.source_fields:
         name, comment = named.get(source, ("", "A field of the record, as JSON text"))
-        if not name:
-            name = re.sub("[^a-z0-9_]", "_", source.lower())
+        if not name or name in RAW_PARTITIONS:
+            name = re.sub("[^a-z0-9_]", "_", name or source.lower())
             while name in taken or not name[:1].isalpha() or name in RAW_PARTITIONS:
                 name = f"field_{name}"
             taken.add(name)

@@ -97,7 +97,7 @@ def run(
         # Spark neither hashes nor compares maps. A record's entries are in the same order on both sides.
         stream, batch = (rows.withColumns({name: F.to_json(name) for name in maps}) for rows in (stream, batch))
     try:
-        found = compare(stream, batch, columns, contract.partition_by, window, samples)
+        found = compare(stream, batch, columns, compared_partitions(contract), window, samples)
     except Exception as error:
         raise explained_failure(error, f"the parity check of {settings.lake}") from error
     return _result(found, contract, window, round(time.perf_counter() - started, 3))
@@ -131,6 +131,12 @@ def read_table(spark: SparkSession, lake: str, table: str, contract: TableContra
     except AnalysisException as error:
         raise TerminalError(f"{lake}/{table} is not readable as the contract's table: {error}") from error
     return rows.select(*wanted, ARRIVAL)
+
+
+def compared_partitions(contract: TableContract) -> list[str]:
+    """The partition columns that both tables have alike; not those from the metadata, as an arrival date."""
+    compared = {name for name, _, _ in contract.data_columns}
+    return [name for name in contract.partition_by if name in compared]
 
 
 def spark_type(kind: ColumnType) -> T.DataType:
@@ -175,7 +181,7 @@ def _window(since: datetime | None, until: datetime | None, delivery_seconds: fl
 
 
 def _result(found: Comparison, contract: TableContract, window: Window | None, seconds: float) -> ParityResult:
-    names = contract.partition_by
+    names = compared_partitions(contract)
     return ParityResult(
         equal=not found.only_stream and not found.only_batch,
         stream=sum(part.stream for part in found.partitions),

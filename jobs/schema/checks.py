@@ -39,12 +39,19 @@ class RecordChecks:
         )
         self._ascending = tuple(check for check in contract.checks if check.on_fail == "reject")
         # (column, its source field) of each text column that is a partition column.
+        roots = contract.roots
+        fields = {name: root.field for name, root in roots.items()}
+        for column in contract.record_columns:
+            parts = column.parse.into if column.parse else ()
+            fields |= {each.column: column.field for each in (column, *parts)}
         self._folders = tuple(
-            (name, column.field)
-            for column in contract.record_columns
-            for name, kind in [(column.column, column.type)]
-            + [(part.column, part.type) for part in (column.parse.into if column.parse else ())]
-            if kind == "string" and name in contract.partition_by
+            (name, fields[name]) for name, kind, _ in contract.partition_columns if kind == "string" and name in fields
+        )
+        # (column, the column that its value is from, its transform, its source field) of each derived column.
+        self._derived = tuple(
+            (column.column, column.from_, column.transformation, roots[column.column].field)
+            for column in contract.derived_columns
+            if column.from_ is not None and column.transformation is not None
         )
 
     def reject(self, record: Mapping[str, Any]) -> Rejection | None:
@@ -104,8 +111,16 @@ class RecordChecks:
         if not faulty:
             yield from self._failed(given, values)
 
-    def _failed(self, given: Mapping[str, Any], values: Mapping[str, Any]) -> Iterator[Rejection]:
+    def _failed(self, given: Mapping[str, Any], values: dict[str, Any]) -> Iterator[Rejection]:
         broken: set[str] = set()
+        for name, base, transform, source in self._derived:
+            value = values.get(base)
+            try:
+                values[name] = None if value is None else transform.apply(value)
+            except ValueError:
+                if source not in broken:
+                    broken.add(source)
+                    yield _rejection(FAILED_CHECK, source, str(value))
         for column in self.contract.record_columns:
             value = values[column.column]
             if column.on_fail == "reject" and column.field not in broken and _is_out_of_bounds(column, value):

@@ -100,7 +100,9 @@ class TextColumnChecks:
         contract = checks.contract
         self._checks = checks
         self._positions = dict(positions)
-        self._folders = frozenset(contract.partition_by)
+        # A text that is a folder's name, or from which others are derived, is tried as a whole.
+        self._folders = frozenset((*contract.partition_by, *(root.column for root in contract.roots.values())))
+        self._derived = frozenset(contract.roots)
         self._required: list[int] = []
         self._integers: list[tuple[SourceColumn, int]] = []
         self._ruled_texts: list[tuple[SourceColumn, int]] = []
@@ -137,6 +139,8 @@ class TextColumnChecks:
 
     def _compares_integers(self, check: Check, kinds: Mapping[str, str]) -> bool:
         """Whether the check is for `suspects`. One on parts of a single text is covered by that text's own check."""
+        if not self._derived.isdisjoint(check.ascending):
+            self._supported = False
         compared = {kinds[name] for name in check.ascending if name in kinds}
         if compared and compared != {"integer"} and (len(compared) > 1 or "text" in compared):
             self._supported = False

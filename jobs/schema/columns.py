@@ -14,6 +14,7 @@ from jobs.schema.on_fail import OnFail, OnFailOfCheck
 from jobs.schema.rejections import UNPARSABLE
 from jobs.schema.text_groups import check_pattern, whole
 from jobs.schema.times import TimeFormat, time_format
+from jobs.schema.transforms import NAMES, Transform, transform_of
 from jobs.schema.types import data_type
 from jobs.settings.validation import StrictModel
 
@@ -76,8 +77,15 @@ class Column(StrictModel, strict=False):
         return self.max_length
 
     @property
+    def is_derived(self) -> bool:
+        """Whether the value comes from another column's value, without a format of its own."""
+        return False
+
+    @property
     def value_format(self) -> TimeFormat | BooleanWords | None:
         """How values are read if not as the type's own notation says."""
+        if self.is_derived:
+            return None
         if self.format is not None or self.timezone is not None:
             return time_format(self.type, self.format, self.timezone)
         if self.true_values or self.false_values:
@@ -95,7 +103,8 @@ class Column(StrictModel, strict=False):
 
     @model_validator(mode="after")
     def _format_fits_the_type(self) -> Column:
-        if (self.format is not None or self.timezone is not None) and self.type not in ("date", "timestamp"):
+        zoned = self.timezone is not None and not self.is_derived
+        if (self.format is not None or zoned) and self.type not in ("date", "timestamp"):
             raise ValueError(f"format and timezone are for dates and timestamps, not for {self.type}")
         if (self.true_values or self.false_values) and self.type != "boolean":
             raise ValueError(f"true_values and false_values are for booleans, not for {self.type}")
@@ -189,11 +198,18 @@ class SourceColumn(Column, strict=False):
     path       instead: the way to a nested value, `user.id` or, for names with dots and for arrays, `[odd.key, 0]`
     metadata   instead: a name of METADATA
     privacy    keeps the value out of the table, or writes its hash (jobs/schema/privacy.py)
+    from       instead: a column above it, whose value `transform` turns into this one's (jobs/schema/transforms.py)
+    constant   instead: a text that every row has
+    from_type  the type of `from`'s column, set by `with_source_types`
     """
 
     source: Annotated[str, Field(min_length=1)] | None = None
     path: Annotated[Path, Field(min_length=1)] | None = None
     metadata: Literal["arrival_time", "shard_id", "sequence_number", "partition_key"] | None = None
+    from_: Annotated[str | None, Field(alias="from")] = None
+    transform: str | None = None
+    constant: Annotated[str, Field(min_length=1)] | None = None
+    from_type: Annotated[str | None, Field(exclude=True)] = None
     required: bool = False
     default: str | None = None
     min: float | None = None
@@ -206,7 +222,7 @@ class SourceColumn(Column, strict=False):
     def _one_origin(cls, content: Any) -> Any:
         if not isinstance(content, dict):
             return content
-        given = [key for key in ("source", "path", "metadata") if content.get(key) is not None]
+        given = [key for key in ("source", "path", "metadata", "from", "constant") if content.get(key) is not None]
         if len(given) > 1:
             raise ValueError(f"a value has one origin, not {' and '.join(given)}")
         added: dict[str, Any] = {} if given else {"source": content.get("column")}
@@ -247,6 +263,10 @@ class SourceColumn(Column, strict=False):
             self._check_privacy()
         if self.metadata is not None:
             self._check_metadata()
+        if self.is_derived:
+            self._check_derived()
+        elif self.transform is not None:
+            raise ValueError("transform: needs the column that it is applied to, as `from`")
         self._check_default()
         return self
 
@@ -268,6 +288,23 @@ class SourceColumn(Column, strict=False):
                 "privacy: a path to one element of an array cannot be private; give the whole array privacy"
             )
 
+    def _check_derived(self) -> None:
+        rules = (self.required, self.default is not None, self.parse is not None, self.min, self.max)
+        given = any(rule not in (None, False) for rule in rules) or self.has_rules or self.on_fail != "reject"
+        if given or self.format is not None or self.privacy is not None:
+            raise ValueError("a derived column is not checked: give rules, default, format or privacy to its source")
+        if self.constant is not None:
+            if self.type != "string":
+                raise ValueError(f"a constant is a string, not {self.type}; leave out type")
+            return
+        if self.from_type is None:
+            raise ValueError(f"from: no column above this one is named {self.from_!r}")
+        if self.transform is None:
+            raise ValueError(f"from: needs a transform: {NAMES}")
+        result = transform_of(self.transform, self.from_type, self.timezone).result
+        if self.type != result:
+            raise ValueError(f"transform {self.transform} of {self.from_type} gives {result}, not {self.type}")
+
     def _check_metadata(self) -> None:
         kind = METADATA[str(self.metadata)]
         if self.type != kind:
@@ -279,8 +316,20 @@ class SourceColumn(Column, strict=False):
             )
 
     @property
+    def is_derived(self) -> bool:
+        """Whether the value is a constant or comes from another column."""
+        return self.from_ is not None or self.constant is not None
+
+    @property
+    def transformation(self) -> Transform | None:
+        """What makes the value from that of `from_`."""
+        if self.from_ is None or self.from_type is None:
+            return None
+        return transform_of(str(self.transform), self.from_type, self.timezone)
+
+    @property
     def location(self) -> Path:
-        """Where the value is in the record; empty for a value from the metadata."""
+        """Where the value is in the record; empty for a value from elsewhere."""
         return self.path or ((self.source,) if self.source is not None else ())
 
     @property

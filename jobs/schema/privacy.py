@@ -74,7 +74,7 @@ def check_private_columns(
         if column.privacy is None:
             continue
         for other in columns:
-            if other.metadata is None and other.privacy != column.privacy and _meet(other.location, column.location):
+            if other.location and other.privacy != column.privacy and _meet(other.location, column.location):
                 raise ValueError(
                     f"columns.{column.column}.privacy: column {other.column!r} has the same value, or one around or "
                     f"within it, without privacy: {column.privacy}; give both the same, or take other places"

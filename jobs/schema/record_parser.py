@@ -181,6 +181,10 @@ class RecordParser:
                 yield wrong
             yield from out_of_bounds(typed, column)
             yield from broken_rules(typed, column)
+        for column in self.contract.derived_columns:
+            wrong = derive(column, columns, len(structs))
+            if wrong is not None:
+                yield wrong
         for check in self.contract.checks:
             if check.on_fail == "reject":
                 yield from out_of_order(columns, check)
@@ -245,6 +249,16 @@ class RecordParser:
 
     def _unusable_folders(self, name: str, values: pa.Array) -> pa.Array:
         return unusable_folders(name, values, len(self.contract.partition_by))
+
+
+def derive(column: SourceColumn, columns: dict[str, pa.Array], length: int) -> pa.Array | None:
+    """Adds a derived column to `columns`; returns a mask of the values that have no result, None if all have one."""
+    transform = column.transformation
+    if transform is None or column.from_ is None:
+        columns[column.column] = pa.repeat(pa.scalar(column.constant, pa.string()), length)
+        return None
+    columns[column.column], wrong = transform.to_arrow(columns[column.from_])
+    return wrong
 
 
 def _split(texts: pa.Array, parse: Parse, longest: int | None) -> tuple[dict[str, pa.Array], pa.Array]:

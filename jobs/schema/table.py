@@ -31,7 +31,9 @@ from jobs.schema.columns import matches as matches
 from jobs.schema.contract_versions import as_version_2, shown_location
 from jobs.schema.file_name import FileName
 from jobs.schema.gold_section import GoldSection, check_section
+from jobs.schema.partitions import is_usable
 from jobs.schema.privacy import check_private_columns
+from jobs.schema.transforms import SAFE_FOLDERS, with_source_types
 from jobs.schema.types import data_type
 from jobs.settings.config_files import find_configuration, line_in_yaml, read_yaml
 from jobs.settings.validation import StrictModel, explain
@@ -46,7 +48,7 @@ PROVENANCE: dict[str, tuple[ColumnType, str]] = {
     "arrival_time": ("timestamp", "When Kinesis accepted the record (UTC)"),
     "batch": ("string", "Micro-batch that wrote the row: <query>-<batch>, as in the ledger"),
 }
-# Partition columns of the raw table, which also has the contract's columns.
+# Partition columns of the raw table, which also has the record's fields as columns.
 RAW_PARTITIONS = ("ingest_date", "hour")
 
 
@@ -73,11 +75,14 @@ class TableContract(StrictModel, strict=False):
     @model_validator(mode="before")
     @classmethod
     def _is_version_2(cls, content: Any) -> Any:
-        return as_version_2(content)
+        content = as_version_2(content)
+        if isinstance(content, dict) and isinstance(content.get("columns"), list | tuple):
+            content = content | {"columns": with_source_types(content["columns"], METADATA)}
+        return content
 
     @model_validator(mode="after")
     def _names_are_known_and_used_once(self) -> TableContract:
-        names = [name for name, _, _ in self.row_columns] + [*PROVENANCE, *RAW_PARTITIONS]
+        names = [name for name, _, _ in self.row_columns] + list(PROVENANCE)
         doubled = sorted({name for name in names if names.count(name) > 1})
         if doubled:
             raise ValueError(f"column {', '.join(map(repr, doubled))} is used more than once")
@@ -103,15 +108,28 @@ class TableContract(StrictModel, strict=False):
     @model_validator(mode="after")
     def _types_fit_their_use(self) -> TableContract:
         kinds = {name: kind for name, kind, _ in self.row_columns}
-        metadata = {column.column for column in self.columns if column.metadata}
+        metadata = {column.column for column in (*self.metadata_columns, *self.late_columns)}
+        unsafe = {column.column for column in self.metadata_columns} | {
+            column.column
+            for column in self.late_columns
+            if column.transformation and column.transformation.name not in SAFE_FOLDERS
+        }
         for name in self.partition_by:
             if kinds[name] not in FOLDER_TYPES or name == self.rescued_column:
                 raise ValueError(
                     f"partition_by: {name!r} ({kinds[name]}) cannot name folders; allowed: a column of type "
                     f"{', '.join(FOLDER_TYPES)} other than {self.rescued_column!r}"
                 )
-            if name in metadata:
-                raise ValueError(f"partition_by: {name!r} is from the metadata, whose texts cannot name folders")
+            if name in unsafe:
+                raise ValueError(
+                    f"partition_by: {name!r} is from the metadata, whose texts cannot name folders; allowed: its "
+                    f"{', '.join(sorted(SAFE_FOLDERS))}"
+                )
+        for column in self.columns:
+            if column.constant is None or column.column not in self.partition_by:
+                continue
+            if not is_usable(column.column, column.constant, len(self.partition_by)):
+                raise ValueError(f"partition_by: the constant {column.constant!r} cannot name a folder")
         for name in self.sort_by:
             if data_type(kinds[name]).is_nested:
                 raise ValueError(f"sort_by: {name!r} ({kinds[name]}) has no order")
@@ -130,6 +148,11 @@ class TableContract(StrictModel, strict=False):
     @model_validator(mode="after")
     def _private_values_stay_private(self) -> TableContract:
         check_private_columns(self.columns, self.partition_by, self.checks, self.key_locations)
+        for name, root in self.roots.items():
+            if root.privacy is not None:
+                raise ValueError(
+                    f"columns.{name}: from: {root.column!r} is private, and a derived column would show its value"
+                )
         return self
 
     @model_validator(mode="after")
@@ -147,7 +170,7 @@ class TableContract(StrictModel, strict=False):
     @cached_property
     def record_columns(self) -> tuple[SourceColumn, ...]:
         """The columns whose values are in the record."""
-        return tuple(column for column in self.columns if column.metadata is None)
+        return tuple(column for column in self.columns if column.location)
 
     @cached_property
     def metadata_columns(self) -> tuple[SourceColumn, ...]:
@@ -155,9 +178,31 @@ class TableContract(StrictModel, strict=False):
         return tuple(column for column in self.columns if column.metadata is not None)
 
     @cached_property
+    def roots(self) -> dict[str, SourceColumn]:
+        """For each derived column that is not a constant: the column that its value is from in the end."""
+        found: dict[str, SourceColumn] = {}
+        for column in self.columns:
+            found[column.column] = column if column.from_ is None else found[column.from_]
+            for part in column.parse.into if column.parse else ():
+                found[part.column] = column
+        return {column.column: found[column.column] for column in self.columns if column.from_ is not None}
+
+    @cached_property
+    def derived_columns(self) -> tuple[SourceColumn, ...]:
+        """The constants, and the columns whose values come from others that are in the record."""
+        late = {column.column for column in self.late_columns}
+        return tuple(column for column in self.columns if column.is_derived and column.column not in late)
+
+    @cached_property
+    def late_columns(self) -> tuple[SourceColumn, ...]:
+        """The columns whose values come from others that are in the record's metadata."""
+        late = {name for name, root in self.roots.items() if root.metadata is not None}
+        return tuple(column for column in self.columns if column.column in late)
+
+    @cached_property
     def data_columns(self) -> tuple[tuple[str, ColumnType, str], ...]:
-        """(name, type, comment) of each column that comes from the record, in table order."""
-        metadata = {column.column for column in self.metadata_columns}
+        """(name, type, comment) of each column that does not depend on the record's metadata, in table order."""
+        metadata = {column.column for column in (*self.metadata_columns, *self.late_columns)}
         return tuple(column for column in self.row_columns if column[0] not in metadata)
 
     @cached_property

@@ -23,8 +23,11 @@ class StrictModel(BaseModel):
 
     @classmethod
     def fields_by_key(cls) -> dict[str, FieldInfo]:
-        """The fields by their YAML key, which is the alias of a field whose name pydantic itself uses."""
-        return {field.alias or name: field for name, field in cls.model_fields.items()}
+        """The fields by their YAML key, which is the alias of a field whose name pydantic itself uses.
+
+        A field that is excluded from the file's content has no key.
+        """
+        return {field.alias or name: field for name, field in cls.model_fields.items() if not field.exclude}
 
 
 def explain(

@@ -25,7 +25,7 @@ from jobs.lake.store import lake_at
 from jobs.lake.task_report import SequenceRange, TableName, TaskReport, add_counts, decode_report, sum_reports
 from jobs.schema.on_fail import count_failed
 from jobs.schema.privacy import Salt, privacy_salt
-from jobs.schema.record_parser import RecordParser
+from jobs.schema.record_parser import RecordParser, derive
 from jobs.schema.rejections import Rejection
 from jobs.schema.table import TableContract
 from jobs.settings.sections import SinkSettings
@@ -211,6 +211,8 @@ class _TaskOutput:
         arrays = {name: columns[name] for name in columns.schema.names}
         arrays |= {name: records[name] for name in ("shard_id", "sequence_number", "arrival_time")}
         arrays |= {column.column: records[str(column.metadata)] for column in contract.metadata_columns}
+        for column in contract.late_columns:
+            derive(column, arrays, records.num_rows)
         arrays["batch"] = pa.repeat(pa.scalar(self._task.batch, pa.string()), records.num_rows)
         names = [name for name, _, _ in (*contract.partition_columns, *contract.table_columns)]
         rows = pa.table({name: arrays[name] for name in names})

@@ -84,15 +84,19 @@ def _taken(old: TableContract, new: TableContract) -> Iterator[Change]:
 def _column_changes(old: SourceColumn, new: SourceColumn) -> Iterator[Change]:
     if (old.location, old.metadata) != (new.location, new.metadata):
         yield Change(
-            f"columns.{new.column}", f"its value comes from {new.field!r}, no longer from {old.field!r}", _NEXT_BATCH
+            f"columns.{new.column}", f"its value comes from {_origin(new)}, no longer from {_origin(old)}", _NEXT_BATCH
         )
-    for key in type(new).model_fields:
+    for key, field in type(new).model_fields.items():
         was, now = getattr(old, key), getattr(new, key)
-        if was == now or key in (*_SAME_COLUMN, "source", "path", "metadata"):
+        if was == now or key in (*_SAME_COLUMN, "source", "path", "metadata") or field.exclude:
             continue
         direction = _direction(key, was, now)
         what = _became(was, now) if direction is None else f"{direction}: {_became(was, now)}"
-        yield Change(f"columns.{new.column}.{key}", what, _NEXT_BATCH)
+        yield Change(f"columns.{new.column}.{field.alias or key}", what, _NEXT_BATCH)
+
+
+def _origin(column: SourceColumn) -> str:
+    return "elsewhere in the contract" if column.is_derived else repr(column.field)
 
 
 def _direction(key: str, was: Any, now: Any) -> str | None:

@@ -14,6 +14,7 @@ import re
 import struct
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal, InvalidOperation
+from fractions import Fraction
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -51,7 +52,40 @@ def read_row(data: bytes, contract: TableContract, salt: str = "") -> dict[str, 
             found = hashlib.sha256((salt + found).encode()).hexdigest()
         if column.privacy != "drop":
             row[column.column] = found
+    for column in contract.columns:
+        if column.constant is not None:
+            row[column.column] = column.constant
+        elif column.from_ is not None:
+            value = row[column.from_]
+            row[column.column] = None if value is None else transformed(value, column)
     return row
+
+
+def transformed(value: Any, column: SourceColumn) -> Any:
+    name, _, size = str(column.transform).strip("]").partition("[")
+    if isinstance(value, datetime):
+        try:
+            value = value.astimezone(ZoneInfo(column.timezone or "UTC"))
+        except OverflowError as error:
+            raise Refused from error
+    if name == "truncate" and isinstance(value, str | bytes):
+        return value[: int(size)]
+    if name == "truncate":
+        kind = data_type(column.type)
+        scale = kind.scale if isinstance(value, Decimal) else 0
+        units = math.floor(Fraction(value) * 10**scale / int(size)) * int(size)
+        lowest = {"int": -(2**31), "long": -(2**63)}.get(kind.kind, 1 - 10**kind.precision)
+        if units < lowest:
+            raise Refused
+        digits = Decimal((units < 0, tuple(map(int, str(abs(units)))), -scale))
+        return digits if isinstance(value, Decimal) else units
+    return {
+        "lower": lambda: value.lower(),
+        "date": lambda: value.date(),
+        "hour": lambda: value.hour,
+        "month": lambda: value.isoformat()[:7],
+        "year": lambda: value.year,
+    }[name]()
 
 
 def judged(value: Any, column: SourceColumn) -> Any:

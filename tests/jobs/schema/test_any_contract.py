@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import chain, starmap
 from typing import Any
 
 from hypothesis import HealthCheck, given, settings
@@ -54,12 +55,31 @@ RULES = st.one_of(
     st.sampled_from([{"type": "string", "max_length": 2}, {"type": "string", "pattern": "[a-z]+"}]),
 )
 CHECKED = st.one_of(st.tuples(TYPES, st.booleans()).map(lambda drawn: drawn[0] | {"required": drawn[1]}), RULES)
-COLUMNS = st.lists(st.tuples(PLACES, CHECKED, st.sampled_from(["reject", None, "warn"])), min_size=1, max_size=4).map(
-    lambda drawn: {
-        f"c{number}": place | checked | ({} if checked.get("required") and not on_fail else {"on_fail": on_fail})
-        for number, (place, checked, on_fail) in enumerate(drawn)
-    }
+TRANSFORMS = {
+    "timestamp": ["date", "hour", "month", "year"],
+    "date": ["month", "year"],
+    "string": ["lower", "truncate[2]"],
+    "binary": ["truncate[1]"],
+    **{kind: ["truncate[7]", "truncate[1000000]"] for kind in ("int", "long", "decimal(10,2)", "decimal(5,0)")},
+}
+ON_FAIL = st.sampled_from(["reject", None, "warn"])
+COLUMNS = st.lists(st.tuples(PLACES, CHECKED, ON_FAIL, st.integers(0, 7), ZONES), min_size=1, max_size=4).map(
+    lambda drawn: dict(chain.from_iterable(starmap(columns_of, enumerate(drawn))))
 )
+
+
+def columns_of(number: int, drawn: Any) -> list[tuple[str, dict[str, Any]]]:
+    """A column, and one that is derived from it, if its type has transforms and the dice say so."""
+    place, kind, on_fail, dice, zone = drawn
+    reject = kind.get("required") and not on_fail
+    column = (f"c{number}", place | kind | ({} if reject else {"on_fail": on_fail}))
+    transforms = TRANSFORMS.get(kind["type"], [])
+    if dice >= len(transforms):
+        return [column]
+    derived = {"from": f"c{number}", "transform": transforms[dice]}
+    return [column, (f"d{number}", derived | ({"timezone": zone} if kind["type"] == "timestamp" and zone else {}))]
+
+
 NUMBERS = st.one_of(st.integers(-(2**33), 2**33), st.sampled_from([0, 1, 2**31, 2**63, 10**30, -0.0, 446.0, 1.5]))
 LEAVES = st.one_of(
     st.none(), st.booleans(), NUMBERS, NUMBERS.map(str), st.floats(allow_nan=False, allow_infinity=False),
@@ -84,7 +104,7 @@ RECORDS = st.lists(st.dictionaries(st.sampled_from("abxpq"), VALUES, max_size=3)
 
 
 def contract_of(columns: dict[str, Any]) -> TableContract:
-    folder = {"folder": {"type": "string"}}
+    folder = {"folder": {"type": "string"}, "same": {"constant": "x"}}
     private = {"hashed": {"source": "p", "type": "string", "privacy": "sha256"}, "q": {"privacy": "drop"}}
     return TableContract.model_validate(
         {

@@ -95,7 +95,6 @@ def changed(path: str, value: Any) -> str:
         ("columns.8.parse.reason", "Bad Place", "columns.place.parse.reason: string should match pattern"),
         ("columns.1.column", "sensor", "column 'sensor' is used more than once"),
         ("columns.1.column", "shard_id", "column 'shard_id' is used more than once"),
-        ("columns.1.column", "hour", "column 'hour' is used more than once"),
         ("columns.1.column", "extra", "column 'extra' is used more than once"),
         ("partition_by", [], "partition_by: tuple should have at least 1 item"),
         ("partition_by", ["dya"], "partition_by: no column is named 'dya'"),
