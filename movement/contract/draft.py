@@ -21,14 +21,14 @@ from jobs.schema.decoded_types import can_name_a_field
 from jobs.schema.encoding import gunzip
 from jobs.schema.record_parser import RecordParser
 from jobs.schema.rejections import BAD_PARTITION, Rejection
-from jobs.schema.table import FOLDER_TYPES, PROVENANCE, RAW_PARTITIONS, TableContract, contract_of
+from jobs.schema.table import FOLDER_TYPES, PROVENANCE, TableContract, contract_of
 from jobs.schema.types import data_type
 from jobs.schema.values import GZIP_MAGIC, as_text, read_object
 from jobs.settings.config_files import parse_yaml
 from movement.contract.inference import Seen
 
 _RESCUED = "rescued_data"
-_RESERVED = {*PROVENANCE, *RAW_PARTITIONS, _RESCUED}
+_RESERVED = {*PROVENANCE, _RESCUED}
 _LONGEST_NAME = 100
 # Distinct values are counted up to here, except for a column of which no value has repeated yet.
 _MOST_DISTINCT = 1_000
@@ -101,8 +101,8 @@ def draft_contract(documents: Sequence[bytes], name: str, origin: str) -> Draft:
     largest = TableContract.model_fields["max_record_bytes"].default
     encoding = "gzip" if any(document.startswith(GZIP_MAGIC) for document in documents) else "none"
     for document in documents:
-        text = gunzip(document, largest)
-        found = text if isinstance(text, Rejection) else read_object(text, largest)
+        decoded = gunzip(document, largest)
+        found = decoded if isinstance(decoded, Rejection) else read_object(decoded, largest)
         if isinstance(found, Rejection):
             unreadable.append(found)
             continue
@@ -116,12 +116,7 @@ def draft_contract(documents: Sequence[bytes], name: str, origin: str) -> Draft:
             f"{origin}: no record of {len(documents):,} is a JSON object with fields; give a sample that has some"
         )
     while True:
-        partition_by = _partition_by(columns, len(records))
-        if not partition_by:
-            raise TerminalError(
-                f"{origin}: no field can name the table's folders; a column of type {', '.join(FOLDER_TYPES)} can"
-            )
-        text = _text(name, origin, len(records), columns, partition_by, encoding)
+        text = _text(name, origin, len(records), columns, encoding)
         contract = contract_of(parse_yaml(text, Path(origin)), Path(origin))
         rejection = next(_rejections(contract, records), None)
         if rejection is None:
@@ -204,20 +199,32 @@ def contract_name(origin: str) -> str:
     return _column_name(stem, set())
 
 
-def _partition_by(columns: Sequence[DraftColumn], records: int) -> list[str]:
-    """The best column that can name folders: a date, or one of few values."""
-    possible = [column for column in columns if column.can_name_folders]
-    few = [
-        column
-        for column in possible
-        if column.distinct is not None
-        and column.present
-        and column.distinct <= max(1, min(_MOST_FOLDERS, records // _RECORDS_A_FOLDER))
-    ]
-    dates = [column for column in possible if column.type == "date" and not column.unique]
-    best = next(iter(sorted([*dates, *few], key=lambda column: (column not in dates, not column.required))), None)
-    best = best or min(possible, key=lambda column: column.distinct or 0, default=None)
-    return [best.name] if best else []
+def _partition_by(columns: Sequence[DraftColumn], records: int) -> tuple[str, dict[str, str]]:
+    """The partition column, and the text of the columns by name that are added for it.
+
+    A date of the record, the date of its time, a column of few values, or the date of its arrival.
+    """
+    dates = [column for column in columns if column.can_name_folders and column.type == "date"]
+    times = [column for column in columns if column.type == "timestamp"]
+    taken = {column.name for column in columns}
+    for column in sorted([*dates, *times], key=lambda one: (one not in dates, one.unique, not one.required)):
+        if column in dates:
+            return column.name, {}
+        name = _column_name(f"{column.name}_date", taken | _RESERVED)
+        return name, {name: f"{{from: {_yaml(column.name)}, transform: date}}"}
+    few = _few_values(columns, records)
+    if few:
+        return few[0].name, {}
+    arrived = _column_name("arrived", taken | _RESERVED)
+    day = _column_name("arrival_date", taken | _RESERVED)
+    return day, {arrived: "{metadata: arrival_time}", day: f"{{from: {_yaml(arrived)}, transform: date}}"}
+
+
+def _few_values(columns: Sequence[DraftColumn], records: int) -> list[DraftColumn]:
+    """The columns that can name folders and have few values, first those that are never null."""
+    most = max(1, min(_MOST_FOLDERS, records // _RECORDS_A_FOLDER))
+    found = [column for column in columns if column.can_name_folders and column.distinct and column.distinct <= most]
+    return sorted(found, key=lambda column: not column.required)
 
 
 def _stream_key(columns: Sequence[DraftColumn]) -> DraftColumn:
@@ -238,7 +245,6 @@ def _text(
     origin: str,
     records: int,
     columns: Sequence[DraftColumn],
-    partition_by: Sequence[str],
     encoding: str,
 ) -> str:
     title = f"Drafted from {records:,} record{'s' if records != 1 else ''} of {origin}"
@@ -251,7 +257,8 @@ def _text(
         "",
         "columns:",
     ]
-    width = max(len(_yaml(column.name)) for column in columns)
+    partition, added = _partition_by(columns, records)
+    width = max(len(_yaml(name)) for name in (*(column.name for column in columns), *added))
     for column in columns:
         keys = [] if column.source == column.name else [f"source: {_yaml(column.source)}"]
         keys.append(f"type: {_yaml(column.type)}")
@@ -262,8 +269,9 @@ def _text(
         about = "; ".join(_about(column, records))
         label = f"{_yaml(column.name)}:"
         lines.append(f"  {label:<{width + 1}} {{{', '.join(keys)}}}" + (f"  # {_comment(about)}" if about else ""))
+    lines += [f"  {f'{_yaml(name)}:':<{width + 1}} {keys}" for name, keys in added.items()]
     lines += ["", "# Fields that have no column are kept here, as one JSON object.", f"rescued_column: {_RESCUED}", ""]
-    lines += _partition_lines(columns, partition_by, records)
+    lines += _partition_lines(columns, partition, records)
     lines += _key_lines(columns)
     if encoding == "gzip":
         lines += ["", "# Records of the sample are gzip of their JSON.", "encoding: gzip"]
@@ -278,19 +286,14 @@ def _about(column: DraftColumn, records: int) -> Iterator[str]:
     yield from column.notes
 
 
-def _partition_lines(columns: Sequence[DraftColumn], partition_by: Sequence[str], records: int) -> list[str]:
+def _partition_lines(columns: Sequence[DraftColumn], partition: str, records: int) -> list[str]:
     others = [
-        f"{column.name} ({column.distinct:,})"
-        for column in columns
-        if column.can_name_folders
-        and column.name not in partition_by
-        and column.distinct
-        and column.distinct <= max(1, min(_MOST_FOLDERS, records // _RECORDS_A_FOLDER))
+        f"{column.name} ({column.distinct:,})" for column in _few_values(columns, records) if column.name != partition
     ]
     lines = ["# Folders of the table: a column that queries filter by, with few values."]
     if others:
         lines.append(f"# Other candidates, with their number of values: {', '.join(others)}")
-    return [*lines, f"partition_by: [{', '.join(map(_yaml, partition_by))}]", ""]
+    return [*lines, f"partition_by: [{_yaml(partition)}]", ""]
 
 
 def _key_lines(columns: Sequence[DraftColumn]) -> list[str]:

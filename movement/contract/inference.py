@@ -7,6 +7,7 @@ type is only chosen if the contract's own readers take every value, exactly; `st
 from __future__ import annotations
 
 import re
+from collections import Counter
 from dataclasses import dataclass, field
 from decimal import Decimal
 from functools import lru_cache
@@ -23,6 +24,8 @@ _MOST_INT = 10**8
 # An object with more different names than this, or of which most names are rare, has names that are data.
 _MOST_FIELDS, _FEW_FIELDS, _RARE = 200, 20, 0.2
 _MAX_DEPTH = 20
+# The share of values of another type that a note calls exceptions.
+_FEW_OTHERS = 0.05
 _FIELD_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 # As a number is usually written: 007, +1 and " 1" are texts.
 _NUMBER = re.compile(r"-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d{1,3})?", re.ASCII)
@@ -134,6 +137,7 @@ class Seen:
     """The values at one place: of a field, of an array's items, or of a map's values.
 
     count     values other than null and the empty text
+    votes     how many of the texts could have each of these types
     texts     the types, and (type, format)s, that every text so far could have
     fields    the values of each field of the objects; with very many different names, all are in `values`
     """
@@ -142,6 +146,7 @@ class Seen:
     count: int = 0
     kinds: set[str] = field(default_factory=set)
     texts: frozenset[str | tuple[str, str]] = _TEXT_TYPES | frozenset(_PATTERNS)
+    votes: Counter[str | tuple[str, str]] = field(default_factory=Counter)
     numbers: Numbers = field(default_factory=Numbers)
     objects: int = 0
     fields: dict[str, Seen] = field(default_factory=dict)
@@ -155,8 +160,10 @@ class Seen:
         self.count += 1
         if isinstance(value, str):
             self.kinds.add("text")
+            types = _types_of(value)
+            self.votes.update(types)
             if self.texts:
-                self.texts &= _types_of(value)
+                self.texts &= types
                 if "number" in self.texts:
                     self.numbers.see(value)
         elif isinstance(value, bool):
@@ -198,6 +205,7 @@ class Seen:
         self.count += other.count
         self.kinds |= other.kinds
         self.texts &= other.texts
+        self.votes.update(other.votes)
         self.numbers.merge(other.numbers)
         self.objects += other.objects
         if other.items is not None:
@@ -251,7 +259,18 @@ class Seen:
                 if typed_texts:
                     return found, notes
                 return "string", [f"all are texts of type {found}"]
-        return "string", []
+        return "string", self._nearly(typed_texts)
+
+    def _nearly(self, typed_texts: bool) -> list[str]:
+        """What nearly all texts are. The types that most texts have come first, then the simplest one."""
+        order: list[str | tuple[str, str]] = ["date", "timestamp", *(["boolean", "number"] if typed_texts else [])]
+        order += _PATTERNS
+        best = max(order, key=lambda kind: self.votes[kind])
+        others = self.count - self.votes[best]
+        if not others or others > self.count * _FEW_OTHERS:
+            return []
+        what = best if isinstance(best, str) else f"{best[0]} with the format {best[1]}"
+        return [f"{what}, but for {others:,} of {self.count:,} values: `on_fail: null` would make those null"]
 
     def _object_type(self, typed_texts: bool) -> tuple[str, list[str]]:
         if self.depth >= _MAX_DEPTH:
