@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import gzip
+from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs.delivery.delivery_records import gzip_records
+from jobs.delivery.delivery_records import DeliveryReader, gzip_records
 from jobs.schema.checks import RecordChecks
 from jobs.schema.encoding import gunzip, stretches, without_file_compression
 from jobs.schema.record_parser import RecordParser
@@ -166,3 +168,15 @@ def test_a_bad_record_takes_no_good_one_with_it(parts: list[bytes]) -> None:
 
 def test_a_quote_takes_no_good_record_with_it() -> None:
     assert list(gzip_records(b'"' + zipped(ONE) + b'"', LIMIT)) == [b'"', ONE, b'"']
+
+
+@pytest.mark.parametrize("name", ["d-1-2026-11-23-10-30-00-a", "d-1-2026-11-23-10-30-00-a.gz"])
+def test_the_batch_path_reads_gzip_records_from_a_file_that_firehose_compressed_or_not(
+    tmp_path: Path, name: str
+) -> None:
+    content = zipped(ONE) + zipped(TWO) + broken(ONE)
+    (tmp_path / name).write_bytes(zipped(content) if name.endswith(".gz") else content)
+    reader = DeliveryReader(lambda uri: uri.rpartition("/")[2], datetime(2026, 1, 1, tzinfo=UTC), LIMIT)
+    (batch,) = reader([f"file://{tmp_path}/{name}"])
+    assert batch["data"].to_pylist() == [ONE, TWO, broken(ONE)]
+    assert batch["sequence_number"].to_pylist() == ["1", "2", "3"]
