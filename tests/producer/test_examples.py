@@ -99,6 +99,7 @@ def read_taxi() -> list[Row]:
             "picked_up_at": local(trip["tpep_pickup_datetime"]),
             "dropped_off_at": local(trip["tpep_dropoff_datetime"]),
             "pickup_date": date.fromisoformat(trip["tpep_pickup_datetime"][:10]),
+            "pickup_hour": local(trip["tpep_pickup_datetime"]).astimezone(NEW_YORK).hour,
             "passengers": whole(trip["passenger_count"]),
             "distance_miles": Decimal(trip["trip_distance"]),
             "rate_code": whole(trip["RatecodeID"]),
