@@ -32,7 +32,7 @@ fast: setup ## Run the tests that work without Spark and without the embedded AW
 nightly: setup $(CLASSES) ## Run what takes too long for every change: thousands of examples, many kills
 	@NIGHTLY=1 EXAMPLES=20 SOURCE_KILLS=10 CRASH_KILLS=200 PACKAGE_FULL=1 GOLD_KILLS=3 \
 		GOLD_INCREMENTS=15 $(BIN)/python -m pytest tests/spark_kinesis tests/system tests/jobs/maintenance \
-		tests/jobs/gold tests/jobs/write tests/infra tests/movement/packaging $(ARGS)
+		tests/jobs/gold tests/jobs/write tests/infra tests/movement/packaging tests/movement/contract $(ARGS)
 
 crash: setup ## Kill the streaming job N times (N=200) at fault points and at random moments, half as often on Delta
 	@CRASH_KILLS=$(or $(N),30) $(BIN)/python -m pytest tests/system/test_kill.py -k no_kill --log-cli-level=INFO $(ARGS)
