@@ -180,7 +180,7 @@ class TableMigrator:
         problem = mismatch(found, wanted)
         if problem is None or not is_same_location(found, wanted) or self._holds_files(wanted):
             return problem
-        return problem if self._has_partitions(wanted["Name"]) else None
+        return problem if found.get("PartitionKeys") and self._has_partitions(wanted["Name"]) else None
 
     def _has_partitions(self, name: str) -> bool:
         answer = self._calls.call(
