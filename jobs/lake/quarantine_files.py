@@ -45,12 +45,16 @@ class QuarantinedRecord(msgspec.Struct):
 
 @dataclass(frozen=True, order=True)
 class QuarantineFile:
-    """A file of a final batch. Files sort in record order: by the batch's start, then by task and file number."""
+    """A file of a final batch. Files sort in record order: by the batch's start, then by task and file number.
+
+    `redacted_with`: the fingerprint of the salt of hashes in it.
+    """
 
     started_at: datetime
     path: str
     rows: int
     batch_path: bool
+    redacted_with: str | None = None
 
 
 @dataclass(frozen=True)
@@ -69,6 +73,7 @@ class _File(msgspec.Struct):
 class _Report(msgspec.Struct):
     files: list[_File]
     reasons: dict[str, int] = msgspec.field(default_factory=dict)
+    redacted_with: str | None = None
 
 
 class _Entry(msgspec.Struct):
@@ -108,7 +113,7 @@ def committed_files(lake: Lake, since: date | None = None, reason: str | None = 
             continue
         rows = {file.path: file.rows for file in entry.report.files}
         files += [
-            QuarantineFile(entry.started_at, path, rows[path], query == BATCH_PATH)
+            QuarantineFile(entry.started_at, path, rows[path], query == BATCH_PATH, entry.report.redacted_with)
             for path in paths[query, batch]
             if path in rows
         ]

@@ -144,13 +144,15 @@ class TaskReport(TaskCounts):
     """Counters, files and sequence ranges of a task, or of a batch once its tasks are summed.
 
     `shards`: the range read of each shard. `seconds`: time by stage, summed over tasks. `new_partitions`: None if there
-    are none, without a limit, and in the ledger.
+    are none, without a limit, and in the ledger. `redacted_with`: the fingerprint of the salt of hashes
+    in raw and quarantine (`raw: redacted`).
     """
 
     shards: dict[str, SequenceRange] = msgspec.field(default_factory=dict)
     files: list[WrittenFile] = msgspec.field(default_factory=list)
     seconds: dict[str, float] = msgspec.field(default_factory=dict)
     new_partitions: NewPartitions | None = None
+    redacted_with: str | None = None
 
     def partitions(self, table: TableName) -> list[str]:
         """The partitions of one table that have new files: distinct, sorted."""
@@ -174,6 +176,7 @@ def sum_reports(reports: Iterable[TaskReport]) -> TaskReport:
             else:
                 total.shards[shard] = msgspec.structs.replace(range_)
         total.files += report.files
+        total.redacted_with = total.redacted_with or report.redacted_with
         if report.new_partitions is not None:
             total.new_partitions = total.new_partitions or NewPartitions()
             total.new_partitions.add(report.new_partitions)

@@ -19,6 +19,9 @@ from jobs.lake.lease import Lease
 from jobs.lake.quarantine_files import QuarantineFile, committed_files, read_lines
 from jobs.lake.sent_journal import JournalRun, Line, SentLines, replay_lease
 from jobs.lake.store import Lake, lake_at
+from jobs.schema.privacy import check_salt, privacy_salt
+from jobs.schema.table import load_contract
+from jobs.schema.values import withheld_reason
 from jobs.settings.settings import Settings
 from producer.put_records import MAX_RECORDS, PutRecordsClient, kinesis_client
 from producer.record_encoder import PutRecordsEntry
@@ -40,7 +43,7 @@ class ReplayResult:
     sent                   sent back to the stream, or would be with `dry_run`; `by_reason` counts these
     already_sent           sent by an earlier run
     skipped                not selected, or from the batch path
-    unsendable             over the stream's record limit, or without a partition key
+    unsendable             over the stream's record limit, without a partition key, or withheld by `raw: redacted`
     possible_duplicates    those of `sent` that may be on the stream twice: a request of this run, or of a run that was
                            killed, had no answer
     uncommitted            files that no ledger entry names, left by a run that died; they are ignored
@@ -149,6 +152,7 @@ class _Replay:
         """Reads every line and passes the selected ones to `send`, chunk by chunk."""
         started, result = time.monotonic(), self._result
         found = committed_files(self._lake, self._since.date() if self._since else None)
+        self._check_salts(found.files)
         journal = SentLines(self._lake)
         self._lines = sum(file.rows for file in found.files)
         result.files, result.uncommitted = len(found.files), found.uncommitted
@@ -168,6 +172,13 @@ class _Replay:
         result.unsendable, result.skipped = self._unsendable.total(), self._skipped.total()
         result.seconds = round(time.monotonic() - started, 3)
         return result
+
+    def _check_salts(self, files: list[QuarantineFile]) -> None:
+        hashed = [file for file in files if file.redacted_with is not None and not file.batch_path]
+        if hashed:
+            salt = privacy_salt(load_contract(self._settings.contract).columns)
+            for file in hashed:
+                check_salt(file.path, file.redacted_with, salt.fingerprint if salt else None)
 
     def send(self, chunk: list[_PendingLine], sender: Sender[int], lease: Lease) -> None:
         """Sends a chunk until every record is accepted, and notes it in the journal."""
@@ -226,7 +237,11 @@ class _Replay:
                     self._already[line.reason] += 1
                     continue
                 record = PutRecordsEntry(line.data, line.partition_key or "")
-                if not record.PartitionKey or _size(record) > self._record_bytes:
+                if (
+                    withheld_reason(record.Data) is not None
+                    or not record.PartitionKey
+                    or _size(record) > self._record_bytes
+                ):
                     self._unsendable[line.reason] += 1
                     continue
                 yield _PendingLine((file.path, number), line.reason, record, number in in_doubt)

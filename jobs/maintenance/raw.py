@@ -41,7 +41,7 @@ from jobs.maintenance.compact import GROUP, TABLE, OnStep, copy_fill, partition_
 from jobs.maintenance.partition_move import Fill, Mover, StoredFile
 from jobs.maintenance.raw_records import read_records, record_origins
 from jobs.maintenance.rewriter import Rewriter
-from jobs.schema.privacy import privacy_salt
+from jobs.schema.privacy import check_salt, privacy_salt
 from jobs.schema.table import TableContract, load_contract
 from jobs.settings.job_main import job_parser, run_job
 from jobs.settings.settings import Settings
@@ -156,10 +156,13 @@ class _Rebuilder:
     def __init__(self, settings: Settings, lake: Lake, mover: Mover, on_step: OnStep) -> None:
         self._settings, self._lake, self._mover, self._on_step = settings, lake, mover, on_step
         self._contract: TableContract = load_contract(settings.contract)
-        privacy_salt(self._contract.columns)
+        salt = privacy_salt(self._contract.columns)
+        self._salt = salt.fingerprint if salt else None
 
     def plan(self, batches: list[LedgerEntry], result: RebuildResult) -> RebuildPlan:
         """Parses the batches again and stages the new files. Changes nothing that readers see."""
+        for entry in batches:
+            check_salt(f"batch {entry.name}", entry.report.redacted_with, self._salt)
         run = uuid.uuid4().hex[:12]
         stage, sent = staging_folder(run), SentLines(self._lake).files
         plan = RebuildPlan(run, [], {}, [], [])
@@ -218,6 +221,7 @@ class _Rebuilder:
             rescued=found.rescued,
             reasons=dict(reasons),
             nulled=found.nulled,
+            redacted_with=found.redacted_with or entry.report.redacted_with,
             warned=found.warned,
             files=[*(file for file in entry.report.files if file.kind == "raw"), *kept, *new],
         )

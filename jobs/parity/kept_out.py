@@ -18,6 +18,7 @@ from jobs.lake.quarantine_files import committed_files, read_lines
 from jobs.lake.store import lake_at
 from jobs.schema.privacy import Salt, privacy_salt
 from jobs.schema.record_parser import RecordParser
+from jobs.schema.redaction import readable
 from jobs.schema.rejections import TOO_MANY_PARTITIONS
 from jobs.schema.table import TableContract
 
@@ -51,7 +52,7 @@ class ReadKeptOut:
     salt: Salt | None = field(default=None, repr=False)
 
     def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        parser, lake = RecordParser(self.contract, self.salt), lake_at(self.lake)
+        parser, lake = RecordParser(readable(self.contract), self.salt), lake_at(self.lake)
         for batch in batches:
             for path in batch["path"].to_pylist():
                 lines = (line for line in read_lines(lake, path) if line.reason == TOO_MANY_PARTITIONS)

@@ -64,6 +64,7 @@ class TableContract(StrictModel, strict=False):
     columns: Annotated[tuple[SourceColumn, ...], Field(min_length=1)]
     checks: tuple[Check, ...] = ()
     rescued_column: ColumnName = "rescued_data"
+    raw: Literal["as_received", "redacted"] = "as_received"
     encoding: Literal["none", "gzip"] = "none"
     max_record_bytes: Annotated[int, Field(ge=1, le=10 * 1024 * 1024)] = 10 * 1024 * 1024
     partition_by: Annotated[tuple[str, ...], Field(min_length=1)]
@@ -147,7 +148,9 @@ class TableContract(StrictModel, strict=False):
 
     @model_validator(mode="after")
     def _private_values_stay_private(self) -> TableContract:
-        check_private_columns(self.columns, self.partition_by, self.checks, self.key_locations)
+        check_private_columns(self.columns, self.partition_by, self.checks, self.key_locations, self.raw == "redacted")
+        if self.raw == "redacted" and self.encoding != "none":
+            raise ValueError(f"raw: redacted is for records without encoding, not for {self.encoding}")
         for name, root in self.roots.items():
             if root.privacy is not None:
                 raise ValueError(

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import base64
 import math
+import re
 import struct
 from collections.abc import Callable
 from decimal import Decimal
@@ -29,6 +30,9 @@ from jobs.schema.times import time_format
 from jobs.schema.types import DataType, data_type
 
 _SURELY_SHALLOW = 100
+_WITHHELD = re.compile(
+    rf"#withheld:({'|'.join((TOO_LARGE, KPL_AGGREGATE, NOT_UTF8, NOT_JSON, NOT_AN_OBJECT))}):[0-9]{{1,12}}".encode()
+)
 # Of a text whose parts are kept for its next record.
 _MAX_KEPT_CHARACTERS = 256
 
@@ -67,8 +71,20 @@ def read_object(data: bytes, max_bytes: int) -> dict[str, Any] | Rejection:
             # The value is encoded again later, from a deeper frame: make sure that the stack is sufficient.
             _encode([[[[[[[[[[[[[[[[found]]]]]]]]]]]]]]]])
     except (msgspec.MsgspecError, RecursionError):
-        return Rejection(NOT_JSON)
+        reason = withheld_reason(data)
+        return Rejection(reason, value="withheld (raw: redacted)") if reason else Rejection(NOT_JSON)
     return found if isinstance(found, dict) else Rejection(NOT_AN_OBJECT)
+
+
+def withheld_record(reason: str, size: int) -> bytes:
+    """What `raw: redacted` leaves of a record of `size` bytes that cannot be read."""
+    return f"#withheld:{reason}:{size}".encode()
+
+
+def withheld_reason(data: bytes) -> str | None:
+    """The reason in a `withheld_record`; None for other bytes."""
+    found = _WITHHELD.fullmatch(data)
+    return found[1].decode() if found else None
 
 
 def as_text(value: Any) -> str:

@@ -26,6 +26,7 @@ from jobs.lake.task_report import SequenceRange, TableName, TaskReport, add_coun
 from jobs.schema.on_fail import count_failed
 from jobs.schema.privacy import Salt, privacy_salt
 from jobs.schema.record_parser import RecordParser, derive
+from jobs.schema.redaction import readable, redacted
 from jobs.schema.rejections import Rejection
 from jobs.schema.table import TableContract
 from jobs.settings.sections import SinkSettings
@@ -116,7 +117,7 @@ class WriteTask:
     ) -> tuple[TaskReport, list[SmallFile]]:
         fault_point("task.started")
         output = _TaskOutput(self, name, small_file_bytes)
-        blocks = decoded(batches, self.contract)
+        blocks = redacted(decoded(batches, self.contract), self.contract, self.salt)
         for records in rebatch(blocks, min(MAX_BYTES, self.sink.target_file_bytes)):
             output.write(records)
             fault_point("task.batch_written")
@@ -137,8 +138,10 @@ class _TaskOutput:
 
     def __init__(self, task: WriteTask, name: str, small_file_bytes: int) -> None:
         self._task = task
-        self._parser = RecordParser(task.contract, task.salt)
+        self._parser = RecordParser(readable(task.contract), task.salt)
         self._report = TaskReport()
+        if task.salt is not None and task.contract.raw == "redacted":
+            self._report.redacted_with = task.salt.fingerprint
         self._seconds = defaultdict[str, float](float)
         lake, target = lake_at(task.lake), task.sink.target_file_bytes
         small_file_bytes = min(small_file_bytes, target)

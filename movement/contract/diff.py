@@ -20,7 +20,16 @@ _ADDED = "added to the tables; null in existing rows"
 # Of a rule that is a bound: whether a larger value lets more records pass.
 _LARGER_IS_LOOSER = {"min": False, "max": True, "max_length": True}
 _SAME_COLUMN = ("column", "type", "comment")
-_OF_THE_CONTRACT = ("checks", "sort_by", "stream_partition_key", "max_record_bytes", "encoding", "file_name", "gold")
+_OF_THE_CONTRACT = (
+    "checks",
+    "sort_by",
+    "stream_partition_key",
+    "max_record_bytes",
+    "raw",
+    "encoding",
+    "file_name",
+    "gold",
+)
 
 
 @dataclass(frozen=True)

@@ -44,6 +44,7 @@ def reject(
     files: int = 1,
     final: bool = True,
     started: datetime | None = None,
+    redacted_with: str | None = None,
 ) -> list[str]:
     """Writes a batch whose records were all rejected. `final`: with a ledger entry. Returns the files' paths.
 
@@ -60,6 +61,7 @@ def reject(
     if final:
         started = started or DAY + timedelta(minutes=batch)
         report = TaskReport(read=len(records), raw=len(records), quarantined=len(records), files=written)
+        report.redacted_with = redacted_with
         report.reasons = dict(Counter(record.reason for record in records))
         Ledger(lake, query).commit(LedgerEntry(query, batch, "stream", started, started, report, {}, {}))
     return [file.path for file in written]

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from jobs.common.errors import AlreadyRunningError, TransientError
+from jobs.common.errors import AlreadyRunningError, ConfigurationError, TransientError
 from jobs.lake.lease import Lease
 from jobs.lake.sent_journal import JOURNAL
 from jobs.lake.store import FolderLake
 from jobs.maintenance.quarantine import CHUNK_RECORDS, ReplayProgress, replay_quarantine
+from jobs.schema.privacy import SALT_VARIABLE, Salt
 from jobs.settings.settings import Settings, load_settings
 from tests.helpers.faulty_kinesis import Fail, FaultyKinesis, Reset, Status
 from tests.helpers.replay_lakes import DAY, Bad, numbered, reject
@@ -121,6 +122,29 @@ def test_a_dry_run_counts_and_changes_nothing(
         assert (result.sent, result.dry_run) == (5, True)
         assert kinesis.accepted == []
     assert dict(quarantine.list("")) == before
+
+
+def test_redacted_records_go_back_with_the_same_salt_only_and_withheld_ones_not_at_all(
+    quarantine: FolderLake, tmp_path: Path, aws_environment: Environment
+) -> None:
+    salt = Salt("pepper and salt, 16")
+    file = tmp_path / "users.yaml"
+    file.write_text(
+        "{version: 2, name: users, raw: redacted, partition_by: [city], stream_partition_key: [city], "
+        "columns: {city: {type: string}, email: {type: string, privacy: sha256}}}"
+    )
+    records = [Bad(b'{"email":"%s"}' % salt.seal("0" * 64).encode()), Bad(b"#withheld:not_json:7", "not_json")]
+    reject(quarantine, 0, records, redacted_with=salt.fingerprint)
+    with FaultyKinesis() as kinesis:
+        settings = settings_for(kinesis, tmp_path, aws_environment, f"contract={file}")
+        aws_environment.setenv(SALT_VARIABLE, "another salt of 16")
+        with pytest.raises(ConfigurationError, match="redacted with another salt"):
+            replay_quarantine(settings)
+        assert kinesis.accepted == []
+        aws_environment.setenv(SALT_VARIABLE, "pepper and salt, 16")
+        result = replay_quarantine(settings)
+        assert payloads(kinesis) == [records[0].payload]
+    assert (result.sent, result.unsendable_by_reason) == (1, {"not_json": 1})
 
 
 def test_lines_of_the_batch_path_and_of_dead_batches_are_not_sent(

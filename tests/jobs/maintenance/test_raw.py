@@ -28,6 +28,7 @@ from jobs.lake.store import lake_at
 from jobs.lake.table_files import live_files
 from jobs.maintenance import compact, raw
 from jobs.maintenance.raw import RebuildResult
+from jobs.schema.privacy import SALT_VARIABLE
 from jobs.settings.config_files import find_configuration
 from jobs.settings.settings import Settings
 from movement.cli.replay import rebuild_from_raw
@@ -129,6 +130,33 @@ def accounted_for(settings: Settings) -> None:
     assert named == {path for path, _ in lake_at(settings.lake).list("quarantine/")}
     assert list(lake_at(settings.lake).list("_rebuild/")) == []
     assert poll(settings)[0] == Counter((s, n) for _, s, n in rows(settings, "shard_id", "sequence_number"))
+
+
+def with_private_fields(contract: dict[str, Any]) -> None:
+    contract["raw"] = "redacted"
+    contract["columns"]["origin_display_name"] |= {"privacy": "sha256"}
+    contract["columns"]["tariff"] = {"source": "Tariff", "privacy": "drop"}
+
+
+def test_redacted_raw_gives_the_same_rows_and_only_with_its_salt(
+    embedded_aws: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(SALT_VARIABLE, "pepper and salt, 16")
+    lake = make_lake(tmp_path, f"lake={tmp_path / 'lake'}", "compact.grace_seconds=0")
+    settings = fill(with_contract(lake, tmp_path, with_private_fields))
+    before, rejected = rows(settings), quarantine(settings)
+    assert {len(name) for _, name in rows(settings, "origin_display_name")} == {64}
+
+    monkeypatch.setenv(SALT_VARIABLE, "another salt of 16")
+    with pytest.raises(ConfigurationError, match="was redacted with another salt"):
+        rebuild(settings)
+    monkeypatch.setenv(SALT_VARIABLE, "pepper and salt, 16")
+    result = rebuild(settings)
+
+    assert result.records == 3 * 28
+    assert rows(settings) == before
+    assert sorted(quarantine(settings), key=repr) == sorted(rejected, key=repr)
+    accounted_for(settings)
 
 
 def test_under_the_same_contract_every_row_stays_the_same(lake_in_a_folder: Settings) -> None:

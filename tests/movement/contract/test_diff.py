@@ -104,7 +104,10 @@ def test_every_key_of_a_contract_that_differs_is_said() -> None:
             "max_record_bytes": 9, "file_name": {"pattern": "(?P<city>.*)"},
             "gold": {"newest": {"kind": "latest", "key": ["id"]}}}  # fmt: skip
     assert {where for where, _, _ in said(contract(keys))} == set(keys)
-    unsaid = set(TableContract.model_fields) - set(keys)
+    # Not with an encoding.
+    redacted = contract({"raw": "redacted"}, secret={"privacy": "drop"})
+    assert ("raw", "as_received becomes redacted", False) in said(redacted)
+    unsaid = set(TableContract.model_fields) - set(keys) - {"raw"}
     assert unsaid == {"version", "name", "columns", "partition_by", "rescued_column"}, "a new key needs words"
 
 
