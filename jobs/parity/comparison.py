@@ -110,7 +110,7 @@ def compare(
     differences = _differences(sides, columns, partition_by, differing, window).cache()
     try:
         per_partition = {
-            tuple(row[name] for name in partition_by): (row.only_stream, row.only_batch)
+            tuple(row[name] for name in partition_by): (row.only_stream or 0, row.only_batch or 0)
             for row in differences.groupBy(*partition_by)
             .agg(F.sum("only_stream").alias("only_stream"), F.sum("only_batch").alias("only_batch"))
             .collect()
@@ -182,7 +182,9 @@ def _differences(
 
 
 def in_partitions(rows: DataFrame, partition_by: Sequence[str], partitions: Sequence[tuple[Any, ...]]) -> DataFrame:
-    """The rows of the given partitions."""
+    """The rows of the given partitions; all rows if no columns partition."""
+    if not partition_by:
+        return rows
     if len(partitions) > NAMED_PARTITIONS:
         # Too many for a filter: join with the partitions' values.
         schema = rows.select(*[F.col(name).alias(f"_{name}") for name in partition_by]).schema

@@ -163,6 +163,15 @@ def test_a_side_without_rows_lacks_them_all(spark: SparkSession) -> None:
     assert compared(spark, [], []).partitions == []
 
 
+def test_rows_are_compared_as_a_whole_if_only_the_arrival_partitions(spark: SparkSession) -> None:
+    rows = [row(number) for number in range(4)]
+    sides = (table(spark, rows), table(spark, rows[1:]))
+    found = compare(*sides, COLUMNS, [])
+    assert (found.only_stream, found.only_batch) == (1, 0)
+    assert [(part.partition, part.stream, part.batch) for part in found.partitions] == [((), 4, 3)]
+    assert found.samples[0].row["origin_movement_id"] == "0"
+
+
 def test_a_repeated_row_is_one_difference_with_its_count(spark: SparkSession) -> None:
     found = compared(spark, [row(1)], [row(1)] * 4)
 
