@@ -199,8 +199,16 @@ columns:
   picture: {type: binary}
   payload: {type: json}
   day: {type: date}
+  paid: {type: boolean, true_values: [Y], false_values: [N]}
+  at: {type: timestamp, format: yyyy-MM-dd HH:mm, timezone: America/Sao_Paulo}
+  hour: {from: at, transform: hour}
+  month: {from: at, transform: month}
+  bucket: {from: event_id, transform: "bucket[3]"}
+  lower_tens: {from: user_id, transform: "truncate[10]"}
+  site: {constant: shop}
   arrived: {metadata: arrival_time}
-partition_by: [day]
+  arrival_date: {from: arrived, transform: date, timezone: America/Sao_Paulo}
+partition_by: [day, hour, month, arrival_date, site]
 stream_partition_key: [event_id]
 max_record_bytes: 100000
 """
@@ -218,6 +226,9 @@ def click(number: int, **changes: object) -> bytes:
         "picture": "aGVsbG8=",
         "payload": {"b": [1, 2.50], "a": None},
         "day": "2026-11-23",
+        "paid": "Y",
+        # Twice at 23:30, as clocks are set back; never at 00:15, as they are set forward.
+        "at": "2018-11-04 00:15" if number % 2 else "2018-02-17 23:30",
     }
     return json.dumps(event | changes).encode()
 
@@ -248,3 +259,6 @@ def test_both_paths_agree_on_nested_values(spark: SparkSession, tmp_path: Path, 
 
     assert (result.equal, result.stream, result.batch) == (True, len(good), len(good))
     assert reasons(settings, "transform") == reasons(settings, "batch") == {"wrong_type": len(bad)}
+    folders = {part["partition"] for part in result.partitions}
+    assert "day=2026-11-23/hour=1/month=2018-11/site=shop" in folders
+    assert "day=2026-11-23/hour=23/month=2018-02/site=shop" in folders
