@@ -84,11 +84,11 @@ def without_checks(contract: dict[str, Any]) -> None:
 
 
 def with_a_tariff(contract: dict[str, Any]) -> None:
-    contract["columns"].append({"source": "Tariff", "column": "tariff", "type": "string"})
+    contract["columns"]["tariff"] = {"source": "Tariff", "type": "string"}
 
 
 def stricter(contract: dict[str, Any]) -> None:
-    next(column for column in contract["columns"] if column["column"] == "mean_travel_time_seconds")["min"] = 310
+    contract["columns"]["mean_travel_time_seconds"]["min"] = 310
 
 
 def rows(settings: Settings, *columns: str) -> list[tuple[Any, ...]]:
