@@ -96,15 +96,12 @@ def contract_file(folder: Path, **columns: dict[str, Any] | None) -> str:
     """The travel times' contract without gold tables, with columns changed, removed (None) or added, in a file."""
     content = yaml.safe_load((SHIPPED / "travel_times.yaml").read_text(encoding="utf-8"))
     del content["gold"]  # they name columns
-    known = [column["column"] for column in content["columns"]]
-    content["columns"] = [
-        column | (columns.get(column["column"]) or {})
-        for column in content["columns"]
-        if columns.get(column["column"], {}) is not None
-    ]
-    content["columns"][:0] = [
-        {"source": name.title(), "column": name, **(keys or {})} for name, keys in columns.items() if name not in known
-    ]
+    known = content["columns"]
+    added = {name: {"source": name.title(), **(keys or {})} for name, keys in columns.items() if name not in known}
+    changed = {
+        name: keys | (columns.get(name) or {}) for name, keys in known.items() if columns.get(name, {}) is not None
+    }
+    content["columns"] = added | changed
     path = folder / f"contract-{len(list(folder.glob('contract-*')))}.yaml"
-    path.write_text(yaml.safe_dump(content), encoding="utf-8")
+    path.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
     return str(path)

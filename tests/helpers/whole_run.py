@@ -62,7 +62,7 @@ class WholeRun:
     def widen_contract(self) -> None:
         """Adds a column to the contract, so that existing tables and partitions must be updated."""
         contract = yaml.safe_load((ROOT / "conf" / self._settings.contract).read_text(encoding="utf-8"))
-        contract["columns"].append({"source": "Note", "column": "note", "type": "string"})
+        contract["columns"]["note"] = {"source": "Note", "type": "string"}
         file = self._folder / "wider.yaml"
         file.write_text(yaml.safe_dump(contract, sort_keys=False), encoding="utf-8")
         settings = self._settings.model_copy(update={"contract": str(file)})
