@@ -133,17 +133,28 @@ def _run(settings: Settings, paths: list[str], log: Path) -> dict[str, Any]:
     rows = ", ".join(f"{name} {count:,}" for name, count in made.items())
     _step(8, f"{len(made)} gold tables built: {rows}" if section else "no gold tables: the contract has no `gold:`")
     counts = count_lake(lake_at(settings.lake))
-    complete = (
-        produced.produced == counts.raw == counts.processed + counts.quarantined
-        and ([] if settings.sink.format == "delta" else counts.partitions)
-        == catalogued  # a Delta table's partitions are in its log
-        and batch["error"] is None
-        and parity.equal
-        and counts.processed_batch == counts.processed + streamed.reasons.get(TOO_MANY_PARTITIONS, 0)
-        and all(made.get(name, 0) == counts.processed for name, table in section.items() if table.kind == "history")
-    )
+    expected = counts.processed + streamed.reasons.get(TOO_MANY_PARTITIONS, 0)
+    # A Delta table's partitions are in its log.
+    folders = [] if settings.sink.format == "delta" else counts.partitions
+    short = [name for name, table in section.items() if table.kind == "history" and made.get(name) != counts.processed]
+    missing = [name for name, table in section.items() if name not in made and table.kind != "zones"]
+    problems = [
+        problem
+        for problem, found in (
+            ("not every record is in the raw layer", produced.produced != counts.raw),
+            ("raw lines are neither rows nor in quarantine", counts.raw != counts.processed + counts.quarantined),
+            ("the catalog does not list the lake's partitions", folders != catalogued),
+            (f"the batch path: {batch['error']}", batch["error"] is not None),
+            ("the batch path has another number of rows", counts.processed_batch != expected),
+            ("parity: the two paths have different rows", not parity.equal),
+            (f"gold tables without all rows: {', '.join(short)}", bool(short)),
+            (f"gold tables that were not made: {', '.join(missing)}", bool(missing)),
+        )
+        if found
+    ]
     return {
-        "complete": complete,
+        "complete": not problems,
+        "problems": problems,
         "produced": produced.produced,
         "raw": counts.raw,
         "processed": counts.processed,
@@ -267,7 +278,7 @@ def _show(result: dict[str, Any], log: Path) -> None:
         "[green]Every record is accounted for:[/] produced = raw = processed + quarantined.\n"
         "[green]Stream and batch path agree,[/] row for row."
         if result["complete"]
-        else "[red]The figures do not add up.[/] This is a bug: please report it with the log."
+        else f"[red]Not complete:[/] {escape('; '.join(result['problems']))}. Please report it with the log."
     )
     out.print(f"\n{verdict} ({result['seconds']:.0f} s)")
     out.print(f"\nlake      {result['lake']} at {result['endpoint']}", soft_wrap=True)
