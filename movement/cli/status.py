@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -65,15 +66,13 @@ def status(
         return
     if remove_leftovers:
         raise typer.BadParameter("belongs to --positions", param_hint="--remove-leftovers")
-    try:
-        if watch:
-            _watch(settings, batches, every, json_file)
-        else:
-            found = _look(settings, batches)
-            out.print(page(found))
-            write_result(json_file, found)
-    except KeyboardInterrupt:
+    if watch:
+        _watch(settings, batches, every, json_file)
         err.print("[dim]ended[/]")
+        return
+    found = _look(settings, batches)
+    out.print(page(found))
+    write_result(json_file, found)
 
 
 def _look(settings: Settings, batches: int, listed: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -86,13 +85,19 @@ def _look(settings: Settings, batches: int, listed: dict[str, Any] | None = None
 
 
 def _watch(settings: Settings, batches: int, every: float, json_file: Path | None) -> None:
+    from jobs.settings.job_main import stop_on_signals
+
+    # Not by KeyboardInterrupt: Python drops it if it is raised within a finalizer or a callback.
+    stop = threading.Event()
+    stop_on_signals(stop)
     found = _look(settings, batches)
     listed = time.monotonic()
     with Live(page(found), console=out, screen=out.is_terminal, auto_refresh=False) as live:
         while True:
             write_result(json_file, found)
             live.update(page(found), refresh=True)
-            time.sleep(every)
+            if stop.wait(every):
+                return
             recent = time.monotonic() - listed < FILES_SECONDS
             old = {name: found[name] for name in ("files", "catalog")} if recent else None
             found = _look(settings, batches, old)
