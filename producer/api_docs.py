@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any
 
-from jobs.schema.table import INTEGER_BITS, Path, SourceColumn, TableContract, is_number
+from jobs.schema.columns import Path, SourceColumn, is_number
+from jobs.schema.table import TableContract
 from jobs.schema.times import EPOCHS, ISO
-from jobs.schema.types import data_type
+from jobs.schema.types import INTEGER_BITS, data_type
 
 DESCRIPTION = (
     "Sends records to the stream, from which they reach the lake. The answer is a success once Kinesis has accepted "

@@ -16,7 +16,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from jobs.schema.table import RAW_PARTITIONS, ColumnType, TableContract
+from jobs.schema.columns import ColumnType
+from jobs.schema.table import RAW_PARTITIONS, TableContract
 from jobs.schema.types import data_type
 
 Columns = Sequence[tuple[str, ColumnType, str]]  # name, type, comment

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from jobs.common.errors import ConfigurationError
+from jobs.schema.columns import ColumnType
 from jobs.schema.gold_section import (
     PROCESSED,
     AggregateTable,
@@ -24,7 +25,7 @@ from jobs.schema.gold_section import (
     own_columns,
     sum_type,
 )
-from jobs.schema.table import PROVENANCE, ColumnType, TableContract
+from jobs.schema.table import PROVENANCE, TableContract
 
 Columns = tuple[tuple[str, ColumnType, str], ...]
 

@@ -32,8 +32,9 @@ from jobs.lake.store import Lake, lake_at
 from jobs.lake.table_files import live_files
 from jobs.parity.comparison import ARRIVAL, Comparison, Window, compare
 from jobs.parity.kept_out import kept_out_files, kept_out_rows
+from jobs.schema.columns import ColumnType
 from jobs.schema.partitions import partition_path
-from jobs.schema.table import ColumnType, TableContract, load_contract
+from jobs.schema.table import TableContract, load_contract
 from jobs.schema.types import data_type
 from jobs.settings.job_main import job_parser, run_job
 from jobs.settings.settings import Settings

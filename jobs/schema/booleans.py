@@ -5,10 +5,9 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any
 
-import msgspec
 import pyarrow as pa
 
-from jobs.schema.numbers import integer_or_text
+from jobs.schema.numbers import integer_or_text, unwrapped_number
 
 # Texts of every boolean column, in lower case.
 WORDS = {"true": True, "false": False}
@@ -30,8 +29,7 @@ class BooleanWords:
         """The boolean of a value that is not absent: true, false, a word, or a whole number. Raises ValueError."""
         if isinstance(value, bool):
             return value
-        if isinstance(value, msgspec.Raw):
-            value = bytes(value).decode("ascii")
+        value = unwrapped_number(value)
         if not isinstance(value, str | int):
             raise ValueError
         found = self.words.get(word := str(value).strip().lower())

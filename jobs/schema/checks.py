@@ -11,10 +11,11 @@ import itertools
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from jobs.schema.columns import Column, SourceColumn
 from jobs.schema.encoding import gunzip
 from jobs.schema.partitions import is_usable
 from jobs.schema.rejections import BAD_PARTITION, FAILED_CHECK, MISSING_FIELD, VALUE_CHARACTERS, WRONG_TYPE, Rejection
-from jobs.schema.table import Column, SourceColumn, TableContract
+from jobs.schema.table import TableContract
 from jobs.schema.value_rules import broken_rule
 from jobs.schema.values import as_text, is_absent, read_object, reader_of, split_text, value_at
 

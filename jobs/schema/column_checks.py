@@ -16,8 +16,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from jobs.schema.checks import RecordChecks
+from jobs.schema.columns import Check, SourceColumn
 from jobs.schema.partitions import is_usable
-from jobs.schema.table import Check, SourceColumn
 from jobs.schema.value_rules import broken_rules
 
 # Numbers of at most this many digits fit the type.

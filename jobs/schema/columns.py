@@ -15,7 +15,7 @@ from jobs.schema.rejections import UNPARSABLE
 from jobs.schema.text_groups import check_pattern, whole
 from jobs.schema.times import TimeFormat, time_format
 from jobs.schema.transforms import NAMES, Transform, transform_of
-from jobs.schema.types import data_type
+from jobs.schema.types import INTEGER_BITS, data_type
 from jobs.settings.validation import StrictModel
 
 # A type in its notation (jobs/schema/types.py), such as "long" or "array<string>".
@@ -34,8 +34,6 @@ METADATA: dict[str, ColumnType] = {
 }
 # How a YAML file writes a value of a type that can have `allowed`.
 _ALLOWED_TYPES: dict[str, type] = {"string": str, "int": int, "long": int, "boolean": bool, "date": date}
-# Values are from -2^bits to 2^bits - 1.
-INTEGER_BITS = {"int": 31, "long": 63}
 # The most characters of a column with a pattern and no max_length: a match can take 50 microseconds a character.
 LONGEST_MATCHED = 4096
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import re
 from decimal import Decimal
+from typing import Any
+
+import msgspec
 
 _INTEGER = re.compile(r"\s*[+-]?\d+\s*", re.ASCII)
 DECIMAL = re.compile(r"\s*[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?P<exponent>[eE][+-]?\d+)?\s*", re.ASCII)
@@ -11,6 +14,11 @@ DECIMAL = re.compile(r"\s*[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?P<exponent>[eE][+-]?\d+)
 MAX_CHARACTERS = 64
 # e-999: no 64-bit number has a longer exponent, and Python would compute its power of ten.
 MAX_EXPONENT_CHARACTERS = 5
+
+
+def unwrapped_number(value: Any) -> Any:
+    """The value; a number with a fraction, which `read_object` keeps as msgspec.Raw, as its text."""
+    return bytes(value).decode("ascii") if isinstance(value, msgspec.Raw) else value
 
 
 def checked_number(text: str) -> str:

@@ -6,7 +6,7 @@ is, and is counted by column and reason. The counts go with the task's report in
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import BeforeValidator
 
-from jobs.schema.rejections import BAD_PARTITION, NOT_ALLOWED, PATTERN_MISMATCH, TOO_LONG, WRONG_TYPE
+from jobs.schema.rejections import BAD_PARTITION, WRONG_TYPE
 
 
 def _named(value: Any) -> Any:
@@ -83,20 +83,6 @@ class OnFailMasks:
         """Keeps a mask that is not all false."""
         if pc.any(mask, min_count=0).as_py():
             self.found.append(FailedValues(check, action, mask))
-
-
-def rule_masks(masks: Iterable[pa.Array], column: Any) -> Iterator[tuple[str, pa.Array]]:
-    """The masks of `value_rules.broken_rules`, each with its reason."""
-    reasons = [
-        reason
-        for reason, rule in (
-            (NOT_ALLOWED, column.allowed),
-            (TOO_LONG, column.longest),
-            (PATTERN_MISMATCH, column.pattern),
-        )
-        if rule is not None
-    ]
-    return zip(reasons, masks, strict=True)
 
 
 def count_failed(found: Iterable[FailedValues], others: Collection[int], action: str) -> dict[str, int]:

@@ -12,9 +12,9 @@ from typing import Any
 
 import msgspec
 
+from jobs.schema.columns import SourceColumn
 from jobs.schema.decoded_types import DecodedType, can_name_a_field, decoded_type, strict_struct
 from jobs.schema.numbers import integer_or_text
-from jobs.schema.table import SourceColumn
 from jobs.schema.types import data_type
 
 # `None` is a value of a record.

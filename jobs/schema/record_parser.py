@@ -20,15 +20,15 @@ import pyarrow.compute as pc
 from jobs.schema.arrow_values import to_arrow
 from jobs.schema.checks import RecordChecks
 from jobs.schema.column_checks import mask_of, out_of_bounds, out_of_order, unusable_folders
+from jobs.schema.columns import Column, Parse, SourceColumn
 from jobs.schema.encoding import gunzip
-from jobs.schema.on_fail import FailedValues, OnFailMasks, rule_masks
+from jobs.schema.on_fail import FailedValues, OnFailMasks
 from jobs.schema.privacy import PrivatePlaces, Salt
 from jobs.schema.record_layout import RecordLayout
 from jobs.schema.rejections import BAD_PARTITION, FAILED_CHECK, MISSING_FIELD, WITHHELD, WRONG_TYPE, Rejection
-from jobs.schema.table import Column, Parse, SourceColumn, TableContract
-from jobs.schema.types import ARROW_TYPES as ARROW_TYPES
+from jobs.schema.table import TableContract
 from jobs.schema.types import arrow_type
-from jobs.schema.value_rules import broken_rules
+from jobs.schema.value_rules import broken_rules, rule_failures
 from jobs.schema.values import as_text, read_object, split_texts
 
 
@@ -243,7 +243,7 @@ class RecordParser:
         if isinstance(column, SourceColumn):
             for mask in out_of_bounds(values, column):
                 yield FAILED_CHECK, mask
-        yield from rule_masks(broken_rules(values, column), column)
+        yield from rule_failures(values, column)
         if column.type == "string" and column.column in self.contract.partition_by:
             yield BAD_PARTITION, self._unusable_folders(column.column, values)
 

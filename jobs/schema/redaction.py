@@ -8,7 +8,6 @@ be read may hold anything: only its reason and its size are left of it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any
 
 import msgspec
 import pyarrow as pa
@@ -16,7 +15,7 @@ import pyarrow as pa
 from jobs.schema.privacy import PrivatePlaces, Salt
 from jobs.schema.rejections import TOO_LARGE, Rejection
 from jobs.schema.table import TableContract
-from jobs.schema.values import as_text, is_absent, read_object, withheld_reason, withheld_record
+from jobs.schema.values import as_text, is_absent, read_object, value_at, withheld_reason, withheld_record
 
 # What stands in raw where a value was withheld.
 WITHHELD_VALUE = "#withheld"
@@ -59,9 +58,7 @@ class Redactor:
         sealed = False
         for column in self._columns:
             *way, name = column.location
-            inner: Any = record
-            for part in way:
-                inner = inner.get(part) if isinstance(inner, dict) else None
+            inner = value_at(record, tuple(way))
             if not isinstance(inner, dict) or name not in inner:
                 continue
             if column.privacy == "drop":

@@ -13,21 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError, model_validator
 
 from jobs.common.errors import ConfigurationError
-from jobs.schema.columns import INTEGER_BITS as INTEGER_BITS
-from jobs.schema.columns import LONGEST_MATCHED as LONGEST_MATCHED
-from jobs.schema.columns import METADATA as METADATA
-from jobs.schema.columns import NUMBERS as NUMBERS
-from jobs.schema.columns import Check as Check
-from jobs.schema.columns import Column as Column
-from jobs.schema.columns import ColumnName as ColumnName
-from jobs.schema.columns import ColumnType as ColumnType
-from jobs.schema.columns import DerivedColumn as DerivedColumn
-from jobs.schema.columns import Parse as Parse
-from jobs.schema.columns import Path as Path
-from jobs.schema.columns import SourceColumn as SourceColumn
-from jobs.schema.columns import is_number as is_number
-from jobs.schema.columns import match_whole as match_whole
-from jobs.schema.columns import matches as matches
+from jobs.schema.columns import METADATA, NUMBERS, Check, ColumnName, ColumnType, Path, SourceColumn
 from jobs.schema.contract_versions import as_version_2, shown_location
 from jobs.schema.file_name import FileName
 from jobs.schema.gold_section import GoldSection, check_section

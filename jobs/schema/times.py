@@ -23,7 +23,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from jobs.common.times import parse_time
-from jobs.schema.numbers import MAX_CHARACTERS, exact_ratio, integer_or_text
+from jobs.schema.numbers import MAX_CHARACTERS, exact_ratio, integer_or_text, unwrapped_number
 
 ISO = "iso"
 # Microseconds in the unit of each epoch format.
@@ -129,8 +129,7 @@ class _Epoch(TimeFormat):
     native = Any
 
     def read(self, value: Any) -> date | datetime:
-        if isinstance(value, msgspec.Raw):
-            value = bytes(value).decode("ascii")
+        value = unwrapped_number(value)
         unit = EPOCHS[self.form]
         if isinstance(value, str):
             numerator, denominator = exact_ratio(value)

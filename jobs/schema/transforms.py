@@ -22,7 +22,7 @@ import pyarrow.compute as pc
 
 from jobs.schema.murmur3 import murmur3_32
 from jobs.schema.times import local_time, time_zone, to_local
-from jobs.schema.types import arrow_type, data_type
+from jobs.schema.types import INTEGER_BITS, arrow_type, data_type
 
 CONSTANT = "constant"
 # The types that each transform takes, and the type of its result; None: the same type.
@@ -45,7 +45,6 @@ _NOTATION = re.compile(r"([a-z]+)(?:\[([0-9]{1,10})\])?")
 _ELSEWHERE = {"day": "date", "days": "date", "hours": "hour", "months": "month", "years": "year", "lowercase": "lower"}
 _EPOCH_DAY = date(1970, 1, 1)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_INTEGER_BITS = {"int": 31, "long": 63}
 
 
 class Transformed(NamedTuple):
@@ -80,7 +79,7 @@ class Transform:
         if self.name == "truncate" and self._kind in ("string", "binary"):
             cut = pc.utf8_slice_codeunits if self._kind == "string" else pc.binary_slice
             return Transformed(cut(values, 0, self._number), None)
-        if self.name == "truncate" and self._kind in _INTEGER_BITS:
+        if self.name == "truncate" and self._kind in INTEGER_BITS:
             return self._truncated_integers(values)
         if self.name in OF_TIMES and self._kind == "timestamp":
             local = to_local(values, self._zone)
@@ -100,7 +99,7 @@ class Transform:
         numbers = pc.fill_null(values, 0).to_numpy(zero_copy_only=False).astype(np.int64)
         truncated = numbers - np.mod(numbers, self._number)
         # Below the smallest 64-bit number, the difference wraps to a large one.
-        wrong = (truncated > numbers) | (truncated < -(1 << _INTEGER_BITS[self._kind]))
+        wrong = (truncated > numbers) | (truncated < -(1 << INTEGER_BITS[self._kind]))
         null = pc.is_null(values).to_numpy(zero_copy_only=False) | wrong
         found = pa.array(truncated.astype(values.type.to_pandas_dtype()), values.type, mask=null)
         return Transformed(found, pa.array(wrong) if wrong.any() else None)
@@ -135,7 +134,7 @@ class Transform:
                 raise ValueError(f"{value} has no multiple of {self._number} below it in {self.source}")
             return Decimal((int(units < 0), tuple(map(int, str(abs(units)))), -kind.scale))
         found = value - value % self._number
-        if found < -(1 << _INTEGER_BITS[self._kind]):
+        if found < -(1 << INTEGER_BITS[self._kind]):
             raise ValueError(f"{value} has no multiple of {self._number} below it in {self.source}")
         return found
 

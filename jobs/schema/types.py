@@ -28,6 +28,8 @@ ARROW_TYPES: dict[str, pa.DataType] = {
     "binary": pa.binary(),
     "json": pa.string(),
 }
+# Values of the integer types are from -2^bits to 2^bits - 1.
+INTEGER_BITS = {"int": 31, "long": 63}
 NOTATION = f"{', '.join(ARROW_TYPES)}, decimal(10,2), array<TYPE>, map<string,TYPE> and struct<NAME:TYPE,…>"
 # Spark and Delta take decimals of at most 38 digits.
 MAX_PRECISION = 38

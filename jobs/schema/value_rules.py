@@ -14,8 +14,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from jobs.schema.columns import Column, match_whole, matches
 from jobs.schema.rejections import NOT_ALLOWED, PATTERN_MISMATCH, TOO_LONG
-from jobs.schema.table import Column, match_whole, matches
 
 
 def broken_rule(column: Column, value: Any) -> str | None:
@@ -33,6 +33,11 @@ def broken_rule(column: Column, value: Any) -> str | None:
 
 def broken_rules(values: pa.Array, column: Column) -> Iterator[pa.Array]:
     """For each of the column's rules: a mask, without nulls, of the values that break it."""
+    return (mask for _, mask in rule_failures(values, column))
+
+
+def rule_failures(values: pa.Array, column: Column) -> Iterator[tuple[str, pa.Array]]:
+    """(reason code, mask without nulls) of each of the column's rules."""
     if not column.has_rules:
         return
     present = pc.is_valid(values)
@@ -40,14 +45,14 @@ def broken_rules(values: pa.Array, column: Column) -> Iterator[pa.Array]:
         present = pc.and_(present, pc.fill_null(pc.not_equal(values, ""), False))
     if column.allowed is not None:
         allowed = pa.array(column.allowed, values.type)
-        yield pc.and_not(present, pc.is_in(values, value_set=allowed))
+        yield NOT_ALLOWED, pc.and_not(present, pc.is_in(values, value_set=allowed))
     if column.longest is not None:
         too_long = pc.fill_null(pc.greater(pc.utf8_length(values), column.longest), False)
-        yield pc.and_(present, too_long)
+        yield TOO_LONG, pc.and_(present, too_long)
         present = pc.and_not(present, too_long)
         values = pc.if_else(too_long, None, values)
     if column.pattern is not None:
         # Values repeat: each distinct text is matched once.
         encoded = values.dictionary_encode()
         matched = match_whole(column.pattern, encoded.dictionary).take(encoded.indices)
-        yield pc.and_not(present, pc.fill_null(matched, False))
+        yield PATTERN_MISMATCH, pc.and_not(present, pc.fill_null(matched, False))

@@ -22,12 +22,12 @@ import msgspec
 import pyarrow as pa
 
 from jobs.schema.booleans import boolean_words
-from jobs.schema.numbers import DECIMAL, MAX_CHARACTERS, checked_number, integer_of_text
+from jobs.schema.columns import Column, ColumnType, DerivedColumn, Parse, Path
+from jobs.schema.numbers import DECIMAL, MAX_CHARACTERS, checked_number, integer_of_text, unwrapped_number
 from jobs.schema.rejections import KPL_AGGREGATE, NOT_AN_OBJECT, NOT_JSON, NOT_UTF8, TOO_LARGE, Rejection
-from jobs.schema.table import Column, ColumnType, DerivedColumn, Parse, Path
 from jobs.schema.text_groups import groups_of
 from jobs.schema.times import time_format
-from jobs.schema.types import DataType, data_type
+from jobs.schema.types import INTEGER_BITS, DataType, data_type
 
 _SURELY_SHALLOW = 100
 _WITHHELD = re.compile(
@@ -182,8 +182,7 @@ def _derive(part: DerivedColumn, text: str | None) -> Any:
 
 
 def _integer(value: Any, bits: int) -> int:
-    if isinstance(value, msgspec.Raw):
-        value = bytes(value).decode("ascii")
+    value = unwrapped_number(value)
     if isinstance(value, str):
         value = integer_of_text(value)
     elif isinstance(value, float) and value.is_integer():
@@ -195,8 +194,7 @@ def _integer(value: Any, bits: int) -> int:
 
 
 def _double(value: Any) -> float:
-    if isinstance(value, msgspec.Raw):
-        value = bytes(value).decode("ascii")
+    value = unwrapped_number(value)
     if isinstance(value, str):
         if not DECIMAL.fullmatch(value):
             raise ValueError
@@ -221,8 +219,7 @@ def _float(value: Any) -> float:
 
 def read_decimal(value: Any, precision: int, scale: int) -> Decimal:
     """The number with exactly `scale` digits after the point. Raises ValueError if it has more, or is too large."""
-    if isinstance(value, msgspec.Raw):
-        value = bytes(value).decode("ascii")
+    value = unwrapped_number(value)
     if isinstance(value, float):
         value = repr(value)
     if isinstance(value, int) and not isinstance(value, bool):
@@ -264,8 +261,8 @@ def read_json(value: Any) -> str:
 
 _READERS: dict[str, Callable[[Any], Any]] = {
     "string": as_text,
-    "int": partial(_integer, bits=31),
-    "long": partial(_integer, bits=63),
+    "int": partial(_integer, bits=INTEGER_BITS["int"]),
+    "long": partial(_integer, bits=INTEGER_BITS["long"]),
     "double": _double,
     "boolean": boolean_words().read,
     "date": time_format("date").read,

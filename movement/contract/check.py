@@ -17,12 +17,13 @@ import pyarrow as pa
 
 from jobs.catalog.ddl import create_external_table
 from jobs.catalog.tables import glue_table, stream_tables
+from jobs.schema.columns import SourceColumn
 from jobs.schema.on_fail import count_failed
 from jobs.schema.partitions import partition_path
 from jobs.schema.privacy import Salt
 from jobs.schema.record_parser import RecordParser
 from jobs.schema.rejections import Rejection
-from jobs.schema.table import SourceColumn, TableContract
+from jobs.schema.table import TableContract
 from jobs.schema.values import read_object, value_at
 from movement.contract.sample import SamplePart
 

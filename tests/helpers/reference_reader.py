@@ -18,7 +18,8 @@ from fractions import Fraction
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from jobs.schema.table import SourceColumn, TableContract
+from jobs.schema.columns import SourceColumn
+from jobs.schema.table import TableContract
 from jobs.schema.types import DataType, data_type
 
 GREENWICH = ZoneInfo("UTC")

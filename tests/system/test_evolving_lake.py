@@ -13,7 +13,7 @@ from pyarrow.fs import S3FileSystem
 from jobs.common.aws import client
 from jobs.common.errors import IncompatibleSchemaError
 from jobs.lake.store import lake_at
-from jobs.schema.record_parser import ARROW_TYPES
+from jobs.schema.types import ARROW_TYPES
 from jobs.settings.settings import Settings
 from jobs.stream.job import StreamResult, run
 from local.server import RunningServer

@@ -21,8 +21,8 @@ from jobs.catalog.table_migrator import TableMigrator
 from jobs.catalog.tables import glue_table, lake_tables, stream_tables
 from jobs.common.errors import ConfigurationError, IncompatibleSchemaError, TerminalError
 from jobs.common.retry import RetryPolicy
-from jobs.schema.record_parser import ARROW_TYPES
 from jobs.schema.table import TableContract
+from jobs.schema.types import ARROW_TYPES
 from tests.helpers.glue_calls import LAKE, Calls, patient, table
 from tests.helpers.samples import TRAVEL_TIMES, contract_with
 

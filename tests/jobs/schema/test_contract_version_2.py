@@ -15,10 +15,11 @@ import pytest
 from jobs.catalog.tables import _glue_columns, delta_table, lake_tables
 from jobs.common.errors import ConfigurationError
 from jobs.schema.checks import RecordChecks
+from jobs.schema.columns import Parse, SourceColumn
 from jobs.schema.contract_upgrade import upgraded
 from jobs.schema.record_parser import RecordParser
 from jobs.schema.rejections import Rejection
-from jobs.schema.table import Parse, SourceColumn, TableContract, contract_of, load_contract
+from jobs.schema.table import TableContract, contract_of, load_contract
 from jobs.schema.types import ARROW_TYPES
 from jobs.settings.config_files import SHIPPED, parse_yaml
 from jobs.settings.sections import SinkSettings

@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from jobs.schema.columns import SourceColumn
 from jobs.schema.record_parser import RecordParser
 from jobs.schema.rejections import Rejection
-from jobs.schema.table import SourceColumn, TableContract
+from jobs.schema.table import TableContract
 from jobs.schema.text_groups import check_pattern, groups_of
 from tests.helpers.examples import examples
 from tests.helpers.samples import TRAVEL_TIMES

@@ -14,9 +14,10 @@ from pydantic import ValidationError
 
 from jobs.schema.checks import RecordChecks
 from jobs.schema.column_checks import TextColumnChecks
+from jobs.schema.columns import SourceColumn
 from jobs.schema.record_parser import RecordParser
 from jobs.schema.rejections import Rejection
-from jobs.schema.table import SourceColumn, TableContract
+from jobs.schema.table import TableContract
 from jobs.schema.value_rules import broken_rule, broken_rules
 from tests.helpers.examples import examples
 

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 from jobs.catalog.tables import lake_tables
 from jobs.schema.partitions import parse_partition_path
-from jobs.schema.record_parser import ARROW_TYPES
 from jobs.schema.table import TableContract
+from jobs.schema.types import ARROW_TYPES
 from jobs.write.processed import SortedParquet, file_schema, split_by_partition
 from tests.helpers.samples import READINGS_YAML, TRAVEL_TIMES
 

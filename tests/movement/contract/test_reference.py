@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 
-from jobs.schema.columns import Column, Parse, SourceColumn
+from jobs.schema.columns import Check, Column, Parse, SourceColumn
 from jobs.schema.file_name import FileName
-from jobs.schema.table import Check, TableContract
+from jobs.schema.table import TableContract
 from tests.helpers.paths import ROOT
 
 PAGE = (ROOT / "docs" / "contract.md").read_text(encoding="utf-8")
