@@ -24,7 +24,7 @@ from spark_kinesis.boto_client import BotoStreamClient
 from spark_kinesis.client import RetryingClient
 from spark_kinesis.errors import SourceConfigurationError, SourceError, StreamAccessError, TransientSourceError
 from spark_kinesis.offset import parse_position
-from spark_kinesis.options import configured_endpoint, parse_options
+from spark_kinesis.options import KinesisOptions, configured_endpoint, parse_options
 from spark_kinesis.tip_search import ShardLag, shard_lags
 
 if TYPE_CHECKING:
@@ -90,10 +90,8 @@ def kept_since(settings: Settings) -> datetime | None:
     """
     if not settings.source.fail_on_data_loss:
         return None
-    if settings.source.connector == "aws-kinesis":  # its options are not ours
-        settings = settings.model_copy(update={"source": settings.source.model_copy(update={"options": {}})})
     with _as_our_errors():
-        stream = RetryingClient(BotoStreamClient(parse_options(native_options(settings))), seconds=60).summary()
+        stream = RetryingClient(BotoStreamClient(_own_options(settings)), seconds=60).summary()
     expired = datetime.now(UTC) - timedelta(hours=stream.retention_hours)
     return expired if stream.created_at is None else max(expired, stream.created_at)
 
@@ -202,10 +200,17 @@ def stream_lag(settings: Settings, last_read: Mapping[str, str]) -> list[ShardLa
     Raises AwsAccessError if the stream does not exist or may not be read.
     """
     with _as_our_errors():
-        options = parse_options(native_options(settings))
+        options = _own_options(settings)
         client = RetryingClient(BotoStreamClient(options, connections=options.planning_threads), seconds=10)
         # `<number>:<sub>` is a user record of a KPL aggregate. A batch reads aggregates whole.
         return shard_lags(client, {shard: parse_position(last.partition(":")[0]) for shard, last in last_read.items()})
+
+
+def _own_options(settings: Settings) -> KinesisOptions:
+    """Options of our own client, also for a stream that the JVM connector reads, whose options it does not know."""
+    if settings.source.connector == "aws-kinesis":
+        settings = settings.model_copy(update={"source": settings.source.model_copy(update={"options": {}})})
+    return parse_options(native_options(settings))
 
 
 @contextmanager
