@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    pass
-
 import json
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pytest
 
+from jobs.common.errors import ConfigurationError
 from jobs.schema.table import TableContract, load_contract
 
 TRAVEL_TIMES = load_contract("travel_times.yaml")
@@ -98,6 +96,18 @@ def arrived(
             "arrival_time": pa.array(moments, pa.timestamp("us", tz="UTC")),
         }
     )
+
+
+def mistake_in_column(folder: Path, entry: str, above: str = "") -> str:
+    """The error for a contract whose column `x` has this entry in YAML. `above`: lines between column y and it."""
+    file = folder / "t.yaml"
+    file.write_text(
+        f"version: 2\nname: t\ncolumns:\n  y: {{type: string}}\n{above}  x: {entry}\npartition_by: [y]\n"
+        "stream_partition_key: [y]\n"
+    )
+    with pytest.raises(ConfigurationError) as error:
+        load_contract(str(file))
+    return str(error.value)
 
 
 def contract_with(**changes: Any) -> TableContract:

@@ -13,13 +13,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from jobs.catalog.tables import _glue_columns, delta_table, lake_tables
-from jobs.common.errors import ConfigurationError
 from jobs.schema.checks import RecordChecks
 from jobs.schema.columns import Parse, SourceColumn
 from jobs.schema.contract_upgrade import upgraded
 from jobs.schema.record_parser import RecordParser
 from jobs.schema.rejections import Rejection
-from jobs.schema.table import TableContract, contract_of, load_contract
+from jobs.schema.table import TableContract, contract_of
 from jobs.schema.types import ARROW_TYPES
 from jobs.settings.config_files import SHIPPED, parse_yaml
 from jobs.settings.sections import SinkSettings
@@ -30,7 +29,7 @@ from producer.json_encoder import JsonEncoder
 from producer.json_reader import JsonChunk
 from producer.record_encoder import PutRecordsEntry, RecordEncoder
 from tests.helpers.paths import ROOT
-from tests.helpers.samples import READINGS_YAML, arrived, as_data
+from tests.helpers.samples import READINGS_YAML, arrived, as_data, mistake_in_column
 
 CLICKS_YAML = """
 version: 2
@@ -245,16 +244,10 @@ def test_the_api_documents_nested_fields() -> None:
     ],
 )
 def test_a_mistake_is_named_with_its_column_and_line(tmp_path: Path, entry: str, told: str) -> None:
-    file = tmp_path / "t.yaml"
-    file.write_text(
-        f"version: 2\nname: t\ncolumns:\n  y: {{type: string}}\n  x: {entry}\npartition_by: [y]\n"
-        "stream_partition_key: [y]\n"
-    )
-    with pytest.raises(ConfigurationError) as error:
-        load_contract(str(file))
-    assert "columns.x" in str(error.value)
-    assert told in str(error.value)
-    assert "line 5: " in str(error.value) or "column: " in entry or "{column" in entry
+    error = mistake_in_column(tmp_path, entry)
+    assert "columns.x" in error
+    assert told in error
+    assert "line 5: " in error or "column: " in entry or "{column" in entry
 
 
 def test_the_upgrade_keeps_the_table_and_the_comments(tmp_path: Path) -> None:

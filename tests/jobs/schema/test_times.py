@@ -10,15 +10,14 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from jobs.common.errors import ConfigurationError
 from jobs.schema.checks import RecordChecks
 from jobs.schema.record_parser import RecordParser
 from jobs.schema.rejections import Rejection
-from jobs.schema.table import TableContract, contract_of, load_contract
+from jobs.schema.table import TableContract, contract_of
 from jobs.schema.times import time_format, time_zone, to_local
 from jobs.settings.config_files import parse_yaml
 from producer.api_docs import post_documentation
-from tests.helpers.samples import as_data
+from tests.helpers.samples import as_data, mistake_in_column
 
 SAO_PAULO = "America/Sao_Paulo"  # 2018: back at midnight of 18 February, forward at midnight of 4 November
 
@@ -159,15 +158,9 @@ def test_a_column_has_the_zones_clock_of_each_time(name: str) -> None:
     ],
 )
 def test_a_mistake_in_a_format_is_named_with_its_column(tmp_path: Path, entry: str, told: str) -> None:
-    file = tmp_path / "t.yaml"
-    file.write_text(
-        f"version: 2\nname: t\ncolumns:\n  y: {{type: string}}\n  x: {entry}\npartition_by: [y]\n"
-        "stream_partition_key: [y]\n"
-    )
-    with pytest.raises(ConfigurationError) as error:
-        load_contract(str(file))
-    assert "line 5: columns.x" in str(error.value)
-    assert told in str(error.value)
+    error = mistake_in_column(tmp_path, entry)
+    assert "line 5: columns.x" in error
+    assert told in error
 
 
 TRIPS = contract_of(

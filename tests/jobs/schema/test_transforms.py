@@ -13,20 +13,19 @@ import pytest
 from pydantic import ValidationError
 
 from jobs.catalog.tables import lake_tables
-from jobs.common.errors import ConfigurationError
 from jobs.parity.job import compared_partitions
 from jobs.schema.checks import RecordChecks
 from jobs.schema.column_checks import TextColumnChecks
 from jobs.schema.murmur3 import murmur3_32
 from jobs.schema.record_parser import RecordParser
 from jobs.schema.rejections import Rejection
-from jobs.schema.table import TableContract, contract_of, load_contract
+from jobs.schema.table import TableContract, contract_of
 from jobs.schema.transforms import transform_of
 from jobs.schema.types import arrow_type
 from jobs.settings.config_files import parse_yaml
 from jobs.settings.sections import SinkSettings
 from jobs.write.task import WriteTask
-from tests.helpers.samples import arrived, as_data
+from tests.helpers.samples import arrived, as_data, mistake_in_column
 
 SAO_PAULO = "America/Sao_Paulo"
 HASHES = [
@@ -216,15 +215,9 @@ def test_the_tables_have_the_derived_columns() -> None:
     ],
 )
 def test_a_mistake_in_a_derived_column_is_named_with_its_line(tmp_path: Path, entry: str, told: str) -> None:
-    file = tmp_path / "t.yaml"
-    file.write_text(
-        "version: 2\nname: t\ncolumns:\n  y: {type: string}\n  t: {type: timestamp}\n"
-        f"  x: {entry}\npartition_by: [y]\nstream_partition_key: [y]\n"
-    )
-    with pytest.raises(ConfigurationError) as error:
-        load_contract(str(file))
-    assert "line 6: columns.x" in str(error.value)
-    assert told in str(error.value)
+    error = mistake_in_column(tmp_path, entry, "  t: {type: timestamp}\n")
+    assert "line 6: columns.x" in error
+    assert told in error
 
 
 def test_a_batch_is_partitioned_by_the_local_date_of_arrival(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ import pytest
 from jobs.common.aws import client
 from jobs.common.errors import ConfigurationError
 from jobs.settings.settings import Settings
-from jobs.stream.connector import check_stream, jvm_options, kept_since, native_options, read_stream
+from jobs.stream.connector import check_stream, jvm_options, kept_since, native_options, read_stream, stream_lag
 from tests.helpers.paths import ROOT
 
 
@@ -225,3 +225,9 @@ def test_a_stream_keeps_all_records_since_its_creation_or_for_its_retention(lake
     assert kept_since(told.model_copy(update={"source": settings(**jvm).source})) is not None
     lost = told.model_copy(update={"source": settings(fail_on_data_loss=False).source})
     assert kept_since(lost) is None
+
+
+@pytest.mark.aws
+def test_options_of_the_jvm_connector_do_not_stop_the_look_at_the_lag(lake_settings: Settings) -> None:
+    jvm = settings(connector="aws-kinesis", options={"kinesis.client.numRetries": "3"}).source
+    assert stream_lag(lake_settings.model_copy(update={"source": jvm}), {}) != []

@@ -48,6 +48,13 @@ def forget(job: CheckpointedJob, batches: int) -> None:
             (job.checkpoint / folder / str(number)).unlink(missing_ok=True)
 
 
+def lose_entries(job: CheckpointedJob, count: int) -> None:
+    """Deletes the ledger's newest entries."""
+    ledger = Ledger(job.lake, query_of(job))
+    for number in ledger.numbers()[-count:]:
+        (job.folder / "lake" / "_ledger" / ledger.query / f"{number}.json").unlink()
+
+
 def empty(folder: Path) -> None:
     shutil.rmtree(folder)
     folder.mkdir()
@@ -149,9 +156,7 @@ def test_a_ledger_that_lost_its_last_entries_is_refused_then_read_again(tmp_path
     job = CheckpointedJob(ScriptedStream(2), tmp_path)
     job.put(*range(40))
     job.run()
-    ledger = Ledger(job.lake, query_of(job))
-    for number in ledger.numbers()[-2:]:
-        (tmp_path / "lake" / "_ledger" / ledger.query / f"{number}.json").unlink()
+    lose_entries(job, 2)
     with pytest.raises(TerminalError, match=r"is at batch 6, but the ledger .* ends with batch 4"):
         job.run()
     # The files of the two batches are deleted, and their records read again.
@@ -162,9 +167,7 @@ def test_files_are_not_deleted_if_the_stream_may_have_lost_their_records(tmp_pat
     job = CheckpointedJob(ScriptedStream(2), tmp_path)
     job.put(*range(40))
     job.run()
-    ledger = Ledger(job.lake, query_of(job))
-    for number in ledger.numbers()[-2:]:
-        (tmp_path / "lake" / "_ledger" / ledger.query / f"{number}.json").unlink()
+    lose_entries(job, 2)
     hours = [path.split("/")[1:3] for path, _ in job.lake.list("raw/")]
     day, hour = (part.partition("=")[2] for part in max(hours))
     arrived = datetime.fromisoformat(f"{day}T{hour}:00:00+00:00")
