@@ -2,7 +2,7 @@
 
 It answers all calls that the source makes to plan and read batches (shards, iterators of every type, single records),
 so a whole streaming job can drain it; `replay_server` only serves one reader's pages. The records are travel times of
-about 400 bytes, or the lines of a sample again and again. It runs in a separate process:
+about 400 bytes, or given lines again and again. It runs in a separate process:
 `with ReplayStream(folder, records=…) as endpoint:`.
 """
 
@@ -52,11 +52,11 @@ def payloads(records: int, seed: int) -> Iterator[bytes]:
 class ReplayStream:
     """`records` records on SHARDS shards. `folder/json/` has the same records as JSON lines, for reading from disk."""
 
-    def __init__(self, folder: Path, records: int, sample: Path | None = None) -> None:
-        """`sample`: a file of JSON lines, which are the records in turn; None: travel times."""
+    def __init__(self, folder: Path, records: int, lines: list[bytes] | None = None) -> None:
+        """`lines`: JSON texts, which are the records in turn; None: travel times."""
         self.folder = folder
         self.records = records
-        self._lines = None if sample is None else sample.read_bytes().splitlines()
+        self._lines = lines
 
     def __enter__(self) -> str:
         self._started_at = time.time() - self.records / SHARDS / RATE - 30
@@ -93,16 +93,16 @@ def _record(shard: int, number: int, payload: bytes, started_at: float) -> str:
     )
 
 
-def _write(folder: Path, each: int, started_at: float, sample: list[bytes] | None) -> None:
+def _write(folder: Path, each: int, started_at: float, lines: list[bytes] | None) -> None:
     """Writes each shard's records as pages of encoded JSON with an index, and as JSON lines."""
     (folder / "json").mkdir(parents=True, exist_ok=True)
     for shard in range(SHARDS):
         index = []
-        with (folder / f"{shard}.pages").open("wb") as pages, (folder / f"json/{shard}.json").open("wb") as lines:
+        with (folder / f"{shard}.pages").open("wb") as pages, (folder / f"json/{shard}.json").open("wb") as texts:
             page: list[str] = []
-            records = payloads(each, shard) if sample is None else islice(cycle(sample), each)
+            records = payloads(each, shard) if lines is None else islice(cycle(lines), each)
             for number, payload in enumerate(records):
-                lines.write(payload + b"\n")
+                texts.write(payload + b"\n")
                 page.append(_record(shard, number, payload, started_at))
                 if len(page) == PAGE or number == each - 1:
                     body = ",".join(page).encode()
