@@ -29,7 +29,7 @@ _SEALED = re.compile("sha256:([0-9a-f]{64}):([0-9a-f]{32})")
 
 
 class Salt:
-    """A salt. Neither `str` nor `repr` shows it."""
+    """A salt. `str` and `repr` do not show it."""
 
     __slots__ = ("_salt",)
 
@@ -150,7 +150,7 @@ class PrivatePlaces:
         self._columns = [column for column in columns if column.privacy and len(column.location) > 1]
 
     def withhold(self, record: dict[str, Any], instead: str | None = None) -> Iterator[str]:
-        """Replaces each value that stands where an object with a private value is expected; yields the columns' names.
+        """Replaces each value that is where an object with a private value is expected; yields the columns' names.
 
         A text or an array there may hold the private value, and would be rescued as a whole.
         """

@@ -17,7 +17,7 @@ from jobs.schema.rejections import TOO_LARGE, Rejection
 from jobs.schema.table import TableContract
 from jobs.schema.values import as_text, is_absent, read_object, value_at, withheld_reason, withheld_record
 
-# What stands in raw where a value was withheld.
+# What raw has in place of a withheld value.
 WITHHELD_VALUE = "#withheld"
 # A record's most additional bytes for each private column.
 _GROWTH = 128
