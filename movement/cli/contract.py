@@ -78,9 +78,9 @@ def check(
 ) -> None:
     """Try a contract on a sample: rows, rejections by reason with an example, empty columns, and the table's DDL.
 
-    Before you send a record. The files are read and checked as `movement produce` and the stream do it; nothing is sent,
-    and no Spark and no AWS is needed. Without a sample it only reads the contract. The exit code is 1 if a record is
-    rejected. Warnings name columns that no record fills, and what their source is probably called.
+    Before you send a record. The files are read and checked as `movement produce` and the stream do it; nothing is
+    sent, and no Spark and no AWS is needed. Without a sample it only reads the contract. The exit code is 1 if a record
+    is rejected. Warnings name columns that no record fills, and what their source is probably called.
     """
     from dataclasses import asdict
 
